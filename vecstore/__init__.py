@@ -1,0 +1,1 @@
+"""Vector search whose only durable state is object storage."""

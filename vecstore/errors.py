@@ -1,0 +1,203 @@
+"""The one error hierarchy of vecstore.
+
+The class of an error decides its code, its HTTP status and whether a caller may retry;
+nowhere else is that decided a second time. This module imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class VecstoreError(Exception):
+    """Base of every error that vecstore raises on purpose.
+
+    Parameters
+    ----------
+    message
+        One sentence for a person; names the field and the limit where there is one.
+    **details
+        Facts for a program (``field``, ``limit``, ``object``, ``section``, …); JSON-serialisable.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, Any] = details
+
+
+# -- what a caller did wrong ---------------------------------------------------------------
+
+
+class InvalidArgument(VecstoreError, ValueError):
+    """A value is of the wrong type, out of bounds, or not allowed here."""
+
+    code = "invalid_argument"
+    status = 400
+
+
+class DimensionMismatch(InvalidArgument):
+    """Vectors do not have the namespace's dimension."""
+
+    code = "dimension_mismatch"
+
+
+class InvalidVector(InvalidArgument):
+    """A vector holds NaN or infinity, or is zero where the metric needs a direction."""
+
+    code = "invalid_vector"
+
+
+class InvalidId(InvalidArgument):
+    """An id is of the wrong kind, too long, out of range, or given twice in one request."""
+
+    code = "invalid_id"
+
+
+class Unauthorised(VecstoreError):
+    """The store refuses us: credentials or permissions are missing."""
+
+    code = "permission_denied"
+    status = 403
+
+
+class NamespaceNotFound(VecstoreError, LookupError):
+    """No such namespace, or it was deleted."""
+
+    code = "namespace_not_found"
+    status = 404
+
+
+class RowNotFound(VecstoreError, LookupError):
+    """No live row has this id."""
+
+    code = "row_not_found"
+    status = 404
+
+
+class RouteNotFound(VecstoreError):
+    """No such path in the HTTP API."""
+
+    code = "route_not_found"
+    status = 404
+
+
+class MethodNotAllowed(VecstoreError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class NamespaceExists(VecstoreError):
+    """Creation of a namespace that exists already."""
+
+    code = "namespace_exists"
+    status = 409
+
+
+class IdExists(VecstoreError):
+    """``mode="insert"`` and an id is already live."""
+
+    code = "id_exists"
+    status = 409
+
+
+class SnapshotExpired(VecstoreError):
+    """The epoch asked for has left the retention window (protocol R10)."""
+
+    code = "snapshot_expired"
+    status = 410
+
+
+class PreconditionFailed(VecstoreError):
+    """``If-Match`` names another incarnation or epoch than the current one."""
+
+    code = "precondition_failed"
+    status = 412
+
+
+class PayloadTooLarge(InvalidArgument):
+    """A body, before or after decompression, exceeds its limit."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(VecstoreError):
+    """A content type or encoding that the server does not read."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class IdempotencyMismatch(VecstoreError):
+    """The same ``Idempotency-Key`` with another request (protocol R12)."""
+
+    code = "idempotency_mismatch"
+    status = 422
+
+
+class TooManyRequests(VecstoreError):
+    """A bound on work in flight or on unmerged state is reached; try again later."""
+
+    code = "too_many_requests"
+    status = 429
+    retryable = True
+
+
+# -- what storage did ----------------------------------------------------------------------
+
+
+class StorageError(VecstoreError):
+    """Base of the four kinds of storage failure."""
+
+    code = "storage_error"
+    status = 503
+
+
+class StorageRetryable(StorageError):
+    """A passing failure: time-out, reset, 5xx, throttling. The outcome of a write is unknown."""
+
+    code = "storage_unavailable"
+    status = 503
+    retryable = True
+
+
+class StorageConflict(StorageError):
+    """A conditional write did not apply because its condition did not hold."""
+
+    code = "storage_conflict"
+    status = 409
+    retryable = True
+
+
+class StorageCorrupt(StorageError):
+    """Bytes that fail their checksum or their format; ``details`` name object and section."""
+
+    code = "storage_corrupt"
+    status = 500
+
+
+class StorageMissing(StorageError):
+    """No object of that key; ``details`` name it."""
+
+    code = "storage_missing"
+    status = 500
+
+
+class OutcomeUnknown(VecstoreError):
+    """A commit may or may not have happened and that cannot be found out in time (protocol R1)."""
+
+    code = "outcome_unknown"
+    status = 503
+
+
+class ForkedHandle(VecstoreError):
+    """A handle was opened in another process and cannot be used after ``fork``."""
+
+    code = "forked_handle"

@@ -1,0 +1,1 @@
+"""Kernels (Cython, sources in the top-level ``ext/``). They take arrays and know nothing of storage."""

@@ -1,0 +1,1 @@
+"""Quantisation, training and the two-stage search over a snapshot."""

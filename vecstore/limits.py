@@ -1,0 +1,26 @@
+"""Hard limits, each with the field that it bounds. Requests beyond them are refused whole.
+
+Settings that a namespace may change live in its manifest (`vecstore.manifest.model.Settings`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_DIM: Final = 4096  # u16 sums of 6-bit tables in the scan kernel: 1,024 groups x 63 < 65,536
+MAX_NAME_BYTES: Final = 128
+MAX_ID_BYTES: Final = 64
+MAX_U64: Final = 2**64 - 1
+MAX_BATCH_ROWS: Final = 1_000_000
+MAX_BATCH_BYTES: Final = 1 << 30  # of float32 vectors in one insert
+MAX_PART_ROWS: Final = 1 << 30
+MAX_TOP_K: Final = 10_000
+MAX_QUERIES: Final = 10_000  # vectors in one batch search
+MAX_DELETE_IDS: Final = 1_000_000
+MAX_BODY_BYTES: Final = 256 << 20  # of an HTTP request, decompressed
+MAX_MANIFEST_BYTES: Final = 16 << 20
+MAX_IDEMPOTENCY_KEY_BYTES: Final = 128
+MAX_IDEMPOTENCY_KEYS: Final = 1_000
+MAX_PARTS: Final = 4_096  # unmerged parts of a namespace before writes get 429
+MAX_RECENT_COMMITS: Final = 1_000
+MAX_PAGE_SIZE: Final = 1_000

@@ -1,0 +1,1 @@
+"""The view of a namespace: its model, how it is switched, how it is read."""

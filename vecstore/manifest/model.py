@@ -1,0 +1,235 @@
+"""The manifest: the JSON view of a namespace at one epoch.
+
+Formats: ``docs/formats/manifest.md``. Rules: protocol R1-R17. Imports errors and types only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from crc32c import crc32c
+from msgspec import Meta, Struct
+
+from vecstore.errors import StorageCorrupt
+from vecstore.types import IdKind, Metric, RerankPrecision, StoreVectors
+
+FORMAT: Final = 0
+
+Fraction = Annotated[float, Meta(gt=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Per-namespace defaults of build and search, changeable with ``PATCH``.
+
+    Attributes
+    ----------
+    list_rows
+        Rows a list when a part is trained; 0 lets ``cluster_factor`` decide.
+    cluster_factor
+        K = cluster_factor * sqrt(N) where ``list_rows`` is 0.
+    k_min, k_max
+        Bounds of K.
+    small_part_threshold
+        A part of N * dim at most this is kept as one list and scanned exactly.
+    store_vectors
+        Precision at which vectors are kept as given, or not at all.
+    probe_fraction, nprobe_cap
+        nprobe = clamp(round(probe_fraction * K), 1, min(K, nprobe_cap)).
+    target_recall
+        If set, wins over ``probe_fraction``: nprobe from the part's calibration.
+    rerank_scale, rerank_precision, fp32_rerank_cap
+        Candidates a hit that are re-ranked (0 skips it), how, and how many at most by fp32.
+    """
+
+    list_rows: Annotated[int, Meta(ge=0, le=1_048_576)] = 32
+    cluster_factor: Annotated[float, Meta(gt=0.0, le=1000.0)] = 4.0
+    k_min: Annotated[int, Meta(ge=1, le=65_536)] = 1
+    k_max: Annotated[int, Meta(ge=1, le=65_536)] = 65_536
+    small_part_threshold: Annotated[int, Meta(ge=0, le=1 << 32)] = 200_000
+    store_vectors: StoreVectors = "fp32"
+    probe_fraction: Fraction = 0.10
+    nprobe_cap: Annotated[int, Meta(ge=1, le=65_536)] = 8_192
+    target_recall: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
+    rerank_scale: Annotated[float, Meta(ge=0.0, le=1000.0)] = 5.0
+    rerank_precision: RerankPrecision = "int8"
+    fp32_rerank_cap: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+
+
+class Section(Struct, frozen=True, array_like=True):
+    """Where a section of a part lies."""
+
+    offset: Count
+    length: Count
+
+
+class Tombstone(Struct, frozen=True, kw_only=True):
+    """The dead rows of one part: a roaring bitmap inside a delete object (R6: whole so far)."""
+
+    delete_id: str
+    owner: str
+    offset: Count
+    length: Count
+    crc32c: Count
+    dead: Count
+    began: float  # store time at which the upload of the object began (R3)
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """One immutable part.
+
+    Attributes
+    ----------
+    owner
+        Namespace whose prefix holds the object (R9).
+    n
+        Rows, dead ones included.
+    bytes, began
+        Size of the object; store time at which its upload began (R3).
+    id_base
+        Added to stored ids 0 … n-1 when they were assigned (R11); None if ids were given.
+    id_min, id_max
+        Range of the ids, as decimal or string, to skip parts when an id is resolved.
+    mean
+        Name of the mean in `Manifest.means` that the part was encoded with.
+    sections
+        Section table of the part, repeated here so that a reader goes straight to ranges.
+    checksums_crc32c
+        Of the section ``checksums``, which holds the checksum of every page of the others.
+    """
+
+    id: str
+    owner: str
+    n: Count
+    k: Count
+    bytes: Count
+    began: float
+    id_base: int | None = None
+    id_min: int | str | None = None
+    id_max: int | str | None = None
+    mean: str | None = None
+    sections: dict[str, Section]
+    checksums_crc32c: Count
+    tombstone: Tombstone | None = None
+
+    @property
+    def live(self) -> int:
+        return self.n - (self.tombstone.dead if self.tombstone is not None else 0)
+
+
+class Mean(Struct, frozen=True):
+    """A centre that parts were encoded with: base64 of little-endian f32[dim]."""
+
+    id: str
+    f32: bytes
+
+
+class CommitRef(Struct, frozen=True, array_like=True):
+    """A commit id and the epoch in which it was applied (R1)."""
+
+    id: str
+    epoch: Count
+
+
+class IdempotencyRecord(Struct, frozen=True):
+    """An applied request (R12): its key, a digest of it, the answer it got, and when."""
+
+    key: str
+    request: str
+    answer: dict[str, Any]
+    at: float
+
+
+class Parent(Struct, frozen=True):
+    """Where a branch came from (R9)."""
+
+    namespace: str
+    incarnation: str
+    epoch: Count
+
+
+class Pin(Struct, frozen=True, kw_only=True):
+    """An epoch that collection must keep, for a tag or a branch (R9)."""
+
+    name: str
+    kind: Literal["tag", "branch"]
+    incarnation: str
+    epoch: Count
+    created_at: float
+
+
+class Manifest(Struct, frozen=True, kw_only=True):
+    """A namespace at one epoch. Frozen: a commit makes the next one with `msgspec.structs.replace`."""
+
+    format: int = FORMAT
+    namespace: str
+    incarnation: str
+    lineage: str
+    epoch: Count
+    state: Literal["active", "deleted"] = "active"
+    parent: Parent | None = None
+    created_at: float
+    committed_at: float
+    dim: Annotated[int, Meta(ge=1)]
+    metric: Metric
+    id_kind: IdKind | None = None
+    rotation_seed: Count
+    settings: Settings = msgspec.field(default_factory=Settings)
+    means: tuple[Mean, ...] = ()
+    parts: tuple[Part, ...] = ()
+    next_id: Count = 0
+    commits: tuple[CommitRef, ...] = ()
+    idempotency: tuple[IdempotencyRecord, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    horizon: float = 0.0
+    history_floor: Count = 0
+
+    @property
+    def rows(self) -> int:
+        """Live rows."""
+        return sum(part.live for part in self.parts)
+
+
+class _Envelope(Struct, frozen=True):
+    crc32c: str
+    manifest: msgspec.Raw
+
+
+_encoder = msgspec.json.Encoder()
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+_manifest_decoder = msgspec.json.Decoder(Manifest)
+_format_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The object's bytes: ``{"crc32c": "<hex of the inner bytes>", "manifest": {…}}`` (R13)."""
+    body = _encoder.encode(manifest)
+    return _encoder.encode(_Envelope(f"{crc32c(body):08x}", msgspec.Raw(body)))
+
+
+def decode_manifest(data: bytes, *, key: str, namespace: str) -> Manifest:
+    """Parse and verify; `StorageCorrupt` names ``key`` if checksum, shape, format or name is wrong."""
+
+    def corrupt(why: str) -> StorageCorrupt:
+        return StorageCorrupt(f"{key}: {why}", object=key, section="manifest")
+
+    try:
+        envelope = _envelope_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise corrupt(f"not a manifest: {error}") from error
+    body = bytes(envelope.manifest)
+    if envelope.crc32c != f"{crc32c(body):08x}":
+        raise corrupt("manifest fails its checksum")
+    try:
+        manifest = _manifest_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        found = _format_decoder.decode(body).get("format")
+        if found != FORMAT:
+            raise corrupt(f"manifest format {found!r}; this build reads {FORMAT}") from error
+        raise corrupt(f"malformed manifest: {error}") from error
+    if manifest.format != FORMAT:
+        raise corrupt(f"manifest format {manifest.format}; this build reads {FORMAT}")
+    if manifest.namespace != namespace:
+        raise corrupt(f"manifest of namespace {manifest.namespace!r} found under {namespace!r}")
+    return manifest

@@ -1,0 +1,1 @@
+"""One immutable object holding a batch of rows and their index."""

@@ -1,0 +1,1 @@
+"""Everything about a row that is not its vector."""

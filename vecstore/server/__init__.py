@@ -1,0 +1,1 @@
+"""HTTP, version 1: a Flask application over `vecstore.api`."""

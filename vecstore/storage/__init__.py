@@ -1,0 +1,1 @@
+"""Object stores: where bytes lie, and nothing of what they mean."""

@@ -1,0 +1,221 @@
+"""Values that cross the public interface. Plain, immutable, free of I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Metric = Literal["cosine", "l2", "dot"]
+IdKind = Literal["u64", "string", "assigned"]
+Consistency = Literal["strong", "eventual"]
+RerankPrecision = Literal["none", "int8", "fp32"]
+StoreVectors = Literal["fp32", "fp16", "none"]
+WriteMode = Literal["upsert", "insert"]
+RowId = int | str
+
+F32 = npt.NDArray[np.float32]
+U64 = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class InsertResult:
+    """What an acknowledged insert did.
+
+    Attributes
+    ----------
+    part_id
+        The part that holds the rows.
+    n
+        Rows written.
+    epoch
+        The first epoch in which they are visible.
+    upserted
+        Older live rows of the same ids that died in the same commit.
+    ids
+        Assigned ids, u64[n], when none were given; else None.
+    """
+
+    part_id: str
+    n: int
+    epoch: int
+    upserted: int = 0
+    ids: U64 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """``deleted`` live rows died in ``epoch``."""
+
+    deleted: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompactResult:
+    """One compaction: source parts merged, the new part (None if nothing was due or it was thrown away)."""
+
+    merged: tuple[str, ...]
+    part_id: str | None
+    rows: int
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GcResult:
+    """One collection: objects deleted (or, on a dry run, that would be), and kept for the grace period."""
+
+    deleted: int
+    bytes: int
+    waiting: int
+    dry_run: bool
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams:
+    """How to search; None means the namespace's default.
+
+    ``nprobe`` (lists a part) wins over ``target_recall``, which wins over ``probe_fraction``.
+    """
+
+    top_k: int = 10
+    probe_fraction: float | None = None
+    nprobe: int | None = None
+    target_recall: float | None = None
+    rerank_scale: float | None = None
+    rerank_precision: RerankPrecision | None = None
+    consistency: Consistency = "strong"
+    max_staleness: float = 10.0
+    epoch: int | None = None
+    include: tuple[str, ...] = ()
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One neighbour: lower ``distance`` is nearer."""
+
+    id: RowId
+    distance: float
+    attributes: dict[str, Any] | None = None
+    vector: F32 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hits(Sequence[Hit]):
+    """The neighbours of one query, nearest first.
+
+    Attributes
+    ----------
+    ids
+        u64[k], or an object array of str.
+    distances
+        f32[k]: ``1 - cos``, squared L2, or ``-dot``.
+    epoch
+        The one epoch that was read.
+    vectors
+        f32[k, D] if asked for with ``include=["vector"]``.
+    debug
+        Plan, counts, times and storage traffic if asked for.
+    """
+
+    ids: npt.NDArray[Any]
+    distances: F32
+    epoch: int
+    vectors: F32 | None = None
+    debug: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        identity = self.ids[i]
+        return Hit(
+            id=identity if isinstance(identity, str) else int(identity),
+            distance=float(self.distances[i]),
+            vector=None if self.vectors is None else self.vectors[i],
+        )
+
+    def __iter__(self) -> Iterator[Hit]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def rows(self) -> list[Hit]:
+        """The hits as objects."""
+        return list(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHits:
+    """The neighbours of M queries of one epoch; a query with fewer than k hits is padded.
+
+    Attributes
+    ----------
+    ids
+        u64[M, k] or object[M, k]; padding is 0 or "".
+    distances
+        f32[M, k]; padding is +inf.
+    counts
+        i64[M]: hits of each query.
+    """
+
+    ids: npt.NDArray[Any]
+    distances: F32
+    counts: npt.NDArray[np.int64]
+    epoch: int
+    vectors: F32 | None = None
+    debug: list[dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, i: int) -> Hits:
+        n = int(self.counts[i])
+        return Hits(
+            ids=self.ids[i, :n],
+            distances=self.distances[i, :n],
+            epoch=self.epoch,
+            vectors=None if self.vectors is None else self.vectors[i, :n],
+            debug=None if self.debug is None else self.debug[i],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One live row by id; ``vector`` is exact unless the namespace stores fp16 or none."""
+
+    id: RowId
+    vector: F32 | None
+    epoch: int
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceInfo:
+    """What a namespace is and holds at one epoch."""
+
+    name: str
+    dim: int
+    metric: Metric
+    id_kind: IdKind | None
+    incarnation: str
+    epoch: int
+    rows: int
+    parts: int
+    bytes: int
+    tombstones: int
+    created_at: float
+    updated_at: float
+    defaults: dict[str, Any]
+
+    @property
+    def etag(self) -> str:
+        """The value of the HTTP ``ETag``: incarnation and epoch."""
+        return f"{self.incarnation}-{self.epoch}"
