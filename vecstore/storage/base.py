@@ -80,7 +80,7 @@ class ObjectStore(Protocol):
         """Exactly ``length`` bytes; `StorageCorrupt` if the object ends before them."""
         ...
 
-    def get_ranges(self, key: str, ranges: Sequence[ByteRange]) -> list[bytes]:
+    def get_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[bytes]:
         """Several ranges of one object, concurrently where that pays; one result a range."""
         ...
 
@@ -111,7 +111,7 @@ class ObjectStore(Protocol):
         """Objects whose key starts with ``prefix``, in key order, from the first key > ``after``."""
         ...
 
-    def list_children(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> list[str]:
+    def list_children(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> tuple[str, ...]:
         """Names of the next path segment under ``prefix`` (ends in ``/``), sorted, each > ``after``."""
         ...
 
