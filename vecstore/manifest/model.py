@@ -93,6 +93,8 @@ class Part(Struct, frozen=True, kw_only=True):
         Range of the ids, as decimal or string, to skip parts when an id is resolved.
     mean
         Name of the mean in `Manifest.means` that the part was encoded with.
+    vectors
+        Precision at which the part keeps its vectors.
     sections
         Section table of the part, repeated here so that a reader goes straight to ranges.
     checksums_crc32c
@@ -109,6 +111,7 @@ class Part(Struct, frozen=True, kw_only=True):
     id_min: int | str | None = None
     id_max: int | str | None = None
     mean: str | None = None
+    vectors: StoreVectors = "fp32"
     sections: dict[str, Section]
     checksums_crc32c: Count
     tombstone: Tombstone | None = None

@@ -1,0 +1,352 @@
+"""Turns a batch of rows into the bytes of a part. Layout: ``docs/formats/part.md``.
+
+What is held beside the batch: its rotated copy (4 * N * Dp bytes) and the records (about a third
+of that); the part itself is streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from vecstore.ext.ivf import encode_lists, record_layout
+from vecstore.ext.rabitq import encode_rabitq
+from vecstore.index.ivf import Partition, lists_for, train
+from vecstore.index.recall import Calibration, calibrate, held_out_rows
+from vecstore.index.rotation import Rotation
+from vecstore.limits import MAX_PART_ROWS
+from vecstore.manifest.model import Part, Section, Settings
+from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, aligned
+from vecstore.rows.ids import Ids, build_filter
+from vecstore.types import F32, Metric
+
+CHUNK_ROWS: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class PartSpec:
+    """How a namespace encodes its parts.
+
+    Attributes
+    ----------
+    mean
+        f32[dim] the part is centred on, in the space of `prepare`; None for the origin.
+    seed
+        Of training; same rows, spec and seed give the same bytes.
+    """
+
+    dim: int
+    metric: Metric
+    rotation: Rotation
+    settings: Settings
+    mean: F32 | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PartImage:
+    """A part in memory, ready to be streamed as often as an upload needs it."""
+
+    spec: PartSpec
+    vectors: F32
+    ids: Ids | None
+    partition: Partition | None
+    records: npt.NDArray[np.uint8]
+    lists: npt.NDArray[Any]
+    centroid_codes: npt.NDArray[np.uint8] | None
+    calibration: Calibration | None
+    _writers: list[ContainerWriter] = field(default_factory=list, repr=False)
+
+    @property
+    def n(self) -> int:
+        return len(self.vectors)
+
+    @property
+    def k(self) -> int:
+        return len(self.lists)
+
+    def chunks(self) -> Iterator[Buffer]:
+        """The bytes of the object, in order. `entry` describes what the last run produced."""
+        writer = ContainerWriter()
+        yield from writer.begin()
+        yield from writer.section("records", self._record_pages())
+        if self.spec.settings.store_vectors != "none":
+            yield from writer.section("vectors", self._vector_pages())
+        keys, rows = self._index()
+        yield from writer.section("id_keys", data=keys.tobytes())
+        yield from writer.section("id_rows", data=rows.tobytes())
+        yield from writer.section("id_filter", data=build_filter(keys).tobytes())
+        partition = self.partition
+        if partition is not None and self.centroid_codes is not None:
+            yield from writer.section("cells", data=partition.cells.tobytes())
+            yield from writer.section("cell_lists", data=partition.cell_lists.tobytes())
+            yield from writer.section("centroid_codes", data=self.centroid_codes.tobytes())
+        yield from writer.section("lists", data=self.lists.tobytes())
+        yield from writer.section("id_fence", data=keys[:: PAGE // 8].tobytes())
+        if self.calibration is not None:
+            encoded = msgspec.json.encode(self.calibration)
+            framed = len(encoded).to_bytes(8, "little") + encoded
+            yield from writer.section("calibration", data=framed, required=False)
+        yield from writer.finish(
+            {
+                "n": self.n,
+                "k": self.k,
+                "dim": self.spec.dim,
+                "metric": self.spec.metric,
+                "rotation_seed": self.spec.rotation.seed,
+                "vectors": self.spec.settings.store_vectors,
+                "ids": self.ids.kind if self.ids is not None else "assigned",
+            }
+        )
+        self._writers[:] = [writer]
+
+    def entry(self, *, part_id: str, owner: str, began: float, mean: str | None) -> Part:
+        """The part's line of the manifest; only after `chunks` ran to its end."""
+        (writer,) = self._writers
+        id_min, id_max = self.ids.bounds if self.ids is not None else (0, self.n - 1)
+        return Part(
+            id=part_id,
+            owner=owner,
+            n=self.n,
+            k=self.k,
+            bytes=writer.size,
+            began=began,
+            id_base=None,
+            id_min=id_min,
+            id_max=id_max,
+            mean=mean,
+            vectors=self.spec.settings.store_vectors,
+            sections={name: Section(e.offset, e.length) for name, e in writer.sections.items()},
+            checksums_crc32c=writer.checksums_crc32c,
+        )
+
+    def _record_pages(self) -> Iterator[memoryview]:
+        view = memoryview(self.records)
+        for offset, length in zip(self.lists["offset"].tolist(), self.lists["length"].tolist(), strict=True):
+            yield view[offset : offset + length]
+
+    def _vector_pages(self) -> Iterator[Buffer]:
+        """Rows as given, in row order, cut into pages; the tail is padded."""
+        dtype = "<f4" if self.spec.settings.store_vectors == "fp32" else "<f2"
+        order = None if self.partition is None else self.partition.order
+        carry = b""
+        for start in range(0, self.n, CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            chunk = self.vectors[rows] if order is None else self.vectors[order[rows]]
+            data = np.ascontiguousarray(chunk, dtype=dtype).tobytes()
+            if carry:
+                data = carry + data
+            whole = len(data) // PAGE * PAGE
+            view = memoryview(data)
+            for page in range(0, whole, PAGE):
+                yield view[page : page + PAGE]
+            carry = bytes(view[whole:])
+        if carry:
+            yield carry + bytes(aligned(len(carry)) - len(carry))
+
+    def _index(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+        """Keys in order with the row of each."""
+        order = None if self.partition is None else self.partition.order
+        keys = np.arange(self.n, dtype="<u8") if self.ids is None else self.ids.keys
+        if order is not None:
+            keys = keys[order]
+        by_key = np.argsort(keys, kind="stable")
+        return keys[by_key].astype("<u8"), by_key.astype("<u4")
+
+
+def prepare(vectors: F32, metric: Metric) -> F32:
+    """Vectors in the space in which nearest by squared L2 is nearest by the metric (cosine: unit length)."""
+    if metric != "cosine":
+        return vectors
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return (vectors / norms[:, None]).astype(np.float32)
+
+
+def mean_of(vectors: F32, metric: Metric) -> F32:
+    """f32[dim]: the mean of a batch in the space of `prepare`."""
+    total = np.zeros(vectors.shape[1], dtype=np.float64)
+    for start in range(0, len(vectors), CHUNK_ROWS):
+        total += prepare(vectors[start : start + CHUNK_ROWS], metric).sum(axis=0, dtype=np.float64)
+    return (total / len(vectors)).astype(np.float32)
+
+
+def build_part(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
+    """Quantise, train and lay out a batch.
+
+    Parameters
+    ----------
+    vectors
+        f32[N, dim], finite (and not zero under cosine), N >= 1; not copied, not changed.
+    ids
+        N ids, or None if they are assigned at commit (protocol R11).
+    """
+    n, dim = vectors.shape
+    if not 1 <= n <= MAX_PART_ROWS or dim != spec.dim:
+        raise AssertionError("a batch is validated before it is built")
+    k = lists_for(n, dim, spec.settings)
+    if k == 1 and n * dim <= spec.settings.small_part_threshold:
+        return _build_small(vectors, ids, spec)
+
+    z = _rotated(vectors, spec)
+    held_out = held_out_rows(n, spec.rotation.padded_dim, spec.seed)
+    partition = train(z, k, seed=spec.seed, held_out=held_out)
+    records, lists = _encode(z, vectors, ids, partition, spec, codes=True, int8=True)
+    codes = _encode_centroids(partition, spec)
+    calibration = calibrate(
+        z,
+        held_out,
+        partition,
+        records,
+        lists,
+        codes,
+        metric=spec.metric,
+        rotated_mean=_rotated_mean(spec),
+        settings=spec.settings,
+    )
+    return PartImage(spec, vectors, ids, partition, records, lists, codes, calibration)
+
+
+def _build_small(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
+    """One list that is scanned exactly: by its vectors, or by int8 rows where none are stored."""
+    n = len(vectors)
+    without_vectors = spec.settings.store_vectors == "none"
+    width = spec.rotation.padded_dim
+    z = _rotated(vectors, spec) if without_vectors else np.zeros((n, width), dtype=np.float32)
+    partition = train(z, 1, seed=spec.seed)
+    records, lists = _encode(z, vectors, ids, partition, spec, codes=False, int8=without_vectors)
+    return PartImage(spec, vectors, ids, None, records, lists, None, None)
+
+
+def _rotated(vectors: F32, spec: PartSpec) -> F32:
+    z = np.empty((len(vectors), spec.rotation.padded_dim), dtype=np.float32)
+    for start in range(0, len(vectors), CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        prepared = np.ascontiguousarray(prepare(vectors[rows], spec.metric), dtype=np.float32)
+        spec.rotation.apply(prepared, spec.mean, out=z[rows])
+    return z
+
+
+def _rotated_mean(spec: PartSpec) -> F32 | None:
+    return None if spec.mean is None else spec.rotation.apply(spec.mean[None, :])[0]
+
+
+def _encode(
+    z: F32,
+    vectors: F32,
+    ids: Ids | None,
+    partition: Partition,
+    spec: PartSpec,
+    *,
+    codes: bool,
+    int8: bool,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """All records, and the table of lists."""
+    sizes = np.diff(partition.starts)
+    width = spec.rotation.padded_dim
+    strings = None
+    if ids is not None and ids.kind == "string":
+        strings = [value.encode() for value in ids.values[partition.order]]
+    lists = _list_table(sizes, width, strings, partition.starts, codes=codes, int8=int8)
+    end = int(lists["offset"][-1]) + int(lists["length"][-1])
+    offsets = np.append(lists["offset"].astype(np.int64), end)
+    records = np.zeros(end, dtype=np.uint8)
+    values = None
+    if strings is None:
+        values = np.arange(len(vectors), dtype=np.uint64) if ids is None else ids.values
+    for first, last in _batches(partition.starts):
+        span = slice(int(partition.starts[first]), int(partition.starts[last]))
+        rows = partition.order[span]
+        shift = None
+        if spec.metric == "dot":
+            some = vectors[rows]
+            shift = np.einsum("ij,ij->i", some, some, dtype=np.float64).astype(np.float32)
+        encode_lists(
+            z[rows],
+            partition.starts[first : last + 1] - partition.starts[first],
+            partition.centroids[first:last],
+            partition.scales[first:last],
+            shift,
+            None if values is None else values[rows],
+            codes,
+            int8,
+            offsets[first : last + 1] - offsets[first],
+            records[int(offsets[first]) : int(offsets[last])],
+        )
+    if strings is not None:
+        _write_strings(records, lists, strings, width, codes=codes, int8=int8)
+    return records, lists
+
+
+def _list_table(
+    sizes: npt.NDArray[np.int64],
+    width: int,
+    strings: list[bytes] | None,
+    starts: npt.NDArray[np.int64],
+    *,
+    codes: bool,
+    int8: bool,
+) -> npt.NDArray[Any]:
+    lists = np.zeros(len(sizes), dtype=LIST_DTYPE)
+    lists["rows"] = sizes
+    lists["first_row"] = starts[:-1]
+    blocks = -(-sizes // 32)
+    lists["first_block"] = np.cumsum(blocks) - blocks
+    id_offsets = {int(n): record_layout(int(n), width, codes, int8)[3] for n in np.unique(sizes)}
+    ids_at = np.array([id_offsets[int(n)] for n in sizes], dtype=np.int64)
+    if strings is None:
+        id_bytes = 8 * sizes
+    else:
+        lengths = np.array([len(s) for s in strings], dtype=np.int64)
+        id_bytes = 4 * sizes + np.add.reduceat(lengths, starts[:-1])
+    lengths = -(-(ids_at + id_bytes) // 64) * 64
+    lists["length"] = lengths
+    lists["offset"] = np.cumsum(lengths) - lengths
+    return lists
+
+
+def _batches(starts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Runs of lists of about CHUNK_ROWS rows, so that gathered rows stay few."""
+    first, k = 0, len(starts) - 1
+    while first < k:
+        last = int(np.searchsorted(starts, starts[first] + CHUNK_ROWS, side="right")) - 1
+        last = min(k, max(first + 1, last))
+        yield first, last
+        first = last
+
+
+def _write_strings(
+    records: npt.NDArray[np.uint8],
+    lists: npt.NDArray[Any],
+    strings: list[bytes],
+    width: int,
+    *,
+    codes: bool,
+    int8: bool,
+) -> None:
+    for entry in lists:
+        n, first = int(entry["rows"]), int(entry["first_row"])
+        some = strings[first : first + n]
+        ends = np.cumsum([len(s) for s in some]).astype("<u4")
+        body = ends.tobytes() + b"".join(some)
+        at = int(entry["offset"]) + record_layout(n, width, codes, int8)[3]
+        records[at : at + len(body)] = np.frombuffer(body, dtype=np.uint8)
+
+
+def _encode_centroids(partition: Partition, spec: PartSpec) -> npt.NDArray[np.uint8]:
+    """The centroids' own codes, cell by cell."""
+    exact = partition.centroids.astype(np.float32) * partition.scales[:, None]
+    shift = None
+    if spec.metric == "dot":
+        mean = _rotated_mean(spec)
+        given = exact if mean is None else exact + mean
+        shift = np.einsum("ij,ij->i", given, given, dtype=np.float64).astype(np.float32)
+    blocks = []
+    for cell, centre in enumerate(partition.cells):
+        lists = slice(int(partition.cell_lists[cell]), int(partition.cell_lists[cell + 1]))
+        blocks.append(encode_rabitq(exact[lists], centre, None if shift is None else shift[lists]))
+    return np.concatenate(blocks)
