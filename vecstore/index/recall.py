@@ -1,0 +1,233 @@
+"""Recall as a function of the lists probed: measured when a part is built, used to plan a query.
+
+Some rows are held out of training and asked for as if they were new queries. Two things are
+measured apart, because they are lost apart: *coverage*, the share of a query's true neighbours
+that lie in the p nearest lists, and *quality*, the share of those found there that the candidate
+pool and the re-ranking keep.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from vecstore.ext.ivf import Pool, rank_lists, scan_lists
+from vecstore.ext.rabitq import QueryTable
+from vecstore.ext.rerank import pool_hits, rerank_int8
+from vecstore.index.ivf import Partition
+from vecstore.live import LiveSet
+from vecstore.manifest.model import Settings
+from vecstore.types import F32, Metric, RerankPrecision
+
+KS: Final = (1, 3, 10, 30, 100)
+MAX_QUERIES: Final = 1_000
+MIN_QUERIES: Final = 64
+QUALITY_QUERIES: Final = 256
+QUALITY_COVERAGE: Final = 0.99
+FLOP_BUDGET: Final = 4e11  # of the exact search that calibration needs
+GRID: Final = 48
+MARGIN_ERRORS: Final = 0.5  # standard errors of the calibration that a plan adds to its target
+
+
+class Calibration(Struct, frozen=True):
+    """What was measured for one part.
+
+    Attributes
+    ----------
+    queries
+        How many held-out rows were asked.
+    probes
+        Grid of lists probed, ascending, the last is K.
+    coverage
+        For each of ``KS``: mean share of the true k nearest that lie in the lists, a value a grid point.
+    errors
+        For each of ``KS``: standard error of the coverage, a value a grid point.
+    quality
+        For each re-rank precision and each of ``KS``: share of the covered that is kept.
+    """
+
+    queries: int
+    probes: tuple[int, ...]
+    coverage: tuple[tuple[float, ...], ...]
+    errors: tuple[tuple[float, ...], ...]
+    quality: dict[str, tuple[float, ...]]
+
+
+def held_out_rows(n: int, width: int, seed: int) -> npt.NDArray[np.bool_] | None:
+    """bool[n]: rows for calibration; None if the part is too small to spare any."""
+    wanted = min(MAX_QUERIES, n // 10, int(FLOP_BUDGET / (2.0 * n * width)) + MIN_QUERIES)
+    if wanted < MIN_QUERIES:
+        return None
+    rng = np.random.Generator(np.random.Philox(seed + 1))
+    mask = np.zeros(n, dtype=np.bool_)
+    mask[rng.choice(n, size=wanted, replace=False)] = True
+    return mask
+
+
+def pool_size(top_k: int, rerank_scale: float) -> int:
+    """Candidates that the scan keeps: top_k * rerank_scale, and not so few that chance decides."""
+    if rerank_scale <= 0.0:
+        return top_k
+    return max(math.ceil(top_k * rerank_scale), top_k + 32)
+
+
+def calibrate(
+    z: F32,
+    held_out: npt.NDArray[np.bool_] | None,
+    partition: Partition,
+    records: npt.NDArray[np.uint8],
+    lists: npt.NDArray[Any],
+    centroid_codes: npt.NDArray[np.uint8],
+    *,
+    metric: Metric,
+    rotated_mean: F32 | None,
+    settings: Settings,
+) -> Calibration | None:
+    """Ask the held-out rows, on the finished records and with the kernels that will answer queries."""
+    if held_out is None or partition.k < 2:
+        return None
+    asked = np.flatnonzero(held_out)
+    position = np.empty(len(z), dtype=np.int64)  # input row -> row of the part
+    position[partition.order] = np.arange(len(z))
+    list_of_row = np.repeat(np.arange(partition.k), np.diff(partition.starts))
+
+    ks = [k for k in KS if k < len(z)]
+    offset = rotated_mean if metric == "dot" else None
+    neighbours = position[_exact(z, asked, max(ks), offset, metric)]
+    # For the dot product a query's squared norm is a constant of the query; any value ranks alike.
+    order = np.empty((len(asked), partition.k), dtype=np.int32)
+    table = QueryTable(z.shape[1])
+    for i, row in enumerate(asked):
+        table.prepare(z[row], 0.0)
+        order[i] = rank_lists(
+            table, partition.cells, partition.cell_lists, centroid_codes, partition.k
+        )
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(partition.k, dtype=np.int32)[None, :], axis=1)
+    needed = np.take_along_axis(rank, list_of_row[neighbours].astype(np.int64), axis=1)
+
+    grid = np.unique(np.geomspace(1, partition.k, GRID).round().astype(np.int64))
+    coverage, errors = [], []
+    for k in KS:
+        some = needed[:, : min(k, needed.shape[1])]
+        found = np.array([(some < p).mean(axis=1) for p in grid])
+        coverage.append(tuple(found.mean(axis=1).tolist()))
+        errors.append(tuple((found.std(axis=1) / math.sqrt(len(asked))).tolist()))
+    quality = _quality(
+        z, asked, neighbours, order, needed, grid, coverage, records, lists, table, settings
+    )
+    return Calibration(
+        queries=len(asked),
+        probes=tuple(grid.tolist()),
+        coverage=tuple(coverage),
+        errors=tuple(errors),
+        quality=quality,
+    )
+
+
+def _exact(
+    z: F32, asked: npt.NDArray[np.int64], k: int, offset: F32 | None, metric: Metric
+) -> npt.NDArray[np.int64]:
+    """i64[len(asked), k]: the nearest other rows of each asked row, the nearest first."""
+    out = np.empty((len(asked), k), dtype=np.int64)
+    half = np.zeros(len(z), dtype=np.float32)
+    if metric != "dot":
+        half = (np.einsum("ij,ij->i", z, z) * np.float32(0.5)).astype(np.float32)
+    step = max(1, (16 << 20) // (4 * len(z)))
+    for start in range(0, len(asked), step):
+        rows = asked[start : start + step]
+        queries = z[rows] if offset is None else z[rows] + offset
+        scores = half - queries @ z.T
+        scores[np.arange(len(rows)), rows] = np.inf
+        found = np.argpartition(scores, k - 1, axis=1)[:, :k]
+        by_score = np.argsort(np.take_along_axis(scores, found, axis=1), axis=1, kind="stable")
+        out[start : start + step] = np.take_along_axis(found, by_score, axis=1)
+    return out
+
+
+def _quality(
+    z: F32,
+    asked: npt.NDArray[np.int64],
+    neighbours: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int32],
+    needed: npt.NDArray[np.int32],
+    grid: npt.NDArray[np.int64],
+    coverage: Sequence[Sequence[float]],
+    records: npt.NDArray[np.uint8],
+    lists: npt.NDArray[Any],
+    table: QueryTable,
+    settings: Settings,
+) -> dict[str, tuple[float, ...]]:
+    """Share of the covered neighbours that each precision returns."""
+    words = LiveSet.from_deletes(None, len(z), lists["rows"].astype(np.int64)).words
+    addresses = lists["offset"].astype(np.uint64) + np.uint64(records.ctypes.data)
+    first_rows = lists["first_row"].astype(np.int64)
+    first_blocks = lists["first_block"].astype(np.int64)
+    own = {int(row): i for i, row in enumerate(asked)}
+    some = asked[:: max(1, len(asked) // QUALITY_QUERIES)]
+    out: dict[str, list[float]] = {"none": [], "int8": [], "fp32": []}
+    for i, k in enumerate(KS):
+        width = min(k, neighbours.shape[1])
+        reached = np.flatnonzero(np.asarray(coverage[i]) >= QUALITY_COVERAGE)
+        nprobe = int(grid[reached[0]]) if len(reached) else int(grid[-1])
+        kept = dict.fromkeys(out, 0)
+        covered = 0
+        for row in some:
+            q = own[int(row)]
+            truth = neighbours[q, :width][needed[q, :width] < nprobe]
+            covered += len(truth)
+            # The asked row itself is a stored row and always comes out first: one more place for it.
+            pool = Pool(pool_size(width, settings.rerank_scale) + 1)
+            probed = order[q, :nprobe]
+            table.prepare(z[row], 0.0)
+            scan_lists(
+                table, pool, 0, addresses[probed], first_rows[probed], first_blocks[probed], words, True
+            )
+            wanted = set(truth.tolist())
+            kept["fp32"] += len(wanted.intersection(pool_hits(pool, pool_size(width, 1e3))[2].tolist()))
+            kept["none"] += len(wanted.intersection(pool_hits(pool, width + 1)[2].tolist()))
+            kept["int8"] += len(wanted.intersection(rerank_int8(table, pool, width + 1)[2].tolist()))
+        for precision in out:
+            out[precision].append(kept[precision] / max(1, covered))
+    return {precision: tuple(values) for precision, values in out.items()}
+
+
+def probes_for(
+    calibration: Calibration, target: float, top_k: float, precision: RerankPrecision
+) -> int:
+    """Lists to probe for a mean recall of ``target``.
+
+    Parameters
+    ----------
+    top_k
+        Neighbours wanted of *this part*; a fraction where the namespace has many parts, each
+        of which holds only some of the answer.
+    """
+    if not calibration.probes:
+        raise AssertionError("a calibration has a grid")
+    x = min(max(math.log(max(top_k, 1.0)), 0.0), math.log(KS[-1]))
+    points = [math.log(k) for k in KS]
+    upper = next(i for i, p in enumerate(points) if p >= x - 1e-12)
+    lower = max(0, upper - 1)
+    share = 0.0 if upper == lower else (x - points[lower]) / (points[upper] - points[lower])
+
+    def blend(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+        low, high = np.asarray(rows[lower]), np.asarray(rows[upper])
+        return np.asarray(low + share * (high - low), dtype=np.float64)
+
+    kept = calibration.quality[precision]
+    quality = max(0.5, kept[lower] + share * (kept[upper] - kept[lower]))
+    coverage = blend(calibration.coverage) - MARGIN_ERRORS * blend(calibration.errors)
+    wanted = min(target / quality, float(coverage[-1]), 1.0 - 1e-9)
+    reached = int(np.argmax(coverage >= wanted))
+    if reached == 0:
+        return calibration.probes[0]
+    below, above = float(coverage[reached - 1]), float(coverage[reached])
+    step = (wanted - below) / (above - below) if above > below else 1.0
+    first, last = calibration.probes[reached - 1], calibration.probes[reached]
+    return math.ceil(first * (last / first) ** step)

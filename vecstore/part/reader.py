@@ -1,0 +1,452 @@
+"""Reads a part: from a mapping where the store can give one, else by ranges through the page cache.
+
+Every page is held against its checksum before this process first uses it; the checksums
+themselves against the manifest. `StorageCorrupt` names object and section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from crc32c import crc32c
+
+from vecstore.errors import StorageCorrupt
+from vecstore.ext.ivf import record_layout
+from vecstore.index.recall import Calibration
+from vecstore.manifest.keys import part_key
+from vecstore.manifest.model import Part
+from vecstore.part.format import HEAD, LIST_DTYPE, PAGE, page_bounds
+from vecstore.rows.ids import Ids, may_contain
+from vecstore.storage.base import ObjectStore
+from vecstore.storage.cache import Page, PageCache, ReadTrace
+from vecstore.types import F32, U64, IdKind
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Addresses of things read from a part; valid as long as this object lives.
+
+    Attributes
+    ----------
+    addresses
+        u64[m].
+    keep
+        What owns the memory.
+    """
+
+    addresses: U64
+    keep: object
+
+
+class PartReader:
+    """One part of one namespace. Safe to share between threads.
+
+    Attributes
+    ----------
+    lists
+        The table of lists, `LIST_DTYPE`[K].
+    list_rows
+        i64[K].
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        cache: PageCache,
+        entry: Part,
+        *,
+        dim: int,
+        padded_dim: int,
+        id_kind: IdKind,
+        trace: ReadTrace,
+    ) -> None:
+        self.entry = entry
+        self.key = part_key(entry.owner, entry.id)
+        self.dim = dim
+        self.padded_dim = padded_dim
+        self.id_kind = id_kind
+        self._store = store
+        self._cache = cache
+        self._map = self._open_map()
+        head = self._read_head(trace)
+        crcs = head["checksums"]
+        if crc32c(crcs) != entry.checksums_crc32c:
+            raise self._corrupt("checksums", "fails the checksum that the manifest names")
+        self._crcs = crcs.view("<u4")
+        self._bounds: dict[str, npt.NDArray[np.int64]] = {}
+        self._first_page: dict[str, int] = {}
+        self.lists = self._plan_pages(head)
+        for name in HEAD:
+            if name in head and name != "checksums":
+                self._verify_bytes(name, head[name])
+        self.list_rows = self.lists["rows"].astype(np.int64)
+        self.first_rows = self.lists["first_row"].astype(np.int64)
+        self.first_blocks = self.lists["first_block"].astype(np.int64)
+        self._check_lists()
+        self.fence = head["id_fence"].view("<u8")[: -(-entry.n // (PAGE // 8))].astype(np.uint64)
+        self.cells: F32 | None = None
+        if "cells" in head:
+            self.cells = head["cells"].view("<f4").reshape(-1, padded_dim)
+            self.cell_lists = head["cell_lists"].view("<u4")[: len(self.cells) + 1]
+            self.centroid_codes = head["centroid_codes"]
+            self._check_cells()
+        self.calibration = self._read_calibration(head.get("calibration"))
+        if self._map is not None:
+            self._verified = {n: np.zeros(len(b) - 1, dtype=np.bool_) for n, b in self._bounds.items()}
+            base = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
+            self._base = base
+            records = entry.sections["records"]
+            self._record_addresses = self.lists["offset"].astype(np.uint64) + np.uint64(
+                base + records.offset
+            )
+
+    # -- opening ---------------------------------------------------------------------------
+
+    def _open_map(self) -> memoryview | None:
+        view = self._store.map(self.key)
+        if view is not None and len(view) != self.entry.bytes:
+            raise self._corrupt(
+                self._section_at(len(view)), f"object has {len(view)} bytes, not {self.entry.bytes}"
+            )
+        return view
+
+    def _section_at(self, offset: int) -> str:
+        """The section that holds a byte; past all of them, the footer."""
+        for name, section in self.entry.sections.items():
+            if section.offset <= offset < section.offset + section.length:
+                return name
+        return "footer"
+
+    def _read_head(self, trace: ReadTrace) -> dict[str, Bytes]:
+        sections = self.entry.sections
+        names = [name for name in HEAD if name in sections]
+        if "checksums" not in names or "lists" not in names or "records" not in sections:
+            raise self._corrupt("manifest", "the manifest names no section lists, records or checksums")
+        start = min(sections[name].offset for name in names)
+        stop = max(sections[name].offset + sections[name].length for name in names)
+        if stop > self.entry.bytes:
+            raise self._corrupt("manifest", "a section ends beyond the object")
+        if self._map is not None:
+            data = np.frombuffer(self._map[start:stop], dtype=np.uint8)
+        else:
+            raw = self._store.get_range(self.key, start, stop - start)
+            trace.requests += 1
+            trace.bytes += len(raw)
+            trace.trips += 1
+            if len(raw) != stop - start:
+                raise self._corrupt(self._section_at(start + len(raw)), "the object is cut off")
+            data = np.empty(len(raw), dtype=np.uint8)
+            data[:] = np.frombuffer(raw, dtype=np.uint8)
+        return {n: data[sections[n].offset - start :][: sections[n].length] for n in names}
+
+    def _plan_pages(self, head: dict[str, Bytes]) -> npt.NDArray[Any]:
+        """Page bounds of every section, in the order of their checksums; returns the table of lists."""
+        lists = head["lists"].view(LIST_DTYPE)[: self.entry.k]
+        number = 0
+        in_order = sorted(self.entry.sections.items(), key=lambda item: item[1].offset)
+        for name, section in in_order:
+            if name == "checksums":
+                continue
+            if name == "records":
+                # The table of lists is verified below, before anything is read through it.
+                bounds = page_bounds(name, section.length, lists)
+            else:
+                bounds = page_bounds(name, section.length, None)
+            self._bounds[name] = bounds
+            self._first_page[name] = number
+            number += len(bounds) - 1
+        if number > len(self._crcs):
+            raise self._corrupt("checksums", f"holds fewer than {number} checksums")
+        return lists
+
+    def _verify_bytes(self, name: str, data: Bytes) -> None:
+        bounds, first = self._bounds[name], self._first_page[name]
+        for page in range(len(bounds) - 1):
+            if crc32c(data[bounds[page] : bounds[page + 1]]) != self._crcs[first + page]:
+                raise self._corrupt(name, "fails its checksum", offset=int(bounds[page]))
+
+    def _check_lists(self) -> None:
+        """The kernels trust the table, so it must describe memory that exists."""
+        lists, records = self.lists, self.entry.sections["records"]
+        ends = lists["offset"].astype(np.int64) + lists["length"].astype(np.int64)
+        sound = (
+            len(lists) == self.entry.k
+            and int(self.list_rows.sum()) == self.entry.n
+            and np.array_equal(np.append(lists["offset"][1:].astype(np.int64), records.length), ends)
+            and int(lists["offset"][0]) == 0
+        )
+        if not sound:
+            raise self._corrupt("lists", "does not match the manifest's rows and sections")
+
+    def _check_cells(self) -> None:
+        sizes = np.diff(self.cell_lists.astype(np.int64))
+        blocks = int((-(-sizes // 32)).sum())
+        if (
+            len(self.cell_lists) != len(self.cells if self.cells is not None else ()) + 1
+            or int(self.cell_lists[0]) != 0
+            or int(self.cell_lists[-1]) != self.entry.k
+            or bool((sizes < 1).any())
+            or len(self.centroid_codes) != blocks * (4 * self.padded_dim + 384)
+        ):
+            raise self._corrupt("cell_lists", "does not match the lists and their codes")
+
+    def _read_calibration(self, data: Bytes | None) -> Calibration | None:
+        if data is None:
+            return None
+        size = int(data[:8].view("<u8")[0])
+        try:
+            return msgspec.json.decode(data[8 : 8 + size].tobytes(), type=Calibration)
+        except msgspec.MsgspecError as error:
+            raise self._corrupt("calibration", f"malformed: {error}") from error
+
+    def _corrupt(self, section: str, why: str, **details: Any) -> StorageCorrupt:
+        return StorageCorrupt(
+            f"{self.key}: section {section!r} {why}", object=self.key, section=section, **details
+        )
+
+    # -- pages -----------------------------------------------------------------------------
+
+    def _verify_mapped(self, name: str, pages: npt.NDArray[np.int64]) -> None:
+        verified = self._verified[name]
+        missing = pages[~verified[pages]]
+        if not len(missing):
+            return
+        if self._map is None:
+            raise AssertionError("only a mapped part is verified in place")
+        bounds, first = self._bounds[name], self._first_page[name]
+        start = self.entry.sections[name].offset
+        for page in missing.tolist():
+            data = self._map[start + int(bounds[page]) : start + int(bounds[page + 1])]
+            if crc32c(data) != self._crcs[first + page]:
+                raise self._corrupt(name, "fails its checksum", offset=int(bounds[page]))
+            verified[page] = True
+
+    def _pages(self, name: str, numbers: Sequence[int], trace: ReadTrace) -> list[Bytes]:
+        """Verified pages of a section; from the mapping without a copy."""
+        bounds, first = self._bounds[name], self._first_page[name]
+        start = self.entry.sections[name].offset
+        if self._map is not None:
+            self._verify_mapped(name, np.asarray(numbers, dtype=np.int64))
+            return [
+                np.frombuffer(self._map[start + int(bounds[p]) : start + int(bounds[p + 1])], dtype=np.uint8)
+                for p in numbers
+            ]
+        wanted = [
+            Page(name, start + int(bounds[p]), int(bounds[p + 1] - bounds[p]), int(self._crcs[first + p]))
+            for p in numbers
+        ]
+        return self._cache.read(self._store, self.key, wanted, trace)
+
+    def _section(self, name: str, trace: ReadTrace) -> Bytes:
+        """A whole section, verified."""
+        pages = self._pages(name, range(len(self._bounds[name]) - 1), trace)
+        return pages[0] if len(pages) == 1 else np.concatenate(pages)
+
+    def _elements(
+        self, name: str, dtype: str, positions: npt.NDArray[np.int64], trace: ReadTrace
+    ) -> npt.NDArray[Any]:
+        """Single elements of a section of fixed-size elements whose size divides a page."""
+        size = np.dtype(dtype).itemsize
+        page_of = positions * size // PAGE
+        needed, where = np.unique(page_of, return_inverse=True)
+        pages = self._pages(name, needed.tolist(), trace)
+        out = np.empty(len(positions), dtype=dtype)
+        for i, page in enumerate(pages):
+            mine = where == i
+            out[mine] = page.view(dtype)[positions[mine] - int(needed[i]) * (PAGE // size)]
+        return out
+
+    # -- what a search needs ---------------------------------------------------------------
+
+    def records(self, lists: npt.NDArray[np.int32], trace: ReadTrace) -> Gathered:
+        """The verified records of lists; u64[m] addresses."""
+        if self._map is not None:
+            if not self._verified["records"][lists].all():
+                self._verify_mapped("records", lists.astype(np.int64))
+            return Gathered(self._record_addresses[lists], self._map)
+        pages = self._pages("records", lists.tolist(), trace)
+        return Gathered(np.array([page.ctypes.data for page in pages], dtype=np.uint64), pages)
+
+    @property
+    def vector_dtype(self) -> str | None:
+        """``"f4"`` or ``"f2"``; None if the part keeps no vectors."""
+        return {"fp32": "f4", "fp16": "f2", "none": None}[self.entry.vectors]
+
+    def vectors(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> Gathered:
+        """The vectors of rows as given, one after another at each address."""
+        size = self._vector_bytes
+        if self._map is not None:
+            first, last = rows * size // PAGE, (rows * size + size - 1) // PAGE
+            spans = [first, last] if size <= PAGE else [first + i for i in range(int((last - first).max()) + 1)]
+            self._verify_mapped("vectors", np.unique(np.concatenate(spans)))
+            start = self._base + self.entry.sections["vectors"].offset
+            return Gathered((rows * size + start).astype(np.uint64), self._map)
+        data = self._gather_vectors(rows, trace)
+        step = np.arange(len(rows), dtype=np.uint64) * np.uint64(size)
+        return Gathered(step + np.uint64(data.ctypes.data), data)
+
+    @property
+    def _vector_bytes(self) -> int:
+        if self.vector_dtype is None:
+            raise AssertionError("the part keeps no vectors")
+        return self.dim * np.dtype(self.vector_dtype).itemsize
+
+    def _gather_vectors(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> Bytes:
+        size = self._vector_bytes
+        needed = sorted({p for r in rows.tolist() for p in range(r * size // PAGE, (r * size + size - 1) // PAGE + 1)})
+        pages = dict(zip(needed, self._pages("vectors", needed, trace), strict=True))
+        out = np.empty((len(rows), size), dtype=np.uint8)
+        for i, row in enumerate(rows.tolist()):
+            at, filled = row * size, 0
+            while filled < size:
+                page, inside = divmod(at + filled, PAGE)
+                some = pages[page][inside : inside + size - filled]
+                out[i, filled : filled + len(some)] = some
+                filled += len(some)
+        return out
+
+    def all_vectors(self, trace: ReadTrace) -> Gathered:
+        """All vectors of a small part, contiguous, at one address: u64[1]."""
+        if self._map is not None:
+            whole = np.arange(len(self._bounds["vectors"]) - 1, dtype=np.int64)
+            if not self._verified["vectors"].all():
+                self._verify_mapped("vectors", whole)
+            return Gathered(
+                np.array([self._base + self.entry.sections["vectors"].offset], dtype=np.uint64), self._map
+            )
+        data = self._section("vectors", trace)
+        return Gathered(np.array([data.ctypes.data], dtype=np.uint64), data)
+
+    # -- rows ------------------------------------------------------------------------------
+
+    def read_vectors(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> F32 | None:
+        """f32[m, dim] as stored, or None if the part keeps none."""
+        if self.vector_dtype is None:
+            return None
+        if self._map is not None:
+            self.vectors(rows, trace)  # verifies
+            section = self.entry.sections["vectors"]
+            whole = np.frombuffer(
+                self._map, dtype=self.vector_dtype, count=self.entry.n * self.dim, offset=section.offset
+            )
+            return whole.reshape(-1, self.dim)[rows].astype(np.float32)
+        data = self._gather_vectors(rows, trace)
+        return data.view(self.vector_dtype).reshape(len(rows), self.dim).astype(np.float32)
+
+    def ids_of(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> npt.NDArray[Any]:
+        """u64[m] (with the part's base added) or object[m] of str."""
+        lists = np.searchsorted(self.first_rows, rows, side="right") - 1
+        needed, where = np.unique(lists, return_inverse=True)
+        pages = self._pages("records", needed.tolist(), trace)
+        out: npt.NDArray[Any] = np.empty(len(rows), dtype=object if self.id_kind == "string" else np.uint64)
+        for i, page in enumerate(pages):
+            mine = np.flatnonzero(where == i)
+            found = self.record_ids(page, int(needed[i]))
+            out[mine] = found[rows[mine] - self.first_rows[needed[i]]]
+        return out
+
+    def record_ids(self, record: Bytes, number: int) -> npt.NDArray[Any]:
+        """The ids of one list, in slot order."""
+        n = int(self.list_rows[number])
+        at = self._id_offset(n, record)
+        if self.id_kind == "string":
+            ends = record[at : at + 4 * n].view("<u4").astype(np.int64)
+            if len(ends) != n or at + 4 * n + int(ends[-1]) > len(record):
+                raise self._corrupt("records", "ids end beyond their record")
+            body = record[at + 4 * n :].tobytes()
+            out = np.empty(n, dtype=object)
+            start = 0
+            for i, end in enumerate(ends.tolist()):
+                out[i] = body[start:end].decode()
+                start = end
+            return out
+        return record[at : at + 8 * n].view("<u8").astype(np.uint64) + np.uint64(self.entry.id_base or 0)
+
+    def _id_offset(self, n: int, record: Bytes) -> int:
+        int8 = bool(int(record[4:8].view("<u4")[0]) & 1)
+        return int(record_layout(n, self.padded_dim, self.cells is not None, int8)[3])
+
+    def scan_ids(self, trace: ReadTrace, batch: int = 256) -> Iterable[npt.NDArray[Any]]:
+        """All ids in row order, a batch of lists at a time."""
+        for start in range(0, self.entry.k, batch):
+            numbers = range(start, min(self.entry.k, start + batch))
+            pages = self._pages("records", numbers, trace)
+            yield np.concatenate([self.record_ids(p, i) for i, p in zip(numbers, pages, strict=True)])
+
+    def find(self, ids: Ids, trace: ReadTrace) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Which of ``ids`` the part holds, dead rows included.
+
+        Returns
+        -------
+        tuple
+            ``which`` i64[m], positions in ``ids``, and ``rows`` i64[m].
+        """
+        none = np.empty(0, dtype=np.int64)
+        keys, which = ids.keys, np.arange(len(ids), dtype=np.int64)
+        if self.id_kind != "string":
+            base = np.uint64(self.entry.id_base or 0)
+            low, high = np.uint64(self.entry.id_min or 0) + base, np.uint64(self.entry.id_max or 0) + base
+            which = np.flatnonzero((keys >= low) & (keys <= high))
+            keys = keys[which] - base
+        if len(keys):
+            present = may_contain(self._section_filter(trace), keys)
+            keys, which = keys[present], which[present]
+        if not len(keys):
+            return none, none
+        which, rows = self._look_up(keys, which, trace)
+        if self.id_kind == "string" and len(rows):
+            same = self.ids_of(rows, trace) == ids.values[which]
+            which, rows = which[same], rows[same]
+        return which, rows
+
+    def _section_filter(self, trace: ReadTrace) -> Bytes:
+        return self._section("id_filter", trace)
+
+    def _look_up(
+        self, keys: U64, which: npt.NDArray[np.int64], trace: ReadTrace
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows of keys, all of them where strings share one; a page of keys at a time."""
+        a_page = PAGE // 8
+        first = np.maximum(np.searchsorted(self.fence, keys, side="left") - 1, 0)
+        last = np.maximum(np.searchsorted(self.fence, keys, side="right") - 1, 0)
+        needed = sorted({p for f, e in zip(first.tolist(), last.tolist(), strict=True) for p in range(f, e + 1)})
+        pages = self._pages("id_keys", needed, trace)
+        found_which, found_at = [], []
+        for number, page in zip(needed, pages, strict=True):
+            count = min(a_page, self.entry.n - number * a_page)
+            here = page.view("<u8")[:count]
+            mine = np.flatnonzero((first <= number) & (number <= last))
+            low = np.searchsorted(here, keys[mine], side="left")
+            high = np.searchsorted(here, keys[mine], side="right")
+            for width in range(int((high - low).max()) if len(mine) else 0):
+                hit = low + width < high
+                found_which.append(which[mine[hit]])
+                found_at.append(low[hit] + width + number * a_page)
+        if not found_at:
+            empty = np.empty(0, dtype=np.int64)
+            return empty, empty
+        at = np.concatenate(found_at).astype(np.int64)
+        rows = self._elements("id_rows", "<u4", at, trace).astype(np.int64)
+        if len(rows) and int(rows.max()) >= self.entry.n:
+            raise self._corrupt("id_rows", "names a row beyond the part")
+        return np.concatenate(found_which), rows
+
+    # -- the whole part --------------------------------------------------------------------
+
+    def section_names(self) -> tuple[str, ...]:
+        return tuple(self.entry.sections)
+
+    def verify_section(self, name: str, trace: ReadTrace) -> None:
+        """Read a whole section against its checksums."""
+        if name == "checksums":
+            return
+        for page in range(len(self._bounds[name]) - 1):
+            self._pages(name, [page], trace)
+
