@@ -7,6 +7,7 @@ themselves against the manifest. `StorageCorrupt` names object and section.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +107,17 @@ class PartReader:
             self._record_addresses = self.lists["offset"].astype(np.uint64) + np.uint64(
                 base + records.offset
             )
+
+    @property
+    def mapped(self) -> bool:
+        """Whether reads come from memory that needs no request."""
+        return self._map is not None
+
+    def with_entry(self, entry: Part) -> PartReader:
+        """The same part under a manifest line with other tombstones."""
+        other = copy(self)
+        other.entry = entry
+        return other
 
     # -- opening ---------------------------------------------------------------------------
 

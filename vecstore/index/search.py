@@ -1,0 +1,399 @@
+"""The two stages of a search over a view: candidates by codes, then re-ranking.
+
+    query -> tables -> lists of each part -> scan (live mask, shared threshold) -> pool
+          -> more lists while the answer is not full -> int8 -> fp32 -> hits
+
+Small parts go beside that through an exact scan. Internal distances are squared L2 (cosine: of
+unit vectors; dot: less both squared norms, which leaves -2<q, o>); they become public at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecstore.ext.ivf import Pool, rank_lists, scan_int8, scan_lists, scan_vectors
+from vecstore.ext.rabitq import QueryTable
+from vecstore.ext.rerank import pool_hits, rerank_fp32, rerank_int8
+from vecstore.index.ivf import planned_probes
+from vecstore.index.recall import pool_size, probes_for
+from vecstore.index.view import OpenPart, View
+from vecstore.part.reader import Gathered
+from vecstore.storage.cache import ReadTrace
+from vecstore.types import F32, U64, RerankPrecision, SearchParams
+
+UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
+
+
+@dataclass(slots=True)
+class Scratch:
+    """What one query at a time needs; reused, never shared by two threads at once."""
+
+    tables: list[QueryTable] = field(default_factory=list)
+    pools: list[Pool] = field(default_factory=list)
+    exact: Pool = field(default_factory=lambda: Pool(1))
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Search parameters with the namespace's defaults filled in."""
+
+    top_k: int
+    pool: int
+    precision: RerankPrecision
+    fp32_cap: int
+    probes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The hits of one query: u64[k] or object[k] ids, f32[k] distances, where the rows lie."""
+
+    ids: npt.NDArray[Any]
+    distances: F32
+    parts: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int64]
+    debug: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """Hits of a pool, nearest first."""
+
+    distances: F32
+    parts: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int64]
+    ids: U64
+
+
+def resolve(view: View, params: SearchParams) -> Resolved:
+    """Fill in defaults and plan every part; remembered by the view."""
+    settings = view.manifest.settings
+    scale = settings.rerank_scale if params.rerank_scale is None else params.rerank_scale
+    precision: RerankPrecision = params.rerank_precision or settings.rerank_precision
+    if scale <= 0.0:
+        precision = "none"
+    key = (params.top_k, params.nprobe, params.target_recall, params.probe_fraction, precision)
+    probes = view.plans.get(key)
+    if probes is None:
+        probes = tuple(_probes(view, part, params, precision) for part in view.parts)
+        if len(view.plans) < 1_000:
+            view.plans[key] = probes
+    return Resolved(
+        params.top_k, pool_size(params.top_k, scale), precision, settings.fp32_rerank_cap, probes
+    )
+
+
+def _probes(view: View, part: OpenPart, params: SearchParams, precision: RerankPrecision) -> int:
+    """Lists to probe in a part: ``nprobe``, else ``target_recall``, else ``probe_fraction``."""
+    settings, k = view.manifest.settings, part.reader.entry.k
+    if params.nprobe is not None:
+        return min(k, params.nprobe, settings.nprobe_cap)
+    target = params.target_recall
+    if target is None and params.probe_fraction is None:
+        target = settings.target_recall
+    if target is None:
+        fraction = settings.probe_fraction if params.probe_fraction is None else params.probe_fraction
+        return planned_probes(k, fraction, settings.nprobe_cap)
+    calibration = part.reader.calibration
+    if calibration is None:
+        whole = part.reader.entry.n <= UNCALIBRATED
+        return k if whole else planned_probes(k, settings.probe_fraction, settings.nprobe_cap)
+    # Of the top_k live rows this part holds its share; dead rows in between push them outwards.
+    share = params.top_k * part.reader.entry.n / max(1, view.alive)
+    return min(k, settings.nprobe_cap, probes_for(calibration, target, share, precision))
+
+
+def search_namespace(
+    view: View,
+    q: F32,
+    params: SearchParams,
+    scratch: Scratch,
+    trace: ReadTrace,
+    executor: Callable[[], Executor],
+) -> Answer:
+    """Answer one query on one view.
+
+    Parameters
+    ----------
+    q
+        f32[dim], validated, as given.
+    trace
+        Counts requests, bytes and dependent trips of this search.
+    """
+    search = _Search(view, q, resolve(view, params), scratch, trace, executor, timed=params.debug)
+    return search.run()
+
+
+class _Search:
+    """One query on its way; the methods are its stages, in order."""
+
+    def __init__(
+        self,
+        view: View,
+        q: F32,
+        plan: Resolved,
+        scratch: Scratch,
+        trace: ReadTrace,
+        executor: Callable[[], Executor],
+        *,
+        timed: bool,
+    ) -> None:
+        self.view = view
+        self.plan = plan
+        self.scratch = scratch
+        self.trace = trace
+        self.executor = executor
+        self.timed = timed
+        self.metric = view.manifest.metric
+        self.q = q
+        if self.metric == "cosine":
+            self.q = (q / np.sqrt(np.dot(q, q), dtype=np.float32)).astype(np.float32)
+        self.scanned = self.reranked = self.exact_reranked = 0
+        self.probed: dict[int, int] = {}
+        self.keep: list[object] = []
+        self.times: dict[str, float] = {}
+        self.clock = time.perf_counter()
+
+    def run(self) -> Answer:
+        self._prepare()
+        self._lap("prepare")
+        coded = [part for part in self.view.parts if not part.small and part.live.alive]
+        self._scan_small([part for part in self.view.parts if part.small and part.live.alive])
+        self._lap("scan_small")
+        self._scan(coded, {part.number: (0, self.plan.probes[part.number]) for part in coded})
+        self._fill(coded)
+        self._lap("scan")
+        best = self._rerank()
+        answer = self._answer(best)
+        self._lap("rerank")
+        if not self.timed:
+            return answer
+        return Answer(answer.ids, answer.distances, answer.parts, answer.rows, self._debug())
+
+    def _prepare(self) -> None:
+        scratch, view = self.scratch, self.view
+        shift = float(np.dot(self.q, self.q)) if self.metric == "dot" else 0.0
+        while len(scratch.tables) < len(view.means):
+            scratch.tables.append(QueryTable(view.rotation.padded_dim))
+            scratch.pools.append(Pool(1))
+        for group, mean in enumerate(view.means):
+            z = view.rotation.apply(self.q[None, :], mean)[0]
+            scratch.tables[group].prepare(z, shift)
+            scratch.pools[group].reset(self.plan.pool)
+        scratch.exact.reset(self.plan.top_k)
+
+    def _scan_small(self, parts: list[OpenPart]) -> None:
+        """Every live row of parts without codes, by its vector or else by its int8 row."""
+        if not parts:
+            return
+        first = np.zeros(1, dtype=np.int32)
+        gathered = self._fetch(
+            [
+                (lambda trace, p=part: (p.reader.records(first, trace), _all_vectors(p, trace)))
+                for part in parts
+            ]
+        )
+        exact = self.scratch.exact
+        for part, (record, vectors) in zip(parts, gathered, strict=True):
+            self.keep += [record, vectors]
+            reader, words = part.reader, part.live.words
+            if vectors is None:
+                scan_int8(
+                    self.scratch.tables[part.group], exact, part.number, int(record.addresses[0]), 0, words
+                )
+            else:
+                scan_vectors(
+                    self.q,
+                    exact,
+                    part.number,
+                    int(vectors.addresses[0]),
+                    reader.vector_dtype or "f4",
+                    reader.entry.n,
+                    self.metric,
+                    words,
+                    int(record.addresses[0]),
+                )
+            self.scanned += part.live.alive
+            self.probed[part.number] = 1
+
+    def _scan(self, parts: list[OpenPart], spans: dict[int, tuple[int, int]]) -> None:
+        """Probe, in each part, the lists ranked from … to; all cold lists come in one trip."""
+        if not parts:
+            return
+        chosen = []
+        for part in parts:
+            first, last = spans[part.number]
+            reader = part.reader
+            ranked = rank_lists(
+                self.scratch.tables[part.group], reader.cells, reader.cell_lists, reader.centroid_codes, last
+            )
+            chosen.append(ranked[first:] if first else ranked)
+        gathered = self._fetch(
+            [
+                (lambda trace, r=part.reader, n=lists: r.records(n, trace))
+                for part, lists in zip(parts, chosen, strict=True)
+            ]
+        )
+        for part, lists, records in zip(parts, chosen, gathered, strict=True):
+            self.keep.append(records)
+            self.scanned += scan_lists(
+                self.scratch.tables[part.group],
+                self.scratch.pools[part.group],
+                part.number,
+                records.addresses,
+                part.reader.first_rows[lists],
+                part.reader.first_blocks[lists],
+                part.live.words,
+                False,
+            )
+            self.probed[part.number] = spans[part.number][1]
+
+    def _fill(self, parts: list[OpenPart]) -> None:
+        """Probe more lists until the answer is full or every part is exhausted (promise P6)."""
+        wanted = min(self.plan.top_k, self.view.alive)
+        while len(self.scratch.exact) + sum(map(len, self.scratch.pools)) < wanted:
+            spans = {}
+            for part in parts:
+                done, k = self.probed[part.number], part.reader.entry.k
+                if done < k:
+                    spans[part.number] = (done, min(k, 2 * done + 8))
+            if not spans:
+                return
+            self._scan([part for part in parts if part.number in spans], spans)
+
+    def _fetch(self, reads: list[Callable[[ReadTrace], Any]]) -> list[Any]:
+        """Run reads that do not depend on each other: one trip, whatever their number."""
+        traces = [ReadTrace() for _ in reads]
+        if len(reads) == 1 or self.view.parts[0].reader.mapped:
+            out = [read(trace) for read, trace in zip(reads, traces, strict=True)]
+        else:
+            out = list(self.executor().map(lambda pair: pair[0](pair[1]), zip(reads, traces, strict=True)))
+        for trace in traces:
+            self.trace.requests += trace.requests
+            self.trace.bytes += trace.bytes
+            self.trace.cache_hits += trace.cache_hits
+            self.trace.cache_misses += trace.cache_misses
+        self.trace.trips += 1 if any(trace.requests for trace in traces) else 0
+        return out
+
+    def _rerank(self) -> _Ranked:
+        found = []
+        for table, pool in zip(self.scratch.tables, self.scratch.pools[: len(self.view.means)], strict=False):
+            if not len(pool):
+                continue
+            if self.plan.precision == "none":
+                found.append(_Ranked(*pool_hits(pool, self.plan.top_k)[:4]))
+                continue
+            exact = self.plan.precision == "fp32"
+            kept = max(self.plan.top_k, min(self.plan.fp32_cap, len(pool))) if exact else self.plan.top_k
+            *ranked, reranked = rerank_int8(table, pool, kept)
+            self.reranked += reranked
+            found.append(self._exact(_Ranked(*ranked)) if exact else _Ranked(*ranked))
+        if len(self.scratch.exact):
+            found.append(_Ranked(*pool_hits(self.scratch.exact, self.plan.top_k)[:4]))
+        return _merge(found, self.plan.top_k)
+
+    def _exact(self, ranked: _Ranked) -> _Ranked:
+        """Replace distances by exact ones up to the cap, where the part keeps its vectors."""
+        distances = ranked.distances.copy()
+        capped = np.arange(len(distances)) < self.plan.fp32_cap
+        groups = []
+        for number in np.unique(ranked.parts[capped]).tolist():
+            part = self.view.parts[number]
+            if part.reader.vector_dtype is not None:
+                groups.append((part, np.flatnonzero((ranked.parts == number) & capped)))
+        gathered = self._fetch(
+            [
+                (lambda trace, r=part.reader, rows=ranked.rows[mine]: r.vectors(rows, trace))
+                for part, mine in groups
+            ]
+        )
+        for (part, mine), rows in zip(groups, gathered, strict=True):
+            distances[mine] = rerank_fp32(
+                self.q, rows.addresses, part.reader.vector_dtype or "f4", self.metric
+            )
+            self.exact_reranked += len(mine)
+        return _Ranked(distances, ranked.parts, ranked.rows, ranked.ids)
+
+    def _answer(self, best: _Ranked) -> Answer:
+        scale = np.float32(1.0 if self.metric == "l2" else 0.5)
+        distances = best.distances * scale
+        if self.metric != "dot":
+            np.maximum(distances, 0.0, out=distances)
+        parts = self.view.parts
+        ids: npt.NDArray[Any]
+        if self.view.manifest.id_kind == "string":
+            ids = np.empty(len(best.rows), dtype=object)
+            for number in np.unique(best.parts).tolist():
+                mine = np.flatnonzero(best.parts == number)
+                ids[mine] = parts[number].reader.ids_of(best.rows[mine], self.trace)
+        elif self.view.manifest.id_kind == "assigned":
+            bases = np.array([part.reader.entry.id_base or 0 for part in parts], dtype=np.uint64)
+            ids = best.ids + bases[best.parts]
+        else:
+            ids = best.ids
+        return Answer(ids, distances, best.parts, best.rows, None)
+
+    def _lap(self, stage: str) -> None:
+        if self.timed:
+            now = time.perf_counter()
+            self.times[stage] = now - self.clock
+            self.clock = now
+
+    def _debug(self) -> dict[str, Any]:
+        return {
+            "epoch": self.view.manifest.epoch,
+            "parts": [
+                {
+                    "id": part.reader.entry.id,
+                    "rows": part.reader.entry.n,
+                    "live": part.live.alive,
+                    "lists": part.reader.entry.k,
+                    "probed": self.probed.get(part.number, 0),
+                    "exact": part.small,
+                }
+                for part in self.view.parts
+            ],
+            "rows_scanned": self.scanned,
+            "rows_live": self.view.alive,
+            "rows_reranked": self.reranked,
+            "rows_reranked_fp32": self.exact_reranked,
+            "rerank_precision": self.plan.precision,
+            "seconds": self.times,
+            "storage": {
+                "requests": self.trace.requests,
+                "bytes": self.trace.bytes,
+                "round_trips": self.trace.trips,
+                "cache_hits": self.trace.cache_hits,
+                "cache_misses": self.trace.cache_misses,
+            },
+        }
+
+
+def _all_vectors(part: OpenPart, trace: ReadTrace) -> Gathered | None:
+    return None if part.reader.vector_dtype is None else part.reader.all_vectors(trace)
+
+
+def _merge(found: list[_Ranked], top_k: int) -> _Ranked:
+    if not found:
+        none = np.empty(0, dtype=np.int64)
+        return _Ranked(none.astype(np.float32), none.astype(np.int32), none, none.astype(np.uint64))
+    if len(found) == 1 and len(found[0].distances) <= top_k and _sorted(found[0].distances):
+        return found[0]
+    distances = np.concatenate([r.distances for r in found])
+    parts = np.concatenate([r.parts for r in found])
+    rows = np.concatenate([r.rows for r in found])
+    ids = np.concatenate([r.ids for r in found])
+    order = np.lexsort((rows, parts, distances))[:top_k]
+    return _Ranked(distances[order], parts[order], rows[order], ids[order])
+
+
+def _sorted(distances: F32) -> bool:
+    return bool((distances[1:] >= distances[:-1]).all())
