@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Metric = Literal["cosine", "l2", "dot"]
-IdKind = Literal["u64", "string", "assigned"]
+IdKind = Literal["u64", "string"]
 Consistency = Literal["strong", "eventual"]
 RerankPrecision = Literal["none", "int8", "fp32"]
 StoreVectors = Literal["fp32", "fp16", "none"]

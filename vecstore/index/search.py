@@ -275,12 +275,7 @@ class _Search:
             out = [read(trace) for read, trace in zip(reads, traces, strict=True)]
         else:
             out = list(self.executor().map(lambda pair: pair[0](pair[1]), zip(reads, traces, strict=True)))
-        for trace in traces:
-            self.trace.requests += trace.requests
-            self.trace.bytes += trace.bytes
-            self.trace.cache_hits += trace.cache_hits
-            self.trace.cache_misses += trace.cache_misses
-        self.trace.trips += 1 if any(trace.requests for trace in traces) else 0
+        self.trace.join(traces)
         return out
 
     def _rerank(self) -> _Ranked:
@@ -334,9 +329,8 @@ class _Search:
             for number in np.unique(best.parts).tolist():
                 mine = np.flatnonzero(best.parts == number)
                 ids[mine] = parts[number].reader.ids_of(best.rows[mine], self.trace)
-        elif self.view.manifest.id_kind == "assigned":
-            bases = np.array([part.reader.entry.id_base or 0 for part in parts], dtype=np.uint64)
-            ids = best.ids + bases[best.parts]
+        elif self.view.id_bases is not None:
+            ids = best.ids + self.view.id_bases[best.parts]
         else:
             ids = best.ids
         return Answer(ids, distances, best.parts, best.rows, None)

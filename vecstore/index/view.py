@@ -7,24 +7,21 @@ every part that did not change, so an insert or a delete costs the reader only w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from vecstore.index.rotation import Rotation
+from vecstore.index.rotation import Rotation, padded
 from vecstore.live import LiveSet
 from vecstore.manifest.model import Manifest, Part
-from vecstore.manifest.tombstones import read_tombstone
+from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.part.reader import PartReader
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
-from vecstore.types import F32
-
-T = TypeVar("T")
-R = TypeVar("R")
+from vecstore.types import F32, U64
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,9 @@ class View:
     means
         The distinct centres that parts were encoded with; a query has one table for each.
     plans
-        Probes a part for the settings of searches seen so far.
+        Probes a part for the parameters of searches seen so far.
+    id_bases
+        u64[parts] to add to stored ids, where some part's ids were assigned at commit (R11).
     """
 
     manifest: Manifest
@@ -59,100 +58,102 @@ class View:
     parts: tuple[OpenPart, ...]
     means: tuple[F32 | None, ...]
     alive: int
-    trace: ReadTrace
+    id_bases: U64 | None
     plans: dict[Any, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Views:
-    """Opens and keeps the latest view of one namespace. Safe to share between threads."""
+    """Opens views of one namespace and keeps the latest. Safe to share between threads."""
 
-    def __init__(self, store: ObjectStore, cache: PageCache, executor: Callable[[], Executor]) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        cache: PageCache,
+        executor: Callable[[], Executor],
+        tombstones: TombstoneCache,
+    ) -> None:
         self._store = store
         self._cache = cache
         self._executor = executor
+        self._tombstones = tombstones
         self._lock = threading.Lock()
         self._latest: View | None = None
+        self._readers: dict[str, PartReader] = {}
 
-    def open(self, manifest: Manifest) -> View:
+    def open(self, manifest: Manifest, trace: ReadTrace) -> View:
         """The view of a manifest; cold parts and tombstones come in one dependent trip."""
         latest = self._latest
         if latest is not None and latest.manifest is manifest:
             return latest
-        view = self._build(manifest, latest)
+        view = self._build(manifest, latest, trace)
         with self._lock:
             kept = self._latest
-            if kept is None or (kept.manifest.incarnation, kept.manifest.epoch) <= (
-                manifest.incarnation,
-                manifest.epoch,
-            ):
+            newer = kept is None or kept.manifest.incarnation != manifest.incarnation
+            if newer or (kept is not None and kept.manifest.epoch <= manifest.epoch):
                 self._latest = view
+                named = {part.id for part in manifest.parts}
+                self._readers = {i: r for i, r in self._readers.items() if i in named}
         return view
 
-    def drop(self) -> None:
-        """Forget the latest view, for instance after a fork."""
-        self._latest = None
-
-    def _build(self, manifest: Manifest, before: View | None) -> View:
-        known = {} if before is None else {p.reader.entry.id: p for p in before.parts}
-        rotation = (
-            before.rotation
-            if before is not None and before.rotation.seed == manifest.rotation_seed
-            else Rotation(manifest.dim, manifest.rotation_seed)
-        )
-        names: list[str | None] = []
-        for entry in manifest.parts:
-            if entry.mean not in names:
-                names.append(entry.mean)
-        trace = ReadTrace()
-        opened = self._each(lambda pair: self._open_part(pair, manifest, names, known, rotation), manifest.parts)
-        for _, spent in opened:
-            trace.requests += spent.requests
-            trace.bytes += spent.bytes
-        trace.trips = 1 if trace.requests else 0
-        parts = tuple(part for part, _ in opened)
-        by_name = {mean.id: np.frombuffer(mean.f32, dtype="<f4") for mean in manifest.means}
-        means = tuple(None if name is None else by_name[name] for name in names)
-        return View(manifest, rotation, parts, means, sum(p.live.alive for p in parts), trace)
-
-    def _each(
-        self, work: Callable[[tuple[int, Part]], R], entries: Sequence[Part]
-    ) -> list[R]:
-        pairs: Iterable[tuple[int, Part]] = list(enumerate(entries))
-        if len(entries) < 2:
-            return [work(pair) for pair in pairs]
-        return list(self._executor().map(work, pairs))
-
-    def _open_part(
-        self,
-        pair: tuple[int, Part],
-        manifest: Manifest,
-        names: list[str | None],
-        known: dict[str, OpenPart],
-        rotation: Rotation,
-    ) -> tuple[OpenPart, ReadTrace]:
-        number, entry = pair
-        trace = ReadTrace()
-        group = names.index(entry.mean)
-        before = known.get(entry.id)
-        reader: PartReader
-        if before is not None and before.reader.entry.owner == entry.owner:
-            reader = before.reader
-            if reader.entry.tombstone == entry.tombstone:
-                return OpenPart(number, reader, before.live, group), trace
-        else:
+    def reader(self, manifest: Manifest, entry: Part, trace: ReadTrace | None = None) -> PartReader:
+        """The reader of a part, opened once."""
+        reader = self._readers.get(entry.id)
+        if reader is None:
             reader = PartReader(
                 self._store,
                 self._cache,
                 entry,
                 dim=manifest.dim,
-                padded_dim=rotation.padded_dim,
+                padded_dim=padded(manifest.dim),
                 id_kind=manifest.id_kind or "u64",
-                trace=trace,
+                trace=trace if trace is not None else ReadTrace(),
             )
+            with self._lock:
+                reader = self._readers.setdefault(entry.id, reader)
+        return reader if reader.entry == entry else reader.with_entry(entry)
+
+    def _build(self, manifest: Manifest, before: View | None, trace: ReadTrace) -> View:
+        known = {} if before is None else {p.reader.entry.id: p for p in before.parts}
+        if before is not None and before.rotation.seed == manifest.rotation_seed:
+            rotation = before.rotation
+        else:
+            rotation = Rotation(manifest.dim, manifest.rotation_seed)
+        names: list[str | None] = []
+        for entry in manifest.parts:
+            if entry.mean not in names:
+                names.append(entry.mean)
+
+        def opened(numbered: tuple[int, Part]) -> tuple[OpenPart, ReadTrace]:
+            number, entry = numbered
+            return self._open_part(manifest, number, entry, names.index(entry.mean), known.get(entry.id))
+
+        todo = list(enumerate(manifest.parts))
+        fresh = sum(entry.id not in self._readers for entry in manifest.parts)
+        found = list(self._executor().map(opened, todo)) if fresh > 1 else [opened(one) for one in todo]
+        trace.join([spent for _, spent in found])
+        parts = tuple(part for part, _ in found)
+        by_name = {mean.id: np.frombuffer(mean.f32, dtype="<f4") for mean in manifest.means}
+        means = tuple(None if name is None else by_name[name] for name in names)
+        assigned = any(part.reader.entry.id_base is not None for part in parts)
+        bases = np.array([part.reader.entry.id_base or 0 for part in parts], dtype=np.uint64)
+        return View(
+            manifest=manifest,
+            rotation=rotation,
+            parts=parts,
+            means=means,
+            alive=sum(part.live.alive for part in parts),
+            id_bases=bases if assigned else None,
+        )
+
+    def _open_part(
+        self, manifest: Manifest, number: int, entry: Part, group: int, before: OpenPart | None
+    ) -> tuple[OpenPart, ReadTrace]:
+        trace = ReadTrace()
+        reader = self.reader(manifest, entry, trace)
+        if before is not None and before.reader.entry.tombstone == entry.tombstone:
+            return OpenPart(number, reader, before.live, group), trace
         deletes = None
         if entry.tombstone is not None:
-            deletes = read_tombstone(self._store, entry.tombstone, n=entry.n)
-            trace.requests += 1
-            trace.bytes += entry.tombstone.length
+            deletes = self._tombstones.dead(entry)
         live = LiveSet.from_deletes(deletes, entry.n, reader.list_rows)
-        return OpenPart(number, reader.with_entry(entry), live, group), trace
+        return OpenPart(number, reader, live, group), trace

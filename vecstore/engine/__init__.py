@@ -1,0 +1,1 @@
+"""The embedded engine: namespaces over a store, without a network."""

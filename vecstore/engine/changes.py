@@ -1,0 +1,142 @@
+"""What a write asks of a commit: inserts and deletes as changes that resolve ids at every attempt.
+
+A part never changes, so where an id lies in it is found once; which of those rows are alive is
+asked anew of each draft (protocol R5, R6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
+from pyroaring import BitMap
+
+from vecstore.errors import IdExists, InvalidId
+from vecstore.manifest.draft import Change, Draft
+from vecstore.manifest.model import Manifest, Mean, Part
+from vecstore.part.reader import PartReader
+from vecstore.rows.ids import Ids
+from vecstore.storage.cache import ReadTrace
+from vecstore.types import WriteMode
+
+Readers = Callable[[Manifest, Part], PartReader]
+
+
+class Resolver:
+    """Where given ids lie in parts; remembers each part it has looked into."""
+
+    def __init__(self, ids: Ids, readers: Readers) -> None:
+        self.ids = ids
+        self._readers = readers
+        self._found: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
+
+    def live(self, draft: Draft, part: Part) -> tuple[npt.NDArray[np.int64], BitMap]:
+        """Positions in ``ids`` and rows of the part that are alive in the draft."""
+        found = self._found.get(part.id)
+        if found is None:
+            reader = self._readers(draft.base, part)
+            found = self._found[part.id] = reader.find(self.ids, ReadTrace())
+        which, rows = found
+        if not len(rows):
+            return which, BitMap()
+        dead = draft.dead(part.id)
+        alive = np.fromiter((row not in dead for row in rows.tolist()), dtype=np.bool_, count=len(rows))
+        return which[alive], BitMap(rows[alive].tolist())
+
+    def kill(self, draft: Draft) -> int:
+        """Kill every live row of the ids in the draft; how many there were."""
+        killed = 0
+        for part in draft.manifest.parts:
+            _, rows = self.live(draft, part)
+            killed += draft.kill(part.id, rows)
+        return killed
+
+
+def check_id_kind(manifest: Manifest, ids: Ids, *, field: str = "ids") -> None:
+    """`InvalidId` if a namespace that has ids has them of the other kind."""
+    if manifest.id_kind is not None and manifest.id_kind != ids.kind:
+        raise InvalidId(
+            f"{field} of namespace {manifest.namespace!r} are {manifest.id_kind}, not {ids.kind}",
+            field=field,
+            kind=manifest.id_kind,
+        )
+
+
+@dataclass(kw_only=True, eq=False)
+class InsertRows(Change):
+    """Add an uploaded part; the older rows of its ids die in the same commit.
+
+    Attributes
+    ----------
+    part
+        The part's line, without ``id_base``.
+    ids
+        The rows' ids, or None if the commit assigns them.
+    upload
+        Uploads the part again under a new id and returns its new line (R3).
+    """
+
+    part: Part
+    ids: Ids | None
+    mode: WriteMode
+    mean: Mean | None
+    readers: Readers
+    upload: Callable[[], Part]
+    _resolver: Resolver | None = field(default=None, init=False)
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        part, upserted = self.part, 0
+        if self.mean is not None:
+            draft.add_mean(self.mean)
+        if self.ids is None:
+            draft.set_id_kind("u64")
+            part = replace(part, id_base=draft.take_ids(part.n))
+        else:
+            draft.set_id_kind(self.ids.kind)
+            if self._resolver is None:
+                self._resolver = Resolver(self.ids, self.readers)
+            if self.mode == "insert":
+                self._refuse_existing(draft, self._resolver)
+            else:
+                upserted = self._resolver.kill(draft)
+            if self.ids.kind == "u64":
+                draft.raise_next_id(int(self.ids.values.max()))
+        draft.add_part(part)
+        return {"part_id": part.id, "n": part.n, "upserted": upserted, "id_base": part.id_base}
+
+    def _refuse_existing(self, draft: Draft, resolver: Resolver) -> None:
+        for part in draft.manifest.parts:
+            which, _ = resolver.live(draft, part)
+            if len(which):
+                position = int(which[0])
+                raise IdExists(
+                    f"ids[{position}]: id {resolver.ids.values[position]!r} exists",
+                    field="ids",
+                    position=position,
+                    existing=len(which),
+                )
+
+    def oldest_upload(self) -> float | None:
+        return self.part.began
+
+    def upload_again(self) -> None:
+        self.part = self.upload()
+
+
+@dataclass(kw_only=True, eq=False)
+class DeleteRows(Change):
+    """Kill the live rows of ids; ids that are not there are no error."""
+
+    ids: Ids
+    readers: Readers
+    _resolver: Resolver | None = field(default=None, init=False)
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        check_id_kind(draft.manifest, self.ids)
+        if self._resolver is None:
+            self._resolver = Resolver(self.ids, self.readers)
+        return {"deleted": self._resolver.kill(draft)}

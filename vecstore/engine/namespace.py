@@ -1,0 +1,353 @@
+"""One namespace over a store: writes, searches and reads, each on a snapshot.
+
+Nothing here outlives the process but what the store holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from random import Random
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vecstore.engine.changes import DeleteRows, InsertRows, Readers, check_id_kind
+from vecstore.errors import ForkedHandle, RowNotFound, SnapshotExpired, StorageMissing
+from vecstore.index.rotation import Rotation
+from vecstore.index.search import Answer, Scratch, search_namespace
+from vecstore.index.view import View, Views
+from vecstore.manifest.keys import part_key
+from vecstore.manifest.lifecycle import UpdateSettings
+from vecstore.manifest.model import Manifest, Mean, Part, Settings
+from vecstore.manifest.publish import Committed, Publisher
+from vecstore.manifest.snapshot import Snapshot, SnapshotSource
+from vecstore.manifest.tombstones import TombstoneCache
+from vecstore.manifest.uid import new_uid
+from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
+from vecstore.rows.ids import Ids
+from vecstore.storage.base import ObjectStore
+from vecstore.storage.cache import PageCache, ReadTrace
+from vecstore.types import (
+    F32,
+    BatchHits,
+    DeleteResult,
+    Hits,
+    InsertResult,
+    NamespaceInfo,
+    Row,
+    RowId,
+    SearchParams,
+    WriteMode,
+)
+
+# A search that loses its parts to collection starts again on a newer snapshot, so often.
+_RESTARTS = 3
+
+
+class NamespaceEngine:
+    """One namespace in one process. Thread-safe; keep one a name, so that commits are grouped."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        name: str,
+        cache: PageCache,
+        executor: Callable[[], Executor],
+        rng: Random,
+    ) -> None:
+        self.store = store
+        self.name = name
+        self.snapshots = SnapshotSource(store, name)
+        self.tombstones = TombstoneCache(store)
+        self.publisher = Publisher(store, name, self.snapshots, rng=rng, tombstones=self.tombstones)
+        self.views = Views(store, cache, executor, self.tombstones)
+        self._executor = executor
+        self._rng = rng
+        self._scratch: deque[tuple[int, Scratch]] = deque(maxlen=64)
+        self._pid = os.getpid()
+
+    # -- writes ----------------------------------------------------------------------------
+
+    def insert(
+        self,
+        vectors: F32,
+        ids: Ids | None,
+        *,
+        mode: WriteMode = "upsert",
+        expected: tuple[str, int] | None = None,
+        idempotency_key: str | None = None,
+    ) -> InsertResult:
+        """Build, upload and commit one part. Arrays are validated already."""
+        self._check_process()
+        manifest = self.snapshots.strong().manifest
+        if ids is not None:
+            check_id_kind(manifest, ids)
+        digest = None if idempotency_key is None else _digest(b"insert", mode, vectors, ids)
+        image, mean = self._build(manifest, vectors, ids)
+        copying = self._executor().submit(self.publisher.prepare)
+        part = self.upload(image, mean)
+        copying.result()
+        change = InsertRows(
+            commit_id=self.publisher.new_commit_id(),
+            incarnation=manifest.incarnation,
+            expected=expected,
+            idempotency=None if digest is None or idempotency_key is None else (idempotency_key, digest),
+            part=part,
+            ids=ids,
+            mode=mode,
+            mean=mean,
+            readers=self.readers,
+            upload=lambda: self.upload(image, mean),
+        )
+        done = self.publisher.commit(change)
+        base = done.answer["id_base"]
+        assigned = None if base is None else np.arange(base, base + len(vectors), dtype=np.uint64)
+        return InsertResult(
+            done.answer["part_id"], done.answer["n"], done.epoch, done.answer["upserted"], assigned
+        )
+
+    def delete(
+        self,
+        ids: Ids,
+        *,
+        expected: tuple[str, int] | None = None,
+        idempotency_key: str | None = None,
+    ) -> DeleteResult:
+        """Kill the rows of ids in one commit."""
+        self._check_process()
+        manifest = self.snapshots.strong().manifest
+        check_id_kind(manifest, ids)
+        digest = None if idempotency_key is None else _digest(b"delete", "", None, ids)
+        done = self.publisher.commit(
+            DeleteRows(
+                commit_id=self.publisher.new_commit_id(),
+                incarnation=manifest.incarnation,
+                expected=expected,
+                idempotency=None if digest is None or idempotency_key is None else (idempotency_key, digest),
+                ids=ids,
+                readers=self.readers,
+            )
+        )
+        return DeleteResult(done.answer["deleted"], done.epoch)
+
+    def update_settings(
+        self, changes: dict[str, Any], *, expected: tuple[str, int] | None = None
+    ) -> Committed:
+        """Change some defaults; the values are validated already."""
+        self._check_process()
+        manifest = self.snapshots.strong().manifest
+        return self.publisher.commit(
+            UpdateSettings(
+                commit_id=self.publisher.new_commit_id(),
+                incarnation=manifest.incarnation,
+                expected=expected,
+                changes=changes,
+            )
+        )
+
+    def spec(self, manifest: Manifest, mean: Mean | None) -> PartSpec:
+        """How parts of this namespace are encoded now."""
+        return PartSpec(
+            dim=manifest.dim,
+            metric=manifest.metric,
+            rotation=Rotation(manifest.dim, manifest.rotation_seed),
+            settings=manifest.settings,
+            mean=None if mean is None else np.frombuffer(mean.f32, dtype="<f4").astype(np.float32),
+            seed=manifest.rotation_seed,
+        )
+
+    def mean_for(self, manifest: Manifest, vectors: F32) -> Mean | None:
+        """The centre of a new part: the namespace's newest, or the batch's own if it is large and the first."""
+        if manifest.means:
+            return manifest.means[-1]
+        if vectors.size <= manifest.settings.small_part_threshold:
+            return None
+        values = mean_of(vectors, manifest.metric).astype("<f4").tobytes()
+        return Mean(hashlib.blake2b(values, digest_size=8).hexdigest(), values)
+
+    def _build(
+        self, manifest: Manifest, vectors: F32, ids: Ids | None
+    ) -> tuple[PartImage, Mean | None]:
+        mean = self.mean_for(manifest, vectors)
+        return build_part(vectors, ids, self.spec(manifest, mean)), mean
+
+    def upload(self, image: PartImage, mean: Mean | None) -> Part:
+        """Put a part under a new id; its line of the manifest."""
+        began = self.store.now()
+        part_id = new_uid(self.store.now, self._rng)
+        self.store.put_stream(part_key(self.name, part_id), image.chunks())
+        return image.entry(
+            part_id=part_id, owner=self.name, began=began, mean=None if mean is None else mean.id
+        )
+
+    @property
+    def readers(self) -> Readers:
+        return self.views.reader
+
+    # -- searches --------------------------------------------------------------------------
+
+    def search(self, q: F32, params: SearchParams) -> Hits:
+        """The neighbours of one validated query f32[dim]."""
+        (answer,), view, vectors = self._search(q[None, :], params)
+        return Hits(
+            answer.ids, answer.distances, view.manifest.epoch, None if vectors is None else vectors[0], answer.debug
+        )
+
+    def search_batch(self, queries: F32, params: SearchParams) -> BatchHits:
+        """The neighbours of validated queries f32[M, dim], all of one epoch."""
+        answers, view, vectors = self._search(queries, params)
+        counts = np.array([len(a.rows) for a in answers], dtype=np.int64)
+        shape = (len(answers), params.top_k)
+        strings = view.manifest.id_kind == "string"
+        ids: npt.NDArray[Any] = np.full(shape, "", dtype=object) if strings else np.zeros(shape, np.uint64)
+        distances = np.full(shape, np.inf, dtype=np.float32)
+        stacked = None
+        if vectors is not None:
+            stacked = np.zeros((*shape, view.manifest.dim), dtype=np.float32)
+        for i, answer in enumerate(answers):
+            ids[i, : counts[i]] = answer.ids
+            distances[i, : counts[i]] = answer.distances
+            if stacked is not None and vectors is not None:
+                stacked[i, : counts[i]] = vectors[i]
+        debug = [a.debug or {} for a in answers] if params.debug else None
+        return BatchHits(ids, distances, counts, view.manifest.epoch, stacked, debug)
+
+    def _search(
+        self, queries: F32, params: SearchParams
+    ) -> tuple[list[Answer], View, list[F32] | None]:
+        """All queries on one view; started again if collection took its parts away meanwhile."""
+        self._check_process()
+        for restart in range(_RESTARTS + 1):
+            snapshot, asked = self._snapshot(params)
+            try:
+                return self._on_view(snapshot.manifest, queries, params, asked)
+            except StorageMissing as missing:
+                if params.epoch is not None:
+                    raise SnapshotExpired(
+                        f"epoch {params.epoch} of {self.name!r} is no longer kept", epoch=params.epoch
+                    ) from missing
+                moved = self.snapshots.strong().epoch != snapshot.epoch
+                if not moved or restart == _RESTARTS:
+                    raise
+        raise AssertionError("the last restart returns or raises")
+
+    def _on_view(
+        self, manifest: Manifest, queries: F32, params: SearchParams, trace: ReadTrace
+    ) -> tuple[list[Answer], View, list[F32] | None]:
+        view = self.views.open(manifest, trace)
+        width = view.rotation.padded_dim
+        scratch = self._take_scratch(width)
+        try:
+            answers, vectors = [], []
+            for q in queries:
+                answers.append(search_namespace(view, q, params, scratch, trace, self._executor))
+                if "vector" in params.include:
+                    vectors.append(_vectors_of(view, answers[-1], trace))
+                if len(queries) > 1:
+                    trace = ReadTrace()
+        finally:
+            self._scratch.append((width, scratch))
+        return answers, view, vectors if "vector" in params.include else None
+
+    def _take_scratch(self, width: int) -> Scratch:
+        try:
+            found, scratch = self._scratch.pop()
+        except IndexError:
+            return Scratch()
+        return scratch if found == width else Scratch()
+
+    def _snapshot(self, params: SearchParams) -> tuple[Snapshot, ReadTrace]:
+        trace = ReadTrace()
+        if params.epoch is not None:
+            snapshot = self.snapshots.at_epoch(params.epoch)
+        elif params.consistency == "eventual":
+            snapshot = self.snapshots.eventual(params.max_staleness)
+        else:
+            snapshot = self.snapshots.strong()
+        return snapshot, trace
+
+    # -- reads -----------------------------------------------------------------------------
+
+    def row(self, ids: Ids, *, include_vector: bool = True) -> Row:
+        """The live row of one id. `RowNotFound` if there is none."""
+        self._check_process()
+        manifest = self.snapshots.strong().manifest
+        wanted: RowId = ids.values[0] if ids.kind == "string" else int(ids.values[0])
+        if manifest.id_kind is not None:
+            check_id_kind(manifest, ids, field="id")
+        trace = ReadTrace()
+        view = self.views.open(manifest, trace)
+        for part in reversed(view.parts):
+            _, rows = part.reader.find(ids, trace)
+            alive = rows[part.live.is_live(rows)]
+            if len(alive):
+                vectors = part.reader.read_vectors(alive[:1], trace) if include_vector else None
+                return Row(wanted, None if vectors is None else vectors[0], manifest.epoch)
+        raise RowNotFound(f"no live row {wanted!r} in {self.name!r}", id=wanted)
+
+    def manifest(self, epoch: int | None = None) -> Manifest:
+        """The current manifest, or that of a past epoch."""
+        self._check_process()
+        found = self.snapshots.strong() if epoch is None else self.snapshots.at_epoch(epoch)
+        return found.manifest
+
+    def info(self) -> NamespaceInfo:
+        return describe(self.manifest())
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedHandle(
+                f"namespace {self.name!r} was opened before fork; connect again in the child process"
+            )
+
+
+def describe(manifest: Manifest) -> NamespaceInfo:
+    """A manifest as its users see it."""
+    return NamespaceInfo(
+        name=manifest.namespace,
+        dim=manifest.dim,
+        metric=manifest.metric,
+        id_kind=manifest.id_kind,
+        incarnation=manifest.incarnation,
+        epoch=manifest.epoch,
+        rows=manifest.rows,
+        parts=len(manifest.parts),
+        bytes=sum(part.bytes for part in manifest.parts),
+        tombstones=sum(part.n - part.live for part in manifest.parts),
+        created_at=manifest.created_at,
+        updated_at=manifest.committed_at,
+        defaults=settings_dict(manifest.settings),
+    )
+
+
+def settings_dict(settings: Settings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.__struct_fields__}
+
+
+def _vectors_of(view: View, answer: Answer, trace: ReadTrace) -> F32:
+    """f32[k, dim]; NaN where a part keeps no vectors."""
+    out = np.full((len(answer.rows), view.manifest.dim), np.nan, dtype=np.float32)
+    for number in np.unique(answer.parts).tolist():
+        mine = np.flatnonzero(answer.parts == number)
+        found = view.parts[number].reader.read_vectors(answer.rows[mine], trace)
+        if found is not None:
+            out[mine] = found
+    return out
+
+
+def _digest(kind: bytes, mode: str, vectors: F32 | None, ids: Ids | None) -> str:
+    """What a request asks, for `Idempotency-Key` (R12)."""
+    h = hashlib.blake2b(kind + b"\0" + mode.encode(), digest_size=16)
+    if vectors is not None:
+        h.update(repr(vectors.shape).encode())
+        h.update(np.ascontiguousarray(vectors).data)
+    if ids is not None:
+        h.update(ids.kind.encode())
+        h.update(b"\0".join(v.encode() for v in ids.values) if ids.kind == "string" else ids.values.tobytes())
+    return h.hexdigest()
+

@@ -1,0 +1,101 @@
+"""Validation of vectors at the door: afterwards every array is f32, C-contiguous and sound."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidVector
+from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_ROWS, MAX_DIM
+from vecstore.types import F32, Metric
+
+MAX_NORM: Final = 1e18  # squares of sums and differences stay within float32
+MIN_NORM: Final = 1e-18  # below it a direction is rounding
+_CHECK_ROWS: Final = 16_384
+
+
+def as_vectors(values: object, dim: int, metric: Metric, *, field: str = "vectors") -> F32:
+    """A batch as f32[N, dim], N >= 1; copied only if type or layout asks for it.
+
+    Takes whatever NumPy can turn into numbers in two dimensions. `DimensionMismatch`,
+    `InvalidVector` or `InvalidArgument` name the field, the row and the limit.
+    """
+    array = _as_float32(values, field)
+    if array.ndim != 2:
+        raise DimensionMismatch(
+            f"{field} must have two dimensions, (rows, {dim}), not {array.ndim}", field=field, dim=dim
+        )
+    if array.shape[1] != dim:
+        raise DimensionMismatch(
+            f"{field} have {array.shape[1]} dimensions, the namespace has {dim}",
+            field=field,
+            limit=dim,
+            given=array.shape[1],
+        )
+    if not len(array):
+        raise InvalidArgument(f"{field} must hold at least one row", field=field, limit=1)
+    if len(array) > MAX_BATCH_ROWS or array.nbytes > MAX_BATCH_BYTES:
+        raise InvalidArgument(
+            f"{field} holds more than {MAX_BATCH_ROWS} rows or {MAX_BATCH_BYTES} bytes",
+            field=field,
+            limit=MAX_BATCH_ROWS,
+        )
+    for start in range(0, len(array), _CHECK_ROWS):
+        _check(array[start : start + _CHECK_ROWS], start, metric, field)
+    return array
+
+
+def as_vector(values: object, dim: int, metric: Metric, *, field: str = "vector") -> F32:
+    """One query vector as f32[dim]; errors as `as_vectors`."""
+    array = _as_float32(values, field)
+    if array.ndim != 1 or len(array) != dim:
+        raise DimensionMismatch(
+            f"{field} has shape {array.shape}, the namespace has dimension {dim}",
+            field=field,
+            limit=dim,
+            given=list(array.shape),
+        )
+    _check(array[None, :], 0, metric, field)
+    return array
+
+
+def validate_dim(dim: object) -> int:
+    """A namespace's dimension, 1 … `MAX_DIM`."""
+    if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or not 1 <= dim <= MAX_DIM:
+        raise InvalidArgument(f"dim must be an integer from 1 to {MAX_DIM}", field="dim", limit=MAX_DIM)
+    return int(dim)
+
+
+def _as_float32(values: object, field: str) -> F32:
+    try:
+        array: npt.NDArray[np.generic] = np.asarray(values)
+    except ValueError as error:
+        raise DimensionMismatch(f"{field} are not all of one length", field=field) from error
+    if array.dtype.kind not in "fiu":
+        raise InvalidArgument(f"{field} must be numbers, not {array.dtype}", field=field)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _check(rows: F32, first: int, metric: Metric, field: str) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    bad = ~(squares <= MAX_NORM**2)
+    if bad.any():
+        at = int(np.argmax(bad))
+        what = (
+            f"has a norm beyond {MAX_NORM:g}" if np.isfinite(rows[at]).all() else "holds NaN or infinity"
+        )
+        raise InvalidVector(f"{field}[{first + at}] {what}", field=field, row=first + at, limit=MAX_NORM)
+    if metric == "cosine":
+        short = squares < MIN_NORM**2
+        if short.any():
+            at = int(np.argmax(short))
+            raise InvalidVector(
+                f"{field}[{first + at}] is zero, which has no direction under cosine",
+                field=field,
+                row=first + at,
+                limit=MIN_NORM,
+            )
