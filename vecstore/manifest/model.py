@@ -136,11 +136,12 @@ class CommitRef(Struct, frozen=True, array_like=True):
 
 
 class IdempotencyRecord(Struct, frozen=True):
-    """An applied request (R12): its key, a digest of it, the answer it got, and when."""
+    """An applied request (R12): its key, a digest of it, the answer it got, in which epoch, and when."""
 
     key: str
     request: str
     answer: dict[str, Any]
+    epoch: Count
     at: float
 
 
@@ -202,7 +203,7 @@ class _Envelope(Struct, frozen=True):
 _encoder = msgspec.json.Encoder()
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 _manifest_decoder = msgspec.json.Decoder(Manifest)
-_format_decoder = msgspec.json.Decoder(dict[str, Any])
+_any_decoder = msgspec.json.Decoder()
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -227,7 +228,8 @@ def decode_manifest(data: bytes, *, key: str, namespace: str) -> Manifest:
     try:
         manifest = _manifest_decoder.decode(body)
     except msgspec.MsgspecError as error:
-        found = _format_decoder.decode(body).get("format")
+        fields = _any_decoder.decode(body)
+        found = fields.get("format", FORMAT) if isinstance(fields, dict) else FORMAT
         if found != FORMAT:
             raise corrupt(f"manifest format {found!r}; this build reads {FORMAT}") from error
         raise corrupt(f"malformed manifest: {error}") from error

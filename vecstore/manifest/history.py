@@ -1,0 +1,120 @@
+"""Past epochs of a namespace: reading one by name, keeping one, and asking what became of one.
+
+Carries out protocol R1 (what became of an epoch), R2 (only bytes known to have been committed
+become history) and R15 (how one epoch is read). History is walked by name, never by listing.
+Imports keys, model and storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from vecstore.errors import InvalidArgument, SnapshotExpired, StorageConflict, StorageCorrupt, StorageMissing
+from vecstore.limits import MAX_RECENT_COMMITS
+from vecstore.manifest.keys import current_key, history_key
+from vecstore.manifest.model import Manifest, decode_manifest
+from vecstore.storage.base import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A manifest as it was read: the bytes are kept because only they may become history (R2)."""
+
+    manifest: Manifest
+    raw: bytes
+    etag: str
+    modified: float
+
+
+def read_current(store: ObjectStore, namespace: str) -> Epoch:
+    """The manifest that is current, a deletion marker too. `StorageMissing` if there never was one."""
+    key = current_key(namespace)
+    found = store.get(key)
+    return Epoch(
+        decode_manifest(found.data, key=key, namespace=namespace),
+        found.data,
+        found.meta.etag,
+        found.meta.modified,
+    )
+
+
+def read_copy(store: ObjectStore, namespace: str, epoch: int) -> Epoch:
+    """The copy kept of a past epoch (R13: it must say that it is that epoch). `StorageMissing` if none."""
+    key = history_key(namespace, epoch)
+    found = store.get(key)
+    manifest = decode_manifest(found.data, key=key, namespace=namespace)
+    if manifest.epoch != epoch:
+        raise StorageCorrupt(
+            f"{key}: manifest of epoch {manifest.epoch} found under epoch {epoch}",
+            object=key,
+            section="manifest",
+        )
+    return Epoch(manifest, found.data, found.meta.etag, found.meta.modified)
+
+
+def read_epoch(store: ObjectStore, namespace: str, epoch: int) -> Epoch:
+    """One epoch as R15 has it: the copy, then ``current`` if it is that epoch, then the copy again.
+
+    Raises
+    ------
+    SnapshotExpired
+        The epoch is below the history floor, or its copy is gone.
+    InvalidArgument
+        The namespace has not reached the epoch.
+    StorageMissing
+        There is no such namespace.
+    """
+    try:
+        return read_copy(store, namespace, epoch)
+    except StorageMissing:
+        current = read_current(store, namespace)
+    if current.manifest.epoch == epoch:
+        return current
+    if current.manifest.epoch < epoch:
+        raise InvalidArgument(
+            f"epoch {epoch} of {namespace!r} does not exist yet; current is {current.manifest.epoch}",
+            field="epoch",
+        )
+    if epoch < current.manifest.history_floor:
+        raise expired(namespace, epoch)
+    try:
+        # It was being replaced at that moment: whoever did so kept a copy first.
+        return read_copy(store, namespace, epoch)
+    except StorageMissing as error:
+        raise expired(namespace, epoch) from error
+
+
+def write_copy(store: ObjectStore, namespace: str, epoch: int, raw: bytes) -> None:
+    """Keep the bytes of an epoch that was current, as they were read (R2).
+
+    Whoever writes it writes the same bytes, so that it is there already is as good.
+    """
+    try:
+        store.put_if_absent(history_key(namespace, epoch), raw)
+    except StorageConflict:
+        return
+
+
+def was_committed(
+    store: ObjectStore, namespace: str, current: Manifest, epoch: int, commit_ids: Collection[str]
+) -> bool:
+    """Whether ``epoch``, which is not after ``current``, was made by these commits (R1).
+
+    The list in ``current`` tells of the last `MAX_RECENT_COMMITS`; the copy of ``epoch`` tells of
+    it for as long as it is kept. `StorageMissing` if neither can tell.
+    """
+    listed = current.commits
+    # The oldest epoch in a list that was cut may have lost some of its commits.
+    complete = len(listed) < MAX_RECENT_COMMITS or listed[0].epoch < epoch or current.epoch == epoch
+    if not complete:
+        listed = read_copy(store, namespace, epoch).manifest.commits
+    wanted = set(commit_ids)
+    return any(commit.epoch == epoch and commit.id in wanted for commit in listed)
+
+
+def expired(namespace: str, epoch: int) -> SnapshotExpired:
+    """The error of an epoch that has left the retention window (R10)."""
+    return SnapshotExpired(
+        f"epoch {epoch} of {namespace!r} has left the retention window", namespace=namespace, epoch=epoch
+    )

@@ -1,0 +1,120 @@
+"""Leases: advisory, time-limited locks that keep two processes from doing the same work.
+
+Never a device for correctness: whoever holds one may lose it without noticing, and every commit is
+checked by its ``If-Match`` all the same (DESIGN section 9, R16). Time is the store's. A lease object
+is only ever replaced under its etag and never removed, so a late release cannot take a successor's.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from vecstore.errors import StorageConflict, StorageMissing, StorageRetryable
+from vecstore.manifest.keys import lease_key
+from vecstore.manifest.uid import new_uid
+from vecstore.storage.base import ObjectStore
+
+
+class _Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lease object says."""
+
+    holder: str
+    token: str
+    expires_at: float
+
+
+_decoder = msgspec.json.Decoder(_Held)
+
+
+class Lease:
+    """A lease that this process was granted. Not shared between threads."""
+
+    def __init__(self, store: ObjectStore, key: str, *, etag: str, held: _Held, ttl: float) -> None:
+        self._store = store
+        self._key = key
+        self._etag = etag
+        self._held = held
+        self._ttl = ttl
+
+    @property
+    def token(self) -> str:
+        """Names this grant; no other has the same."""
+        return self._held.token
+
+    @property
+    def expires_at(self) -> float:
+        """Store time at which others may take it."""
+        return self._held.expires_at
+
+    @classmethod
+    def acquire(
+        cls, store: ObjectStore, namespace: str, name: str, *, holder: str, ttl: float, rng: Random
+    ) -> Lease | None:
+        """Take the lease if it is free or has expired; None if another holds it, or took it first.
+
+        ``holder`` is for people: it says in the object who has it.
+        """
+        key = lease_key(namespace, name)
+        now = store.now()
+        wanted = _Held(holder=holder, token=new_uid(store.now, rng), expires_at=now + ttl)
+        data = msgspec.json.encode(wanted)
+        try:
+            found = store.get(key)
+        except StorageMissing:
+            etag = None
+        else:
+            if _parse(found.data).expires_at > now:
+                return None
+            etag = found.meta.etag
+        try:
+            if etag is None:
+                meta = store.put_if_absent(key, data)
+            else:
+                meta = store.put_if_match(key, data, etag)
+        except (StorageConflict, StorageRetryable):
+            etag = _etag_if_ours(store, key, wanted.token)
+            return None if etag is None else cls(store, key, etag=etag, held=wanted, ttl=ttl)
+        return cls(store, key, etag=meta.etag, held=wanted, ttl=ttl)
+
+    def renew(self) -> bool:
+        """Extend it from now on; False if it was lost. A storage failure leaves it as it was."""
+        return self._replace(self._store.now() + self._ttl)
+
+    def release(self) -> None:
+        """Let others have it at once; no error if it was lost."""
+        self._replace(0.0)
+
+    def _replace(self, expires_at: float) -> bool:
+        held = msgspec.structs.replace(self._held, expires_at=expires_at)
+        try:
+            meta = self._store.put_if_match(self._key, msgspec.json.encode(held), self._etag)
+        except StorageConflict:
+            etag = _etag_if_ours(self._store, self._key, self.token)
+            if etag is None:
+                return False
+            self._etag = etag  # the answer to an earlier replacement was lost
+            try:
+                meta = self._store.put_if_match(self._key, msgspec.json.encode(held), etag)
+            except StorageConflict:
+                return False
+        self._etag, self._held = meta.etag, held
+        return True
+
+
+def _etag_if_ours(store: ObjectStore, key: str, token: str) -> str | None:
+    """After an answer that was lost or refused: the etag, if the object is our grant."""
+    try:
+        found = store.get(key)
+    except StorageMissing:
+        return None
+    return found.meta.etag if _parse(found.data).token == token else None
+
+
+def _parse(data: bytes) -> _Held:
+    """A lease that cannot be read is no reason to stop work for good: it counts as expired."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError:
+        return _Held(holder="?", token="", expires_at=0.0)

@@ -1,0 +1,247 @@
+"""Creation, deletion and settings of a namespace, as commits.
+
+Rule R4: deletion is a commit that leaves a marker, creation anew is a commit upon the marker with a
+new incarnation, and neither ever removes ``current`` or lets epochs restart. R1 holds for the very
+first switch too, which is a create-if-absent. Imports the modules beside it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, ClassVar
+
+import msgspec
+
+from vecstore.errors import (
+    InvalidArgument,
+    NamespaceExists,
+    NamespaceNotFound,
+    OutcomeUnknown,
+    StorageConflict,
+    StorageRetryable,
+)
+from vecstore.limits import MAX_DIM
+from vecstore.manifest.draft import Change, Draft
+from vecstore.manifest.keys import current_key
+from vecstore.manifest.model import CommitRef, Manifest, Settings, encode_manifest
+from vecstore.manifest.publish import Committed, Publisher
+from vecstore.manifest.snapshot import Snapshot, SnapshotSource
+from vecstore.manifest.uid import new_uid
+from vecstore.storage.base import ObjectStore
+from vecstore.types import Metric
+
+FIRST_EPOCH = 1
+
+
+def create_namespace(
+    store: ObjectStore,
+    name: str,
+    *,
+    dim: int,
+    metric: Metric,
+    settings: Settings | None = None,
+    rotation_seed: int | None = None,
+    publisher: Publisher | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    rng: Random | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    deadline: float = 30.0,
+) -> Committed:
+    """Create a namespace: the first of its name, or anew upon the marker of one that was deleted.
+
+    Parameters
+    ----------
+    publisher
+        The process's publisher for ``name``, which then learns of the first epoch; one is made from
+        the other arguments if it is not given.
+
+    Raises
+    ------
+    NamespaceExists
+        There is one of that name.
+    OutcomeUnknown
+        It may or may not have been created, and that cannot be found out in time (R1).
+    """
+    if not 1 <= dim <= MAX_DIM:
+        raise InvalidArgument(f"dim must be 1 to {MAX_DIM}", field="dim", limit=MAX_DIM)
+    if metric not in ("cosine", "l2", "dot"):
+        raise InvalidArgument('metric must be "cosine", "l2" or "dot"', field="metric")
+    settings = updated_settings(settings if settings is not None else Settings(), {})
+    source = rng if rng is not None else random.SystemRandom()
+    if publisher is None:
+        snapshots = SnapshotSource(store, name, clock=clock)
+        publisher = Publisher(store, name, snapshots, clock=clock, rng=source, sleep=sleep, deadline=deadline)
+    change = _CreateAnew(
+        commit_id=publisher.new_commit_id(),
+        new_incarnation=new_uid(store.now, source),
+        new_lineage=new_uid(store.now, source),
+        dim=dim,
+        metric=metric,
+        settings=settings,
+        rotation_seed=source.getrandbits(63) if rotation_seed is None else rotation_seed,
+    )
+    first = _create_first(publisher, change, clock=clock, rng=source, sleep=sleep, deadline=deadline)
+    return first if first is not None else publisher.commit(change)
+
+
+def delete_namespace(
+    store: ObjectStore,
+    name: str,
+    *,
+    incarnation: str | None = None,
+    expected: tuple[str, int] | None = None,
+    publisher: Publisher | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    rng: Random | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    deadline: float = 30.0,
+) -> Committed:
+    """Delete a namespace: a marker takes its place, its objects go when collection may take them.
+
+    A caller that retries names the ``incarnation`` it means, so that a late retry does not remove a
+    namespace that was made anew since (R4); without it, the one that is current now is meant.
+
+    Raises
+    ------
+    NamespaceNotFound
+        It is gone, or there is another of that name.
+    """
+    if publisher is None:
+        snapshots = SnapshotSource(store, name, clock=clock)
+        publisher = Publisher(store, name, snapshots, clock=clock, rng=rng, sleep=sleep, deadline=deadline)
+    if incarnation is None:
+        incarnation = publisher.snapshots.strong().manifest.incarnation
+    return publisher.commit(
+        DeleteNamespace(commit_id=publisher.new_commit_id(), incarnation=incarnation, expected=expected)
+    )
+
+
+@dataclass(kw_only=True, eq=False)
+class DeleteNamespace(Change):
+    """Replace the namespace by a marker; pins stay, because branches rest on them (R9)."""
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        if self.incarnation is None:
+            raise InvalidArgument("a deletion names the incarnation that it means", field="incarnation")
+        draft.remove_parts([part.id for part in draft.manifest.parts])
+        draft.forget_records()
+        draft.replace(state="deleted", means=())
+        return {}
+
+
+@dataclass(kw_only=True, eq=False)
+class UpdateSettings(Change):
+    """Change some settings and leave the others as they are at the base that is extended."""
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        draft.set_settings(updated_settings(draft.manifest.settings, self.changes))
+        return {}
+
+
+def updated_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """``settings`` with ``changes``; `InvalidArgument` names the field that is wrong."""
+    try:
+        result = msgspec.convert({**msgspec.to_builtins(settings), **changes}, Settings)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"settings: {error}", field="settings") from error
+    if result.k_min > result.k_max:
+        raise InvalidArgument("settings: k_min exceeds k_max", field="k_min")
+    return result
+
+
+@dataclass(kw_only=True, eq=False)
+class _CreateAnew(Change):
+    """Creation upon a deletion marker (R4): epochs, commits, pins, horizon and floor go on."""
+
+    on_deleted: ClassVar[bool] = True
+
+    new_incarnation: str
+    new_lineage: str
+    dim: int
+    metric: Metric
+    settings: Settings
+    rotation_seed: int
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        if draft.manifest.state != "deleted":
+            raise NamespaceExists(
+                f"namespace {draft.base.namespace!r} exists", namespace=draft.base.namespace
+            )
+        draft.replace(
+            incarnation=self.new_incarnation,
+            lineage=self.new_lineage,
+            state="active",
+            parent=None,
+            created_at=draft.now,
+            dim=self.dim,
+            metric=self.metric,
+            id_kind=None,
+            rotation_seed=self.rotation_seed,
+            settings=self.settings,
+            means=(),
+            next_id=0,
+        )
+        return {}
+
+    def first_manifest(self, namespace: str, now: float) -> Manifest:
+        return Manifest(
+            namespace=namespace,
+            incarnation=self.new_incarnation,
+            lineage=self.new_lineage,
+            epoch=FIRST_EPOCH,
+            created_at=now,
+            committed_at=now,
+            dim=self.dim,
+            metric=self.metric,
+            rotation_seed=self.rotation_seed,
+            settings=self.settings,
+            commits=(CommitRef(self.commit_id, FIRST_EPOCH),),
+        )
+
+
+def _create_first(
+    publisher: Publisher,
+    change: _CreateAnew,
+    *,
+    clock: Callable[[], float],
+    rng: Random,
+    sleep: Callable[[float], None],
+    deadline: float,
+) -> Committed | None:
+    """Create-if-absent, resolved as R1 has it; None if the name has been used before."""
+    store, name, snapshots = publisher.store, publisher.namespace, publisher.snapshots
+    manifest = change.first_manifest(name, store.now())
+    data = encode_manifest(manifest)
+    give_up = clock() + deadline
+    cause: Exception | None = None
+    while True:
+        sent_at = clock()
+        try:
+            meta = store.put_if_absent(current_key(name), data)
+        except (StorageConflict, StorageRetryable) as error:
+            cause = error
+        else:
+            snapshots.observe(Snapshot(manifest, data, meta.etag, sent_at))
+            return Committed(FIRST_EPOCH, {}, manifest)
+        try:
+            found = snapshots.refresh().manifest
+        except NamespaceNotFound:
+            pass  # ours may still be under way: send the same again
+        except StorageRetryable as error:
+            cause = error
+        else:
+            # A list that was cut names a thousand later commits: ours was not among the first.
+            if any(commit.id == change.commit_id for commit in found.commits):
+                return Committed(FIRST_EPOCH, {}, manifest)
+            return None
+        if clock() >= give_up:
+            raise OutcomeUnknown(
+                f"namespace {name!r} may or may not have been created", namespace=name
+            ) from cause
+        sleep(0.1 * rng.random())
