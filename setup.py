@@ -31,7 +31,7 @@ BUILDING = not {"egg_info", "dist_info", "sdist", "--version", "clean"} & set(sy
 if BUILDING:
     require_toolchain()
 
-HEADERS = sorted(glob("ext/simd/**/*.h", recursive=True)) + sorted(glob("ext/*.pxd"))
+HEADERS = sorted(glob("ext/simd/**/*.h", recursive=True)) + sorted(glob("ext/*.h")) + sorted(glob("vecstore/ext/*.pxd"))
 
 EXTENSIONS = [
     Extension(
@@ -48,7 +48,7 @@ EXTENSIONS = [
 setup(
     ext_modules=cythonize(
         EXTENSIONS,
-        include_path=["ext"],
+        include_path=["."],
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,

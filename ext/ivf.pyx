@@ -1,0 +1,698 @@
+"""IVF: ranking of lists, scans of lists, records of a part, and the inner loops of k-means.
+
+A list is reached by the address of its *record* (docs/formats/part.md), which may lie in a map, in
+a page of the cache or in a range just fetched. Addresses are trusted; arrays are checked.
+"""
+
+from collections import namedtuple
+
+import numpy as np
+
+from libc.math cimport INFINITY, sqrtf
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, active_kernels
+
+
+cdef extern from "encode.h" nogil:
+    void vs_residual(const float *row, const double *centroid, size_t n, double *residual, double *l1,
+                     double *l2, double *signed_centroid)
+    void vs_encode_slot(const double *residual, size_t n, double l1, double l2, double signed_centroid,
+                        double shift, uint8_t *block, size_t slot)
+    void vs_encode_int8(const double *residual, const double *centroid, size_t n, double l2, double shift,
+                        int8_t *out, VsInt8Factors *factors)
+    float vs_quantise_centroid(const float *centroid, size_t n, int8_t *out)
+
+
+cdef extern from "select.h" nogil:
+    void vs_least(const float *scores, size_t count, size_t n, VsRanked *items, VsRanked *spare, int32_t *out)
+
+
+cdef extern from *:
+    """
+    #define vs_lowest(mask) __builtin_ctz(mask)
+    #define vs_count(mask) __builtin_popcount(mask)
+    """
+    int vs_lowest(uint32_t mask) nogil
+    int vs_count(uint32_t mask) nogil
+
+
+MAX_CAPACITY = 1 << 24
+
+Entries = namedtuple("Entries", "estimate bound g_add part row slot record")
+
+
+cdef class Pool:
+    """The `capacity` candidates of least estimate, kept while lists are scanned.
+
+    Ties go to the lower part, then to the lower row, so that what is kept does not depend on the
+    order of the scan. Not to be used by two threads at once.
+
+    Raises
+    ------
+    ValueError
+        If `capacity` is not from 1 to 2^24.
+    """
+
+    def __cinit__(self, Py_ssize_t capacity):
+        self.reset(capacity)
+
+    def __dealloc__(self):
+        vs_pool_free(&self.pool)
+
+    def reset(self, Py_ssize_t capacity) -> None:
+        """Empty the pool and set its capacity."""
+        if capacity < 1 or capacity > MAX_CAPACITY:
+            raise ValueError(f"capacity must be from 1 to {MAX_CAPACITY}, not {capacity}")
+        if not vs_pool_reserve(&self.pool, capacity):
+            raise MemoryError
+
+    def __len__(self) -> int:
+        return self.pool.size
+
+    @property
+    def capacity(self) -> int:
+        """How many candidates it keeps."""
+        return self.pool.capacity
+
+    @property
+    def threshold(self) -> float:
+        """The greatest estimate kept once the pool is full; +inf before."""
+        return self.pool.threshold
+
+    def entries(self):
+        """The candidates sorted by (estimate, part, row).
+
+        Returns
+        -------
+        Entries
+            estimate, bound, g_add f32[m], part i32[m], row i64[m] (of the part), slot i32[m] (row
+            of its record), record u64[m] (address, 0 if none). An exact distance has bound 0 and
+            g_add 0.
+        """
+        cdef Py_ssize_t i, n = self.pool.size
+        result = Entries(
+            np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.int32),
+            np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.uint64),
+        )
+        cdef float[::1] estimate = result.estimate, bound = result.bound, g_add = result.g_add
+        cdef int32_t[::1] part = result.part, slot = result.slot
+        cdef int64_t[::1] row = result.row
+        cdef uint64_t[::1] record = result.record
+        cdef VsEntry **order = vs_pool_sorted(&self.pool)
+        for i in range(n):
+            estimate[i] = order[i].estimate
+            bound[i] = order[i].bound
+            g_add[i] = order[i].g_add
+            part[i] = order[i].part
+            row[i] = order[i].row
+            slot[i] = order[i].slot
+            record[i] = order[i].record
+        return result
+
+
+def rank_lists(
+    QueryTable table not None,
+    const float[:, ::1] cells not None,
+    const uint32_t[::1] cell_lists not None,
+    const uint8_t[::1] codes not None,
+    Py_ssize_t n,
+):
+    """Numbers of the `n` lists whose centroids are nearest by their own 1-bit codes.
+
+    Parameters
+    ----------
+    table : QueryTable
+        Prepared.
+    cells : f32[C, Dp]
+        Centroids of the cells, the codes' own centroids.
+    cell_lists : u32[C + 1]
+        First list of each cell; the last is K.
+    codes : u8
+        Blocks cell by cell, each cell padded to whole blocks.
+    n : int
+
+    Returns
+    -------
+    i32[min(n, K)]
+        By ascending estimate, ties by number.
+
+    Raises
+    ------
+    ValueError
+        If the table is not prepared, shapes do not agree, `cell_lists` descends, or the codes are
+        fewer than it says.
+    """
+    table.require()
+    cdef Py_ssize_t count = cells.shape[0], c
+    cdef size_t padded_dim = table.table.padded_dim, block_bytes = vs_block_bytes(padded_dim)
+    cdef size_t blocks = 0, first, end, i
+    if <size_t>cells.shape[1] != padded_dim:
+        raise ValueError(f"cells have {cells.shape[1]} columns, not {padded_dim}")
+    if cell_lists.shape[0] != count + 1 or cell_lists[0] != 0:
+        raise ValueError(f"cell_lists must be {count + 1} numbers from 0")
+    if n < 0:
+        raise ValueError(f"n must not be negative: {n}")
+    for c in range(count):
+        if cell_lists[c + 1] < cell_lists[c]:
+            raise ValueError(f"cell_lists descends at cell {c}")
+        blocks += vs_block_count(cell_lists[c + 1] - cell_lists[c])
+    if <size_t>codes.shape[0] < blocks * block_bytes:
+        raise ValueError(f"{codes.shape[0]} bytes of codes do not hold {blocks} blocks")
+    cdef size_t lists = cell_lists[count]
+    cdef size_t wanted = min(<size_t>n, lists)
+    out = np.empty(wanted, dtype=np.int32)
+    if wanted == 0:
+        return out
+    table.reserve_lists(lists)
+    cdef int32_t[::1] result = out
+    cdef const VsKernels *kernels = active_kernels()
+    cdef const uint8_t *block = &codes[0]
+    cdef float g_add
+    with nogil:
+        for c in range(count):
+            first = cell_lists[c]
+            end = cell_lists[c + 1]
+            if first == end:
+                continue
+            g_add = kernels.squared_l2(table.table.z, &cells[c, 0], padded_dim) - table.table.q_shift
+            i = first
+            while i < end:
+                # The slots beyond the cell's last are overwritten by the next cell's.
+                kernels.score_block(&table.table, block, g_add, 0.0, table.scores + i)
+                block += block_bytes
+                i += VS_ROWS
+        vs_least(table.scores, lists, wanted, table.ranked, table.ranked + lists, &result[0])
+    return out
+
+
+def scan_lists(
+    QueryTable table not None,
+    Pool pool not None,
+    int32_t part,
+    const uint64_t[::1] addresses not None,
+    const int64_t[::1] first_rows not None,
+    const int64_t[::1] first_blocks not None,
+    const uint32_t[::1] words not None,
+    bint skip_bound=False,
+) -> int:
+    """Scan lists by their codes into the pool.
+
+    Parameters
+    ----------
+    table : QueryTable
+        Prepared.
+    pool : Pool
+    part : int
+        Number of the part, noted with each candidate.
+    addresses : u64[m]
+        Of the lists' records.
+    first_rows, first_blocks : i64[m]
+        First row of each list in the part, and its first word.
+    words : u32
+        Allowed slots (live and matching the filter) of each block of the part.
+    skip_bound : bool
+        Do not compute bounds: they are +inf, and re-ranking prunes nothing.
+
+    Returns
+    -------
+    int
+        Allowed rows scored. A block whose word is 0 is not touched.
+
+    Raises
+    ------
+    ValueError
+        If the table is not prepared, lengths differ, an address is 0, a record has no blocks of the
+        table's dimensions, or a list's words are not all in `words` (the lists before it have been scanned then).
+    """
+    table.require()
+    cdef Py_ssize_t m = addresses.shape[0], i = 0
+    if first_rows.shape[0] != m or first_blocks.shape[0] != m:
+        raise ValueError(f"{m} addresses, {first_rows.shape[0]} first rows and {first_blocks.shape[0]} first blocks")
+    if m == 0:
+        return 0
+    cdef const VsKernels *kernels = active_kernels()
+    cdef VsPool *p = &pool.pool
+    cdef size_t padded_dim = table.table.padded_dim, block_bytes = vs_block_bytes(padded_dim)
+    cdef size_t lead = VS_HEADER_BYTES + padded_dim
+    cdef const uint8_t *record
+    cdef const uint8_t *block
+    cdef const float *errors
+    cdef VsHeader header
+    cdef VsEntry entry
+    cdef float scores[32]
+    cdef float distance, g_add, g_error
+    cdef uint32_t allowed, mask
+    cdef size_t b, blocks
+    cdef int64_t scanned = 0
+    cdef int slot, bad = 0
+    entry.part = part
+    entry.exact = 0
+    entry.bound = INFINITY
+    with nogil:
+        for i in range(m):
+            record = <const uint8_t *>addresses[i]
+            if record == NULL:
+                bad = 1
+                break
+            header = vs_header(record)
+            if header.padded_dim != padded_dim or not header.flags & VS_HAS_BLOCKS:
+                bad = 3
+                break
+            blocks = vs_block_count(header.n)
+            if first_blocks[i] < 0 or first_blocks[i] + <int64_t>blocks > words.shape[0]:
+                bad = 2
+                break
+            if i + 1 < m:
+                vs_prefetch(<const uint8_t *>addresses[i + 1], lead + block_bytes)
+            distance = squared_distance(&table.table, kernels, record, header)
+            g_add = distance - table.table.q_shift
+            g_error = sqrtf(distance) if distance > 0 else 0
+            entry.g_add = g_add
+            entry.record = addresses[i]
+            for b in range(blocks):
+                allowed = words[first_blocks[i] + <int64_t>b]
+                if header.n - b * VS_ROWS < VS_ROWS:
+                    allowed &= (<uint32_t>1 << (header.n % VS_ROWS)) - 1
+                if allowed == 0:
+                    continue
+                scanned += vs_count(allowed)
+                block = record + lead + b * block_bytes
+                mask = allowed & kernels.score_block(&table.table, block, g_add, p.threshold, scores)
+                errors = <const float *>(block + 4 * padded_dim) + 2 * VS_ROWS
+                while mask:
+                    slot = vs_lowest(mask)
+                    mask &= mask - 1
+                    entry.estimate = scores[slot]
+                    entry.slot = <int32_t>(b * VS_ROWS) + slot
+                    entry.row = first_rows[i] + entry.slot
+                    if not skip_bound:
+                        entry.bound = errors[slot] * g_error
+                    vs_pool_offer(p, &entry)
+    if bad == 1:
+        raise ValueError(f"address {i} is 0")
+    if bad == 3:
+        raise ValueError(f"record {i} has no blocks of {padded_dim} dimensions")
+    if bad == 2:
+        raise ValueError(f"list {i} needs {blocks} words from {first_blocks[i]}, but there are {words.shape[0]}")
+    return scanned
+
+
+cdef int metric_number(str name) except -1:
+    if name == "l2":
+        return VS_L2
+    if name == "dot":
+        return VS_DOT
+    if name == "cosine":
+        return VS_COSINE
+    raise ValueError(f"metric must be 'l2', 'dot' or 'cosine', not {name!r}")
+
+
+cdef int is_half(str dtype) except -1:
+    if dtype == "f4":
+        return 0
+    if dtype == "f2":
+        return 1
+    raise ValueError(f"dtype must be 'f4' or 'f2', not {dtype!r}")
+
+
+def scan_vectors(
+    const float[::1] q not None,
+    Pool pool not None,
+    int32_t part,
+    uint64_t address,
+    str dtype not None,
+    Py_ssize_t n,
+    str metric not None,
+    const uint32_t[::1] words not None,
+    uint64_t record=0,
+) -> int:
+    """Scan vectors as given, exactly, into the pool: a part of one list.
+
+    Parameters
+    ----------
+    q : f32[D]
+        The query as given; of norm 1 for the cosine.
+    address : int
+        Of `n` contiguous rows of D elements.
+    dtype : "f4" or "f2"
+    metric : "l2", "dot" or "cosine"
+        The distance is ||q - o||^2, -2 <q, o> or 2 - 2 <q, o> / ||o|| (2 if o is zero).
+    words : u32[>= ceil(n / 32)]
+        Allowed rows.
+    record : int
+        Address of the record that holds the ids, 0 if there is none.
+
+    Returns
+    -------
+    int
+        Allowed rows scored.
+
+    Raises
+    ------
+    ValueError
+        If `words` is too short, the address is 0, or a name is unknown.
+    """
+    cdef int half = is_half(dtype)
+    cdef int kind = metric_number(metric)
+    cdef size_t dim = q.shape[0], row_bytes = dim * (2 if half else 4)
+    if n < 0 or dim == 0 or vs_block_count(n) > <size_t>words.shape[0]:
+        raise ValueError(f"{words.shape[0]} words do not hold {n} rows of {dim} dimensions")
+    if n == 0:
+        return 0
+    if address == 0:
+        raise ValueError("address is 0")
+    cdef const VsKernels *kernels = active_kernels()
+    cdef VsEntry entry
+    cdef uint32_t allowed
+    cdef Py_ssize_t start = 0, row
+    cdef int64_t scanned = 0
+    entry.bound = entry.g_add = 0
+    entry.part = part
+    entry.exact = 1
+    entry.record = record
+    with nogil:
+        while start < n:
+            allowed = words[start // VS_ROWS]
+            if n - start < VS_ROWS:
+                allowed &= (<uint32_t>1 << (n % VS_ROWS)) - 1
+            scanned += vs_count(allowed)
+            while allowed:
+                row = start + vs_lowest(allowed)
+                allowed &= allowed - 1
+                entry.estimate = vs_exact_distance(kernels, &q[0], <const uint8_t *>address + row * row_bytes,
+                                                dim, half, kind)
+                entry.slot = <int32_t>row
+                entry.row = row
+                vs_pool_offer(&pool.pool, &entry)
+            start += VS_ROWS
+    return scanned
+
+
+def scan_int8(
+    QueryTable table not None,
+    Pool pool not None,
+    int32_t part,
+    uint64_t record,
+    int64_t first_row,
+    const uint32_t[::1] words not None,
+) -> int:
+    """Score every allowed row of one record by its int8 row, into the pool.
+
+    Parameters
+    ----------
+    record : int
+        Address of a record that has int8 rows.
+    first_row : int
+        Of the record in its part.
+    words : u32[>= ceil(n / 32)]
+        Allowed rows of the record.
+
+    Returns
+    -------
+    int
+        Allowed rows scored. Re-ranking keeps their distances as they are.
+
+    Raises
+    ------
+    ValueError
+        If the table is not prepared, the address is 0, the record has no int8 rows of the table's
+        dimensions, or `words` is too short.
+    """
+    table.require()
+    if record == 0:
+        raise ValueError("record is 0")
+    cdef const uint8_t *base = <const uint8_t *>record
+    cdef VsHeader header = vs_header(base)
+    if header.padded_dim != table.table.padded_dim or not header.flags & VS_HAS_INT8:
+        raise ValueError(f"the record has no int8 rows of {table.table.padded_dim} dimensions")
+    if vs_block_count(header.n) > <size_t>words.shape[0]:
+        raise ValueError(f"{words.shape[0]} words do not hold {header.n} rows")
+    cdef const VsKernels *kernels = active_kernels()
+    cdef size_t padded_dim = table.table.padded_dim
+    cdef VsLayout at = vs_layout(header.n, padded_dim, header.flags)
+    cdef VsEntry entry
+    cdef uint32_t allowed
+    cdef size_t start = 0, row
+    cdef int64_t scanned = 0
+    cdef const VsInt8Factors *factors = <const VsInt8Factors *>(base + at.factors)
+    cdef float inner
+    entry.bound = 0
+    entry.part = part
+    entry.exact = 1
+    entry.record = record
+    with nogil:
+        entry.g_add = squared_distance(&table.table, kernels, base, header) - table.table.q_shift
+        while start < header.n:
+            allowed = words[start // VS_ROWS]
+            if header.n - start < VS_ROWS:
+                allowed &= (<uint32_t>1 << (header.n % VS_ROWS)) - 1
+            scanned += vs_count(allowed)
+            while allowed:
+                row = start + vs_lowest(allowed)
+                allowed &= allowed - 1
+                inner = kernels.dot_i8(table.table.z, <const int8_t *>(base + at.int8) + row * padded_dim, padded_dim)
+                entry.estimate = (entry.g_add + factors[row].add) - (2 * factors[row].scale) * inner
+                entry.slot = <int32_t>row
+                entry.row = first_row + <int64_t>row
+                vs_pool_offer(&pool.pool, &entry)
+            start += VS_ROWS
+    return scanned
+
+
+def record_layout(Py_ssize_t n, Py_ssize_t padded_dim, bint codes, bint int8) -> tuple:
+    """Offsets within the record of a list of `n` rows.
+
+    Returns
+    -------
+    blocks_offset, int8_offset, factors_offset, ids_offset : int
+        An area that is absent has the offset of the next. The ids end the record, which is padded
+        to a multiple of 64.
+
+    Raises
+    ------
+    ValueError
+        If `n` is negative or `padded_dim` no positive multiple of 64.
+    """
+    if n < 0 or padded_dim < 64 or padded_dim % 64:
+        raise ValueError(f"no record of {n} rows and {padded_dim} dimensions")
+    cdef VsLayout at = vs_layout(n, padded_dim, (VS_HAS_BLOCKS if codes else 0) | (VS_HAS_INT8 if int8 else 0))
+    return at.blocks, at.int8, at.factors, at.ids
+
+
+def quantise_centroids(const float[:, ::1] centroids not None) -> tuple:
+    """Centroids as one scale and int8 each: ``scale * i8`` *is* the list's centroid.
+
+    The scales have 17 significant bits, so that the products are exact in float32.
+
+    Returns
+    -------
+    i8[L, Dp], f32[L]
+    """
+    cdef Py_ssize_t i, lists = centroids.shape[0], padded_dim = centroids.shape[1]
+    codes_out = np.empty((lists, padded_dim), dtype=np.int8)
+    scales_out = np.empty(lists, dtype=np.float32)
+    cdef int8_t[:, ::1] codes = codes_out
+    cdef float[::1] scales = scales_out
+    if padded_dim > 0:
+        with nogil:
+            for i in range(lists):
+                scales[i] = vs_quantise_centroid(&centroids[i, 0], padded_dim, &codes[i, 0])
+    return codes_out, scales_out
+
+
+def encode_lists(
+    const float[:, ::1] rows not None,
+    const int64_t[::1] starts not None,
+    const int8_t[:, ::1] centroids not None,
+    const float[::1] scales not None,
+    const float[::1] shift,
+    const uint64_t[::1] ids,
+    bint codes,
+    bint int8,
+    const int64_t[::1] offsets not None,
+    uint8_t[::1] out not None,
+) -> None:
+    """Write whole records, one a list.
+
+    Parameters
+    ----------
+    rows : f32[n, Dp]
+        Centred and rotated, in list order.
+    starts : i64[L + 1]
+        First row of each list; the last is at most n.
+    centroids, scales : i8[L, Dp], f32[L]
+        As ``quantise_centroids`` gives them.
+    shift : f32[n] or None
+        Squared norms of the vectors as given, for the dot product.
+    ids : u64[n] or None
+        None leaves the id area zero, for ids that the caller writes or that need no area.
+    codes, int8 : bool
+        Whether records have blocks, and int8 rows.
+    offsets : i64[L + 1]
+        Of each record in `out`, multiples of 64; the bytes between belong to the record and are
+        zeroed first.
+    out : u8
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, numbers descend or lie outside, or a record has no room.
+    """
+    cdef Py_ssize_t lists = centroids.shape[0], padded_dim = centroids.shape[1], n = rows.shape[0], i, j, row
+    if padded_dim < 64 or padded_dim % 64 or rows.shape[1] != padded_dim:
+        raise ValueError(f"rows have {rows.shape[1]} and centroids {padded_dim} columns")
+    if starts.shape[0] != lists + 1 or offsets.shape[0] != lists + 1 or scales.shape[0] != lists:
+        raise ValueError(f"{lists} centroids, {starts.shape[0]} starts, {scales.shape[0]} scales, {offsets.shape[0]} offsets")
+    if shift is not None and shift.shape[0] != n:
+        raise ValueError(f"shift has {shift.shape[0]} elements, not {n}")
+    if ids is not None and ids.shape[0] != n:
+        raise ValueError(f"ids has {ids.shape[0]} elements, not {n}")
+    if starts[0] < 0 or starts[lists] > n or offsets[0] < 0 or offsets[lists] > out.shape[0]:
+        raise ValueError("starts or offsets lie outside their arrays")
+    cdef uint32_t area = (VS_HAS_BLOCKS if codes else 0) | (VS_HAS_INT8 if int8 else 0)
+    cdef VsLayout at
+    cdef size_t needed, block_bytes = vs_block_bytes(padded_dim)
+    for i in range(lists):
+        if starts[i + 1] < starts[i] or starts[i + 1] - starts[i] > 0x7fffffff:
+            raise ValueError(f"list {i} has {starts[i + 1] - starts[i]} rows")
+        at = vs_layout(starts[i + 1] - starts[i], padded_dim, area)
+        needed = at.ids + (8 * (starts[i + 1] - starts[i]) if ids is not None else 0)
+        if offsets[i] % 64 or offsets[i + 1] - offsets[i] < <int64_t>needed:
+            raise ValueError(f"record {i} needs {needed} bytes at a multiple of 64, not {offsets[i + 1] - offsets[i]} at {offsets[i]}")
+    if lists == 0:
+        return
+    cdef double *centroid = <double *>malloc(2 * padded_dim * sizeof(double))
+    if centroid == NULL:
+        raise MemoryError
+    cdef double *residual = centroid + padded_dim
+    cdef double l1 = 0, l2 = 0, signed_centroid = 0, row_shift = 0, squared
+    cdef VsHeader header
+    cdef VsInt8Factors factors
+    cdef uint8_t *record
+    with nogil:
+        for i in range(lists):
+            record = &out[0] + offsets[i]
+            memset(record, 0, offsets[i + 1] - offsets[i])
+            header.n = <uint32_t>(starts[i + 1] - starts[i])
+            header.flags = area | (VS_HAS_U64_IDS if ids is not None else 0)
+            header.scale = scales[i]
+            squared = 0
+            for j in range(padded_dim):
+                centroid[j] = <double>scales[i] * centroids[i, j]
+                squared += centroid[j] * centroid[j]
+            header.squared_norm = <float>squared
+            header.padded_dim = <uint32_t>padded_dim
+            memcpy(record, &header, sizeof(header))
+            memcpy(record + VS_HEADER_BYTES, &centroids[i, 0], padded_dim)
+            at = vs_layout(header.n, padded_dim, area)
+            for j in range(header.n):
+                row = starts[i] + j
+                if shift is not None:
+                    row_shift = shift[row]
+                vs_residual(&rows[row, 0], centroid, padded_dim, residual, &l1, &l2, &signed_centroid)
+                if codes:
+                    vs_encode_slot(residual, padded_dim, l1, l2, signed_centroid, row_shift,
+                                   record + at.blocks + j // VS_ROWS * block_bytes, j % VS_ROWS)
+                if int8:
+                    vs_encode_int8(residual, centroid, padded_dim, l2, row_shift,
+                                   <int8_t *>(record + at.int8 + j * padded_dim), &factors)
+                    memcpy(record + at.factors + j * sizeof(factors), &factors, sizeof(factors))
+            if ids is not None and header.n > 0:
+                memcpy(record + at.ids, &ids[starts[i]], 8 * <size_t>header.n)
+        free(centroid)
+
+
+def assign_nearest(
+    const float[:, ::1] dots not None,
+    const float[::1] half_norms not None,
+    int32_t label_base,
+    float[::1] best not None,
+    int32_t[::1] labels not None,
+    const int64_t[::1] rows=None,
+) -> None:
+    """One chunk of the arg-min of ``half_norm - dot`` (half of the squared distance, but for the
+    row's own norm), kept across chunks of centroids and of rows.
+
+    Parameters
+    ----------
+    dots : f32[n, k]
+        Inner products of n rows with k centroids.
+    half_norms : f32[k]
+        Half of the centroids' squared norms.
+    label_base : int
+        Label of the chunk's first centroid.
+    best, labels : f32, i32
+        The least value so far and its label, replaced where this chunk has a lesser one; of equal
+        ones the first seen stays, so pass chunks by ascending labels.
+    rows : i64[n] or None
+        Positions of the rows in `best` and `labels`; None means 0 ... n - 1.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree or a position lies outside.
+    """
+    cdef Py_ssize_t n = dots.shape[0], k = dots.shape[1], i, at
+    cdef Py_ssize_t room = labels.shape[0]
+    if half_norms.shape[0] != k or best.shape[0] != room:
+        raise ValueError(f"{k} centroids, {half_norms.shape[0]} half norms, {best.shape[0]} values, {room} labels")
+    if rows is not None:
+        if rows.shape[0] != n:
+            raise ValueError(f"rows has {rows.shape[0]} elements, not {n}")
+        for i in range(n):
+            if rows[i] < 0 or rows[i] >= room:
+                raise ValueError(f"row {rows[i]} is outside 0 ... {room - 1}")
+    elif room != n:
+        raise ValueError(f"{room} labels for {n} rows")
+    if n == 0 or k == 0:
+        return
+    cdef const VsKernels *kernels = active_kernels()
+    with nogil:
+        for i in range(n):
+            at = rows[i] if rows is not None else i
+            kernels.nearest(&dots[i, 0], &half_norms[0], k, label_base, &best[at], &labels[at])
+
+
+def accumulate(
+    const float[:, ::1] x not None,
+    const int32_t[::1] labels not None,
+    double[:, ::1] sums not None,
+    int64_t[::1] counts not None,
+) -> None:
+    """Add each row to the sum of its label, and one to its count.
+
+    Parameters
+    ----------
+    x : f32[n, Dp]
+    labels : i32[n]
+        A negative label leaves its row out.
+    sums : f64[K, Dp]
+    counts : i64[K]
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree or a label is K or more (nothing has been added then).
+    """
+    cdef Py_ssize_t n = x.shape[0], dim = x.shape[1], k = sums.shape[0], i, j
+    if labels.shape[0] != n or sums.shape[1] != dim or counts.shape[0] != k:
+        raise ValueError(f"{n} rows of {dim}, {labels.shape[0]} labels, sums of {sums.shape[1]}, {counts.shape[0]} counts")
+    for i in range(n):
+        if labels[i] >= k:
+            raise ValueError(f"label {labels[i]} is not below {k}")
+    cdef const float *row
+    cdef double *total
+    if dim == 0:
+        return
+    with nogil:
+        for i in range(n):
+            if labels[i] < 0:
+                continue
+            row = &x[i, 0]
+            total = &sums[labels[i], 0]
+            for j in range(dim):
+                total[j] += row[j]
+            counts[labels[i]] += 1

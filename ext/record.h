@@ -1,0 +1,64 @@
+/* Layout of blocks and records: docs/formats/part.md, the one place in C that knows it. */
+#ifndef VECSTORE_RECORD_H
+#define VECSTORE_RECORD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define VS_ROWS 32
+#define VS_HEADER_BYTES 64
+#define VS_HAS_INT8 1u
+#define VS_HAS_BLOCKS 2u
+#define VS_HAS_U64_IDS 4u
+
+typedef struct {
+    uint32_t n;
+    uint32_t flags;
+    float scale;
+    float squared_norm;
+    uint32_t padded_dim;
+} VsHeader;
+
+typedef struct {
+    float scale;
+    float add;
+} VsInt8Factors;
+
+typedef struct {
+    size_t blocks;
+    size_t int8;
+    size_t factors;
+    size_t ids;
+} VsLayout;
+
+static inline size_t vs_align64(size_t n) { return (n + 63) & ~(size_t)63; }
+static inline size_t vs_block_count(size_t n) { return (n + VS_ROWS - 1) / VS_ROWS; }
+static inline size_t vs_block_bytes(size_t padded_dim) { return 4 * padded_dim + 384; }
+
+/* Where the areas of a record begin; an absent one where the next does. */
+static inline VsLayout vs_layout(size_t n, size_t padded_dim, uint32_t flags) {
+    VsLayout at;
+    at.blocks = VS_HEADER_BYTES + padded_dim;
+    at.int8 = at.blocks + (flags & VS_HAS_BLOCKS ? vs_block_count(n) * vs_block_bytes(padded_dim) : 0);
+    at.factors = at.int8 + (flags & VS_HAS_INT8 ? n * padded_dim : 0);
+    at.ids = vs_align64(at.factors + (flags & VS_HAS_INT8 ? n * sizeof(VsInt8Factors) : 0));
+    return at;
+}
+
+static inline VsHeader vs_header(const uint8_t *record) {
+    VsHeader header;
+    memcpy(&header, record, sizeof header);
+    return header;
+}
+
+static inline const int8_t *vs_centroid(const uint8_t *record) {
+    return (const int8_t *)(record + VS_HEADER_BYTES);
+}
+
+static inline void vs_prefetch(const uint8_t *p, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(p + i, 0, 3);
+}
+
+#endif

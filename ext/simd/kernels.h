@@ -1,0 +1,84 @@
+/* Types that every variant of the kernels shares, and helpers that need no instruction set.
+ *
+ * One canonical order for float sums: 32 lanes, lane j adds the products of dimensions j, j + 32,
+ * j + 64, ... (a multiplication, then an addition; never fused), then lanes i and i + 16 are
+ * added, then + 8, + 4, + 2, + 1. Every variant keeps it, so an answer never depends on the
+ * processor. The dimensions beyond the last multiple of 32 go to lanes 0, 1, ...; a lane starts at
+ * +0 and can never become -0, so that a variant may add zeros to the others.
+ */
+#ifndef VECSTORE_KERNELS_H
+#define VECSTORE_KERNELS_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define VS_LANES 32
+#define VS_BLOCK_ROWS 32
+#define VS_LEVELS 63 /* of a table entry: 4 * 63 < 256, and 1,024 groups * 63 < 65,536 */
+
+/* The look-up table of one query. `lut` holds 32 bytes a pair of groups (2p, 2p + 1): 16 entries
+ * of each; sum_i s_i z_i ~ scale * (sum of entries) + bias. */
+typedef struct {
+    const float *z;
+    const uint8_t *lut;
+    size_t padded_dim;
+    float scale;
+    float bias;
+    float squared_norm;
+    float q_shift;
+} VsTable;
+
+typedef struct {
+    const char *name;
+    float (*dot)(const float *q, const float *o, size_t n);
+    float (*squared_l2)(const float *q, const float *o, size_t n);
+    float (*dot_i8)(const float *q, const int8_t *o, size_t n);
+    float (*dot_f16)(const float *q, const uint16_t *o, size_t n);
+    float (*squared_l2_f16)(const float *q, const uint16_t *o, size_t n);
+    float (*squared_norm_f16)(const uint16_t *o, size_t n);
+    /* Fills `lut` and table->{scale, bias, squared_norm} from table->z. */
+    void (*build_table)(VsTable *table, uint8_t *lut);
+    /* Estimates of the 32 slots of a block into `estimates`; the mask of those <= limit. */
+    uint32_t (*score_block)(const VsTable *table, const uint8_t *block, float g_add, float limit,
+                            float *estimates);
+    /* The Fast-Hadamard-Kac walk in place; padded_dim is a multiple of 64. */
+    void (*rotate)(float *v, size_t padded_dim, const uint8_t *signs, size_t rounds);
+    /* Lowers (*best, *label) to min_j half_norms[j] - dots[j], strictly, with the least such j. */
+    void (*nearest)(const float *dots, const float *half_norms, size_t k, int32_t label_base,
+                    float *best, int32_t *label);
+} VsKernels;
+
+static inline float vs_half_to_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
+    uint32_t exponent = (h >> 10) & 31u;
+    uint32_t fraction = h & 1023u;
+    uint32_t bits;
+    float value;
+    if (exponent == 0) {
+        value = (float)fraction * 0x1p-24f;
+        memcpy(&bits, &value, 4);
+        bits |= sign;
+    } else if (exponent == 31) {
+        bits = sign | 0x7f800000u | (fraction << 13) | (fraction ? 0x400000u : 0u);
+    } else {
+        bits = sign | ((exponent + 112u) << 23) | (fraction << 13);
+    }
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+/* The largest power of two that is <= n. */
+static inline size_t vs_floor_power(size_t n) {
+    size_t p = 1;
+    while (p * 2 <= n)
+        p *= 2;
+    return p;
+}
+
+/* The Kac steps are applied without their 1/sqrt(2); this makes up for all rounds at once, which
+ * is exact for an even number of them. */
+static inline float vs_kac_scale(size_t rounds) { return (float)pow(0.5, 0.5 * (double)rounds); }
+
+#endif

@@ -1,0 +1,60 @@
+/* The look-up table of a query: for each group of four dimensions the 16 sums +-z0 +-z1 +-z2 +-z3,
+ * less the group's least (-|z0| - |z1| - |z2| - |z3|), in units of one step for all groups. Entry m
+ * is then the sum of 2 |z_i| over the dimensions where bit i of m agrees with the sign of z_i, and
+ * the minima of all groups add up to the bias -||z||_1. */
+#ifndef VECSTORE_TABLE_SERIAL_H
+#define VECSTORE_TABLE_SERIAL_H
+
+#include <float.h>
+
+#include "../dot/serial.h"
+
+/* Below this the step's reciprocal would overflow; such a query is zero for every purpose. */
+#define VS_LEAST_GROUP 1e-36f
+
+static inline int vs_table_is_flat(float top) { return !(top >= VS_LEAST_GROUP && top <= FLT_MAX); }
+
+static inline void vs_flat_table(VsTable *table, uint8_t *lut) {
+    memset(lut, 0, table->padded_dim * 4);
+    table->scale = 0.0f;
+    table->bias = 0.0f;
+}
+
+static void vs_build_table_serial(VsTable *table, uint8_t *lut) {
+    const float *z = table->z;
+    size_t groups = table->padded_dim / 4;
+    float lane[VS_LANES] = {0};
+    float top = 0.0f;
+    table->squared_norm = vs_dot_serial(z, z, table->padded_dim);
+    for (size_t i = 0; i < table->padded_dim; i += VS_LANES)
+        for (size_t j = 0; j < VS_LANES; j++)
+            lane[j] += fabsf(z[i + j]);
+    for (size_t g = 0; g < groups; g++) {
+        const float *p = z + 4 * g;
+        float sum = (fabsf(p[0]) + fabsf(p[1])) + (fabsf(p[2]) + fabsf(p[3]));
+        top = sum > top ? sum : top;
+    }
+    if (vs_table_is_flat(top)) {
+        vs_flat_table(table, lut);
+        return;
+    }
+    table->scale = top * (2.0f / VS_LEVELS);
+    table->bias = -vs_reduce_serial(lane);
+    float unit = VS_LEVELS / top;
+    for (size_t g = 0; g < groups; g++) {
+        float a[4];
+        unsigned negative = 0;
+        for (unsigned i = 0; i < 4; i++) {
+            a[i] = fabsf(z[4 * g + i]) * unit;
+            negative |= (unsigned)(signbit(z[4 * g + i]) != 0) << i;
+        }
+        for (unsigned m = 0; m < 16; m++) {
+            unsigned agree = m ^ negative;
+            float sum = ((agree & 1 ? a[0] : 0.0f) + (agree & 2 ? a[1] : 0.0f)) + (agree & 4 ? a[2] : 0.0f);
+            sum += agree & 8 ? a[3] : 0.0f;
+            lut[16 * g + m] = (uint8_t)lrintf(sum);
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,94 @@
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecstore.ext.rabitq import QueryTable
+
+MAX_CAPACITY: Final[int]
+
+class Entries(NamedTuple):
+    estimate: NDArray[np.float32]
+    bound: NDArray[np.float32]
+    g_add: NDArray[np.float32]
+    part: NDArray[np.int32]
+    row: NDArray[np.int64]
+    slot: NDArray[np.int32]
+    record: NDArray[np.uint64]
+
+class Pool:
+    def __init__(self, capacity: int) -> None: ...
+    def reset(self, capacity: int) -> None: ...
+    def __len__(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def threshold(self) -> float: ...
+    def entries(self) -> Entries: ...
+
+def rank_lists(
+    table: QueryTable,
+    cells: NDArray[np.float32],
+    cell_lists: NDArray[np.uint32],
+    codes: NDArray[np.uint8],
+    n: int,
+) -> NDArray[np.int32]: ...
+def scan_lists(
+    table: QueryTable,
+    pool: Pool,
+    part: int,
+    addresses: NDArray[np.uint64],
+    first_rows: NDArray[np.int64],
+    first_blocks: NDArray[np.int64],
+    words: NDArray[np.uint32],
+    skip_bound: bool = False,
+) -> int: ...
+def scan_vectors(
+    q: NDArray[np.float32],
+    pool: Pool,
+    part: int,
+    address: int,
+    dtype: Literal["f4", "f2"],
+    n: int,
+    metric: Literal["l2", "dot", "cosine"],
+    words: NDArray[np.uint32],
+    record: int = 0,
+) -> int: ...
+def scan_int8(
+    table: QueryTable,
+    pool: Pool,
+    part: int,
+    record: int,
+    first_row: int,
+    words: NDArray[np.uint32],
+) -> int: ...
+def record_layout(n: int, padded_dim: int, codes: bool, int8: bool) -> tuple[int, int, int, int]: ...
+def quantise_centroids(
+    centroids: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
+def encode_lists(
+    rows: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    centroids: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    shift: NDArray[np.float32] | None,
+    ids: NDArray[np.uint64] | None,
+    codes: bool,
+    int8: bool,
+    offsets: NDArray[np.int64],
+    out: NDArray[np.uint8],
+) -> None: ...
+def assign_nearest(
+    dots: NDArray[np.float32],
+    half_norms: NDArray[np.float32],
+    label_base: int,
+    best: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    rows: NDArray[np.int64] | None = None,
+) -> None: ...
+def accumulate(
+    x: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    sums: NDArray[np.float64],
+    counts: NDArray[np.int64],
+) -> None: ...
