@@ -1,0 +1,1 @@
+"""Measurements that are repeated by a command: quality (``eval``), speed (``speed``), peers."""

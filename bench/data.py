@@ -1,0 +1,160 @@
+"""The data sets of the benchmarks, each with exact neighbours of its queries.
+
+Glosses: 60,000 WordNet definitions, 384 dimensions, cosine; from VECSTORE_BENCH_DATA
+(default ``../shared/data`` beside the checkout). Fashion-MNIST: 60,000 images, 784
+dimensions, squared L2; from VECSTORE_BENCH_FASHION (default where Debian's package
+``dataset-fashion-mnist`` puts it). ``scaled_glosses`` is made from the glosses.
+
+Exact neighbours are computed once and kept in ``out/``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vecstore.types import F32, Metric
+
+ROOT = Path(__file__).parent.parent
+OUT = ROOT / "out"
+DEPTH = 100
+QUERIES = 1_000
+
+I32 = npt.NDArray[np.int32]
+
+
+class DataMissing(SystemExit):
+    """A data set is not on this machine. Not caught, it prints its message and exits with status 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Base vectors, and held-out vectors with their exact neighbours.
+
+    Attributes
+    ----------
+    base
+        f32[N, D].
+    held_out
+        f32[M, D], M >= 1,000: vectors of the same source that are not in ``base``.
+    held_out_gt
+        i32[M, 100]: rows of ``base`` nearest each of them, nearest first.
+    """
+
+    name: str
+    metric: Metric
+    base: F32
+    held_out: F32
+    held_out_gt: I32
+
+    @property
+    def queries(self) -> F32:
+        """The first 1,000 held-out vectors: the queries of the speed benchmark."""
+        return self.held_out[:QUERIES]
+
+    @property
+    def gt(self) -> I32:
+        """The exact neighbours of ``queries``."""
+        return self.held_out_gt[:QUERIES]
+
+
+def glosses(env: Mapping[str, str] = os.environ) -> Dataset:
+    """60,000 definitions under cosine, 1,000 held out."""
+    base, queries = _read_glosses(env)
+    return _with_neighbours("glosses384", "cosine", base, queries)
+
+
+def fashion(env: Mapping[str, str] = os.environ) -> Dataset:
+    """60,000 images (the training set) under squared L2, the 10,000 of the test set held out."""
+    folder = Path(env.get("VECSTORE_BENCH_FASHION", "/usr/share/datasets/fashion-mnist"))
+    train, test = folder / "train-images-idx3-ubyte.gz", folder / "t10k-images-idx3-ubyte.gz"
+    _require(
+        (train, test),
+        "Fashion-MNIST: apt-get install dataset-fashion-mnist, or set VECSTORE_BENCH_FASHION to its folder",
+    )
+    return _with_neighbours("fashion784", "l2", _read_images(train), _read_images(test))
+
+
+def scaled_glosses(env: Mapping[str, str] = os.environ) -> Dataset:
+    """The glosses at widely different lengths under the dot product.
+
+    Each vector, of the base and of the queries, is multiplied by a length drawn from a log-normal
+    distribution (sigma 0.5, fixed seed): the longest is about 70 times the shortest. With a larger
+    sigma a few long rows would be the answer to every query.
+    """
+    base, queries = _read_glosses(env)
+    rng = np.random.default_rng(7)
+    base *= rng.lognormal(0.0, 0.5, (len(base), 1)).astype(np.float32)
+    queries *= rng.lognormal(0.0, 0.5, (len(queries), 1)).astype(np.float32)
+    return _with_neighbours("scaled_glosses384", "dot", base, queries)
+
+
+def exact_neighbours(base: F32, queries: F32, metric: Metric, k: int) -> I32:
+    """Rows of ``base`` nearest each query, nearest first; equal distances by row.
+
+    Candidates come from float32 matrix products, their order from float64.
+    """
+    k = min(k, len(base))
+    pool = min(k + 28, len(base))
+    if metric == "cosine":
+        base = base / np.linalg.norm(base, axis=1, keepdims=True)
+    half_squares = np.einsum("ij,ij->i", base, base) / 2 if metric == "l2" else np.float32(0)
+    found = np.empty((len(queries), k), dtype=np.int32)
+    for start in range(0, len(queries), 256):
+        block = queries[start : start + 256]
+        scores = half_squares - block @ base.T
+        candidates = np.sort(np.argpartition(scores, pool - 1, axis=1)[:, :pool], axis=1)
+        for i, rows in enumerate(candidates):
+            near, query = base[rows].astype(np.float64), block[i].astype(np.float64)
+            distances = ((near - query) ** 2).sum(axis=1) if metric == "l2" else -(near @ query)
+            found[start + i] = rows[np.argsort(distances, kind="stable")[:k]]
+    return found
+
+
+def _with_neighbours(name: str, metric: Metric, base: F32, held_out: F32) -> Dataset:
+    mark = zlib.crc32(held_out.data, zlib.crc32(base.data))
+    path = OUT / f"gt-{name}-{metric}-{mark:08x}.npy"
+    if path.exists():
+        return Dataset(name, metric, base, held_out, np.load(path))
+    print(f"{name}: exact neighbours of {len(held_out):,} queries (kept in {OUT.name}/)", flush=True)
+    neighbours = exact_neighbours(base, held_out, metric, DEPTH)
+    OUT.mkdir(exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.npy")
+    np.save(partial, neighbours)
+    partial.replace(path)
+    return Dataset(name, metric, base, held_out, neighbours)
+
+
+def _read_glosses(env: Mapping[str, str]) -> tuple[F32, F32]:
+    folder = Path(env.get("VECSTORE_BENCH_DATA", ROOT.parent / "shared" / "data"))
+    base, queries = folder / "glosses384_base.f16.npy", folder / "glosses384_query.f16.npy"
+    _require((base, queries), "glosses384: set VECSTORE_BENCH_DATA to the folder that holds the set")
+    return np.load(base).astype(np.float32), np.load(queries).astype(np.float32)
+
+
+def _read_images(path: Path) -> F32:
+    pixels = np.frombuffer(gzip.decompress(path.read_bytes()), dtype=np.uint8, offset=16)
+    return pixels.reshape(-1, 784).astype(np.float32)
+
+
+def _require(files: tuple[Path, ...], advice: str) -> None:
+    for path in files:
+        if not path.exists():
+            raise DataMissing(f"{path} is missing. {advice}")
+
+
+if __name__ == "__main__":
+    for load in (glosses, fashion, scaled_glosses):
+        data = load()
+        top = data.gt[:, :10]
+        print(
+            f"{data.name}: {data.metric}, base {data.base.shape}, held out {data.held_out.shape}, "
+            f"{len(np.unique(top)):,} rows among the ten nearest of {len(top):,} queries"
+        )
