@@ -17,10 +17,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.engine.changes import DeleteRows, InsertRows, Readers, check_id_kind
-from vecstore.errors import ForkedHandle, RowNotFound, SnapshotExpired, StorageMissing
+from vecstore.errors import (
+    ForkedHandle,
+    InvalidArgument,
+    InvalidId,
+    RowNotFound,
+    SnapshotExpired,
+    StorageMissing,
+)
 from vecstore.index.rotation import Rotation
 from vecstore.index.search import Answer, Scratch, search_namespace
 from vecstore.index.view import View, Views
+from vecstore.limits import MAX_DELETE_IDS, MAX_QUERIES
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import UpdateSettings
 from vecstore.manifest.model import Manifest, Mean, Part, Settings
@@ -29,7 +37,8 @@ from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.manifest.uid import new_uid
 from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
-from vecstore.rows.ids import Ids
+from vecstore.rows.ids import Ids, parse_ids
+from vecstore.rows.vectors import as_vector, as_vectors
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import (
@@ -59,6 +68,8 @@ class NamespaceEngine:
         cache: PageCache,
         executor: Callable[[], Executor],
         rng: Random,
+        *,
+        wrote: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.store = store
         self.name = name
@@ -67,26 +78,37 @@ class NamespaceEngine:
         self.publisher = Publisher(store, name, self.snapshots, rng=rng, tombstones=self.tombstones)
         self.views = Views(store, cache, executor, self.tombstones)
         self._executor = executor
-        self._rng = rng
+        self.rng = rng
         self._scratch: deque[tuple[int, Scratch]] = deque(maxlen=64)
+        self._wrote = wrote
         self._pid = os.getpid()
 
     # -- writes ----------------------------------------------------------------------------
 
     def insert(
         self,
-        vectors: F32,
-        ids: Ids | None,
+        values: object,
+        given_ids: object,
         *,
         mode: WriteMode = "upsert",
         expected: tuple[str, int] | None = None,
         idempotency_key: str | None = None,
     ) -> InsertResult:
-        """Build, upload and commit one part. Arrays are validated already."""
+        """Build, upload and commit one part."""
         self._check_process()
         manifest = self.snapshots.strong().manifest
+        vectors = as_vectors(values, manifest.dim, manifest.metric)
+        ids = None if given_ids is None else parse_ids(given_ids)
+        if ids is not None and len(ids) != len(vectors):
+            raise InvalidId(
+                f"{len(ids)} ids for {len(vectors)} vectors", field="ids", limit=len(vectors)
+            )
         if ids is not None:
             check_id_kind(manifest, ids)
+        elif manifest.id_kind == "string":
+            raise InvalidId(
+                f"namespace {self.name!r} has string ids, which cannot be assigned", field="ids", kind="string"
+            )
         digest = None if idempotency_key is None else _digest(b"insert", mode, vectors, ids)
         image, mean = self._build(manifest, vectors, ids)
         copying = self._executor().submit(self.publisher.prepare)
@@ -105,6 +127,7 @@ class NamespaceEngine:
             upload=lambda: self.upload(image, mean),
         )
         done = self.publisher.commit(change)
+        self._wrote(self.name)
         base = done.answer["id_base"]
         assigned = None if base is None else np.arange(base, base + len(vectors), dtype=np.uint64)
         return InsertResult(
@@ -113,14 +136,17 @@ class NamespaceEngine:
 
     def delete(
         self,
-        ids: Ids,
+        given_ids: object,
         *,
         expected: tuple[str, int] | None = None,
         idempotency_key: str | None = None,
     ) -> DeleteResult:
-        """Kill the rows of ids in one commit."""
+        """Kill the rows of ids in one commit; ids that are not there are no error."""
         self._check_process()
         manifest = self.snapshots.strong().manifest
+        ids = parse_ids(given_ids)
+        if not 1 <= len(ids) <= MAX_DELETE_IDS:
+            raise InvalidId(f"ids must be 1 to {MAX_DELETE_IDS}", field="ids", limit=MAX_DELETE_IDS)
         check_id_kind(manifest, ids)
         digest = None if idempotency_key is None else _digest(b"delete", "", None, ids)
         done = self.publisher.commit(
@@ -133,6 +159,7 @@ class NamespaceEngine:
                 readers=self.readers,
             )
         )
+        self._wrote(self.name)
         return DeleteResult(done.answer["deleted"], done.epoch)
 
     def update_settings(
@@ -179,7 +206,7 @@ class NamespaceEngine:
     def upload(self, image: PartImage, mean: Mean | None) -> Part:
         """Put a part under a new id; its line of the manifest."""
         began = self.store.now()
-        part_id = new_uid(self.store.now, self._rng)
+        part_id = new_uid(self.store.now, self.rng)
         self.store.put_stream(part_key(self.name, part_id), image.chunks())
         return image.entry(
             part_id=part_id, owner=self.name, began=began, mean=None if mean is None else mean.id
@@ -191,16 +218,16 @@ class NamespaceEngine:
 
     # -- searches --------------------------------------------------------------------------
 
-    def search(self, q: F32, params: SearchParams) -> Hits:
-        """The neighbours of one validated query f32[dim]."""
-        (answer,), view, vectors = self._search(q[None, :], params)
+    def search(self, q: object, params: SearchParams) -> Hits:
+        """The neighbours of one query, dim numbers."""
+        (answer,), view, vectors = self._search(q, params, batch=False)
         return Hits(
             answer.ids, answer.distances, view.manifest.epoch, None if vectors is None else vectors[0], answer.debug
         )
 
-    def search_batch(self, queries: F32, params: SearchParams) -> BatchHits:
-        """The neighbours of validated queries f32[M, dim], all of one epoch."""
-        answers, view, vectors = self._search(queries, params)
+    def search_batch(self, queries: object, params: SearchParams) -> BatchHits:
+        """The neighbours of M queries of dim numbers, all of one epoch."""
+        answers, view, vectors = self._search(queries, params, batch=True)
         counts = np.array([len(a.rows) for a in answers], dtype=np.int64)
         shape = (len(answers), params.top_k)
         strings = view.manifest.id_kind == "string"
@@ -218,14 +245,23 @@ class NamespaceEngine:
         return BatchHits(ids, distances, counts, view.manifest.epoch, stacked, debug)
 
     def _search(
-        self, queries: F32, params: SearchParams
+        self, values: object, params: SearchParams, *, batch: bool
     ) -> tuple[list[Answer], View, list[F32] | None]:
         """All queries on one view; started again if collection took its parts away meanwhile."""
         self._check_process()
         for restart in range(_RESTARTS + 1):
-            snapshot, asked = self._snapshot(params)
+            snapshot = self._snapshot(params)
+            manifest = snapshot.manifest
+            if batch:
+                queries = as_vectors(values, manifest.dim, manifest.metric)
+                if len(queries) > MAX_QUERIES:
+                    raise InvalidArgument(
+                        f"vectors must be at most {MAX_QUERIES}", field="vectors", limit=MAX_QUERIES
+                    )
+            else:
+                queries = as_vector(values, manifest.dim, manifest.metric)[None, :]
             try:
-                return self._on_view(snapshot.manifest, queries, params, asked)
+                return self._on_view(manifest, queries, params)
             except StorageMissing as missing:
                 if params.epoch is not None:
                     raise SnapshotExpired(
@@ -237,8 +273,9 @@ class NamespaceEngine:
         raise AssertionError("the last restart returns or raises")
 
     def _on_view(
-        self, manifest: Manifest, queries: F32, params: SearchParams, trace: ReadTrace
+        self, manifest: Manifest, queries: F32, params: SearchParams
     ) -> tuple[list[Answer], View, list[F32] | None]:
+        trace = ReadTrace()
         view = self.views.open(manifest, trace)
         width = view.rotation.padded_dim
         scratch = self._take_scratch(width)
@@ -261,21 +298,19 @@ class NamespaceEngine:
             return Scratch()
         return scratch if found == width else Scratch()
 
-    def _snapshot(self, params: SearchParams) -> tuple[Snapshot, ReadTrace]:
-        trace = ReadTrace()
+    def _snapshot(self, params: SearchParams) -> Snapshot:
         if params.epoch is not None:
-            snapshot = self.snapshots.at_epoch(params.epoch)
-        elif params.consistency == "eventual":
-            snapshot = self.snapshots.eventual(params.max_staleness)
-        else:
-            snapshot = self.snapshots.strong()
-        return snapshot, trace
+            return self.snapshots.at_epoch(params.epoch)
+        if params.consistency == "eventual":
+            return self.snapshots.eventual(params.max_staleness)
+        return self.snapshots.strong()
 
     # -- reads -----------------------------------------------------------------------------
 
-    def row(self, ids: Ids, *, include_vector: bool = True) -> Row:
+    def row(self, identity: RowId, *, include_vector: bool = True) -> Row:
         """The live row of one id. `RowNotFound` if there is none."""
         self._check_process()
+        ids = parse_ids([identity], field="id")
         manifest = self.snapshots.strong().manifest
         wanted: RowId = ids.values[0] if ids.kind == "string" else int(ids.values[0])
         if manifest.id_kind is not None:

@@ -1,0 +1,375 @@
+"""The public Python API: `connect`, `Database`, `Namespace`.
+
+The same over an embedded store and over HTTP: both are a `Backend`, and this module only gives
+them their public shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+import numpy.typing as npt
+
+from vecstore.errors import InvalidArgument
+from vecstore.limits import MAX_PAGE_SIZE, MAX_TOP_K
+from vecstore.types import (
+    BatchHits,
+    CompactResult,
+    Consistency,
+    DeleteResult,
+    GcResult,
+    Hits,
+    InsertResult,
+    Metric,
+    NamespaceInfo,
+    RerankPrecision,
+    Row,
+    RowId,
+    SearchParams,
+    WriteMode,
+)
+
+Expected = tuple[str, int]
+INCLUDABLE = ("vector",)
+
+
+class Backend(Protocol):
+    """What an embedded database and an HTTP client have in common."""
+
+    def create(self, name: str, dim: int, metric: Metric, settings: dict[str, Any]) -> NamespaceInfo: ...
+    def info(self, name: str) -> NamespaceInfo: ...
+    def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]: ...
+    def delete(
+        self, name: str, *, incarnation: str | None = None, expected: Expected | None = None
+    ) -> None: ...
+    def update(
+        self, name: str, settings: dict[str, Any], *, expected: Expected | None = None
+    ) -> NamespaceInfo: ...
+    def insert(
+        self,
+        name: str,
+        vectors: object,
+        ids: object,
+        *,
+        mode: WriteMode,
+        expected: Expected | None,
+        idempotency_key: str | None,
+    ) -> InsertResult: ...
+    def delete_rows(
+        self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
+    ) -> DeleteResult: ...
+    def search(self, name: str, vector: object, params: SearchParams) -> Hits: ...
+    def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits: ...
+    def row(self, name: str, identity: RowId, *, include_vector: bool) -> Row: ...
+    def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
+    def compact(self, name: str, *, everything: bool) -> CompactResult: ...
+    def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult: ...
+    def close(self) -> None: ...
+
+
+def connect(
+    url: str = "./data",
+    *,
+    maintenance: Literal["thread", "off"] = "thread",
+    cache_bytes: int | None = None,
+    **options: Any,
+) -> Database:
+    """Open a database.
+
+    Parameters
+    ----------
+    url
+        A directory (``./data``, ``file:///…``), ``s3://bucket/prefix``, ``memory://name``, or
+        ``http://host:port`` of a server.
+    maintenance
+        Whether a thread of this process compacts the namespaces that it writes to. A server has a
+        process for that; over HTTP this is ignored.
+    cache_bytes
+        Memory for pages read from S3; 256 MiB by default.
+    options
+        Of the transport: for S3 ``endpoint_url``, ``region``, ``access_key``, …; for HTTP ``timeout``.
+
+    Raises
+    ------
+    InvalidArgument
+        A URL or an option that is not known.
+    """
+    if url.startswith(("http://", "https://")):
+        from vecstore.client import HttpBackend
+
+        return Database(HttpBackend(url, **options))
+    if maintenance not in ("thread", "off"):
+        raise InvalidArgument('maintenance must be "thread" or "off"', field="maintenance")
+    from vecstore.engine.database import CACHE_BYTES, EmbeddedDatabase
+    from vecstore.storage.open import open_store
+
+    return Database(
+        EmbeddedDatabase(
+            open_store(url, **options),
+            cache_bytes=CACHE_BYTES if cache_bytes is None else cache_bytes,
+            maintenance=maintenance == "thread",
+        )
+    )
+
+
+class Database:
+    """Many namespaces. Safe to share between threads; not across ``fork``. A context manager."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def create_namespace(
+        self, name: str, dim: int, metric: Metric = "cosine", **defaults: Any
+    ) -> Namespace:
+        """Create a namespace.
+
+        Parameters
+        ----------
+        name
+            1-128 of ``[A-Za-z0-9._-]``, the first a letter or digit.
+        dim
+            Dimension, 1-4,096.
+        metric
+            ``"cosine"`` (distance 1 - cos), ``"l2"`` (squared) or ``"dot"`` (-dot).
+        defaults
+            Settings of `vecstore.manifest.model.Settings`.
+
+        Raises
+        ------
+        NamespaceExists, InvalidArgument
+        """
+        self._backend.create(name, dim, metric, defaults)
+        return Namespace(self._backend, name)
+
+    def namespace(self, name: str) -> Namespace:
+        """An existing namespace. `NamespaceNotFound` if there is none."""
+        self._backend.info(name)
+        return Namespace(self._backend, name)
+
+    def namespaces(self, prefix: str = "") -> Iterator[NamespaceInfo]:
+        """All namespaces whose name starts with ``prefix``, by name."""
+        after: str | None = None
+        while True:
+            page = list(self._backend.list(prefix, after=after, limit=MAX_PAGE_SIZE))
+            yield from page
+            if len(page) < MAX_PAGE_SIZE:
+                return
+            after = page[-1].name
+
+    def namespaces_page(
+        self, prefix: str = "", *, after: str | None = None, limit: int = 100
+    ) -> list[NamespaceInfo]:
+        """One page of `namespaces`, from the first name > ``after``."""
+        return list(self._backend.list(prefix, after=after, limit=limit))
+
+    def delete_namespace(self, name: str, *, if_match: Expected | None = None) -> None:
+        """Delete a namespace and all its rows by one commit. `NamespaceNotFound` if there is none."""
+        self._backend.delete(name, expected=if_match)
+
+    def close(self) -> None:
+        """Stop maintenance, release connections. Idempotent."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Namespace:
+    """A set of rows with one dimension and metric. Safe to share between threads.
+
+    ``if_match`` of a write is the ``(incarnation, epoch)`` that the namespace must be at;
+    `PreconditionFailed` if it has moved on, and nothing was changed.
+    """
+
+    def __init__(self, backend: Backend, name: str) -> None:
+        self._backend = backend
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Namespace({self.name!r})"
+
+    def insert(
+        self,
+        vectors: npt.ArrayLike,
+        ids: Sequence[int] | Sequence[str] | npt.ArrayLike | None = None,
+        *,
+        mode: WriteMode = "upsert",
+        if_match: Expected | None = None,
+        idempotency_key: str | None = None,
+    ) -> InsertResult:
+        """Insert a batch as one part; durable and visible everywhere when this returns.
+
+        Parameters
+        ----------
+        vectors
+            Anything NumPy turns into f32[N, dim].
+        ids
+            N u64 or N strings of at most 64 bytes, one kind a namespace; assigned if None.
+        mode
+            ``"upsert"`` replaces rows of ids that exist; ``"insert"`` refuses them (`IdExists`).
+        idempotency_key
+            A retry under the same key is applied once and gets the same answer.
+
+        Raises
+        ------
+        InvalidArgument
+            And its kinds `DimensionMismatch`, `InvalidVector`, `InvalidId`: nothing was changed.
+        OutcomeUnknown
+            The store did not say whether the commit happened.
+        """
+        if mode not in ("upsert", "insert"):
+            raise InvalidArgument('mode must be "upsert" or "insert"', field="mode")
+        return self._backend.insert(
+            self.name, vectors, ids, mode=mode, expected=if_match, idempotency_key=idempotency_key
+        )
+
+    def delete(
+        self,
+        ids: Sequence[int] | Sequence[str] | npt.ArrayLike,
+        *,
+        if_match: Expected | None = None,
+        idempotency_key: str | None = None,
+    ) -> DeleteResult:
+        """Delete rows by id; ids that are not there are no error and not counted."""
+        return self._backend.delete_rows(
+            self.name, ids, expected=if_match, idempotency_key=idempotency_key
+        )
+
+    def search(
+        self,
+        vector: npt.ArrayLike,
+        top_k: int = 10,
+        *,
+        probe_fraction: float | None = None,
+        nprobe: int | None = None,
+        target_recall: float | None = None,
+        rerank_scale: float | None = None,
+        rerank_precision: RerankPrecision | None = None,
+        consistency: Consistency = "strong",
+        max_staleness: float = 10.0,
+        epoch: int | None = None,
+        include: Sequence[str] = (),
+        debug: bool = False,
+    ) -> Hits:
+        """The ``top_k`` nearest live rows of one epoch, nearest first.
+
+        Parameters
+        ----------
+        vector
+            dim numbers.
+        probe_fraction, nprobe, target_recall
+            How many lists to scan: a share, a number a part, or as many as the namespace's own
+            calibration asks for this mean recall. The namespace's defaults if none is given.
+        rerank_scale, rerank_precision
+            Candidates a hit that are re-ranked (0: none), by ``"int8"`` or ``"fp32"`` rows.
+        consistency, max_staleness
+            ``"strong"`` sees every acknowledged write; ``"eventual"`` may use a snapshot of at most
+            ``max_staleness`` seconds and saves the check.
+        epoch
+            A past epoch within the retention window instead of the current one.
+        include
+            ``["vector"]`` returns the stored vectors.
+        debug
+            Return plan, counts, stage times and storage traffic.
+        """
+        params = _checked(
+            SearchParams(
+                top_k=top_k,
+                probe_fraction=probe_fraction,
+                nprobe=nprobe,
+                target_recall=target_recall,
+                rerank_scale=rerank_scale,
+                rerank_precision=rerank_precision,
+                consistency=consistency,
+                max_staleness=max_staleness,
+                epoch=epoch,
+                include=tuple(include),
+                debug=debug,
+            )
+        )
+        return self._backend.search(self.name, vector, params)
+
+    def search_batch(self, vectors: npt.ArrayLike, top_k: int = 10, **options: Any) -> BatchHits:
+        """As `search`, for f32[M, dim] queries on one epoch; takes the same options."""
+        params = _checked(_params(top_k, options))
+        return self._backend.search_batch(self.name, vectors, params)
+
+    def get(self, id: RowId, *, include_vector: bool = True) -> Row:
+        """The live row of an id. `RowNotFound` if there is none."""
+        return self._backend.row(self.name, id, include_vector=include_vector)
+
+    def stats(self) -> NamespaceInfo:
+        """Rows, parts, bytes, tombstones, epoch and defaults of the current epoch."""
+        return self._backend.info(self.name)
+
+    def update(self, *, if_match: Expected | None = None, **defaults: Any) -> NamespaceInfo:
+        """Change settings; parts that exist keep the form they were built in until compaction."""
+        return self._backend.update(self.name, defaults, expected=if_match)
+
+    def manifest(self, epoch: int | None = None) -> dict[str, Any]:
+        """The manifest of the current or of a past epoch, as JSON data."""
+        return self._backend.manifest(self.name, epoch)
+
+    def compact(self, *, everything: bool = True) -> CompactResult:
+        """Merge parts and retrain: all of them, or with ``everything=False`` only what is due."""
+        return self._backend.compact(self.name, everything=everything)
+
+    def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
+        """Delete objects that no epoch of the last ``retention`` seconds names and that are older than ``grace``."""
+        return self._backend.collect(self.name, retention=retention, grace=grace, dry_run=dry_run)
+
+
+def _params(top_k: int, options: dict[str, Any]) -> SearchParams:
+    known = set(SearchParams.__slots__)
+    for name in options:
+        if name not in known:
+            raise InvalidArgument(f"search has no option {name!r}", field=name)
+    options = {**options, "include": tuple(options.get("include", ()))}
+    return SearchParams(top_k=top_k, **options)
+
+
+def _checked(params: SearchParams) -> SearchParams:
+    """`InvalidArgument` names the field and its limit."""
+
+    def refuse(name: str, rule: str, limit: object) -> InvalidArgument:
+        return InvalidArgument(f"{name} must be {rule}", field=name, limit=limit)
+
+    def integer(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def number(value: object) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+    if not integer(params.top_k) or not 1 <= params.top_k <= MAX_TOP_K:
+        raise refuse("top_k", f"an integer from 1 to {MAX_TOP_K}", MAX_TOP_K)
+    fraction = params.probe_fraction
+    if fraction is not None and (not number(fraction) or not 0.0 < fraction <= 1.0):
+        raise refuse("probe_fraction", "above 0 and at most 1", 1.0)
+    if params.nprobe is not None and (not integer(params.nprobe) or params.nprobe < 1):
+        raise refuse("nprobe", "an integer of at least 1", 1)
+    target = params.target_recall
+    if target is not None and (not number(target) or not 0.0 < target < 1.0):
+        raise refuse("target_recall", "between 0 and 1", 1.0)
+    scale = params.rerank_scale
+    if scale is not None and (not number(scale) or not 0.0 <= scale <= 1000.0):
+        raise refuse("rerank_scale", "from 0 to 1000", 1000)
+    if params.rerank_precision not in (None, "none", "int8", "fp32"):
+        raise refuse("rerank_precision", '"none", "int8" or "fp32"', ["none", "int8", "fp32"])
+    if params.consistency not in ("strong", "eventual"):
+        raise refuse("consistency", '"strong" or "eventual"', ["strong", "eventual"])
+    if not number(params.max_staleness) or params.max_staleness < 0:
+        raise refuse("max_staleness", "at least 0 seconds", 0)
+    if params.epoch is not None and (not integer(params.epoch) or params.epoch < 1):
+        raise refuse("epoch", "an integer of at least 1", 1)
+    for name in params.include:
+        if name not in INCLUDABLE:
+            raise InvalidArgument(f"include names {name!r}; known is {INCLUDABLE}", field="include")
+    return params

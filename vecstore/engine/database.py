@@ -1,0 +1,223 @@
+"""A store full of namespaces, embedded in this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from random import Random, SystemRandom
+from typing import Any, Final
+
+import msgspec
+
+from vecstore.engine.namespace import NamespaceEngine, describe
+from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound
+from vecstore.limits import MAX_PAGE_SIZE
+from vecstore.maintenance.compactor import Policy, compact_once
+from vecstore.maintenance.gc import collect
+from vecstore.maintenance.worker import MaintenanceThread
+from vecstore.manifest import lifecycle
+from vecstore.manifest.keys import namespaces_prefix
+from vecstore.manifest.model import Settings
+from vecstore.rows.ids import validate_name
+from vecstore.rows.vectors import validate_dim
+from vecstore.storage.base import ObjectStore
+from vecstore.storage.cache import PageCache
+from vecstore.types import (
+    BatchHits,
+    CompactResult,
+    DeleteResult,
+    GcResult,
+    Hits,
+    InsertResult,
+    Metric,
+    NamespaceInfo,
+    Row,
+    RowId,
+    SearchParams,
+    WriteMode,
+)
+
+log = logging.getLogger(__name__)
+
+CACHE_BYTES: Final = 256 << 20
+IO_THREADS: Final = 16
+
+
+class EmbeddedDatabase:
+    """Namespaces of one store, in one process. Thread-safe.
+
+    Parameters
+    ----------
+    cache_bytes
+        Memory for pages of parts that the store cannot map.
+    maintenance
+        Whether a thread compacts and collects the namespaces that this process writes to.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        maintenance: bool = False,
+        policy: Policy | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        self.store = store
+        self._cache = PageCache(cache_bytes)
+        self._rng = rng if rng is not None else SystemRandom()
+        self._policy = policy
+        self._lock = threading.Lock()
+        self._namespaces: dict[str, NamespaceEngine] = {}
+        self._executor: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
+        self._maintenance = MaintenanceThread(self.maintain) if maintenance else None
+
+    def namespace(self, name: str) -> NamespaceEngine:
+        """The engine of a namespace, whether it exists or not; one object a name."""
+        validate_name(name)
+        if os.getpid() != self._pid:
+            raise ForkedHandle("the database was opened before fork; connect again in the child process")
+        engine = self._namespaces.get(name)
+        if engine is None:
+            with self._lock:
+                engine = self._namespaces.get(name)
+                if engine is None:
+                    engine = NamespaceEngine(
+                        self.store, name, self._cache, self._get_executor, self._rng, wrote=self._wrote
+                    )
+                    self._namespaces[name] = engine
+        return engine
+
+    def create(self, name: str, dim: int, metric: Metric, settings: dict[str, Any]) -> NamespaceInfo:
+        """Create a namespace. `NamespaceExists` if there is one of that name."""
+        engine = self.namespace(name)
+        validate_dim(dim)
+        done = lifecycle.create_namespace(
+            self.store,
+            name,
+            dim=int(dim),
+            metric=metric,
+            settings=lifecycle.updated_settings(Settings(), settings),
+            publisher=engine.publisher,
+            rng=self._rng,
+        )
+        return describe(done.manifest)
+
+    def delete(
+        self, name: str, *, incarnation: str | None = None, expected: tuple[str, int] | None = None
+    ) -> None:
+        """Delete a namespace by one commit; its objects go when collection may take them."""
+        engine = self.namespace(name)
+        lifecycle.delete_namespace(
+            self.store, name, incarnation=incarnation, expected=expected, publisher=engine.publisher
+        )
+
+    def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]:
+        """Existing namespaces whose name starts with ``prefix``, by name, from the first > ``after``."""
+        if not 1 <= limit <= MAX_PAGE_SIZE:
+            raise InvalidArgument(
+                f"page_size must be 1 to {MAX_PAGE_SIZE}", field="page_size", limit=MAX_PAGE_SIZE
+            )
+        found = 0
+        while found < limit:
+            names = self.store.list_children(namespaces_prefix(), after=after, limit=1_000)
+            if not names:
+                return
+            after = names[-1]
+            for name in names:
+                if not name.startswith(prefix):
+                    continue
+                try:
+                    yield self.namespace(name).info()
+                except NamespaceNotFound:
+                    continue
+                found += 1
+                if found == limit:
+                    return
+
+    def info(self, name: str) -> NamespaceInfo:
+        return self.namespace(name).info()
+
+    def update(
+        self, name: str, settings: dict[str, Any], *, expected: tuple[str, int] | None = None
+    ) -> NamespaceInfo:
+        """Change settings of a namespace."""
+        return describe(self.namespace(name).update_settings(settings, expected=expected).manifest)
+
+    def insert(
+        self,
+        name: str,
+        vectors: object,
+        ids: object,
+        *,
+        mode: WriteMode,
+        expected: tuple[str, int] | None,
+        idempotency_key: str | None,
+    ) -> InsertResult:
+        return self.namespace(name).insert(
+            vectors, ids, mode=mode, expected=expected, idempotency_key=idempotency_key
+        )
+
+    def delete_rows(
+        self, name: str, ids: object, *, expected: tuple[str, int] | None, idempotency_key: str | None
+    ) -> DeleteResult:
+        return self.namespace(name).delete(ids, expected=expected, idempotency_key=idempotency_key)
+
+    def search(self, name: str, vector: object, params: SearchParams) -> Hits:
+        return self.namespace(name).search(vector, params)
+
+    def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
+        return self.namespace(name).search_batch(vectors, params)
+
+    def row(self, name: str, identity: RowId, *, include_vector: bool) -> Row:
+        return self.namespace(name).row(identity, include_vector=include_vector)
+
+    def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(self.namespace(name).manifest(epoch))
+        return found
+
+    def compact(self, name: str, *, everything: bool) -> CompactResult:
+        """One compaction of a namespace, if one is due."""
+        return compact_once(self.namespace(name), policy=self._policy, everything=everything)
+
+    def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
+        """Collect one namespace's garbage."""
+        engine = self.namespace(name)
+        return collect(
+            self.store,
+            name,
+            publisher=engine.publisher,
+            retention=retention,
+            grace=grace,
+            dry_run=dry_run,
+        )
+
+    def maintain(self, name: str) -> None:
+        """Everything that is due in one namespace."""
+        while compact_once(self.namespace(name), policy=self._policy).merged:
+            pass
+
+    def close(self) -> None:
+        """Stop maintenance and release threads and connections. Idempotent."""
+        if self._maintenance is not None:
+            self._maintenance.stop()
+        if self._executor is not None and os.getpid() == self._pid:
+            self._executor.shutdown()
+        self.store.close()
+
+    def _wrote(self, name: str) -> None:
+        if self._maintenance is not None:
+            self._maintenance.wake(name)
+
+    def _get_executor(self) -> Executor:
+        if self._executor is None:
+            with self._lock:
+                if self._executor is None:
+                    self._executor = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="vecstore-io")
+        return self._executor
+
+
