@@ -1,0 +1,62 @@
+"""From a URL to a store. Imports a store's module only when one is asked for: boto3 is slow to load."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from vecstore.errors import InvalidArgument
+from vecstore.storage.base import ObjectStore
+
+
+def open_store(url: str, **options: Any) -> ObjectStore:
+    """The store that ``url`` names.
+
+    Parameters
+    ----------
+    url
+        ``./path``, ``/path`` or ``file:///path``; ``s3://bucket/prefix``; ``memory://name``, shared
+        by all of this process that ask for the name, or ``memory://``, private to this handle.
+    **options
+        Passed to `S3Store`; the other stores take none.
+
+    Raises
+    ------
+    InvalidArgument
+        The URL or an option means nothing to us.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "file", url
+    elif scheme == "file":
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
+            raise InvalidArgument(f"{url!r} is not a file of this machine", field="url")
+        rest = unquote(parts.path)
+    if scheme == "s3":
+        return _open_s3(rest, options)
+    if scheme not in ("file", "memory"):
+        raise InvalidArgument(f"no store for {scheme}:// URLs", field="url")
+    if options:
+        raise InvalidArgument(f"{scheme} stores take no option {min(options)!r}", field=min(options))
+    if scheme == "memory":
+        from vecstore.storage.memory import MemoryStore, named_store
+
+        return named_store(rest) if rest else MemoryStore()
+    if not rest or "\0" in rest:
+        raise InvalidArgument("the path of a store is empty or malformed", field="url")
+    from vecstore.storage.local import LocalStore
+
+    return LocalStore(rest)
+
+
+def _open_s3(rest: str, options: dict[str, Any]) -> ObjectStore:
+    bucket, _, prefix = rest.partition("/")
+    if not bucket or "@" in bucket or "?" in rest or "#" in rest:
+        raise InvalidArgument("an S3 URL is s3://bucket or s3://bucket/prefix", field="url")
+    from vecstore.storage.s3 import S3Store
+
+    try:
+        return S3Store(bucket, prefix, **options)
+    except TypeError as error:
+        raise InvalidArgument(f"{error}", field="options") from error
