@@ -60,7 +60,6 @@ from vecstore.storage.base import ObjectStore
 
 __all__ = ["Change", "Committed", "Draft", "Publisher"]
 
-UPLOAD_MARGIN: Final = 5.0  # seconds: store clocks are read to the second, and on more than one machine
 IDEMPOTENCY_SECONDS: Final = 24 * 3600.0
 MAX_ANSWER_BYTES: Final = 4_096  # of an answer kept under an idempotency key
 MAX_GROUP: Final = 128  # well below MAX_RECENT_COMMITS: `current` names all commits of its epoch
@@ -311,14 +310,16 @@ class Publisher:
         return attempt
 
     def _check_uploads(self, base: Manifest, change: Change) -> None:
-        """R3: what began to be uploaded before the barrier may be gone, or go at any moment."""
-        limit = base.horizon + UPLOAD_MARGIN
+        """R3: what began to be uploaded before the barrier may be gone, or go at any moment.
+
+        The margin for clocks is the collector's: it deletes only what is older by some seconds.
+        """
         oldest = change.oldest_upload()
-        if oldest is None or oldest >= limit:
+        if oldest is None or oldest >= base.horizon:
             return
         change.upload_again()
         oldest = change.oldest_upload()
-        if oldest is not None and oldest < limit:
+        if oldest is not None and oldest < base.horizon:
             raise StorageRetryable(
                 f"uploads to {self.namespace!r} are older than its collection horizon, even repeated"
             )

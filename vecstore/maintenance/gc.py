@@ -1,0 +1,271 @@
+"""Garbage collection: objects that no readable epoch names, and history that nobody may read.
+
+Carries out protocol R3 (the barrier comes first), R9 (what a pin names stays) and R10 (an epoch's age
+counts from when it was replaced). History is walked by name; listings only find candidates. Imports
+manifest and storage.
+
+A run lists what the current epoch does not name and is old enough; takes away what a readable or
+pinned epoch names; commits the barrier; takes away what was committed up to the barrier; deletes the
+rest. Whoever commits after the barrier finds by it that an upload from before must be repeated.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from random import Random
+from typing import Any, ClassVar, Final
+
+from vecstore.errors import InvalidArgument, StorageCorrupt, StorageMissing
+from vecstore.manifest import history
+from vecstore.manifest.draft import Change, Draft
+from vecstore.manifest.keys import current_key, delete_key, history_key, namespace_prefix, part_key
+from vecstore.manifest.model import Manifest
+from vecstore.manifest.publish import Publisher
+from vecstore.manifest.snapshot import Snapshot, SnapshotSource
+from vecstore.storage.base import ObjectMeta, ObjectStore
+from vecstore.types import GcResult
+
+RETENTION: Final = 3600.0  # seconds of history that stay readable
+GRACE: Final = 3600.0  # seconds that no upload exceeds
+# Store clocks are read to the second and on several machines: what is deleted is older than the
+# barrier by this much, so that an upload that began after the barrier is surely younger.
+CLOCK_MARGIN: Final = 2.0
+MAX_REPORTED_KEYS: Final = 1_000
+_BATCH = 20_000  # candidates held in memory at a time
+_THREADS = 8
+
+
+@dataclass(kw_only=True, eq=False)
+class Barrier(Change):
+    """Raise horizon and history floor (R3); neither ever falls. A deletion marker takes it too."""
+
+    on_deleted: ClassVar[bool] = True
+
+    horizon: float
+    floor: int
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        base = draft.manifest
+        draft.replace(
+            horizon=max(base.horizon, self.horizon),
+            history_floor=max(base.history_floor, min(self.floor, draft.base.epoch)),
+        )
+        return {}
+
+
+def collect(
+    store: ObjectStore,
+    namespace: str,
+    *,
+    retention: float = RETENTION,
+    grace: float = GRACE,
+    dry_run: bool = False,
+    publisher: Publisher | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    rng: Random | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> GcResult:
+    """Delete what one namespace, or the marker that is left of it, no longer needs.
+
+    Parameters
+    ----------
+    retention
+        Seconds for which an epoch stays readable after it was replaced.
+    grace
+        Seconds that an object is left alone after it was written, named or not. A writer whose upload
+        takes longer than this repeats it.
+    dry_run
+        Tell what would go; nothing is committed or deleted.
+    publisher
+        The process's publisher of the namespace, so that the barrier queues behind its commits.
+
+    Raises
+    ------
+    StorageCorrupt
+        A readable epoch cannot be read, so that what it names is unknown. Nothing was deleted.
+    """
+    if retention < 0 or grace < 0:
+        raise InvalidArgument("retention and grace are not negative", field="retention, grace")
+    if publisher is None:
+        publisher = Publisher(
+            store,
+            namespace,
+            SnapshotSource(store, namespace, clock=clock),
+            clock=clock,
+            rng=rng if rng is not None else random.SystemRandom(),
+            sleep=sleep,
+        )
+    return _Collection(publisher, retention, grace, dry_run).run()
+
+
+def named_objects(manifest: Manifest) -> Iterator[str]:
+    """Keys of the objects in the namespace's own folder that an epoch of it needs."""
+    for part in manifest.parts:
+        if part.owner == manifest.namespace:
+            yield part_key(part.owner, part.id)
+        tombstone = part.tombstone
+        if tombstone is not None and tombstone.owner == manifest.namespace:
+            yield delete_key(tombstone.owner, tombstone.delete_id)
+
+
+class _Collection:
+    """One run over one namespace."""
+
+    def __init__(self, publisher: Publisher, retention: float, grace: float, dry_run: bool) -> None:
+        self._publisher = publisher
+        self._store = publisher.store
+        self._namespace = publisher.namespace
+        self._dry_run = dry_run
+        self._base = publisher.snapshots.refresh()
+        now = self._store.now()
+        self._horizon = now - grace
+        self._deletable_before = self._horizon - CLOCK_MARGIN
+        self._floor = self._first_epoch_replaced_after(now - retention - CLOCK_MARGIN)
+        self._barrier: Snapshot | None = None
+        self._waiting = 0
+
+    def run(self) -> GcResult:
+        deleted, size = 0, 0
+        keys: list[str] = []
+        candidates = self._candidates()
+        while batch := {meta.key: meta for meta in islice(candidates, _BATCH)}:
+            self._spare(batch, self._readable_before_base())
+            if not self._worth_a_commit(batch):
+                continue
+            if not self._dry_run:
+                self._spare(batch, self._readable_since_base())
+                self._delete(batch)
+            deleted += len(batch)
+            size += sum(meta.size for meta in batch.values())
+            keys.extend(islice(batch, MAX_REPORTED_KEYS - len(keys)))
+        return GcResult(deleted, size, self._waiting, self._dry_run, tuple(keys))
+
+    # -- what may go ------------------------------------------------------------------------
+
+    def _first_epoch_replaced_after(self, limit: float) -> int:
+        """The history floor (R10): epochs from here on are current, or were replaced after ``limit``.
+
+        An epoch was replaced no later than the copy of its successor was written, or ``current`` where
+        that is the successor. Copies are written in the order of their epochs, so halving finds it.
+        """
+        low = max(self._base.manifest.history_floor, 1)
+        high = self._base.epoch
+        while low < high:
+            middle = (low + high) // 2
+            if self._replaced_at(middle) >= limit:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _replaced_at(self, epoch: int) -> float:
+        successor = epoch + 1
+        if successor == self._base.epoch:
+            return self._store.head(current_key(self._namespace)).modified
+        try:
+            return self._store.head(history_key(self._namespace, successor)).modified
+        except StorageMissing as error:
+            self._check_collected_by_others(successor, error)
+            return float("-inf")
+
+    def _candidates(self) -> Iterator[ObjectMeta]:
+        """Objects that the base does not name and that are older than the barrier will be."""
+        prefix = namespace_prefix(self._namespace)
+        named = set(named_objects(self._base.manifest))
+        objects = chain(self._listed(prefix + "parts/"), self._listed(prefix + "deletes/"))
+        for meta in chain(objects, self._copies_below_floor()):
+            if meta.key in named:
+                continue
+            if meta.modified < self._deletable_before:
+                yield meta
+            else:
+                self._waiting += 1
+
+    def _copies_below_floor(self) -> Iterator[ObjectMeta]:
+        first_kept = history_key(self._namespace, self._floor)
+        for meta in self._listed(namespace_prefix(self._namespace) + "manifest/"):
+            if meta.key >= first_kept:  # "current" sorts behind every number
+                return
+            yield meta
+
+    def _listed(self, prefix: str) -> Iterator[ObjectMeta]:
+        after = None
+        while True:
+            page = self._store.list(prefix, after=after)
+            yield from page.objects
+            if page.next is None:
+                return
+            after = page.next
+
+    def _worth_a_commit(self, batch: dict[str, ObjectMeta]) -> bool:
+        """A barrier leaves a copy behind: for a single copy, an idle namespace would never rest."""
+        if self._barrier is not None or len(batch) > 1:
+            return bool(batch)
+        return any("/manifest/" not in key for key in batch)
+
+    # -- what must stay ---------------------------------------------------------------------
+
+    def _readable_before_base(self) -> Iterator[Manifest]:
+        """Epochs from the floor up to the base, and pinned ones below (R3, R9)."""
+        yield from self._read(range(self._floor, self._base.epoch))
+        yield from self._pinned(self._base.manifest)
+
+    def _readable_since_base(self) -> Iterator[Manifest]:
+        """Epochs committed while we listed, up to the barrier, which is committed here if it is not yet."""
+        if self._barrier is None:
+            publisher = self._publisher
+            publisher.commit(
+                Barrier(commit_id=publisher.new_commit_id(), horizon=self._horizon, floor=self._floor)
+            )
+            # Not older than the barrier; whatever was committed after it heeds it.
+            self._barrier = publisher.snapshots.refresh()
+        yield from self._read(range(self._base.epoch + 1, self._barrier.epoch))
+        yield self._barrier.manifest
+        yield from self._pinned(self._barrier.manifest)
+
+    def _pinned(self, manifest: Manifest) -> Iterator[Manifest]:
+        yield from self._read(sorted({pin.epoch for pin in manifest.pins if pin.epoch < self._floor}))
+
+    def _read(self, epochs: Iterable[int]) -> Iterator[Manifest]:
+        """Copies of past epochs, several at a time, few in memory."""
+        wanted = iter(epochs)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            while chunk := list(islice(wanted, 2 * _THREADS)):
+                yield from (manifest for manifest in pool.map(self._read_copy, chunk) if manifest is not None)
+
+    def _read_copy(self, epoch: int) -> Manifest | None:
+        try:
+            return history.read_copy(self._store, self._namespace, epoch).manifest
+        except StorageMissing as error:
+            self._check_collected_by_others(epoch, error)
+            return None
+
+    def _check_collected_by_others(self, epoch: int, error: StorageMissing) -> None:
+        """A copy may be gone only because another collection has raised the floor above it."""
+        latest = self._publisher.snapshots.refresh().manifest
+        if epoch >= latest.history_floor or any(pin.epoch == epoch for pin in latest.pins):
+            key = history_key(self._namespace, epoch)
+            raise StorageCorrupt(
+                f"{key} is missing, so that nothing can be collected", object=key, section="manifest"
+            ) from error
+
+    def _spare(self, batch: dict[str, ObjectMeta], manifests: Iterator[Manifest]) -> None:
+        """Take out of ``batch`` what these epochs name, and the copies of pinned ones."""
+        for manifest in manifests:
+            for key in named_objects(manifest):
+                batch.pop(key, None)
+            if manifest.epoch < self._floor:
+                batch.pop(history_key(self._namespace, manifest.epoch), None)
+            if not batch:
+                return
+
+    def _delete(self, batch: dict[str, ObjectMeta]) -> None:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            keys = iter(batch)
+            while chunk := list(islice(keys, 16 * _THREADS)):
+                list(pool.map(self._store.delete, chunk))
