@@ -1,0 +1,73 @@
+# `make demo` and `make test` need Python >= 3.11 and a C compiler; all else goes into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= ./data
+JOBS ?= 2
+
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+EXTRA = $(BIN)/python -c 'import sys, tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
+SOURCES := pyproject.toml setup.py $(shell find ext vecstore/ext -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+
+BUILT := $(VENV)/.built
+DEV := $(VENV)/.dev
+PEERS := $(VENV)/.bench
+
+.PHONY: help demo serve test eval bench build clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    build, load the sample, search it over HTTP, and stop'
+	@echo 'make serve   keep a server up on $(DATA) (DATA=... for another store)'
+	@echo 'make test    ruff, mypy, and the tests with coverage (JOBS=$(JOBS) processes)'
+	@echo 'make eval    recall on the benchmark sets'
+	@echo 'make bench   speed on the benchmark sets, beside FAISS'
+	@echo 'make build   build the extension modules into vecstore/ext'
+	@echo 'make clean   remove what was built, and .venv'
+
+demo: $(BUILT)
+	@$(BIN)/vecstore demo
+
+serve: $(BUILT)
+	@echo 'Serving $(DATA); Ctrl-C stops'
+	@$(BIN)/vecstore serve $(DATA)
+
+test: $(DEV)
+	@echo 'ruff'
+	@$(BIN)/ruff check --quiet .
+	@echo 'mypy --strict'
+	@$(BIN)/mypy --strict vecstore
+	@echo 'pytest, coverage of vecstore at least 90 %'
+	@$(BIN)/python -m pytest -n $(JOBS) --cov=vecstore --cov-report=term:skip-covered --cov-fail-under=90
+
+eval: $(PEERS)
+	@$(BIN)/python -m bench.eval
+
+bench: $(PEERS)
+	@$(BIN)/python -m bench.speed
+
+build: $(BUILT)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f vecstore/ext/*.so ext/*.c ext/*.html
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is as new as what it was made from; .venv itself is made by the first of them.
+
+$(BUILT): $(SOURCES) .ci/venv
+	@.ci/venv $(VENV)
+	@echo 'Building vecstore (a minute or two the first time)'
+	@$(PIP) -e .
+	@touch $@
+
+$(DEV): $(BUILT) pyproject.toml
+	@echo 'Installing what the tests need'
+	@$(EXTRA) dev | $(PIP) -r /dev/stdin
+	@touch $@
+
+$(PEERS): $(BUILT) pyproject.toml
+	@echo 'Installing what the benchmarks need'
+	@$(EXTRA) bench | $(PIP) -r /dev/stdin
+	@touch $@
