@@ -111,7 +111,7 @@ def train(z: F32, k: int, *, seed: int, held_out: npt.NDArray[np.bool_] | None =
     for _ in range(REASSIGN_PASSES):
         labels = _reassign(z, centroids, owner, near)
         centroids = _update(z, labels, teaching, centroids)
-    return _finish(z, centroids, owner, near, len(cells))
+    return _finish(z, centroids, owner, near)
 
 
 def _sample(
@@ -249,7 +249,6 @@ def _finish(
     centroids: F32,
     owner: npt.NDArray[np.int32],
     near: npt.NDArray[np.int32],
-    cells: int,
 ) -> Partition:
     labels = _reassign(z, centroids, owner, near)
     counts = np.bincount(labels, minlength=len(centroids))

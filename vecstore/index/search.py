@@ -23,7 +23,7 @@ from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import pool_hits, rerank_fp32, rerank_int8
 from vecstore.index.ivf import planned_probes
 from vecstore.index.recall import pool_size, probes_for
-from vecstore.index.view import OpenPart, View
+from vecstore.index.view import OpenPart, View, join_traces
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, U64, RerankPrecision, SearchParams
@@ -105,9 +105,11 @@ def _probes(view: View, part: OpenPart, params: SearchParams, precision: RerankP
     if calibration is None:
         whole = part.reader.entry.n <= UNCALIBRATED
         return k if whole else planned_probes(k, settings.probe_fraction, settings.nprobe_cap)
-    # Of the top_k live rows this part holds its share; dead rows in between push them outwards.
-    share = params.top_k * part.reader.entry.n / max(1, view.alive)
-    return min(k, settings.nprobe_cap, probes_for(calibration, target, share, precision))
+    # Of the top_k live rows this part holds its share, and dead rows in between push them outwards.
+    # Binomially many, so that a hit of this part has 1 + share * (top_k - 1) / 2 as its mean rank.
+    share = part.reader.entry.n / max(1, view.alive)
+    rank = 1.0 + (params.top_k - 1) * share
+    return min(k, settings.nprobe_cap, probes_for(calibration, target, rank, precision))
 
 
 def search_namespace(
@@ -275,7 +277,7 @@ class _Search:
             out = [read(trace) for read, trace in zip(reads, traces, strict=True)]
         else:
             out = list(self.executor().map(lambda pair: pair[0](pair[1]), zip(reads, traces, strict=True)))
-        self.trace.join(traces)
+        join_traces(self.trace, traces)
         return out
 
     def _rerank(self) -> _Ranked:

@@ -7,7 +7,7 @@ every part that did not change, so an insert or a delete costs the reader only w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,18 @@ from vecstore.part.reader import PartReader
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import F32, U64
+
+
+def join_traces(into: ReadTrace, traces: Iterable[ReadTrace]) -> None:
+    """Add up reads that ran side by side: together they took as many trips as the longest."""
+    longest = 0
+    for trace in traces:
+        into.requests += trace.requests
+        into.bytes += trace.bytes
+        into.cache_hits += trace.cache_hits
+        into.cache_misses += trace.cache_misses
+        longest = max(longest, trace.trips)
+    into.trips += longest
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +135,11 @@ class Views:
             if entry.mean not in names:
                 names.append(entry.mean)
 
-        def opened(numbered: tuple[int, Part]) -> tuple[OpenPart, ReadTrace]:
-            number, entry = numbered
-            return self._open_part(manifest, number, entry, names.index(entry.mean), known.get(entry.id))
-
-        todo = list(enumerate(manifest.parts))
-        fresh = sum(entry.id not in self._readers for entry in manifest.parts)
-        found = list(self._executor().map(opened, todo)) if fresh > 1 else [opened(one) for one in todo]
-        trace.join([spent for _, spent in found])
-        parts = tuple(part for part, _ in found)
+        self._fetch_missing(manifest, trace)
+        parts = tuple(
+            self._open_part(manifest, number, entry, names.index(entry.mean), known.get(entry.id))
+            for number, entry in enumerate(manifest.parts)
+        )
         by_name = {mean.id: np.frombuffer(mean.f32, dtype="<f4") for mean in manifest.means}
         means = tuple(None if name is None else by_name[name] for name in names)
         assigned = any(part.reader.entry.id_base is not None for part in parts)
@@ -145,15 +153,32 @@ class Views:
             id_bases=bases if assigned else None,
         )
 
+    def _fetch_missing(self, manifest: Manifest, trace: ReadTrace) -> None:
+        """Open new parts and read new tombstones side by side, so that cold ones cost one trip."""
+        reads: list[Callable[[ReadTrace], object]] = []
+        for entry in manifest.parts:
+            if entry.id not in self._readers:
+                reads.append(lambda spent, e=entry: self.reader(manifest, e, spent))
+            if entry.tombstone is not None and not self._tombstones.holds(entry.tombstone):
+                reads.append(lambda spent, e=entry: self._read_tombstone(e, spent))
+        traces = [ReadTrace() for _ in reads]
+        if len(reads) == 1:
+            reads[0](traces[0])
+        elif reads:
+            list(self._executor().map(lambda read, spent: read(spent), reads, traces))
+        join_traces(trace, traces)
+
+    def _read_tombstone(self, entry: Part, trace: ReadTrace) -> None:
+        self._tombstones.dead(entry)
+        trace.requests += 1
+        trace.trips += 1
+        trace.bytes += entry.tombstone.length if entry.tombstone is not None else 0
+
     def _open_part(
         self, manifest: Manifest, number: int, entry: Part, group: int, before: OpenPart | None
-    ) -> tuple[OpenPart, ReadTrace]:
-        trace = ReadTrace()
-        reader = self.reader(manifest, entry, trace)
+    ) -> OpenPart:
+        reader = self.reader(manifest, entry)
         if before is not None and before.reader.entry.tombstone == entry.tombstone:
-            return OpenPart(number, reader, before.live, group), trace
-        deletes = None
-        if entry.tombstone is not None:
-            deletes = self._tombstones.dead(entry)
-        live = LiveSet.from_deletes(deletes, entry.n, reader.list_rows)
-        return OpenPart(number, reader, live, group), trace
+            return OpenPart(number, reader, before.live, group)
+        deletes = None if entry.tombstone is None else self._tombstones.dead(entry)
+        return OpenPart(number, reader, LiveSet.from_deletes(deletes, entry.n, reader.list_rows), group)

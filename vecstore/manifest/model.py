@@ -38,7 +38,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     probe_fraction, nprobe_cap
         nprobe = clamp(round(probe_fraction * K), 1, min(K, nprobe_cap)).
     target_recall
-        If set, wins over ``probe_fraction``: nprobe from the part's calibration.
+        nprobe from each part's calibration. Wins over ``probe_fraction``, which serves parts that
+        are too small to be calibrated, and all parts once this is null.
     rerank_scale, rerank_precision, fp32_rerank_cap
         Candidates a hit that are re-ranked (0 skips it), how, and how many at most by fp32.
     """
@@ -51,7 +52,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     store_vectors: StoreVectors = "fp32"
     probe_fraction: Fraction = 0.10
     nprobe_cap: Annotated[int, Meta(ge=1, le=65_536)] = 8_192
-    target_recall: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
+    target_recall: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = 0.97
     rerank_scale: Annotated[float, Meta(ge=0.0, le=1000.0)] = 5.0
     rerank_precision: RerankPrecision = "int8"
     fp32_rerank_cap: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
