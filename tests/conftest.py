@@ -1,0 +1,117 @@
+"""Real things for all suites: an S3 server, buckets, and one store of each kind."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from vecstore.storage.base import ObjectStore
+from vecstore.storage.local import LocalStore
+from vecstore.storage.memory import MemoryStore
+from vecstore.storage.s3 import S3Store
+
+CREDENTIALS = {"access_key": "testing", "secret_key": "testing", "region": "us-east-1"}
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """The endpoint of an S3 server on a free port of the loopback interface."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A fresh bucket, and a client that goes behind a store's back."""
+
+    name: str
+    endpoint: str
+    client: Any
+
+    def options(self, **more: Any) -> dict[str, Any]:
+        """What `S3Store` and `open_store` need to reach it."""
+        return {"endpoint_url": self.endpoint, "sleep": lambda seconds: None, **CREDENTIALS, **more}
+
+
+@pytest.fixture(scope="session")
+def s3_client(moto_server: str) -> Any:
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=moto_server,
+        region_name="us-east-1",
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
+    )
+
+
+@pytest.fixture
+def bucket(moto_server: str, s3_client: Any) -> Bucket:
+    """A bucket of this test's own."""
+    name = f"test-{uuid.uuid4().hex[:20]}"
+    s3_client.create_bucket(Bucket=name)
+    return Bucket(name, moto_server, s3_client)
+
+
+@pytest.fixture
+def s3_url(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A URL for `open_store` and ``connect``; endpoint and credentials come from the environment."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return f"s3://{bucket.name}/prefix"
+
+
+@pytest.fixture
+def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], ObjectStore]]:
+    """Makes a fresh store of a kind: ``memory``, ``local`` or ``s3``; closes them all in the end."""
+    made: list[ObjectStore] = []
+
+    def make(kind: str) -> ObjectStore:
+        store: ObjectStore
+        if kind == "memory":
+            store = MemoryStore()
+        elif kind == "local":
+            store = LocalStore(tmp_path / f"store-{len(made)}")
+        else:
+            bucket = request.getfixturevalue("bucket")
+            store = S3Store(bucket.name, "prefix", **bucket.options())
+        made.append(store)
+        return store
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture(params=["memory", "local", "s3"])
+def store(request: pytest.FixtureRequest, make_store: Callable[[str], ObjectStore]) -> ObjectStore:
+    """A fresh store of each kind in turn; narrow it with ``parametrize("store", …, indirect=True)``."""
+    return make_store(request.param)
+
+
+@pytest.fixture(params=["memory", "local", "s3"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh URL of each kind of store in turn."""
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}"
+    if request.param == "local":
+        return str(tmp_path / "store")
+    return str(request.getfixturevalue("s3_url"))
+
+
+# Tests must not find a developer's own buckets.
+os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+
+__all__ = ["CREDENTIALS", "Bucket"]
