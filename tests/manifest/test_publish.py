@@ -811,9 +811,7 @@ def test_two_nodes_with_one_key_at_once_apply_it_once() -> None:
 def test_the_same_key_twice_in_one_group_is_applied_once() -> None:
     store = ScriptedStore()
     publisher = make_namespace(store)
-    results = grouped(
-        publisher, store, *(insert(publisher, idempotency=("key", "digest")) for _ in range(2))
-    )
+    results = grouped(publisher, store, *(insert(publisher, idempotency=("key", "digest")) for _ in range(2)))
     assert [result.replayed for result in results] == [False, True]
     assert [result.epoch for result in results] == [3, 3]
     assert len(history.read_current(store, NS).manifest.parts) == 2

@@ -26,6 +26,7 @@ MAGIC = b"VECTOMB\0"
 FORMAT = 0
 
 _HEADER = struct.Struct("<8sIII44x")  # magic, format, entries, CRC32C of the directory
+_HEADER_FIELDS = 20
 _ENTRY = struct.Struct("<32sQQII8x")  # part id, offset, length, CRC32C, dead
 _ALIGNMENT = 64
 
@@ -72,6 +73,8 @@ def decode_directory(data: bytes, *, key: str) -> tuple[Entry, ...]:
         raise corrupt("not a delete object")
     if version != FORMAT:
         raise corrupt(f"delete object format {version}; this build reads {FORMAT}")
+    if any(data[_HEADER_FIELDS : _HEADER.size]):
+        raise corrupt("padding is not zero")
     end = _HEADER.size + count * _ENTRY.size
     if end > len(data):
         raise corrupt("directory is cut short")
@@ -166,6 +169,11 @@ class TombstoneCache:
         rows = read_tombstone(self._store, reference, n=part.n)
         self.keep(reference, rows)
         return rows
+
+    def holds(self, reference: Tombstone) -> bool:
+        """Whether `dead` answers without a request."""
+        with self._mutex:
+            return reference in self._kept
 
     def load(self, parts: Iterable[Part], *, threads: int = 8) -> None:
         """Fetch the bitmaps of several parts at once, so that they cost one trip."""

@@ -1,0 +1,103 @@
+"""Leases: at most one holder by the store's clock, as long as nobody stalls."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.manifest.helpers import NS, Call, ScriptedStore, run_all, scripted, timed_out
+from vecstore.manifest.keys import lease_key
+from vecstore.manifest.lease import Lease
+from vecstore.storage.memory import MemoryStore
+
+
+def acquire(store: Any, seed: int = 1, ttl: float = 60) -> Lease | None:
+    return Lease.acquire(store, NS, "compaction", holder=f"node-{seed}", ttl=ttl, rng=Random(seed))
+
+
+def test_a_lease_that_is_held_is_not_granted_twice() -> None:
+    store = ScriptedStore()
+    assert acquire(store) is not None
+    assert acquire(store, 2) is None
+
+
+def test_a_lease_that_expired_is_taken_over_and_its_old_holder_notices() -> None:
+    store = ScriptedStore()
+    old = acquire(store)
+    store.time += 60
+    new = acquire(store, 2)
+    assert new is not None
+    assert old is not None
+    assert new.token != old.token
+    assert not old.renew()
+    old.release()  # takes nothing from its successor
+    assert acquire(store, 3) is None
+    assert new.renew()
+
+
+def test_a_renewed_lease_stays_held() -> None:
+    store = ScriptedStore()
+    lease = acquire(store)
+    assert lease is not None
+    store.time += 50
+    assert lease.renew()
+    store.time += 50
+    assert acquire(store, 2) is None
+    assert lease.expires_at == store.time + 10
+
+
+def test_a_released_lease_is_free_at_once() -> None:
+    store = ScriptedStore()
+    lease = acquire(store)
+    assert lease is not None
+    lease.release()
+    assert acquire(store, 2) is not None
+
+
+def test_of_many_who_ask_at_once_one_gets_it() -> None:
+    store = MemoryStore()
+    granted = run_all(*[lambda seed=seed: acquire(store, seed) for seed in range(8)])
+    assert sum(lease is not None for lease in granted) == 1
+
+
+@pytest.mark.parametrize("operation", ["put_if_absent", "put_if_match"])
+def test_a_lease_whose_answer_was_lost_is_ours(operation: str) -> None:
+    store = ScriptedStore()
+    if operation == "put_if_match":
+        acquire(store)
+        store.time += 60
+
+    def script(call: Call) -> Any:
+        if call.op == operation:
+            call.carry_out()
+            raise timed_out(call)
+        return call.carry_out()
+
+    with scripted(store, script):
+        lease = acquire(store, 2)
+    assert lease is not None
+    assert lease.renew()
+
+
+def test_a_renewal_whose_answer_was_lost_does_not_lose_the_lease() -> None:
+    store = ScriptedStore()
+    lease = acquire(store)
+    assert lease is not None
+
+    def script(call: Call) -> Any:
+        if call.op == "put_if_match":
+            store.time += 1
+            call.carry_out()
+        return call.carry_out()
+
+    with scripted(store, script):
+        assert lease.renew()
+    assert lease.renew()
+
+
+def test_a_lease_that_cannot_be_read_does_not_stop_work_for_good() -> None:
+    store = ScriptedStore()
+    store._set(lease_key(NS, "compaction"), b"\0")
+    assert acquire(store) is not None
