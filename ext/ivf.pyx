@@ -13,21 +13,16 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, active_kernels
+from vecstore.ext.rabitq cimport QueryTable, VsInt8Factors, VsKernels, VsRanked, VsSource, active_kernels
 
 
 cdef extern from "encode.h" nogil:
-    void vs_residual(const float *row, const double *centroid, size_t n, double *residual, double *l1,
-                     double *l2, double *signed_centroid)
-    void vs_encode_slot(const double *residual, size_t n, double l1, double l2, double signed_centroid,
-                        double shift, uint8_t *block, size_t slot)
-    void vs_encode_int8(const double *residual, const double *centroid, size_t n, double l2, double shift,
-                        int8_t *out, VsInt8Factors *factors)
     float vs_quantise_centroid(const float *centroid, size_t n, int8_t *out)
 
 
 cdef extern from "select.h" nogil:
-    void vs_least(const float *scores, size_t count, size_t n, VsRanked *items, VsRanked *spare, int32_t *out)
+    void vs_least(const VsKernels *kernels, const float *scores, size_t count, size_t n, VsRanked *items,
+                  VsRanked *spare, int32_t *out)
 
 
 cdef extern from *:
@@ -61,6 +56,7 @@ cdef class Pool:
 
     def __dealloc__(self):
         vs_pool_free(&self.pool)
+        vs_pool_free(&self.nearest)
 
     def reset(self, Py_ssize_t capacity) -> None:
         """Empty the pool and set its capacity."""
@@ -183,8 +179,8 @@ def rank_lists(
                 # The slots beyond the cell's last are overwritten by the next cell's.
                 kernels.score_block(&table.table, block, g_add, 0.0, table.scores + i)
                 block += block_bytes
-                i += VS_ROWS
-        vs_least(table.scores, lists, wanted, table.ranked, table.ranked + lists, &result[0])
+                i += VS_BLOCK_ROWS
+        vs_least(kernels, table.scores, lists, wanted, table.ranked, table.ranked + lists, &result[0])
     return out
 
 
@@ -274,19 +270,19 @@ def scan_lists(
             entry.record = addresses[i]
             for b in range(blocks):
                 allowed = words[first_blocks[i] + <int64_t>b]
-                if header.n - b * VS_ROWS < VS_ROWS:
-                    allowed &= (<uint32_t>1 << (header.n % VS_ROWS)) - 1
+                if header.n - b * VS_BLOCK_ROWS < VS_BLOCK_ROWS:
+                    allowed &= (<uint32_t>1 << (header.n % VS_BLOCK_ROWS)) - 1
                 if allowed == 0:
                     continue
                 scanned += vs_count(allowed)
                 block = record + lead + b * block_bytes
                 mask = allowed & kernels.score_block(&table.table, block, g_add, p.threshold, scores)
-                errors = <const float *>(block + 4 * padded_dim) + 2 * VS_ROWS
+                errors = <const float *>(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS
                 while mask:
                     slot = vs_lowest(mask)
                     mask &= mask - 1
                     entry.estimate = scores[slot]
-                    entry.slot = <int32_t>(b * VS_ROWS) + slot
+                    entry.slot = <int32_t>(b * VS_BLOCK_ROWS) + slot
                     entry.row = first_rows[i] + entry.slot
                     if not skip_bound:
                         entry.bound = errors[slot] * g_error
@@ -375,9 +371,9 @@ def scan_vectors(
     entry.record = record
     with nogil:
         while start < n:
-            allowed = words[start // VS_ROWS]
-            if n - start < VS_ROWS:
-                allowed &= (<uint32_t>1 << (n % VS_ROWS)) - 1
+            allowed = words[start // VS_BLOCK_ROWS]
+            if n - start < VS_BLOCK_ROWS:
+                allowed &= (<uint32_t>1 << (n % VS_BLOCK_ROWS)) - 1
             scanned += vs_count(allowed)
             while allowed:
                 row = start + vs_lowest(allowed)
@@ -387,7 +383,7 @@ def scan_vectors(
                 entry.slot = <int32_t>row
                 entry.row = row
                 vs_pool_offer(&pool.pool, &entry)
-            start += VS_ROWS
+            start += VS_BLOCK_ROWS
     return scanned
 
 
@@ -446,9 +442,9 @@ def scan_int8(
     with nogil:
         entry.g_add = squared_distance(&table.table, kernels, base, header) - table.table.q_shift
         while start < header.n:
-            allowed = words[start // VS_ROWS]
-            if header.n - start < VS_ROWS:
-                allowed &= (<uint32_t>1 << (header.n % VS_ROWS)) - 1
+            allowed = words[start // VS_BLOCK_ROWS]
+            if header.n - start < VS_BLOCK_ROWS:
+                allowed &= (<uint32_t>1 << (header.n % VS_BLOCK_ROWS)) - 1
             scanned += vs_count(allowed)
             while allowed:
                 row = start + vs_lowest(allowed)
@@ -458,7 +454,7 @@ def scan_int8(
                 entry.slot = <int32_t>row
                 entry.row = first_row + <int64_t>row
                 vs_pool_offer(&pool.pool, &entry)
-            start += VS_ROWS
+            start += VS_BLOCK_ROWS
     return scanned
 
 
@@ -567,11 +563,16 @@ def encode_lists(
     cdef double *centroid = <double *>malloc(2 * padded_dim * sizeof(double))
     if centroid == NULL:
         raise MemoryError
-    cdef double *residual = centroid + padded_dim
-    cdef double l1 = 0, l2 = 0, signed_centroid = 0, row_shift = 0, squared
+    cdef const VsKernels *kernels = active_kernels()
+    cdef VsSource source
+    cdef double squared
     cdef VsHeader header
     cdef VsInt8Factors factors
     cdef uint8_t *record
+    source.centroid = centroid
+    source.residual = centroid + padded_dim
+    source.padded_dim = padded_dim
+    source.shift = 0
     with nogil:
         for i in range(lists):
             record = &out[0] + offsets[i]
@@ -590,15 +591,14 @@ def encode_lists(
             at = vs_layout(header.n, padded_dim, area)
             for j in range(header.n):
                 row = starts[i] + j
+                source.row = &rows[row, 0]
                 if shift is not None:
-                    row_shift = shift[row]
-                vs_residual(&rows[row, 0], centroid, padded_dim, residual, &l1, &l2, &signed_centroid)
+                    source.shift = shift[row]
                 if codes:
-                    vs_encode_slot(residual, padded_dim, l1, l2, signed_centroid, row_shift,
-                                   record + at.blocks + j // VS_ROWS * block_bytes, j % VS_ROWS)
+                    kernels.encode_slot(&source, record + at.blocks + j // VS_BLOCK_ROWS * block_bytes,
+                                        j % VS_BLOCK_ROWS)
                 if int8:
-                    vs_encode_int8(residual, centroid, padded_dim, l2, row_shift,
-                                   <int8_t *>(record + at.int8 + j * padded_dim), &factors)
+                    kernels.encode_int8(&source, <int8_t *>(record + at.int8 + j * padded_dim), &factors)
                     memcpy(record + at.factors + j * sizeof(factors), &factors, sizeof(factors))
             if ids is not None and header.n > 0:
                 memcpy(record + at.ids, &ids[starts[i]], 8 * <size_t>header.n)

@@ -46,10 +46,25 @@ static inline int vs_entry_less(const VsEntry *a, const VsEntry *b) {
     return a->row < b->row;
 }
 
+static inline int vs_keys_tie(VsNode a, VsNode b) { return __builtin_expect(a.key == b.key, 0); }
+
 static inline int vs_node_less(const VsPool *pool, VsNode a, VsNode b) {
-    if (a.key != b.key)
-        return a.key < b.key;
-    return vs_entry_less(pool->entries + a.entry, pool->entries + b.entry);
+    if (vs_keys_tie(a, b))
+        return vs_entry_less(pool->entries + a.entry, pool->entries + b.entry);
+    return a.key < b.key;
+}
+
+/* Moves `node` up from the free place `at`. */
+static inline void vs_pool_rise(VsPool *pool, size_t at, VsNode node) {
+    VsNode *heap = pool->heap;
+    while (at > 0) {
+        size_t parent = (at - 1) / 2;
+        if (!vs_node_less(pool, heap[parent], node))
+            break;
+        heap[at] = heap[parent];
+        at = parent;
+    }
+    heap[at] = node;
 }
 
 static inline void vs_pool_clear(VsPool *pool) {
@@ -60,35 +75,34 @@ static inline void vs_pool_clear(VsPool *pool) {
 /* The caller has checked that entry->estimate <= pool->threshold (so it is no NaN). */
 static inline void vs_pool_push(VsPool *pool, const VsEntry *entry) {
     VsNode *heap = pool->heap;
-    size_t at;
     if (pool->size < pool->capacity) {
         VsNode node = {entry->estimate, (uint32_t)pool->size};
         pool->entries[pool->size] = *entry;
-        for (at = pool->size++; at > 0; at = (at - 1) / 2) {
-            size_t parent = (at - 1) / 2;
-            if (!vs_node_less(pool, heap[parent], node))
-                break;
-            heap[at] = heap[parent];
-        }
-        heap[at] = node;
+        vs_pool_rise(pool, pool->size++, node);
     } else {
         VsNode node = {entry->estimate, heap[0].entry};
         if (!vs_entry_less(entry, pool->entries + node.entry))
             return;
         pool->entries[node.entry] = *entry;
-        at = 0;
-        for (;;) {
-            size_t child = 2 * at + 1;
-            if (child >= pool->size)
-                break;
-            if (child + 1 < pool->size)
-                child += (size_t)vs_node_less(pool, heap[child], heap[child + 1]);
-            if (!vs_node_less(pool, node, heap[child]))
-                break;
+        /* Down to a leaf along the greater children, then up again: a newcomer belongs near the
+         * leaves, and this way down has no branch that depends on the data but for ties. */
+        const size_t size = pool->size;
+        size_t at = 0, child = 1;
+        while (child + 1 < size) {
+            VsNode left = heap[child], right = heap[child + 1];
+            size_t second = left.key < right.key;
+            if (vs_keys_tie(left, right))
+                second = (size_t)vs_node_less(pool, left, right);
+            child += second;
+            heap[at] = heap[child];
+            at = child;
+            child = 2 * at + 1;
+        }
+        if (child < size) {
             heap[at] = heap[child];
             at = child;
         }
-        heap[at] = node;
+        vs_pool_rise(pool, at, node);
     }
     if (pool->size == pool->capacity)
         pool->threshold = heap[0].key;

@@ -18,13 +18,9 @@ cdef extern from "simd/dispatch.h" nogil:
     int vs_supported(const VsKernels *variant)
 
 
-cdef extern from "encode.h" nogil:
+cdef extern from "record.h" nogil:
     size_t vs_block_count(size_t n)
     size_t vs_block_bytes(size_t padded_dim)
-    void vs_residual(const float *row, const double *centroid, size_t n, double *residual, double *l1,
-                     double *l2, double *signed_centroid)
-    void vs_encode_slot(const double *residual, size_t n, double l1, double l2, double signed_centroid,
-                        double shift, uint8_t *block, size_t slot)
 
 
 cdef extern from "<stdlib.h>" nogil:
@@ -170,6 +166,7 @@ def encode_rabitq(
         If shapes do not agree, or Dp is not a multiple of 64.
     """
     cdef Py_ssize_t n = rows.shape[0], padded_dim = rows.shape[1], i
+    cdef VsSource source
     _require_padded(padded_dim)
     if centroid.shape[0] != padded_dim:
         raise ValueError(f"centroid has {centroid.shape[0]} elements, not {padded_dim}")
@@ -178,21 +175,21 @@ def encode_rabitq(
     cdef size_t block_bytes = vs_block_bytes(padded_dim)
     out = np.zeros(vs_block_count(n) * block_bytes, dtype=np.uint8)
     cdef uint8_t[::1] blocks = out
-    cdef double l1 = 0, l2 = 0, signed_centroid = 0
     if n == 0:
         return out
     cdef double *scratch = <double *>malloc(2 * padded_dim * sizeof(double))
     if scratch == NULL:
         raise MemoryError
-    cdef double *residual = scratch + padded_dim
+    source.centroid = scratch
+    source.residual = scratch + padded_dim
+    source.padded_dim = padded_dim
     with nogil:
         for i in range(padded_dim):
             scratch[i] = centroid[i]
         for i in range(n):
-            vs_residual(&rows[i, 0], scratch, padded_dim, residual, &l1, &l2, &signed_centroid)
-            vs_encode_slot(residual, padded_dim, l1, l2, signed_centroid,
-                           shift[i] if shift is not None else 0.0,
-                           &blocks[i // BLOCK_ROWS * block_bytes], i % BLOCK_ROWS)
+            source.row = &rows[i, 0]
+            source.shift = shift[i] if shift is not None else 0.0
+            _active.encode_slot(&source, &blocks[i // BLOCK_ROWS * block_bytes], i % BLOCK_ROWS)
         free(scratch)
     return out
 

@@ -2,11 +2,8 @@
 #ifndef VECSTORE_RECORD_H
 #define VECSTORE_RECORD_H
 
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "simd/kernels.h"
 
-#define VS_ROWS 32
 #define VS_HEADER_BYTES 64
 #define VS_HAS_INT8 1u
 #define VS_HAS_BLOCKS 2u
@@ -21,11 +18,6 @@ typedef struct {
 } VsHeader;
 
 typedef struct {
-    float scale;
-    float add;
-} VsInt8Factors;
-
-typedef struct {
     size_t blocks;
     size_t int8;
     size_t factors;
@@ -33,7 +25,7 @@ typedef struct {
 } VsLayout;
 
 static inline size_t vs_align64(size_t n) { return (n + 63) & ~(size_t)63; }
-static inline size_t vs_block_count(size_t n) { return (n + VS_ROWS - 1) / VS_ROWS; }
+static inline size_t vs_block_count(size_t n) { return (n + VS_BLOCK_ROWS - 1) / VS_BLOCK_ROWS; }
 static inline size_t vs_block_bytes(size_t padded_dim) { return 4 * padded_dim + 384; }
 
 /* Where the areas of a record begin; an absent one where the next does. */

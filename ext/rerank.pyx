@@ -13,7 +13,6 @@ from vecstore.ext.ivf cimport (
     Pool,
     VsEntry,
     VsHeader,
-    VsInt8Factors,
     VsLayout,
     VsPool,
     is_half,
@@ -21,13 +20,12 @@ from vecstore.ext.ivf cimport (
     vs_exact_distance,
     vs_header,
     vs_layout,
-    vs_pool_free,
     vs_pool_offer,
     vs_pool_reserve,
     vs_pool_sorted,
     vs_prefetch,
 )
-from vecstore.ext.rabitq cimport QueryTable, VsKernels, active_kernels
+from vecstore.ext.rabitq cimport QueryTable, VsInt8Factors, VsKernels, active_kernels
 
 
 # Candidates whose int8 rows are on their way while one is scored.
@@ -135,7 +133,9 @@ def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k)
     if m == 0:
         return _hits(NULL, 0, 0)
     cdef const VsKernels *kernels = active_kernels()
-    cdef Pool nearest = Pool(m)
+    cdef VsPool *nearest = &pool.nearest
+    if not vs_pool_reserve(nearest, m):
+        raise MemoryError
     cdef VsEntry **order
     cdef VsEntry entry
     cdef const int8_t *row = NULL
@@ -145,21 +145,21 @@ def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k)
     with nogil:
         order = vs_pool_sorted(&pool.pool)
         for i in range(count + AHEAD):
-            if i < count and not order[i].estimate - order[i].bound > nearest.pool.threshold:
+            if i < count and not order[i].estimate - order[i].bound > nearest.threshold:
                 if _find_int8(order[i], padded_dim, &row, &factors):
                     vs_prefetch(<const uint8_t *>row, padded_dim)
                     vs_prefetch(<const uint8_t *>factors, 1)
             if i < AHEAD:
                 continue
             entry = order[i - AHEAD][0]
-            if entry.estimate - entry.bound > nearest.pool.threshold:
+            if entry.estimate - entry.bound > nearest.threshold:
                 continue
             if _find_int8(&entry, padded_dim, &row, &factors):
                 inner = kernels.dot_i8(table.table.z, row, padded_dim)
                 entry.estimate = (entry.g_add + factors.add) - (2 * factors.scale) * inner
                 reranked += 1
-            vs_pool_offer(&nearest.pool, &entry)
-    return _hits(vs_pool_sorted(&nearest.pool), nearest.pool.size, reranked)
+            vs_pool_offer(nearest, &entry)
+    return _hits(vs_pool_sorted(nearest), nearest.size, reranked)
 
 
 def rerank_fp32(

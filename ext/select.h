@@ -1,26 +1,8 @@
-/* The n least of many floats, in order. */
+/* The n least of many floats, in order: the part that needs no instruction set. */
 #ifndef VECSTORE_SELECT_H
 #define VECSTORE_SELECT_H
 
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#define VS_BINS 512
-
-typedef struct {
-    uint32_t key;
-    uint32_t value;
-} VsRanked;
-
-/* Ascending as an unsigned integer; -0 and +0 alike, NaN after everything. */
-static inline uint32_t vs_ordered(float x) {
-    uint32_t bits;
-    x += 0.0f;
-    memcpy(&bits, &x, 4);
-    return x != x ? UINT32_MAX : bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000u);
-}
+#include "simd/kernels.h"
 
 /* Stable; `spare` holds as many. Returns where the result is: `items` or `spare`. */
 static inline VsRanked *vs_sort_ranked(VsRanked *items, VsRanked *spare, size_t n) {
@@ -62,46 +44,31 @@ static inline VsRanked *vs_sort_ranked(VsRanked *items, VsRanked *spare, size_t 
 }
 
 /* The indices of the n <= count least of scores[0 ... count), ascending, ties by index. A histogram
- * between the least and the greatest finds a bin that holds the n-th; only what is not beyond it is
- * sorted. `items` and `spare` hold `count` each. */
-static inline void vs_least(const float *scores, size_t count, size_t n, VsRanked *items, VsRanked *spare,
-                            int32_t *out) {
-    float low = INFINITY, high = -INFINITY;
-    size_t found = 0;
+ * between the least and the greatest finds the bin that holds the n-th; only what is not beyond it
+ * is sorted. `items` and `spare` hold `count` each. */
+static inline void vs_least(const VsKernels *kernels, const float *scores, size_t count, size_t n,
+                            VsRanked *items, VsRanked *spare, int32_t *out) {
+    float low, high, edge = INFINITY;
     if (n == 0)
         return;
-    for (size_t i = 0; i < count; i++) {
-        low = scores[i] < low ? scores[i] : low;
-        high = scores[i] > high ? scores[i] : high;
-    }
-    const float per_unit = (float)(VS_BINS - 1) / (high - low);
+    kernels->range(scores, count, &low, &high);
+    float per_unit = (float)(VS_BINS - 1) / (high - low);
     if (n < count && per_unit > 0.0f && per_unit < INFINITY) {
         uint32_t bins[VS_BINS];
         size_t sum = 0;
-        uint32_t last = 0;
         memset(bins, 0, sizeof bins);
-        for (size_t i = 0; i < count; i++) {
-            float at = (scores[i] - low) * per_unit;
-            bins[at < (float)VS_BINS ? (uint32_t)at : VS_BINS - 1]++;
-        }
-        for (;; last++) {
-            sum += bins[last];
-            if (sum >= n || last == VS_BINS - 1)
+        kernels->histogram(scores, count, low, per_unit, bins);
+        for (uint32_t bin = 0; bin < VS_BINS - 1; bin++) {
+            sum += bins[bin];
+            if (sum >= n) {
+                edge = (float)(bin + 1);
                 break;
-        }
-        for (size_t i = 0; i < count; i++) {
-            float at = (scores[i] - low) * per_unit;
-            uint32_t bin = at < (float)VS_BINS ? (uint32_t)at : VS_BINS - 1;
-            items[found].key = vs_ordered(scores[i]);
-            items[found].value = (uint32_t)i;
-            found += bin <= last;
+            }
         }
     } else {
-        for (; found < count; found++) {
-            items[found].key = vs_ordered(scores[found]);
-            items[found].value = (uint32_t)found;
-        }
+        low = per_unit = 0.0f;
     }
+    size_t found = kernels->collect(scores, count, low, per_unit, edge, items);
     items = vs_sort_ranked(items, spare, found);
     for (size_t i = 0; i < n; i++)
         out[i] = (int32_t)items[i].value;

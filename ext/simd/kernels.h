@@ -16,6 +16,7 @@
 
 #define VS_LANES 32
 #define VS_BLOCK_ROWS 32
+#define VS_BINS 512
 #define VS_LEVELS 63 /* of a table entry: 4 * 63 < 256, and 1,024 groups * 63 < 65,536 */
 
 /* The look-up table of one query. `lut` holds 32 bytes a pair of groups (2p, 2p + 1): 16 entries
@@ -29,6 +30,25 @@ typedef struct {
     float squared_norm;
     float q_shift;
 } VsTable;
+
+typedef struct {
+    uint32_t key;
+    uint32_t value;
+} VsRanked;
+
+typedef struct {
+    float scale;
+    float add;
+} VsInt8Factors;
+
+/* What one row is encoded from: its shift, and its list's centroid. */
+typedef struct {
+    const float *row;
+    const double *centroid;
+    double *residual; /* scratch, as long as the row */
+    size_t padded_dim;
+    double shift;
+} VsSource;
 
 typedef struct {
     const char *name;
@@ -48,7 +68,25 @@ typedef struct {
     /* Lowers (*best, *label) to min_j half_norms[j] - dots[j], strictly, with the least such j. */
     void (*nearest)(const float *dots, const float *half_norms, size_t k, int32_t label_base,
                     float *best, int32_t *label);
+    /* Least and greatest of scores, NaN left out. */
+    void (*range)(const float *scores, size_t count, float *low, float *high);
+    /* Counts each score in bin (score - low) * per_unit; the last bin takes whatever is beyond. */
+    void (*histogram)(const float *scores, size_t count, float low, float per_unit, uint32_t *bins);
+    /* Keys and indices of the scores whose bin is below `edge`, in order; `items` holds `count`. */
+    size_t (*collect)(const float *scores, size_t count, float low, float per_unit, float edge,
+                      VsRanked *items);
+    /* Sets one slot of a zeroed block. */
+    void (*encode_slot)(const VsSource *source, uint8_t *block, size_t slot);
+    void (*encode_int8)(const VsSource *source, int8_t *out, VsInt8Factors *factors);
 } VsKernels;
+
+/* Ascending as an unsigned integer; -0 and +0 alike, NaN after everything. */
+static inline uint32_t vs_ordered(float x) {
+    uint32_t bits;
+    x += 0.0f;
+    memcpy(&bits, &x, 4);
+    return x != x ? UINT32_MAX : bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000u);
+}
 
 static inline float vs_half_to_float(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16;

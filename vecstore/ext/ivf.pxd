@@ -38,17 +38,13 @@ cdef extern from "record.h" nogil:
         float squared_norm
         uint32_t padded_dim
 
-    ctypedef struct VsInt8Factors:
-        float scale
-        float add
-
     ctypedef struct VsLayout:
         size_t blocks
         size_t int8
         size_t factors
         size_t ids
 
-    enum: VS_ROWS
+    enum: VS_BLOCK_ROWS
     enum: VS_HEADER_BYTES
     enum: VS_HAS_INT8
     enum: VS_HAS_BLOCKS
@@ -83,3 +79,5 @@ cdef inline float squared_distance(
 
 cdef class Pool:
     cdef VsPool pool
+    # Scratch of re-ranking, kept from query to query.
+    cdef VsPool nearest

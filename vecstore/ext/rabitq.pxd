@@ -13,6 +13,21 @@ cdef extern from "simd/kernels.h" nogil:
         float squared_norm
         float q_shift
 
+    ctypedef struct VsRanked:
+        uint32_t key
+        uint32_t value
+
+    ctypedef struct VsInt8Factors:
+        float scale
+        float add
+
+    ctypedef struct VsSource:
+        const float *row
+        const double *centroid
+        double *residual
+        size_t padded_dim
+        double shift
+
     ctypedef struct VsKernels:
         const char *name
         float (*dot)(const float *, const float *, size_t) noexcept nogil
@@ -25,12 +40,8 @@ cdef extern from "simd/kernels.h" nogil:
         uint32_t (*score_block)(const VsTable *, const uint8_t *, float, float, float *) noexcept nogil
         void (*rotate)(float *, size_t, const uint8_t *, size_t) noexcept nogil
         void (*nearest)(const float *, const float *, size_t, int32_t, float *, int32_t *) noexcept nogil
-
-
-cdef extern from "select.h" nogil:
-    ctypedef struct VsRanked:
-        uint32_t key
-        uint32_t value
+        void (*encode_slot)(const VsSource *, uint8_t *, size_t) noexcept nogil
+        void (*encode_int8)(const VsSource *, int8_t *, VsInt8Factors *) noexcept nogil
 
 
 # The one variant in use: each extension module has its own statics, so the others ask this one.

@@ -81,7 +81,10 @@ class Rotation:
         elif out.shape != (len(x), self.padded_dim):
             raise ValueError(f"out has the shape {out.shape}, not {(len(x), self.padded_dim)}")
         if mean is not None:
-            mean = np.ascontiguousarray(mean, dtype=np.float32)
+            mean = np.ascontiguousarray(mean, np.float32)
+        if len(x) <= CHUNK_ROWS and x.dtype == np.float32 and x.flags.c_contiguous:
+            rotate(x, mean, self._signs, out)
+            return out
         for start in range(0, len(x), CHUNK_ROWS):
             chunk = np.ascontiguousarray(x[start : start + CHUNK_ROWS], dtype=np.float32)
             rotate(chunk, mean, self._signs, out[start : start + CHUNK_ROWS])
