@@ -3,7 +3,8 @@
 Glosses: 60,000 WordNet definitions, 384 dimensions, cosine; from VECSTORE_BENCH_DATA
 (default ``../shared/data`` beside the checkout). Fashion-MNIST: 60,000 images, 784
 dimensions, squared L2; from VECSTORE_BENCH_FASHION (default where Debian's package
-``dataset-fashion-mnist`` puts it). ``scaled_glosses`` is made from the glosses.
+``dataset-fashion-mnist`` puts it). ``scaled_glosses`` is made from the glosses. ``sample`` and
+``scaled_sample`` are the 10,000 glosses that the repository ships.
 
 Exact neighbours are computed once and kept in ``out/``.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vecstore.sample import load_sample
 from vecstore.types import F32, Metric
 
 ROOT = Path(__file__).parent.parent
@@ -96,6 +98,21 @@ def scaled_glosses(env: Mapping[str, str] = os.environ) -> Dataset:
     return _with_neighbours("scaled_glosses384", "dot", base, queries)
 
 
+def sample() -> Dataset:
+    """The shipped sample under cosine: 9,000 rows; 1,000 others and its 200 queries are held out."""
+    base, held_out = _read_sample()
+    return _with_neighbours("sample384", "cosine", base, held_out)
+
+
+def scaled_sample() -> Dataset:
+    """The shipped sample at widely different lengths under the dot product, as `scaled_glosses`."""
+    base, held_out = _read_sample()
+    rng = np.random.default_rng(7)
+    base *= rng.lognormal(0.0, 0.5, (len(base), 1)).astype(np.float32)
+    held_out *= rng.lognormal(0.0, 0.5, (len(held_out), 1)).astype(np.float32)
+    return _with_neighbours("scaled_sample384", "dot", base, held_out)
+
+
 def exact_neighbours(base: F32, queries: F32, metric: Metric, k: int) -> I32:
     """Rows of ``base`` nearest each query, nearest first; equal distances by row.
 
@@ -137,6 +154,13 @@ def _read_glosses(env: Mapping[str, str]) -> tuple[F32, F32]:
     base, queries = folder / "glosses384_base.f16.npy", folder / "glosses384_query.f16.npy"
     _require((base, queries), "glosses384: set VECSTORE_BENCH_DATA to the folder that holds the set")
     return np.load(base).astype(np.float32), np.load(queries).astype(np.float32)
+
+
+def _read_sample() -> tuple[F32, F32]:
+    shipped = load_sample(ROOT / "examples" / "glosses")
+    rows = np.random.default_rng(11).permutation(len(shipped.vectors))
+    held_out = np.concatenate([shipped.vectors[rows[:QUERIES]], shipped.query_vectors])
+    return shipped.vectors[rows[QUERIES:]], held_out
 
 
 def _read_images(path: Path) -> F32:
