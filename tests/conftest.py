@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ CREDENTIALS = {"access_key": "testing", "secret_key": "testing", "region": "us-e
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
     """The endpoint of an S3 server on a free port of the loopback interface."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -23,11 +23,18 @@ WRITES: Final = frozenset({"put_if_absent", "put_if_match", "put_stream", "delet
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a store, numbered from 1 in the order of arrival."""
+    """One call of a store, numbered from 1 in the order of arrival.
+
+    Attributes
+    ----------
+    sent
+        Bytes of the caller's data; 0 for reads and for streams, which are not known beforehand.
+    """
 
     number: int
     method: str
     key: str
+    sent: int = 0
 
 
 class _Wrapper:
@@ -38,15 +45,14 @@ class _Wrapper:
         self._numbers = 0
         self._lock = threading.Lock()
 
-    def _around(self, call: Call, run: Callable[[], _T], sent: int) -> _T:
-        """``sent`` is the bytes of the caller's data, 0 for reads and streams."""
+    def _around(self, call: Call, run: Callable[[], _T]) -> _T:
         raise NotImplementedError
 
     def _call(self, method: str, key: str, run: Callable[[], _T], sent: int = 0) -> _T:
         with self._lock:
             self._numbers += 1
-            call = Call(self._numbers, method, key)
-        return self._around(call, run, sent)
+            call = Call(self._numbers, method, key, sent)
+        return self._around(call, run)
 
     @property
     def url(self) -> str:
@@ -102,17 +108,21 @@ class CountingStore(_Wrapper):
 
     Attributes
     ----------
-    calls
-        Every call so far, in order.
     received, sent
         Bytes a method.
     """
 
     def __init__(self, inner: ObjectStore) -> None:
         super().__init__(inner)
-        self.calls: tuple[Call, ...] = ()
+        self._calls: deque[Call] = deque()
         self.received: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """Every call since the last `reset`, in order."""
+        with self._lock:
+            return tuple(self._calls)
 
     def count(self, method: str | None = None, prefix: str = "") -> int:
         """Calls of ``method`` (None: of any) for keys that start with ``prefix``."""
@@ -121,7 +131,7 @@ class CountingStore(_Wrapper):
     def reset(self) -> None:
         """Begin again at zero; calls are numbered on."""
         with self._lock:
-            self.calls = ()
+            self._calls.clear()
             self.received.clear()
             self.sent.clear()
 
@@ -134,10 +144,10 @@ class CountingStore(_Wrapper):
 
         return super().put_stream(key, counted())
 
-    def _around(self, call: Call, run: Callable[[], _T], sent: int) -> _T:
+    def _around(self, call: Call, run: Callable[[], _T]) -> _T:
         with self._lock:
-            self.calls += (call,)
-            self.sent[call.method] += sent
+            self._calls.append(call)
+            self.sent[call.method] += call.sent
         result = run()
         with self._lock:
             self.received[call.method] += _size(result)
@@ -186,7 +196,7 @@ class FaultyStore(_Wrapper):
         self.after = after
         self._rng = rng if rng is not None else random.Random(0)  # noqa: S311
 
-    def _around(self, call: Call, run: Callable[[], _T], sent: int) -> _T:
+    def _around(self, call: Call, run: Callable[[], _T]) -> _T:
         fault = self.plan(call) if self.plan is not None else None
         if fault is Fault.FAIL_BEFORE:
             raise StorageRetryable(f"{call}: planned, nothing happened", object=call.key)
