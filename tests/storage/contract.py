@@ -52,7 +52,9 @@ class StoreContract:
     # -- whole objects -----------------------------------------------------------------------
 
     @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 300], ids=["empty", "one", "some"])
-    def test_what_is_put_is_there_and_comes_back(self, store: ObjectStore, behind: Behind, data: bytes) -> None:
+    def test_what_is_put_is_there_and_comes_back(
+        self, store: ObjectStore, behind: Behind, data: bytes
+    ) -> None:
         meta = store.put_if_absent("a/b/c.part", data)
         assert behind.read("a/b/c.part") == data
         found = store.get("a/b/c.part")
@@ -303,9 +305,7 @@ class StoreContract:
             store.put_stream("big", (chunk for _ in range(count)))
 
     @pytest.mark.parametrize("big", [False, True])
-    def test_a_stream_that_breaks_leaves_nothing(
-        self, store: ObjectStore, behind: Behind, big: bool
-    ) -> None:
+    def test_a_stream_that_breaks_leaves_nothing(self, store: ObjectStore, behind: Behind, big: bool) -> None:
         def breaking() -> Iterator[bytes]:
             yield b"x" * (self.big_bytes if big else 10)
             raise RuntimeError("mine")
