@@ -67,6 +67,7 @@ class Backend(Protocol):
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
     def compact(self, name: str, *, everything: bool) -> CompactResult: ...
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult: ...
+    def ping(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -121,9 +122,12 @@ class Database:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def create_namespace(
-        self, name: str, dim: int, metric: Metric = "cosine", **defaults: Any
-    ) -> Namespace:
+    @property
+    def backend(self) -> Backend:
+        """What carries requests out; for transports such as the server."""
+        return self._backend
+
+    def create_namespace(self, name: str, dim: int, metric: Metric = "cosine", **defaults: Any) -> Namespace:
         """Create a namespace.
 
         Parameters
@@ -239,9 +243,7 @@ class Namespace:
         idempotency_key: str | None = None,
     ) -> DeleteResult:
         """Delete rows by id; ids that are not there are no error and not counted."""
-        return self._backend.delete_rows(
-            self.name, ids, expected=if_match, idempotency_key=idempotency_key
-        )
+        return self._backend.delete_rows(self.name, ids, expected=if_match, idempotency_key=idempotency_key)
 
     def search(
         self,
@@ -280,7 +282,7 @@ class Namespace:
         debug
             Return plan, counts, stage times and storage traffic.
         """
-        params = _checked(
+        params = check_params(
             SearchParams(
                 top_k=top_k,
                 probe_fraction=probe_fraction,
@@ -299,7 +301,7 @@ class Namespace:
 
     def search_batch(self, vectors: npt.ArrayLike, top_k: int = 10, **options: Any) -> BatchHits:
         """As `search`, for f32[M, dim] queries on one epoch; takes the same options."""
-        params = _checked(_params(top_k, options))
+        params = check_params(_params(top_k, options))
         return self._backend.search_batch(self.name, vectors, params)
 
     def get(self, id: RowId, *, include_vector: bool = True) -> Row:
@@ -323,7 +325,7 @@ class Namespace:
         return self._backend.compact(self.name, everything=everything)
 
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
-        """Delete objects that no epoch of the last ``retention`` seconds names and that are older than ``grace``."""
+        """Delete objects older than ``grace`` seconds that no epoch of the last ``retention`` seconds names."""
         return self._backend.collect(self.name, retention=retention, grace=grace, dry_run=dry_run)
 
 
@@ -336,7 +338,7 @@ def _params(top_k: int, options: dict[str, Any]) -> SearchParams:
     return SearchParams(top_k=top_k, **options)
 
 
-def _checked(params: SearchParams) -> SearchParams:
+def check_params(params: SearchParams) -> SearchParams:
     """`InvalidArgument` names the field and its limit."""
 
     def refuse(name: str, rule: str, limit: object) -> InvalidArgument:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from random import Random, SystemRandom
@@ -16,7 +18,7 @@ from vecstore.engine.namespace import NamespaceEngine, describe
 from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound
 from vecstore.limits import MAX_PAGE_SIZE
 from vecstore.maintenance.compactor import Policy, compact_once
-from vecstore.maintenance.gc import collect
+from vecstore.maintenance.gc import GRACE, RETENTION, collect
 from vecstore.maintenance.worker import MaintenanceThread
 from vecstore.manifest import lifecycle
 from vecstore.manifest.keys import namespaces_prefix
@@ -44,6 +46,7 @@ log = logging.getLogger(__name__)
 
 CACHE_BYTES: Final = 256 << 20
 IO_THREADS: Final = 16
+COLLECT_SECONDS: Final = 600.0  # between two collections of a namespace by one process
 
 
 class EmbeddedDatabase:
@@ -72,6 +75,7 @@ class EmbeddedDatabase:
         self._policy = policy
         self._lock = threading.Lock()
         self._namespaces: dict[str, NamespaceEngine] = {}
+        self._collected: dict[str, float] = {}
         self._executor: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
         self._maintenance = MaintenanceThread(self.maintain) if maintenance else None
@@ -196,10 +200,25 @@ class EmbeddedDatabase:
             dry_run=dry_run,
         )
 
+    def ping(self) -> None:
+        """One small read, to learn whether the store answers."""
+        self.store.list_children(namespaces_prefix(), limit=1)
+
+    def names(self) -> Iterator[str]:
+        """Every name ever used, those of deleted namespaces too: what there is to collect."""
+        after: str | None = None
+        while page := self.store.list_children(namespaces_prefix(), after=after, limit=1_000):
+            yield from page
+            after = page[-1]
+
     def maintain(self, name: str) -> None:
-        """Everything that is due in one namespace."""
-        while compact_once(self.namespace(name), policy=self._policy).merged:
+        """Everything that is due in one namespace: compaction, and at times collection."""
+        while compact_once(self.namespace(name), policy=self._policy).part_id is not None:
             pass
+        now = time.monotonic()
+        if now - self._collected.get(name, -math.inf) >= COLLECT_SECONDS:
+            self._collected[name] = now
+            self.collect(name, retention=RETENTION, grace=GRACE, dry_run=False)
 
     def close(self) -> None:
         """Stop maintenance and release threads and connections. Idempotent."""
@@ -219,5 +238,3 @@ class EmbeddedDatabase:
                 if self._executor is None:
                     self._executor = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="vecstore-io")
         return self._executor
-
-

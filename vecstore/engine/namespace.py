@@ -100,14 +100,14 @@ class NamespaceEngine:
         vectors = as_vectors(values, manifest.dim, manifest.metric)
         ids = None if given_ids is None else parse_ids(given_ids)
         if ids is not None and len(ids) != len(vectors):
-            raise InvalidId(
-                f"{len(ids)} ids for {len(vectors)} vectors", field="ids", limit=len(vectors)
-            )
+            raise InvalidId(f"{len(ids)} ids for {len(vectors)} vectors", field="ids", limit=len(vectors))
         if ids is not None:
             check_id_kind(manifest, ids)
         elif manifest.id_kind == "string":
             raise InvalidId(
-                f"namespace {self.name!r} has string ids, which cannot be assigned", field="ids", kind="string"
+                f"namespace {self.name!r} has string ids, which cannot be assigned",
+                field="ids",
+                kind="string",
             )
         digest = None if idempotency_key is None else _digest(b"insert", mode, vectors, ids)
         image, mean = self._build(manifest, vectors, ids)
@@ -131,7 +131,12 @@ class NamespaceEngine:
         base = done.answer["id_base"]
         assigned = None if base is None else np.arange(base, base + len(vectors), dtype=np.uint64)
         return InsertResult(
-            done.answer["part_id"], done.answer["n"], done.epoch, done.answer["upserted"], assigned
+            done.answer["part_id"],
+            done.answer["n"],
+            done.epoch,
+            done.answer["upserted"],
+            assigned,
+            manifest.incarnation,
         )
 
     def delete(
@@ -160,7 +165,7 @@ class NamespaceEngine:
             )
         )
         self._wrote(self.name)
-        return DeleteResult(done.answer["deleted"], done.epoch)
+        return DeleteResult(done.answer["deleted"], done.epoch, manifest.incarnation)
 
     def update_settings(
         self, changes: dict[str, Any], *, expected: tuple[str, int] | None = None
@@ -197,9 +202,7 @@ class NamespaceEngine:
         values = mean_of(vectors, manifest.metric).astype("<f4").tobytes()
         return Mean(hashlib.blake2b(values, digest_size=8).hexdigest(), values)
 
-    def _build(
-        self, manifest: Manifest, vectors: F32, ids: Ids | None
-    ) -> tuple[PartImage, Mean | None]:
+    def _build(self, manifest: Manifest, vectors: F32, ids: Ids | None) -> tuple[PartImage, Mean | None]:
         mean = self.mean_for(manifest, vectors)
         return build_part(vectors, ids, self.spec(manifest, mean)), mean
 
@@ -222,7 +225,12 @@ class NamespaceEngine:
         """The neighbours of one query, dim numbers."""
         (answer,), view, vectors = self._search(q, params, batch=False)
         return Hits(
-            answer.ids, answer.distances, view.manifest.epoch, None if vectors is None else vectors[0], answer.debug
+            answer.ids,
+            answer.distances,
+            view.manifest.epoch,
+            None if vectors is None else vectors[0],
+            answer.debug,
+            view.manifest.incarnation,
         )
 
     def search_batch(self, queries: object, params: SearchParams) -> BatchHits:
@@ -242,7 +250,7 @@ class NamespaceEngine:
             if stacked is not None and vectors is not None:
                 stacked[i, : counts[i]] = vectors[i]
         debug = [a.debug or {} for a in answers] if params.debug else None
-        return BatchHits(ids, distances, counts, view.manifest.epoch, stacked, debug)
+        return BatchHits(ids, distances, counts, view.manifest.epoch, stacked, debug, view.manifest.incarnation)
 
     def _search(
         self, values: object, params: SearchParams, *, batch: bool
@@ -322,7 +330,12 @@ class NamespaceEngine:
             alive = rows[part.live.is_live(rows)]
             if len(alive):
                 vectors = part.reader.read_vectors(alive[:1], trace) if include_vector else None
-                return Row(wanted, None if vectors is None else vectors[0], manifest.epoch)
+                return Row(
+                    wanted,
+                    None if vectors is None else vectors[0],
+                    manifest.epoch,
+                    incarnation=manifest.incarnation,
+                )
         raise RowNotFound(f"no live row {wanted!r} in {self.name!r}", id=wanted)
 
     def manifest(self, epoch: int | None = None) -> Manifest:
@@ -385,4 +398,3 @@ def _digest(kind: bytes, mode: str, vectors: F32 | None, ids: Ids | None) -> str
         h.update(ids.kind.encode())
         h.update(b"\0".join(v.encode() for v in ids.values) if ids.kind == "string" else ids.values.tobytes())
     return h.hexdigest()
-

@@ -114,9 +114,7 @@ def train(z: F32, k: int, *, seed: int, held_out: npt.NDArray[np.bool_] | None =
     return _finish(z, centroids, owner, near)
 
 
-def _sample(
-    rng: np.random.Generator, rows: npt.NDArray[np.int64], size: int
-) -> npt.NDArray[np.int64]:
+def _sample(rng: np.random.Generator, rows: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
     if len(rows) <= size:
         return rows
     return np.sort(rng.choice(rows, size=size, replace=False))
@@ -125,7 +123,7 @@ def _sample(
 def _kmeans(x: F32, k: int, iterations: int, rng: np.random.Generator) -> F32:
     """Lloyd's iterations from random rows; an empty cluster is reseeded beside the largest one."""
     k = min(k, len(x))
-    centroids = x[np.sort(rng.choice(len(x), size=k, replace=False))].copy()
+    centroids: F32 = x[np.sort(rng.choice(len(x), size=k, replace=False))].copy()
     for _ in range(iterations):
         labels = _assign(x, centroids)
         sums = np.zeros((k, x.shape[1]), dtype=np.float64)
@@ -145,7 +143,8 @@ def _kmeans(x: F32, k: int, iterations: int, rng: np.random.Generator) -> F32:
 
 
 def _half_norms(centroids: F32) -> F32:
-    return (np.einsum("ij,ij->i", centroids, centroids) * np.float32(0.5)).astype(np.float32)
+    norms: F32 = np.einsum("ij,ij->i", centroids, centroids) * np.float32(0.5)
+    return norms
 
 
 def _chunk_rows(columns: int) -> int:
@@ -229,9 +228,7 @@ def _reassign(
     return labels
 
 
-def _update(
-    z: F32, labels: npt.NDArray[np.int32], teaching: npt.NDArray[np.bool_], centroids: F32
-) -> F32:
+def _update(z: F32, labels: npt.NDArray[np.int32], teaching: npt.NDArray[np.bool_], centroids: F32) -> F32:
     """Centroids of the teaching rows; a list that lost all of them stays where it was."""
     if not teaching.all():
         labels = np.where(teaching, labels, -1).astype(np.int32)

@@ -31,6 +31,7 @@ QUALITY_QUERIES: Final = 256
 QUALITY_COVERAGE: Final = 0.99
 FLOP_BUDGET: Final = 4e11  # of the exact search that calibration needs
 GRID: Final = 48
+MAX_COVERAGE: Final = 0.999
 MARGIN_ERRORS: Final = 0.5  # standard errors of the calibration that a plan adds to its target
 
 
@@ -104,9 +105,7 @@ def calibrate(
     table = QueryTable(z.shape[1])
     for i, row in enumerate(asked):
         table.prepare(z[row], 0.0)
-        order[i] = rank_lists(
-            table, partition.cells, partition.cell_lists, centroid_codes, partition.k
-        )
+        order[i] = rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, partition.k)
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(partition.k, dtype=np.int32)[None, :], axis=1)
     needed = np.take_along_axis(rank, list_of_row[neighbours].astype(np.int64), axis=1)
@@ -118,9 +117,7 @@ def calibrate(
         found = np.array([(some < p).mean(axis=1) for p in grid])
         coverage.append(tuple(found.mean(axis=1).tolist()))
         errors.append(tuple((found.std(axis=1) / math.sqrt(len(asked))).tolist()))
-    quality = _quality(
-        z, asked, neighbours, order, needed, grid, coverage, records, lists, table, settings
-    )
+    quality = _quality(z, asked, neighbours, order, needed, grid, coverage, records, lists, table, settings)
     return Calibration(
         queries=len(asked),
         probes=tuple(grid.tolist()),
@@ -198,36 +195,47 @@ def _quality(
 
 
 def probes_for(
-    calibration: Calibration, target: float, top_k: float, precision: RerankPrecision
+    calibration: Calibration, target: float, precision: RerankPrecision, *, top_k: int, rank: float
 ) -> int:
     """Lists to probe for a mean recall of ``target``.
 
     Parameters
     ----------
     top_k
-        Neighbours wanted of *this part*; a fraction where the namespace has many parts, each
-        of which holds only some of the answer.
+        Hits asked for, which share one pool of candidates over all parts.
+    rank
+        Neighbours wanted of *this part*; a fraction where the namespace has many parts, each of
+        which holds only some of the answer.
     """
-    if not calibration.probes:
-        raise AssertionError("a calibration has a grid")
-    x = min(max(math.log(max(top_k, 1.0)), 0.0), math.log(KS[-1]))
-    points = [math.log(k) for k in KS]
-    upper = next(i for i, p in enumerate(points) if p >= x - 1e-12)
-    lower = max(0, upper - 1)
-    share = 0.0 if upper == lower else (x - points[lower]) / (points[upper] - points[lower])
+    kept = _at(calibration.quality[precision], math.log(max(top_k, 1)))
+    # A precision that cannot reach the target is no reason to read everything.
+    wanted = target / kept if target / kept <= MAX_COVERAGE else max(target, MAX_COVERAGE * kept)
+    low, high, share = _between(math.log(max(rank, 1.0)))
 
     def blend(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
-        low, high = np.asarray(rows[lower]), np.asarray(rows[upper])
-        return np.asarray(low + share * (high - low), dtype=np.float64)
+        first, second = np.asarray(rows[low]), np.asarray(rows[high])
+        return np.asarray(first + share * (second - first), dtype=np.float64)
 
-    kept = calibration.quality[precision]
-    quality = max(0.5, kept[lower] + share * (kept[upper] - kept[lower]))
     coverage = blend(calibration.coverage) - MARGIN_ERRORS * blend(calibration.errors)
-    wanted = min(target / quality, float(coverage[-1]), 1.0 - 1e-9)
+    wanted = min(wanted, float(coverage[-1]))
     reached = int(np.argmax(coverage >= wanted))
     if reached == 0:
         return calibration.probes[0]
     below, above = float(coverage[reached - 1]), float(coverage[reached])
     step = (wanted - below) / (above - below) if above > below else 1.0
     first, last = calibration.probes[reached - 1], calibration.probes[reached]
-    return math.ceil(first * (last / first) ** step)
+    return math.ceil(first * math.pow(last / first, step))
+
+
+def _between(x: float) -> tuple[int, int, float]:
+    """The two of ``KS`` around log k = ``x``, and how far it lies between them."""
+    points = [math.log(k) for k in KS]
+    x = min(max(x, 0.0), points[-1])
+    high = next(i for i, point in enumerate(points) if point >= x - 1e-12)
+    low = max(0, high - 1)
+    return low, high, 0.0 if low == high else (x - points[low]) / (points[high] - points[low])
+
+
+def _at(values: Sequence[float], x: float) -> float:
+    low, high, share = _between(x)
+    return max(1e-3, values[low] + share * (values[high] - values[low]))

@@ -9,24 +9,27 @@ unit vectors; dot: less both squared norms, which leaves -2<q, o>); they become 
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.ext.ivf import Pool, rank_lists, scan_int8, scan_lists, scan_vectors
+from vecstore.ext.ivf import Pool, scan_int8, scan_lists, scan_vectors
 from vecstore.ext.rabitq import QueryTable
+from vecstore.ext.rerank import Hits as _Ranked
 from vecstore.ext.rerank import pool_hits, rerank_fp32, rerank_int8
 from vecstore.index.ivf import planned_probes
 from vecstore.index.recall import pool_size, probes_for
 from vecstore.index.view import OpenPart, View, join_traces
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
-from vecstore.types import F32, U64, RerankPrecision, SearchParams
+from vecstore.types import F32, RerankPrecision, SearchParams
 
 UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
 
@@ -62,16 +65,6 @@ class Answer:
     debug: dict[str, Any] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranked:
-    """Hits of a pool, nearest first."""
-
-    distances: F32
-    parts: npt.NDArray[np.int32]
-    rows: npt.NDArray[np.int64]
-    ids: U64
-
-
 def resolve(view: View, params: SearchParams) -> Resolved:
     """Fill in defaults and plan every part; remembered by the view."""
     settings = view.manifest.settings
@@ -85,9 +78,7 @@ def resolve(view: View, params: SearchParams) -> Resolved:
         probes = tuple(_probes(view, part, params, precision) for part in view.parts)
         if len(view.plans) < 1_000:
             view.plans[key] = probes
-    return Resolved(
-        params.top_k, pool_size(params.top_k, scale), precision, settings.fp32_rerank_cap, probes
-    )
+    return Resolved(params.top_k, pool_size(params.top_k, scale), precision, settings.fp32_rerank_cap, probes)
 
 
 def _probes(view: View, part: OpenPart, params: SearchParams, precision: RerankPrecision) -> int:
@@ -109,7 +100,8 @@ def _probes(view: View, part: OpenPart, params: SearchParams, precision: RerankP
     # Binomially many, so that a hit of this part has 1 + share * (top_k - 1) / 2 as its mean rank.
     share = part.reader.entry.n / max(1, view.alive)
     rank = 1.0 + (params.top_k - 1) * share
-    return min(k, settings.nprobe_cap, probes_for(calibration, target, rank, precision))
+    found = probes_for(calibration, target, precision, top_k=params.top_k, rank=rank)
+    return min(k, settings.nprobe_cap, found)
 
 
 def search_namespace(
@@ -156,7 +148,7 @@ class _Search:
         self.metric = view.manifest.metric
         self.q = q
         if self.metric == "cosine":
-            self.q = (q / np.sqrt(np.dot(q, q), dtype=np.float32)).astype(np.float32)
+            self.q = q * np.float32(1.0 / math.sqrt(float(np.dot(q, q))))
         self.scanned = self.reranked = self.exact_reranked = 0
         self.probed: dict[int, int] = {}
         self.keep: list[object] = []
@@ -166,11 +158,10 @@ class _Search:
     def run(self) -> Answer:
         self._prepare()
         self._lap("prepare")
-        coded = [part for part in self.view.parts if not part.small and part.live.alive]
-        self._scan_small([part for part in self.view.parts if part.small and part.live.alive])
+        self._scan_small(self.view.small)
         self._lap("scan_small")
-        self._scan(coded, {part.number: (0, self.plan.probes[part.number]) for part in coded})
-        self._fill(coded)
+        self._scan(self.view.coded, {p.number: (0, self.plan.probes[p.number]) for p in self.view.coded})
+        self._fill(self.view.coded)
         self._lap("scan")
         best = self._rerank()
         answer = self._answer(best)
@@ -196,55 +187,48 @@ class _Search:
         if not parts:
             return
         first = np.zeros(1, dtype=np.int32)
-        gathered = self._fetch(
-            [
-                (lambda trace, p=part: (p.reader.records(first, trace), _all_vectors(p, trace)))
-                for part in parts
-            ]
+        records = self._fetch([partial(part.reader.records, first) for part in parts])
+        stored = [part for part in parts if part.reader.vector_dtype is not None]
+        vectors = dict(
+            zip(
+                (part.number for part in stored),
+                self._fetch([part.reader.all_vectors for part in stored]),
+                strict=True,
+            )
         )
         exact = self.scratch.exact
-        for part, (record, vectors) in zip(parts, gathered, strict=True):
-            self.keep += [record, vectors]
-            reader, words = part.reader, part.live.words
-            if vectors is None:
-                scan_int8(
-                    self.scratch.tables[part.group], exact, part.number, int(record.addresses[0]), 0, words
-                )
+        for part, record in zip(parts, records, strict=True):
+            reader, words, address = part.reader, part.live.words, int(record.addresses[0])
+            if reader.vector_dtype is None:
+                table = self.scratch.tables[part.group]
+                self.scanned += scan_int8(table, exact, part.number, address, 0, words)
             else:
-                scan_vectors(
+                rows = vectors[part.number]
+                self.scanned += scan_vectors(
                     self.q,
                     exact,
                     part.number,
-                    int(vectors.addresses[0]),
-                    reader.vector_dtype or "f4",
+                    int(rows.addresses[0]),
+                    reader.vector_dtype,
                     reader.entry.n,
                     self.metric,
                     words,
-                    int(record.addresses[0]),
+                    address,
                 )
-            self.scanned += part.live.alive
             self.probed[part.number] = 1
 
     def _scan(self, parts: list[OpenPart], spans: dict[int, tuple[int, int]]) -> None:
         """Probe, in each part, the lists ranked from … to; all cold lists come in one trip."""
-        if not parts:
-            return
         chosen = []
         for part in parts:
             first, last = spans[part.number]
-            reader = part.reader
-            ranked = rank_lists(
-                self.scratch.tables[part.group], reader.cells, reader.cell_lists, reader.centroid_codes, last
-            )
+            ranked = part.reader.rank(self.scratch.tables[part.group], last)
             chosen.append(ranked[first:] if first else ranked)
+            self.probed[part.number] = last
         gathered = self._fetch(
-            [
-                (lambda trace, r=part.reader, n=lists: r.records(n, trace))
-                for part, lists in zip(parts, chosen, strict=True)
-            ]
+            [partial(part.reader.records, lists) for part, lists in zip(parts, chosen, strict=True)]
         )
         for part, lists, records in zip(parts, chosen, gathered, strict=True):
-            self.keep.append(records)
             self.scanned += scan_lists(
                 self.scratch.tables[part.group],
                 self.scratch.pools[part.group],
@@ -253,9 +237,7 @@ class _Search:
                 part.reader.first_rows[lists],
                 part.reader.first_blocks[lists],
                 part.live.words,
-                False,
             )
-            self.probed[part.number] = spans[part.number][1]
 
     def _fill(self, parts: list[OpenPart]) -> None:
         """Probe more lists until the answer is full or every part is exhausted (promise P6)."""
@@ -270,72 +252,73 @@ class _Search:
                 return
             self._scan([part for part in parts if part.number in spans], spans)
 
-    def _fetch(self, reads: list[Callable[[ReadTrace], Any]]) -> list[Any]:
+    def _fetch(self, reads: Sequence[Callable[[ReadTrace], Gathered]]) -> list[Gathered]:
         """Run reads that do not depend on each other: one trip, whatever their number."""
-        traces = [ReadTrace() for _ in reads]
-        if len(reads) == 1 or self.view.parts[0].reader.mapped:
-            out = [read(trace) for read, trace in zip(reads, traces, strict=True)]
+        if not reads:
+            return []
+        if self.view.mapped:
+            found = [read(self.trace) for read in reads]
         else:
-            out = list(self.executor().map(lambda pair: pair[0](pair[1]), zip(reads, traces, strict=True)))
-        join_traces(self.trace, traces)
-        return out
+            traces = [ReadTrace() for _ in reads]
+            if len(reads) == 1:
+                found = [reads[0](traces[0])]
+            else:
+                found = list(self.executor().map(_call, reads, traces))
+            join_traces(self.trace, traces)
+        self.keep += found
+        return found
 
     def _rerank(self) -> _Ranked:
         found = []
-        for table, pool in zip(self.scratch.tables, self.scratch.pools[: len(self.view.means)], strict=False):
+        exact = self.plan.precision == "fp32"
+        for group in range(len(self.view.means)):
+            pool = self.scratch.pools[group]
             if not len(pool):
                 continue
             if self.plan.precision == "none":
-                found.append(_Ranked(*pool_hits(pool, self.plan.top_k)[:4]))
-                continue
-            exact = self.plan.precision == "fp32"
-            kept = max(self.plan.top_k, min(self.plan.fp32_cap, len(pool))) if exact else self.plan.top_k
-            *ranked, reranked = rerank_int8(table, pool, kept)
-            self.reranked += reranked
-            found.append(self._exact(_Ranked(*ranked)) if exact else _Ranked(*ranked))
+                hits = pool_hits(pool, self.plan.top_k)
+            else:
+                kept = max(self.plan.top_k, min(self.plan.fp32_cap, len(pool))) if exact else self.plan.top_k
+                hits = rerank_int8(self.scratch.tables[group], pool, kept)
+                self.reranked += hits.reranked
+            found.append(self._exact(hits) if exact else hits)
         if len(self.scratch.exact):
-            found.append(_Ranked(*pool_hits(self.scratch.exact, self.plan.top_k)[:4]))
-        return _merge(found, self.plan.top_k)
+            found.append(pool_hits(self.scratch.exact, self.plan.top_k))
+        return _merge(found, self.plan.top_k, in_order=not exact)
 
     def _exact(self, ranked: _Ranked) -> _Ranked:
         """Replace distances by exact ones up to the cap, where the part keeps its vectors."""
-        distances = ranked.distances.copy()
+        distances = ranked.distance.copy()
         capped = np.arange(len(distances)) < self.plan.fp32_cap
         groups = []
-        for number in np.unique(ranked.parts[capped]).tolist():
-            part = self.view.parts[number]
-            if part.reader.vector_dtype is not None:
-                groups.append((part, np.flatnonzero((ranked.parts == number) & capped)))
-        gathered = self._fetch(
-            [
-                (lambda trace, r=part.reader, rows=ranked.rows[mine]: r.vectors(rows, trace))
-                for part, mine in groups
-            ]
-        )
-        for (part, mine), rows in zip(groups, gathered, strict=True):
-            distances[mine] = rerank_fp32(
-                self.q, rows.addresses, part.reader.vector_dtype or "f4", self.metric
-            )
-            self.exact_reranked += len(mine)
-        return _Ranked(distances, ranked.parts, ranked.rows, ranked.ids)
+        for number in np.unique(ranked.part[capped]).tolist():
+            reader = self.view.parts[number].reader
+            if reader.vector_dtype is not None:
+                groups.append((reader, np.flatnonzero((ranked.part == number) & capped)))
+        gathered = self._fetch([partial(reader.vectors, ranked.row[mine]) for reader, mine in groups])
+        for (reader, mine), rows in zip(groups, gathered, strict=True):
+            if reader.vector_dtype is not None:
+                distances[mine] = rerank_fp32(self.q, rows.addresses, reader.vector_dtype, self.metric)
+                self.exact_reranked += len(mine)
+        return _Ranked(distances, ranked.part, ranked.row, ranked.ids, ranked.reranked)
 
     def _answer(self, best: _Ranked) -> Answer:
         scale = np.float32(1.0 if self.metric == "l2" else 0.5)
-        distances = best.distances * scale
+        distances = best.distance * scale
         if self.metric != "dot":
             np.maximum(distances, 0.0, out=distances)
         parts = self.view.parts
         ids: npt.NDArray[Any]
         if self.view.manifest.id_kind == "string":
-            ids = np.empty(len(best.rows), dtype=object)
-            for number in np.unique(best.parts).tolist():
-                mine = np.flatnonzero(best.parts == number)
-                ids[mine] = parts[number].reader.ids_of(best.rows[mine], self.trace)
+            ids = np.empty(len(best.row), dtype=object)
+            for number in np.unique(best.part).tolist():
+                mine = np.flatnonzero(best.part == number)
+                ids[mine] = parts[number].reader.ids_of(best.row[mine], self.trace)
         elif self.view.id_bases is not None:
-            ids = best.ids + self.view.id_bases[best.parts]
+            ids = best.ids + self.view.id_bases[best.part]
         else:
             ids = best.ids
-        return Answer(ids, distances, best.parts, best.rows, None)
+        return Answer(ids, distances, best.part, best.row, None)
 
     def _lap(self, stage: str) -> None:
         if self.timed:
@@ -373,23 +356,19 @@ class _Search:
         }
 
 
-def _all_vectors(part: OpenPart, trace: ReadTrace) -> Gathered | None:
-    return None if part.reader.vector_dtype is None else part.reader.all_vectors(trace)
+def _call(read: Callable[[ReadTrace], Gathered], trace: ReadTrace) -> Gathered:
+    return read(trace)
 
 
-def _merge(found: list[_Ranked], top_k: int) -> _Ranked:
+def _merge(found: list[_Ranked], top_k: int, *, in_order: bool) -> _Ranked:
+    """The ``top_k`` nearest of several rankings, ties by part and row."""
     if not found:
         none = np.empty(0, dtype=np.int64)
-        return _Ranked(none.astype(np.float32), none.astype(np.int32), none, none.astype(np.uint64))
-    if len(found) == 1 and len(found[0].distances) <= top_k and _sorted(found[0].distances):
+        return _Ranked(none.astype(np.float32), none.astype(np.int32), none, none.astype(np.uint64), 0)
+    if len(found) == 1 and in_order:
         return found[0]
-    distances = np.concatenate([r.distances for r in found])
-    parts = np.concatenate([r.parts for r in found])
-    rows = np.concatenate([r.rows for r in found])
-    ids = np.concatenate([r.ids for r in found])
+    distances, parts, rows, ids = (
+        np.concatenate([ranked[column] for ranked in found]) for column in range(4)
+    )
     order = np.lexsort((rows, parts, distances))[:top_k]
-    return _Ranked(distances[order], parts[order], rows[order], ids[order])
-
-
-def _sorted(distances: F32) -> bool:
-    return bool((distances[1:] >= distances[:-1]).all())
+    return _Ranked(distances[order], parts[order], rows[order], ids[order], 0)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ class View:
 
     Attributes
     ----------
+    coded, small
+        The parts with live rows that are searched by codes, and those that are scanned exactly.
+    mapped
+        Whether reading the parts needs no request.
     means
         The distinct centres that parts were encoded with; a query has one table for each.
     plans
@@ -68,6 +73,9 @@ class View:
     manifest: Manifest
     rotation: Rotation
     parts: tuple[OpenPart, ...]
+    coded: list[OpenPart]
+    small: list[OpenPart]
+    mapped: bool
     means: tuple[F32 | None, ...]
     alive: int
     id_bases: U64 | None
@@ -148,6 +156,9 @@ class Views:
             manifest=manifest,
             rotation=rotation,
             parts=parts,
+            coded=[part for part in parts if not part.small and part.live.alive],
+            small=[part for part in parts if part.small and part.live.alive],
+            mapped=all(part.reader.mapped for part in parts),
             means=means,
             alive=sum(part.live.alive for part in parts),
             id_bases=bases if assigned else None,
@@ -158,9 +169,9 @@ class Views:
         reads: list[Callable[[ReadTrace], object]] = []
         for entry in manifest.parts:
             if entry.id not in self._readers:
-                reads.append(lambda spent, e=entry: self.reader(manifest, e, spent))
+                reads.append(partial(self.reader, manifest, entry))
             if entry.tombstone is not None and not self._tombstones.holds(entry.tombstone):
-                reads.append(lambda spent, e=entry: self._read_tombstone(e, spent))
+                reads.append(partial(self._read_tombstone, entry))
         traces = [ReadTrace() for _ in reads]
         if len(reads) == 1:
             reads[0](traces[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +57,9 @@ def as_vector(values: object, dim: int, metric: Metric, *, field: str = "vector"
             limit=dim,
             given=list(array.shape),
         )
-    _check(array[None, :], 0, metric, field)
+    square = float(np.dot(array, array))
+    if not MIN_NORM**2 <= square <= MAX_NORM**2:
+        _check(array[None, :], 0, metric, field)
     return array
 
 
@@ -70,9 +72,11 @@ def validate_dim(dim: object) -> int:
 
 def _as_float32(values: object, field: str) -> F32:
     try:
-        array: npt.NDArray[np.generic] = np.asarray(values)
+        array: npt.NDArray[Any] = np.asarray(values)
     except ValueError as error:
         raise DimensionMismatch(f"{field} are not all of one length", field=field) from error
+    if array.dtype == np.float32:
+        return np.ascontiguousarray(array, dtype=np.float32)
     if array.dtype.kind not in "fiu":
         raise InvalidArgument(f"{field} must be numbers, not {array.dtype}", field=field)
     with np.errstate(over="ignore"):
@@ -85,9 +89,7 @@ def _check(rows: F32, first: int, metric: Metric, field: str) -> None:
     bad = ~(squares <= MAX_NORM**2)
     if bad.any():
         at = int(np.argmax(bad))
-        what = (
-            f"has a norm beyond {MAX_NORM:g}" if np.isfinite(rows[at]).all() else "holds NaN or infinity"
-        )
+        what = f"has a norm beyond {MAX_NORM:g}" if np.isfinite(rows[at]).all() else "holds NaN or infinity"
         raise InvalidVector(f"{field}[{first + at}] {what}", field=field, row=first + at, limit=MAX_NORM)
     if metric == "cosine":
         short = squares < MIN_NORM**2
