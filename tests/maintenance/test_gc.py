@@ -9,14 +9,17 @@ import pytest
 from tests.manifest.helpers import (
     NS,
     Call,
+    Gate,
     ScriptedStore,
     Time,
     change,
+    in_thread,
     insert,
     make_namespace,
     make_publisher,
     scripted,
     timed_out,
+    until_queued,
     upload,
 )
 from vecstore.errors import InvalidArgument, NamespaceNotFound, SnapshotExpired, StorageCorrupt
@@ -87,6 +90,7 @@ def test_an_epoch_stays_readable_for_its_retention_counted_from_when_it_was_repl
     store: Any, publisher: Any
 ) -> None:
     old = publisher.commit(insert(publisher)).manifest.parts[0]
+    publisher.prepare()  # so that its copy looks as old as it is
     store.time += 10 * 24 * HOUR  # current for ten days
     publisher.commit(insert(publisher, removes=[old.id]))
     store.time += HOUR - 100
@@ -209,6 +213,24 @@ def test_a_part_that_came_and_went_while_collection_listed_is_spared(store: Any,
     with scripted(store, script):
         run(collector)
     assert key_of(slow) in store.objects
+    assert check_namespace(store, NS) == []
+
+
+def test_a_part_that_is_committed_in_one_group_with_the_barrier_is_spared(store: Any, publisher: Any) -> None:
+    upload(publisher)
+    slow = change(publisher, part=upload(publisher))
+    store.time += 2 * HOUR
+    with Gate(store) as gate:
+        threads = [in_thread(lambda: publisher.commit(insert(publisher)))]
+        assert gate.reached.wait(30)
+        for i, job in enumerate([lambda: publisher.commit(slow), lambda: run(publisher)]):
+            threads.append(in_thread(job))
+            until_queued(publisher, i + 1)
+    for thread in threads:
+        thread.join(30)
+    assert slow.part in current(store).parts
+    assert current(store).epoch == 3
+    assert store.count("delete") > 0
     assert check_namespace(store, NS) == []
 
 

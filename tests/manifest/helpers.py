@@ -249,6 +249,52 @@ def timed_out(call: Call) -> StorageRetryable:
     return StorageRetryable(f"{call.op} {call.key} timed out")
 
 
+def in_thread(job: Callable[[], Any], into: list[Any] | None = None) -> threading.Thread:
+    """Start a job; its result, or the exception that it raised, goes ``into`` a list."""
+
+    def run() -> None:
+        try:
+            result = job()
+        except Exception as error:
+            result = error
+        if into is not None:
+            into.append(result)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def until_queued(publisher: Publisher, requests: int) -> None:
+    """Return once so many requests wait for the one that is being published."""
+    while True:
+        with publisher._mutex:
+            if len(publisher._queue) == requests:
+                return
+
+
+class Gate:
+    """Holds the first switch until the block ends, so that others queue behind it."""
+
+    def __init__(self, store: ScriptedStore) -> None:
+        self.reached, self._open = threading.Event(), threading.Event()
+        self._store = store
+
+    def _script(self, call: Call) -> Any:
+        if call.op == "put_if_match" and not self.reached.is_set():
+            self.reached.set()
+            assert self._open.wait(30)
+        return call.carry_out()
+
+    def __enter__(self) -> Gate:
+        self._store.script = self._script
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.set()
+        self._store.script = None
+
+
 def run_all(*jobs: Callable[[], Any]) -> list[Any]:
     """Run jobs on a thread each; the result or the exception of each."""
     results: list[Any] = [None] * len(jobs)

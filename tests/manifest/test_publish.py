@@ -14,15 +14,18 @@ from tests.manifest.helpers import (
     NS,
     AddPart,
     Call,
+    Gate,
     ScriptedStore,
     Time,
     change,
+    in_thread,
     insert,
     make_namespace,
     make_publisher,
     run_all,
     scripted,
     timed_out,
+    until_queued,
     upload,
 )
 from vecstore.errors import (
@@ -45,7 +48,7 @@ from vecstore.manifest.draft import Draft
 from vecstore.manifest.keys import current_key, history_key
 from vecstore.manifest.lifecycle import UpdateSettings, create_namespace, delete_namespace
 from vecstore.manifest.model import Mean, Settings, decode_manifest
-from vecstore.manifest.publish import IDEMPOTENCY_SECONDS
+from vecstore.manifest.publish import IDEMPOTENCY_SECONDS, Publisher
 from vecstore.manifest.tombstones import TombstoneCache, read_tombstone
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
@@ -489,54 +492,18 @@ def test_a_commit_upon_a_namespace_made_anew_elsewhere_is_not_refused_for_what_w
 # -- R5: groups -----------------------------------------------------------------------------
 
 
-class Gate:
-    """Holds the first switch until the test has queued others behind it."""
-
-    def __init__(self, store: ScriptedStore) -> None:
-        self.reached, self.open = threading.Event(), threading.Event()
-        self._store = store
-        store.script = self._script
-
-    def _script(self, call: Call) -> Any:
-        if call.op == "put_if_match" and not self.reached.is_set():
-            self.reached.set()
-            assert self.open.wait(30)
-        return call.carry_out()
-
-
-def grouped(publisher: Any, store: ScriptedStore, *requests: Any) -> list[Any]:
+def grouped(publisher: Publisher, store: ScriptedStore, *requests: AddPart) -> list[Any]:
     """Commit ``requests`` in one group, in this order, behind a first one of their own."""
-    gate = Gate(store)
-    queued = threading.Event()
-
-    def queue() -> None:
+    results: list[list[Any]] = [[] for _ in requests]
+    with Gate(store) as gate:
+        threads = [in_thread(lambda: publisher.commit(insert(publisher)))]
         assert gate.reached.wait(30)
-        queued.set()
-
-    results: list[Any] = [None] * len(requests)
-
-    def run(i: int) -> None:
-        try:
-            results[i] = publisher.commit(requests[i])
-        except Exception as error:
-            results[i] = error
-
-    first = threading.Thread(target=lambda: publisher.commit(insert(publisher)))
-    first.start()
-    queue()
-    threads = []
-    for i in range(len(requests)):
-        threads.append(threading.Thread(target=run, args=(i,)))
-        threads[-1].start()
-        while True:  # in order: the next is not started before this one waits
-            with publisher._mutex:
-                if len(publisher._queue) == i + 1:
-                    break
-    gate.open.set()
-    for thread in [first, *threads]:
+        for i, request in enumerate(requests):
+            threads.append(in_thread(lambda request=request: publisher.commit(request), results[i]))
+            until_queued(publisher, i + 1)
+    for thread in threads:
         thread.join(30)
-    store.script = None
-    return results
+    return [result for (result,) in results]
 
 
 def test_changes_that_wait_are_committed_together_and_each_gets_its_own_answer() -> None:

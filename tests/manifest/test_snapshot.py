@@ -13,6 +13,7 @@ from tests.manifest.helpers import (
     Call,
     ScriptedStore,
     Time,
+    in_thread,
     insert,
     make_namespace,
     make_publisher,
@@ -67,18 +68,6 @@ def waiting(source: SnapshotSource, callers: int) -> None:
         with source._mutex:
             if source._waiting == callers:
                 return
-
-
-def in_thread(job: Callable[[], Any], into: list[Any]) -> threading.Thread:
-    def run() -> None:
-        try:
-            into.append(job())
-        except Exception as error:
-            into.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
 
 
 def test_a_strong_read_sees_what_another_process_committed() -> None:
@@ -161,17 +150,19 @@ def test_an_interrupted_refresh_does_not_block_those_who_wait() -> None:
 
 def test_a_late_answer_does_not_take_back_what_a_commit_has_shown() -> None:
     store = ScriptedStore()
-    publisher = make_namespace(store)
-    source = publisher.snapshots
-    held = HeldRefresh(store)
+    publisher, other = make_namespace(store), make_publisher(store, 2)
+    other.commit(insert(other))
+    source = SnapshotSource(store, NS)
+    held = HeldRefresh(store)  # its answer will be epoch 2
     early: list[Any] = []
     thread = in_thread(source.strong, early)
     assert held.sent.wait(30)
     publisher.commit(insert(publisher))
+    source.observe(publisher.snapshots.cached())
     held.let_go.set()
     thread.join(30)
-    assert early[0].epoch == 2
-    assert source.eventual(1e9).epoch == 2
+    assert early[0].epoch == 3
+    assert source.eventual(1e9).epoch == 3
 
 
 def test_an_observed_snapshot_that_is_older_changes_nothing() -> None:
@@ -213,19 +204,18 @@ def test_a_store_that_was_emptied_and_filled_anew_is_followed() -> None:
 def test_an_answer_from_before_a_creation_anew_does_not_bring_the_old_one_back() -> None:
     """R14: of two incarnations the later epoch wins, whichever answer arrives last."""
     store = ScriptedStore()
-    publisher = make_namespace(store)
-    source = publisher.snapshots
-    held = HeldRefresh(store)
+    admin = make_namespace(store)
+    source = SnapshotSource(store, NS)
+    held = HeldRefresh(store)  # its answer will be the first incarnation
     early: list[Any] = []
     thread = in_thread(source.refresh, early)
     assert held.sent.wait(30)
-    admin = make_publisher(store, 9)
     delete_namespace(store, NS, publisher=admin)
     create_namespace(store, NS, dim=8, metric="dot", publisher=admin, rng=admin.rng)
     source.observe(admin.snapshots.cached())
     held.let_go.set()
     thread.join(30)
-    assert source.cached().epoch == 3
+    assert early[0].epoch == source.cached().epoch == 3
 
 
 def test_a_namespace_that_is_not_there_is_not_found_and_may_appear() -> None:

@@ -298,7 +298,7 @@ class Publisher:
                     continue
                 _check_base(draft, change)
                 _check_room_for_key(draft, change)
-                self._check_uploads(base.manifest, change)
+                self._check_uploads(draft.manifest, change)
                 answer = change.apply(draft)
                 if change.idempotency is not None:
                     _record(draft, change.idempotency, answer)
