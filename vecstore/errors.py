@@ -40,6 +40,12 @@ class InvalidArgument(VecstoreError, ValueError):
     status = 400
 
 
+class InvalidJson(InvalidArgument):
+    """A request body that is not JSON; ``details`` name the position."""
+
+    code = "invalid_json"
+
+
 class DimensionMismatch(InvalidArgument):
     """Vectors do not have the namespace's dimension."""
 
@@ -195,6 +201,14 @@ class OutcomeUnknown(VecstoreError):
 
     code = "outcome_unknown"
     status = 503
+
+
+class ServerUnavailable(VecstoreError):
+    """A server cannot be reached or does not answer; nothing was changed by this request."""
+
+    code = "server_unavailable"
+    status = 503
+    retryable = True
 
 
 class ForkedHandle(VecstoreError):

@@ -37,6 +37,8 @@ class InsertResult:
         Older live rows of the same ids that died in the same commit.
     ids
         Assigned ids, u64[n], when none were given; else None.
+    incarnation
+        Of the namespace; with ``epoch`` the ``if_match`` of a later write.
     """
 
     part_id: str
@@ -44,6 +46,7 @@ class InsertResult:
     epoch: int
     upserted: int = 0
     ids: U64 | None = None
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class DeleteResult:
 
     deleted: int
     epoch: int
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,7 @@ class Hits(Sequence[Hit]):
     epoch: int
     vectors: F32 | None = None
     debug: dict[str, Any] | None = None
+    incarnation: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -172,6 +177,7 @@ class BatchHits:
     epoch: int
     vectors: F32 | None = None
     debug: list[dict[str, Any]] | None = None
+    incarnation: str = ""
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -184,6 +190,7 @@ class BatchHits:
             epoch=self.epoch,
             vectors=None if self.vectors is None else self.vectors[i, :n],
             debug=None if self.debug is None else self.debug[i],
+            incarnation=self.incarnation,
         )
 
 
@@ -195,6 +202,7 @@ class Row:
     vector: F32 | None
     epoch: int
     attributes: dict[str, Any] = field(default_factory=dict)
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,500 @@
+"""What crosses HTTP, as types: used by the server, by the client, and to write ``/openapi.json``.
+
+Vectors are JSON numbers or base64 of little-endian float32. They are kept raw while a request is
+validated and turned into arrays row by row, so that a large batch is never a tree of Python
+objects. Imports errors, limits, types and the settings of a namespace.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Annotated, Any, Final, Literal, get_args
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidId, InvalidJson, InvalidVector
+from vecstore.limits import (
+    MAX_BATCH_ROWS,
+    MAX_DELETE_IDS,
+    MAX_DIM,
+    MAX_ID_BYTES,
+    MAX_NAME_BYTES,
+    MAX_PAGE_SIZE,
+    MAX_QUERIES,
+    MAX_TOP_K,
+    MAX_U64,
+)
+from vecstore.manifest.model import Settings
+from vecstore.types import (
+    F32,
+    BatchHits,
+    Consistency,
+    Hits,
+    Metric,
+    NamespaceInfo,
+    RerankPrecision,
+    RowId,
+    SearchParams,
+    WriteMode,
+)
+
+_BASE64: Final = {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"}
+_NUMBERS: Final = {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": MAX_DIM}
+_ID: Final = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0, "maximum": MAX_U64},
+        {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES},
+    ]
+}
+
+
+def _array(items: dict[str, Any], limit: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1, "maxItems": limit}
+
+
+Name = Annotated[
+    str,
+    Meta(
+        extra_json_schema={
+            "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            "minLength": 1,
+            "maxLength": MAX_NAME_BYTES,
+        }
+    ),
+]
+Ids = Annotated[list[int | str], Meta(extra_json_schema=_array(_ID, MAX_DELETE_IDS))]
+VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64]})]
+BatchField = Annotated[
+    Raw, Meta(extra_json_schema={"anyOf": [_array(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})
+]
+QueriesField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_array(_NUMBERS, MAX_QUERIES), _BASE64]})]
+Dim = Annotated[int, Meta(ge=1, le=MAX_DIM)]
+
+# Every setting, none of them required: what creation and PATCH may change.
+Defaults: Final = msgspec.defstruct(
+    "Defaults",
+    [(f.name, f.type | UnsetType, UNSET) for f in msgspec.structs.fields(Settings)],
+    forbid_unknown_fields=True,
+    kw_only=True,
+    module=__name__,
+)
+
+
+# -- requests ------------------------------------------------------------------------------
+
+
+class CreateNamespace(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Create a namespace."""
+
+    name: Name
+    dim: Dim
+    metric: Metric = "cosine"
+    defaults: Defaults | UnsetType = UNSET  # type: ignore[valid-type]  # made from Settings above
+
+
+class UpdateNamespace(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Change defaults of a namespace."""
+
+    defaults: Defaults  # type: ignore[valid-type]
+
+
+class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Insert or upsert a batch; ``dim``, if given, says how base64 vectors are cut into rows."""
+
+    vectors: BatchField
+    ids: Ids | None = None
+    mode: WriteMode = "upsert"
+    dim: Dim | None = None
+
+
+class DeleteRows(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Delete rows by id."""
+
+    ids: Ids
+
+
+class _SearchOptions(Struct, forbid_unknown_fields=True, kw_only=True):
+    top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = 10
+    probe_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    nprobe: Annotated[int, Meta(ge=1)] | None = None
+    target_recall: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
+    rerank_scale: Annotated[float, Meta(ge=0.0, le=1000.0)] | None = None
+    rerank_precision: RerankPrecision | None = None
+    consistency: Consistency = "strong"
+    max_staleness: Annotated[float, Meta(ge=0.0)] = 10.0
+    epoch: Annotated[int, Meta(ge=1)] | None = None
+    include: list[Literal["vector"]] = []
+    debug: bool = False
+
+    def params(self) -> SearchParams:
+        return SearchParams(
+            top_k=self.top_k,
+            probe_fraction=self.probe_fraction,
+            nprobe=self.nprobe,
+            target_recall=self.target_recall,
+            rerank_scale=self.rerank_scale,
+            rerank_precision=self.rerank_precision,
+            consistency=self.consistency,
+            max_staleness=self.max_staleness,
+            epoch=self.epoch,
+            include=tuple(self.include),
+            debug=self.debug,
+        )
+
+
+class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
+    """One query (``vector``) or a batch (``vectors``); ``dim`` as in an insert."""
+
+    vector: VectorField = msgspec.field(default_factory=Raw)
+    vectors: QueriesField = msgspec.field(default_factory=Raw)
+    dim: Dim | None = None
+
+
+class SearchQuery(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
+    """One query in the parameters of a GET: ``vector`` is base64 (also URL-safe) or a JSON array."""
+
+    vector: str
+
+
+class Compact(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Merge all parts, or only what is due."""
+
+    everything: bool = True
+
+
+# -- answers -------------------------------------------------------------------------------
+
+
+class NamespacePage(Struct, kw_only=True):
+    """Namespaces by name; ``next_cursor`` continues."""
+
+    namespaces: list[NamespaceInfo]
+    next_cursor: str | None = None
+
+
+class Inserted(Struct, kw_only=True, omit_defaults=True):
+    """An acknowledged insert; ``ids`` if they were assigned."""
+
+    part_id: str
+    n: int
+    epoch: int
+    upserted: int
+    ids: list[int] | UnsetType = UNSET
+
+
+class Deleted(Struct, kw_only=True):
+    """An acknowledged delete."""
+
+    deleted: int
+    epoch: int
+
+
+class Neighbour(Struct, kw_only=True, omit_defaults=True):
+    """One hit; ``vector`` if asked for, null if the namespace keeps none."""
+
+    id: RowId
+    distance: float
+    vector: list[float] | UnsetType | None = UNSET
+
+
+class Result(Struct, kw_only=True, omit_defaults=True):
+    """The hits of one query of a batch."""
+
+    hits: list[Neighbour]
+    debug: dict[str, Any] | UnsetType = UNSET
+
+
+class Found(Struct, kw_only=True, omit_defaults=True):
+    """The answer to a search: ``hits`` to a vector, ``results`` to vectors."""
+
+    epoch: int
+    hits: list[Neighbour] | UnsetType = UNSET
+    results: list[Result] | UnsetType = UNSET
+    debug: dict[str, Any] | UnsetType = UNSET
+
+
+class RowView(Struct, kw_only=True, omit_defaults=True):
+    """One row; ``vector`` unless it was left out, null if the namespace keeps none."""
+
+    id: RowId
+    epoch: int
+    vector: list[float] | UnsetType | None = UNSET
+
+
+class Health(Struct, kw_only=True):
+    """Whether the server answers, or is ready."""
+
+    status: Literal["ok", "ready"]
+
+
+class ErrorBody(Struct, kw_only=True):
+    """Every answer that is not 2xx."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
+# -- encoding ------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(f"{type(value).__name__} has no JSON form")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+encode = _encoder.encode
+
+
+def found(hits: Hits) -> Found:
+    """The body of the answer to one query."""
+    return Found(epoch=hits.epoch, hits=_neighbours(hits), debug=UNSET if hits.debug is None else hits.debug)
+
+
+def found_batch(hits: BatchHits) -> Found:
+    """The body of the answer to a batch."""
+    return Found(
+        epoch=hits.epoch,
+        results=[
+            Result(hits=_neighbours(one), debug=UNSET if one.debug is None else one.debug)
+            for one in (hits[i] for i in range(len(hits)))
+        ],
+    )
+
+
+def _neighbours(hits: Hits) -> list[Neighbour]:
+    ids, distances = hits.ids.tolist(), hits.distances.tolist()
+    if hits.vectors is None:
+        return [Neighbour(id=i, distance=d) for i, d in zip(ids, distances, strict=True)]
+    return [
+        Neighbour(id=i, distance=d, vector=numbers(v))
+        for i, d, v in zip(ids, distances, hits.vectors, strict=True)
+    ]
+
+
+def numbers(vector: F32) -> list[float] | None:
+    """A vector as JSON numbers; None where a part keeps no vectors (the engine says NaN)."""
+    if len(vector) and np.isnan(vector[0]):
+        return None
+    values: list[float] = vector.tolist()
+    return values
+
+
+def etag(incarnation: str, epoch: int) -> str:
+    """The ``ETag`` of a namespace at an epoch."""
+    return f'"{incarnation}-{epoch}"'
+
+
+_ETAG: Final = re.compile(r'"([0-9A-Za-z_]{1,64})-([0-9]{1,19})"')
+
+
+def parse_etag(text: str) -> tuple[str, int]:
+    """Incarnation and epoch of an ``ETag``."""
+    match = _ETAG.fullmatch(text.strip())
+    if match is None:
+        raise InvalidArgument(
+            'If-Match must be one ETag as answers carry it: "<incarnation>-<epoch>"', field="If-Match"
+        )
+    return match[1], int(match[2])
+
+
+def encode_cursor(name: str) -> str:
+    """Where a listing goes on: after ``name``."""
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> str:
+    """The name in a cursor; `InvalidArgument` if it is none of ours."""
+    try:
+        name = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InvalidArgument("cursor is not one that a listing returned", field="cursor") from error
+    if not 1 <= len(name) <= MAX_NAME_BYTES or encode_cursor(name) != cursor:
+        raise InvalidArgument("cursor is not one that a listing returned", field="cursor")
+    return name
+
+
+# -- decoding ------------------------------------------------------------------------------
+
+_WHERE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
+_NAMED: Final = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
+_LIMIT: Final = re.compile(r"(?:>=|<=|>|<) (-?[0-9][0-9.e+-]*)$")
+_BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
+_CHOICES: Final[dict[str, list[str]]] = {
+    "metric": sorted(get_args(Metric)),
+    "mode": sorted(get_args(WriteMode)),
+    "consistency": sorted(get_args(Consistency)),
+    "rerank_precision": ["none", "int8", "fp32"],
+    "store_vectors": ["fp32", "fp16", "none"],
+    "include": ["vector"],
+}
+
+
+def decode_json(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+    """A body by its type; `InvalidJson` or `InvalidArgument` names the position or the field."""
+    if not data:
+        raise InvalidArgument("the request needs a JSON body", field="body")
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        text = str(error)
+        match = _BYTE.search(text)
+        position = int(match[1]) if match else getattr(error, "start", len(data))
+        raise InvalidJson(f"the body is not JSON: {text}", field="body", position=position) from error
+
+
+def invalid(error: msgspec.ValidationError, field: str = "") -> InvalidArgument:
+    """A validation error of msgspec as ours, with the field and, where there is one, the limit."""
+    text = str(error)
+    where = _WHERE.search(text)
+    path = where[1].lstrip(".") if where else ""
+    text = text[: where.start()] if where else text
+    named = _NAMED.match(text)
+    if named:
+        path = f"{path}.{named[1]}" if path else named[1]
+    if field:
+        path = f"{field}{path}"
+    text = text.replace("`", "")
+    details: dict[str, Any] = {"field": path or "body"}
+    limit = _LIMIT.search(text)
+    choices = _CHOICES.get(re.sub(r"\[.*", "", path.rpartition(".")[2]))
+    if limit:
+        number = float(limit[1])
+        details["limit"] = int(number) if number.is_integer() else number
+    elif text.startswith("Invalid enum value") and choices:
+        details["limit"] = choices
+        text = f"{text}; one of {', '.join(choices)} is expected"
+    kind = InvalidId if path == "ids" or path.startswith("ids[") else InvalidArgument
+    return kind(f"{path or 'body'}: {text[:1].lower()}{text[1:]}", **details)
+
+
+_row_decoder = msgspec.json.Decoder(list[float])
+_rows_decoder = msgspec.json.Decoder(list[Raw])
+
+
+def vector(raw: Raw | bytes, *, field: str = "vector") -> F32:
+    """f32[n] from JSON numbers or base64."""
+    data = memoryview(raw).tobytes()
+    if data[:1] == b'"':
+        return _floats(_from_base64(data, field), field)
+    return _row(data, field)
+
+
+def vectors(raw: Raw, dim: int | None, *, limit: int, field: str = "vectors") -> F32 | bytes:
+    """f32[N, n] from rows of JSON numbers or from base64; its bytes if ``dim`` is not known."""
+    view = memoryview(raw)
+    if view[:1] == b'"':
+        packed = _from_base64(view, field)
+        return packed if dim is None else cut(packed, dim, field=field)
+    try:
+        rows = _rows_decoder.decode(view)
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(
+            f"{field} must be a list of rows of numbers, or base64 of float32", field=field
+        ) from error
+    if not 1 <= len(rows) <= limit:
+        raise InvalidArgument(f"{field} must hold 1 to {limit} rows", field=field, limit=limit)
+    first = _row(rows[0], f"{field}[0]")
+    if len(rows) * len(first) * 2 > len(view):  # a number takes two bytes: not all rows are that long
+        raise DimensionMismatch(f"{field} are not all of one length", field=field)
+    out = np.empty((len(rows), len(first)), dtype=np.float32)
+    out[0] = first
+    for position in range(1, len(rows)):
+        row = _row(rows[position], f"{field}[{position}]")
+        if len(row) != len(first):
+            raise DimensionMismatch(
+                f"{field}[{position}] has {len(row)} numbers, the row before it {len(first)}",
+                field=field,
+                row=position,
+                limit=len(first),
+            )
+        out[position] = row
+    return out
+
+
+def cut(packed: bytes, dim: int, *, field: str = "vectors") -> F32:
+    """Bytes of float32 as f32[N, dim]."""
+    if not packed or len(packed) % (4 * dim):
+        raise DimensionMismatch(
+            f"{field} hold {len(packed)} bytes, which is no multiple of {dim} float32",
+            field=field,
+            limit=dim,
+            given=len(packed),
+        )
+    return _floats(packed, field).reshape(-1, dim)
+
+
+def from_query(text: str, *, field: str = "vector") -> F32:
+    """f32[n] from a query parameter: a JSON array, or base64 in either alphabet, padded or not."""
+    if text.startswith("["):
+        return _row(text.encode(), field)
+    text = text.replace("-", "+").replace("_", "/").replace(" ", "+")
+    return _floats(_strict_base64(text + "=" * (-len(text) % 4), field), field)
+
+
+def _row(data: Raw | bytes, field: str) -> F32:
+    try:
+        values = _row_decoder.decode(data)
+    except msgspec.ValidationError as error:
+        if "out of range" in str(error):
+            raise InvalidVector(f"{field} holds a number beyond float64", field=_outer(field)) from error
+        found = invalid(error, field)
+        found.details = {"field": _outer(field), "at": found.details["field"]}
+        raise found from error
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"{field} must be numbers or base64 of float32", field=_outer(field)) from error
+    if not values:
+        raise DimensionMismatch(f"{field} is empty", field=_outer(field))
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype=np.float64).astype(np.float32)
+
+
+def _outer(field: str) -> str:
+    return field.partition("[")[0]
+
+
+def _from_base64(quoted: bytes | memoryview, field: str) -> bytes:
+    try:
+        return _strict_base64(quoted[1:-1], field)
+    except InvalidArgument:
+        if b"\\" in bytes(quoted):  # some encoders write / as \/
+            return _strict_base64(msgspec.json.decode(quoted, type=str), field)
+        raise
+
+
+def _strict_base64(text: str | bytes | memoryview, field: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        raise InvalidArgument(f"{field} is not base64: {error}", field=field) from error
+
+
+def _floats(packed: bytes, field: str) -> F32:
+    if not packed or len(packed) % 4:
+        raise DimensionMismatch(
+            f"{field} holds {len(packed)} bytes, which is no whole number of float32",
+            field=field,
+            given=len(packed),
+        )
+    values: npt.NDArray[np.float32] = np.frombuffer(packed, dtype="<f4").astype(np.float32, copy=False)
+    return values
+
+
+def page_size(text: str | None) -> int:
+    """``page_size`` of a listing."""
+    if text is None:
+        return 100
+    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_PAGE_SIZE:
+        raise InvalidArgument(
+            f"page_size must be an integer from 1 to {MAX_PAGE_SIZE}", field="page_size", limit=MAX_PAGE_SIZE
+        )
+    return int(text)
