@@ -21,6 +21,7 @@ cdef extern from "simd/dispatch.h" nogil:
 cdef extern from "record.h" nogil:
     size_t vs_block_count(size_t n)
     size_t vs_block_bytes(size_t padded_dim)
+    uint32_t vs_first_slots(size_t n)
 
 
 cdef extern from "<stdlib.h>" nogil:
@@ -354,7 +355,7 @@ def score_with_rabitq(
         while start < n:
             block = &blocks[start // BLOCK_ROWS * block_bytes]
             errors = <const float *>(block + 4 * table.table.padded_dim) + 2 * BLOCK_ROWS
-            _active.score_block(&table.table, block, g_add, 0.0, scores)
+            _active.score_block(&table.table, block, vs_first_slots(n - start), g_add, 0.0, scores)
             for i in range(min(n - start, BLOCK_ROWS)):
                 estimate[start + i] = scores[i]
                 bound[start + i] = errors[i] * g_error

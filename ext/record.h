@@ -38,6 +38,11 @@ static inline VsLayout vs_layout(size_t n, size_t padded_dim, uint32_t flags) {
     return at;
 }
 
+/* The mask of the first n slots of a block, all if n >= 32. */
+static inline uint32_t vs_first_slots(size_t n) {
+    return n < VS_BLOCK_ROWS ? ((uint32_t)1 << n) - 1 : UINT32_MAX;
+}
+
 static inline VsHeader vs_header(const uint8_t *record) {
     VsHeader header;
     memcpy(&header, record, sizeof header);

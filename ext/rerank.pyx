@@ -4,6 +4,7 @@ from collections import namedtuple
 
 import numpy as np
 
+cimport numpy as cnp
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -27,6 +28,8 @@ from vecstore.ext.ivf cimport (
 )
 from vecstore.ext.rabitq cimport QueryTable, VsInt8Factors, VsKernels, active_kernels
 
+
+cnp.import_array()
 
 # Candidates whose int8 rows are on their way while one is scored.
 cdef enum:
@@ -54,13 +57,16 @@ cdef inline bint _find_int8(
 
 
 cdef object _hits(VsEntry **order, Py_ssize_t m, int64_t reranked):
-    result = Hits(
-        np.empty(m, np.float32), np.empty(m, np.int32), np.empty(m, np.int64), np.zeros(m, np.uint64), reranked
-    )
-    cdef float[::1] distance = result.distance
-    cdef int32_t[::1] part = result.part
-    cdef int64_t[::1] row = result.row
-    cdef uint64_t[::1] ids = result.ids
+    # Straight to the arrays' memory: four memoryviews would take longer than ten hits.
+    cdef cnp.npy_intp shape = m
+    distances = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_FLOAT32, 0)
+    parts = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT32, 0)
+    rows = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT64, 0)
+    id_array = cnp.PyArray_ZEROS(1, &shape, cnp.NPY_UINT64, 0)
+    cdef float *distance = <float *>cnp.PyArray_DATA(distances)
+    cdef int32_t *part = <int32_t *>cnp.PyArray_DATA(parts)
+    cdef int64_t *row = <int64_t *>cnp.PyArray_DATA(rows)
+    cdef uint64_t *ids = <uint64_t *>cnp.PyArray_DATA(id_array)
     cdef const uint8_t *record
     cdef VsHeader header
     cdef VsLayout at
@@ -77,7 +83,7 @@ cdef object _hits(VsEntry **order, Py_ssize_t m, int64_t reranked):
             if header.flags & VS_HAS_U64_IDS:
                 at = vs_layout(header.n, header.padded_dim, header.flags)
                 memcpy(&ids[i], record + at.ids + 8 * <size_t>order[i].slot, 8)
-    return result
+    return Hits(distances, parts, rows, id_array, reranked)
 
 
 def pool_hits(Pool pool not None, Py_ssize_t top_k):

@@ -60,9 +60,10 @@ typedef struct {
     float (*squared_norm_f16)(const uint16_t *o, size_t n);
     /* Fills `lut` and table->{scale, bias, squared_norm} from table->z. */
     void (*build_table)(VsTable *table, uint8_t *lut);
-    /* Estimates of the 32 slots of a block into `estimates`; the mask of those <= limit. */
-    uint32_t (*score_block)(const VsTable *table, const uint8_t *block, float g_add, float limit,
-                            float *estimates);
+    /* Estimates of the slots of a block that are set in `slots` into `estimates`, room for 32; the
+     * mask of those <= limit. What is left in the places of other slots is not said. */
+    uint32_t (*score_block)(const VsTable *table, const uint8_t *block, uint32_t slots, float g_add,
+                            float limit, float *estimates);
     /* The Fast-Hadamard-Kac walk in place; padded_dim is a multiple of 64. */
     void (*rotate)(float *v, size_t padded_dim, const uint8_t *signs, size_t rounds);
     /* Lowers (*best, *label) to min_j half_norms[j] - dots[j], strictly, with the least such j. */

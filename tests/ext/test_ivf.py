@@ -179,9 +179,7 @@ def by_list(part: Part, z: NDArray[np.float32]) -> tuple[NDArray[np.float64], ND
     estimates, bounds = [], []
     for i in range(len(part.sizes)):
         g = float(((z.astype(np.float64) - part.centroids[i]) ** 2).sum())
-        estimate, bound = score_with_rabitq(
-            table_of(z), part.area(i, 0).copy(), part.sizes[i], g, np.sqrt(g)
-        )
+        estimate, bound = score_with_rabitq(table_of(z), part.area(i, 0).copy(), part.sizes[i], g, np.sqrt(g))
         estimates.append(estimate)
         bounds.append(bound)
     return np.concatenate(estimates), np.concatenate(bounds)
@@ -278,9 +276,7 @@ def test_int8_distances_are_within_their_rounding(name: str) -> None:
         pool = Pool(100)
         allowed = np.arange(70) % 3 > 0
         with variant(name):
-            scanned = ivf.scan_int8(
-                table_of(z), pool, 2, int(part.addresses[0]), 1000, part.words(allowed)
-            )
+            scanned = ivf.scan_int8(table_of(z), pool, 2, int(part.addresses[0]), 1000, part.words(allowed))
         entries = pool.entries()
         assert scanned == len(pool) == allowed.sum()
         assert sorted((entries.row - 1000).tolist()) == np.flatnonzero(allowed).tolist()
@@ -351,9 +347,7 @@ def test_outliers_do_not_spoil_the_ranking() -> None:
 @pytest.mark.parametrize(("codes", "int8"), [(True, True), (True, False), (False, True), (False, False)])
 def test_records_are_as_the_format_says(codes: bool, int8: bool) -> None:
     for with_ids in (True, False):
-        part = Part(
-            np.random.default_rng(1), 128, [3, 0, 40, 32], codes=codes, int8=int8, with_ids=with_ids
-        )
+        part = Part(np.random.default_rng(1), 128, [3, 0, 40, 32], codes=codes, int8=int8, with_ids=with_ids)
         for i, n in enumerate(part.sizes):
             record = part.out[part.offsets[i] : part.offsets[i + 1]]
             flags = int8 + 2 * codes + 4 * with_ids
@@ -374,7 +368,7 @@ def test_records_are_as_the_format_says(codes: bool, int8: bool) -> None:
                 q = record[at : at + n * 128].view(np.int8).reshape(n, 128).astype(np.float64)
                 factors = record[at + n * 128 :][: 8 * n].view("<f4").reshape(n, 2)
                 residual = rows - centroid
-                assert np.abs(q * factors[:, :1] - residual) .max(initial=0) <= (
+                assert np.abs(q * factors[:, :1] - residual).max(initial=0) <= (
                     factors[:, 0].max(initial=0) * 0.5001
                 )
                 assert np.abs(q).max(axis=1, initial=0).tolist() == [127] * n
@@ -393,9 +387,7 @@ def test_a_row_on_its_centroid_has_no_residual() -> None:
     offsets = np.array([0, 4096], np.int64)
     out = np.empty(4096, np.uint8)
     starts = np.array([0, 1], np.int64)
-    ivf.encode_lists(
-        np.zeros((1, 64), np.float32), starts, c8, scales, None, None, True, True, offsets, out
-    )
+    ivf.encode_lists(np.zeros((1, 64), np.float32), starts, c8, scales, None, None, True, True, offsets, out)
     z = np.ones(64, np.float32)
     for scan in ("codes", "int8"):
         pool, words, zero = Pool(1), np.array([ALL], np.uint32), np.zeros(1, np.int64)

@@ -51,6 +51,7 @@ cdef extern from "record.h" nogil:
     enum: VS_HAS_U64_IDS
     size_t vs_block_count(size_t n)
     size_t vs_block_bytes(size_t padded_dim)
+    uint32_t vs_first_slots(size_t n)
     VsLayout vs_layout(size_t n, size_t padded_dim, uint32_t flags)
     VsHeader vs_header(const uint8_t *record)
     const int8_t *vs_centroid(const uint8_t *record)

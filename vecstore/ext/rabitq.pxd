@@ -37,7 +37,7 @@ cdef extern from "simd/kernels.h" nogil:
         float (*squared_l2_f16)(const float *, const uint16_t *, size_t) noexcept nogil
         float (*squared_norm_f16)(const uint16_t *, size_t) noexcept nogil
         void (*build_table)(VsTable *, uint8_t *) noexcept nogil
-        uint32_t (*score_block)(const VsTable *, const uint8_t *, float, float, float *) noexcept nogil
+        uint32_t (*score_block)(const VsTable *, const uint8_t *, uint32_t, float, float, float *) noexcept nogil
         void (*rotate)(float *, size_t, const uint8_t *, size_t) noexcept nogil
         void (*nearest)(const float *, const float *, size_t, int32_t, float *, int32_t *) noexcept nogil
         void (*encode_slot)(const VsSource *, uint8_t *, size_t) noexcept nogil

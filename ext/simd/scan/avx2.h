@@ -1,7 +1,8 @@
 /* AVX2 twin of scan/serial.h. One 32-byte load holds the tables of two groups, one the codes of
  * both for all 32 rows. Four look-ups add up in u8; their sum is then added twice as u16, whole and
  * shifted by eight: the odd bytes come out of the second, and what they put on top of the even ones
- * in the first is taken off at the end. */
+ * in the first is taken off at the end. Where no slot above 15 is wanted (a short list, a sparse
+ * filter), the high nibbles are left alone, which takes little more than half the time. */
 #ifndef VECSTORE_SCAN_AVX2_H
 #define VECSTORE_SCAN_AVX2_H
 
@@ -12,8 +13,9 @@
         __m256i codes = _mm256_loadu_si256((const __m256i *)(const void *)(block + at + 32 * (k)));\
         __m256i entries = _mm256_loadu_si256((const __m256i *)(const void *)(lut + at + 32 * (k)));\
         low = _mm256_add_epi8(low, _mm256_shuffle_epi8(entries, _mm256_and_si256(codes, nibble))); \
-        high = _mm256_add_epi8(                                                                    \
-            high, _mm256_shuffle_epi8(entries, _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble))); \
+        if (whole)                                                                                 \
+            high = _mm256_add_epi8(high, _mm256_shuffle_epi8(entries, _mm256_and_si256(            \
+                                             _mm256_srli_epi16(codes, 4), nibble)));               \
     } while (0)
 
 /* 16 sums in row order from the whole and the shifted sums; the two halves hold two groups. */
@@ -34,8 +36,9 @@ VS_AVX2 static inline uint32_t vs_estimate_avx2(__m128i sums, const float *add, 
     return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(value, limit, _CMP_LE_OQ));
 }
 
-VS_AVX2 static uint32_t vs_score_block_avx2(const VsTable *table, const uint8_t *block, float g_add,
-                                            float limit, float *estimates) {
+VS_AVX2 static inline __attribute__((always_inline)) uint32_t
+vs_score_slots_avx2(const VsTable *table, const uint8_t *block, float g_add, float limit, float *estimates,
+                    const int whole) {
     const uint8_t *lut = table->lut;
     const size_t code_bytes = 4 * table->padded_dim;
     const float *add = (const float *)(const void *)(block + code_bytes);
@@ -54,17 +57,26 @@ VS_AVX2 static uint32_t vs_score_block_avx2(const VsTable *table, const uint8_t 
         high_odd = _mm256_add_epi16(high_odd, _mm256_srli_epi16(high, 8));
     }
     const __m256i low_sums = vs_unmix_avx2(low_whole, low_odd);
-    const __m256i high_sums = vs_unmix_avx2(high_whole, high_odd);
     const __m256 scale = _mm256_set1_ps(table->scale), bias = _mm256_set1_ps(table->bias);
     const __m256 g = _mm256_set1_ps(g_add), most = _mm256_set1_ps(limit);
     uint32_t mask = vs_estimate_avx2(_mm256_castsi256_si128(low_sums), add, scale, bias, g, most, estimates);
     mask |= vs_estimate_avx2(_mm256_extracti128_si256(low_sums, 1), add + 8, scale, bias, g, most,
                              estimates + 8) << 8;
+    if (!whole)
+        return mask;
+    const __m256i high_sums = vs_unmix_avx2(high_whole, high_odd);
     mask |= vs_estimate_avx2(_mm256_castsi256_si128(high_sums), add + 16, scale, bias, g, most,
                              estimates + 16) << 16;
     mask |= vs_estimate_avx2(_mm256_extracti128_si256(high_sums, 1), add + 24, scale, bias, g, most,
                              estimates + 24) << 24;
     return mask;
+}
+
+VS_AVX2 static uint32_t vs_score_block_avx2(const VsTable *table, const uint8_t *block, uint32_t slots,
+                                            float g_add, float limit, float *estimates) {
+    if (slots < 1u << 16)
+        return slots & vs_score_slots_avx2(table, block, g_add, limit, estimates, 0);
+    return slots & vs_score_slots_avx2(table, block, g_add, limit, estimates, 1);
 }
 
 #endif

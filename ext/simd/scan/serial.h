@@ -6,8 +6,8 @@
 
 #include "../kernels.h"
 
-static uint32_t vs_score_block_serial(const VsTable *table, const uint8_t *block, float g_add,
-                                      float limit, float *estimates) {
+static uint32_t vs_score_block_serial(const VsTable *table, const uint8_t *block, uint32_t slots,
+                                      float g_add, float limit, float *estimates) {
     const float *add = (const float *)(const void *)(block + 4 * table->padded_dim);
     const float *rescale = add + VS_BLOCK_ROWS;
     uint32_t sums[VS_BLOCK_ROWS] = {0};
@@ -25,7 +25,7 @@ static uint32_t vs_score_block_serial(const VsTable *table, const uint8_t *block
         estimates[j] = (add[j] + g_add) + rescale[j] * inner;
         mask |= (uint32_t)(estimates[j] <= limit) << j;
     }
-    return mask;
+    return mask & slots;
 }
 
 #endif
