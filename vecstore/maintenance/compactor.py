@@ -101,7 +101,8 @@ def plan_all(manifest: Manifest, policy: Policy) -> Plan | None:
 
 def _bounded(parts: Sequence[Part], dim: int, policy: Policy, reason: str) -> Plan | None:
     """The smallest parts that together stay within the bound."""
-    chosen, size = [], 0
+    chosen: list[Part] = []
+    size = 0
     for part in sorted(parts, key=lambda p: p.live):
         size += part.live * dim * 4
         if size > policy.max_bytes and chosen:
@@ -291,5 +292,3 @@ def _sources(
         at += len(rows)
         out.append((replace(part.reader.entry), dead[part.reader.entry.id], moved))
     return tuple(out)
-
-

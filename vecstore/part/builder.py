@@ -126,7 +126,7 @@ class PartImage:
         )
 
     def _record_pages(self) -> Iterator[memoryview]:
-        view = memoryview(self.records)
+        view = memoryview(self.records.data)
         for offset, length in zip(self.lists["offset"].tolist(), self.lists["length"].tolist(), strict=True):
             yield view[offset : offset + length]
 
@@ -164,7 +164,8 @@ def prepare(vectors: F32, metric: Metric) -> F32:
     if metric != "cosine":
         return vectors
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    return (vectors / norms[:, None]).astype(np.float32)
+    unit: F32 = (vectors / norms[:, None]).astype(np.float32)
+    return unit
 
 
 def mean_of(vectors: F32, metric: Metric) -> F32:

@@ -30,7 +30,7 @@ HEAD: Final = ("cells", "cell_lists", "centroid_codes", "lists", "id_fence", "ca
 _HEADER = struct.Struct("<8sI52x")
 _TAIL = struct.Struct("<QQIII28x8s")
 
-Buffer = bytes | bytearray | memoryview
+Buffer = bytes | memoryview
 
 LIST_DTYPE: Final = np.dtype(
     [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -17,8 +17,10 @@ import numpy.typing as npt
 from crc32c import crc32c
 
 from vecstore.errors import StorageCorrupt
-from vecstore.ext.ivf import record_layout
+from vecstore.ext.ivf import rank_lists, record_layout
+from vecstore.ext.rabitq import QueryTable
 from vecstore.index.recall import Calibration
+from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part
 from vecstore.part.format import HEAD, LIST_DTYPE, PAGE, page_bounds
@@ -28,6 +30,8 @@ from vecstore.storage.cache import Page, PageCache, ReadTrace
 from vecstore.types import F32, U64, IdKind
 
 Bytes = npt.NDArray[np.uint8]
+
+_VECTOR_DTYPES: Final[dict[str, Literal["f4", "f2"] | None]] = {"fp32": "f4", "fp16": "f2", "none": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class PartReader:
         self._map = self._open_map()
         head = self._read_head(trace)
         crcs = head["checksums"]
-        if crc32c(crcs) != entry.checksums_crc32c:
+        if crc32c(crcs.data) != entry.checksums_crc32c:
             raise self._corrupt("checksums", "fails the checksum that the manifest names")
         self._crcs = crcs.view("<u4")
         self._bounds: dict[str, npt.NDArray[np.int64]] = {}
@@ -104,9 +108,7 @@ class PartReader:
             base = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
             self._base = base
             records = entry.sections["records"]
-            self._record_addresses = self.lists["offset"].astype(np.uint64) + np.uint64(
-                base + records.offset
-            )
+            self._record_addresses = self.lists["offset"].astype(np.uint64) + np.uint64(base + records.offset)
 
     @property
     def mapped(self) -> bool:
@@ -181,7 +183,7 @@ class PartReader:
     def _verify_bytes(self, name: str, data: Bytes) -> None:
         bounds, first = self._bounds[name], self._first_page[name]
         for page in range(len(bounds) - 1):
-            if crc32c(data[bounds[page] : bounds[page + 1]]) != self._crcs[first + page]:
+            if crc32c(data[bounds[page] : bounds[page + 1]].data) != self._crcs[first + page]:
                 raise self._corrupt(name, "fails its checksum", offset=int(bounds[page]))
 
     def _check_lists(self) -> None:
@@ -286,17 +288,25 @@ class PartReader:
         pages = self._pages("records", lists.tolist(), trace)
         return Gathered(np.array([page.ctypes.data for page in pages], dtype=np.uint64), pages)
 
+    def rank(self, table: QueryTable, n: int) -> npt.NDArray[np.int32]:
+        """The ``n`` lists whose centroids are nearest, the nearest first, by their codes."""
+        if self.cells is None:
+            return np.zeros(1, dtype=np.int32)
+        return rank_lists(table, self.cells, self.cell_lists, self.centroid_codes, n)
+
     @property
-    def vector_dtype(self) -> str | None:
+    def vector_dtype(self) -> Literal["f4", "f2"] | None:
         """``"f4"`` or ``"f2"``; None if the part keeps no vectors."""
-        return {"fp32": "f4", "fp16": "f2", "none": None}[self.entry.vectors]
+        return _VECTOR_DTYPES[self.entry.vectors]
 
     def vectors(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> Gathered:
         """The vectors of rows as given, one after another at each address."""
         size = self._vector_bytes
         if self._map is not None:
             first, last = rows * size // PAGE, (rows * size + size - 1) // PAGE
-            spans = [first, last] if size <= PAGE else [first + i for i in range(int((last - first).max()) + 1)]
+            spans = (
+                [first, last] if size <= PAGE else [first + i for i in range(int((last - first).max()) + 1)]
+            )
             self._verify_mapped("vectors", np.unique(np.concatenate(spans)))
             start = self._base + self.entry.sections["vectors"].offset
             return Gathered((rows * size + start).astype(np.uint64), self._map)
@@ -312,7 +322,9 @@ class PartReader:
 
     def _gather_vectors(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> Bytes:
         size = self._vector_bytes
-        needed = sorted({p for r in rows.tolist() for p in range(r * size // PAGE, (r * size + size - 1) // PAGE + 1)})
+        needed = sorted(
+            {p for r in rows.tolist() for p in range(r * size // PAGE, (r * size + size - 1) // PAGE + 1)}
+        )
         pages = dict(zip(needed, self._pages("vectors", needed, trace), strict=True))
         out = np.empty((len(rows), size), dtype=np.uint8)
         for i, row in enumerate(rows.tolist()):
@@ -351,6 +363,40 @@ class PartReader:
             return whole.reshape(-1, self.dim)[rows].astype(np.float32)
         data = self._gather_vectors(rows, trace)
         return data.view(self.vector_dtype).reshape(len(rows), self.dim).astype(np.float32)
+
+    def approximate_vectors(
+        self, rows: npt.NDArray[np.int64], rotation: Rotation, mean: F32 | None, trace: ReadTrace
+    ) -> F32:
+        """f32[m, dim] of a part that keeps no vectors, from its int8 rows; under cosine unit vectors.
+
+        Parameters
+        ----------
+        rotation, mean
+            What the part was encoded with.
+        """
+        lists = np.searchsorted(self.first_rows, rows, side="right") - 1
+        needed, where = np.unique(lists, return_inverse=True)
+        pages = self._pages("records", needed.tolist(), trace)
+        z = np.empty((len(rows), self.padded_dim), dtype=np.float32)
+        for i, page in enumerate(pages):
+            mine = np.flatnonzero(where == i)
+            centroid, residuals = self._residuals(page, int(needed[i]))
+            z[mine] = centroid + residuals[rows[mine] - self.first_rows[needed[i]]]
+        # The rotation is orthogonal: of a matrix whose rows are the images of the axes, the inverse
+        # is the transpose.
+        turned = rotation.apply(np.eye(self.dim, dtype=np.float32))
+        vectors: F32 = z @ turned.T
+        return vectors if mean is None else vectors + mean
+
+    def _residuals(self, record: Bytes, number: int) -> tuple[F32, F32]:
+        """The centroid of a list, f32[Dp], and the residuals of its rows, f32[n, Dp], both from int8."""
+        n, width = int(self.list_rows[number]), self.padded_dim
+        if not int(record[4:8].view("<u4")[0]) & 1:
+            raise self._corrupt("records", "keeps neither vectors nor int8 rows")
+        _, at, factors, _ = record_layout(n, width, self.cells is not None, True)
+        centroid = record[64 : 64 + width].view(np.int8) * record[8:12].view("<f4")
+        scales = record[factors : factors + 8 * n].view("<f4")[::2]
+        return centroid, record[at : at + n * width].view(np.int8).reshape(n, width) * scales[:, None]
 
     def ids_of(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> npt.NDArray[Any]:
         """u64[m] (with the part's base added) or object[m] of str."""
@@ -428,7 +474,9 @@ class PartReader:
         a_page = PAGE // 8
         first = np.maximum(np.searchsorted(self.fence, keys, side="left") - 1, 0)
         last = np.maximum(np.searchsorted(self.fence, keys, side="right") - 1, 0)
-        needed = sorted({p for f, e in zip(first.tolist(), last.tolist(), strict=True) for p in range(f, e + 1)})
+        needed = sorted(
+            {p for f, e in zip(first.tolist(), last.tolist(), strict=True) for p in range(f, e + 1)}
+        )
         pages = self._pages("id_keys", needed, trace)
         found_which, found_at = [], []
         for number, page in zip(needed, pages, strict=True):
@@ -461,4 +509,3 @@ class PartReader:
             return
         for page in range(len(self._bounds[name]) - 1):
             self._pages(name, [page], trace)
-
