@@ -32,6 +32,7 @@ QUALITY_COVERAGE: Final = 0.99
 FLOP_BUDGET: Final = 4e11  # of the exact search that calibration needs
 GRID: Final = 48
 MAX_COVERAGE: Final = 0.999
+DOT_LENGTH: Final = 32.0  # of a query under the dot product, in lengths of the farthest cell
 MARGIN_ERRORS: Final = 0.5  # standard errors of the calibration that a plan adds to its target
 
 
@@ -77,6 +78,24 @@ def pool_size(top_k: int, rerank_scale: float) -> int:
     return max(math.ceil(top_k * rerank_scale), top_k + 32)
 
 
+def dot_length(cells: F32) -> float:
+    """How long a query must be under the dot product, beside the rows of a part."""
+    return DOT_LENGTH * math.sqrt(float(np.einsum("ij,ij->i", cells, cells).max()))
+
+
+def dot_gain(q: F32, length: float) -> float:
+    """What to multiply a query by so that it is at least of this length; a power of two, so exact.
+
+    Neighbours by the dot product do not depend on the query's length, but the error of a code does:
+    it grows with the distance from the query to the row's centroid, hence relative to the query
+    with 1 / its length.
+    """
+    own = float(np.linalg.norm(q.astype(np.float64)))
+    if own == 0.0 or length == 0.0:
+        return 1.0
+    return math.ldexp(1.0, max(-100, min(100, math.ceil(math.log2(length / own)))))
+
+
 def calibrate(
     z: F32,
     held_out: npt.NDArray[np.bool_] | None,
@@ -101,10 +120,11 @@ def calibrate(
     offset = rotated_mean if metric == "dot" else None
     neighbours = position[_exact(z, asked, max(ks), offset, metric)]
     # For the dot product a query's squared norm is a constant of the query; any value ranks alike.
+    queries = z[asked] if metric != "dot" else _lengthened(z[asked], rotated_mean, partition.cells)
     order = np.empty((len(asked), partition.k), dtype=np.int32)
     table = QueryTable(z.shape[1])
-    for i, row in enumerate(asked):
-        table.prepare(z[row], 0.0)
+    for i, query in enumerate(queries):
+        table.prepare(query, 0.0)
         order[i] = rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, partition.k)
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(partition.k, dtype=np.int32)[None, :], axis=1)
@@ -117,7 +137,9 @@ def calibrate(
         found = np.array([(some < p).mean(axis=1) for p in grid])
         coverage.append(tuple(found.mean(axis=1).tolist()))
         errors.append(tuple((found.std(axis=1) / math.sqrt(len(asked))).tolist()))
-    quality = _quality(z, asked, neighbours, order, needed, grid, coverage, records, lists, table, settings)
+    quality = _quality(
+        len(z), queries, asked, neighbours, order, needed, grid, coverage, records, lists, table, settings
+    )
     return Calibration(
         queries=len(asked),
         probes=tuple(grid.tolist()),
@@ -125,6 +147,14 @@ def calibrate(
         errors=tuple(errors),
         quality=quality,
     )
+
+
+def _lengthened(z: F32, offset: F32 | None, cells: F32) -> F32:
+    """Rows as queries under the dot product, each of the length that a search gives it."""
+    centre = np.zeros(z.shape[1], dtype=np.float32) if offset is None else offset
+    length = dot_length(cells)
+    gains = np.array([dot_gain(row + centre, length) for row in z], dtype=np.float32)
+    return (z + centre) * gains[:, None] - centre
 
 
 def _exact(
@@ -148,7 +178,8 @@ def _exact(
 
 
 def _quality(
-    z: F32,
+    n: int,
+    queries: F32,
     asked: npt.NDArray[np.int64],
     neighbours: npt.NDArray[np.int64],
     order: npt.NDArray[np.int32],
@@ -161,7 +192,7 @@ def _quality(
     settings: Settings,
 ) -> dict[str, tuple[float, ...]]:
     """Share of the covered neighbours that each precision returns."""
-    words = LiveSet.from_deletes(None, len(z), lists["rows"].astype(np.int64)).words
+    words = LiveSet.from_deletes(None, n, lists["rows"].astype(np.int64)).words
     addresses = lists["offset"].astype(np.uint64) + np.uint64(records.ctypes.data)
     first_rows = lists["first_row"].astype(np.int64)
     first_blocks = lists["first_block"].astype(np.int64)
@@ -181,7 +212,7 @@ def _quality(
             # The asked row itself is a stored row and always comes out first: one more place for it.
             pool = Pool(pool_size(width, settings.rerank_scale) + 1)
             probed = order[q, :nprobe]
-            table.prepare(z[row], 0.0)
+            table.prepare(queries[q], 0.0)
             scan_lists(
                 table, pool, 0, addresses[probed], first_rows[probed], first_blocks[probed], words, True
             )

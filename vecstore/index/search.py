@@ -25,7 +25,7 @@ from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import Hits as _Ranked
 from vecstore.ext.rerank import pool_hits, rerank_fp32, rerank_int8
 from vecstore.index.ivf import planned_probes
-from vecstore.index.recall import pool_size, probes_for
+from vecstore.index.recall import dot_gain, pool_size, probes_for
 from vecstore.index.view import OpenPart, View, join_traces
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
@@ -147,8 +147,12 @@ class _Search:
         self.timed = timed
         self.metric = view.manifest.metric
         self.q = q
+        self.gain = 1.0
         if self.metric == "cosine":
             self.q = q * np.float32(1.0 / math.sqrt(float(np.dot(q, q))))
+        elif self.metric == "dot":
+            self.gain = dot_gain(q, view.dot_length)
+            self.q = q * np.float32(self.gain)
         self.scanned = self.reranked = self.exact_reranked = 0
         self.probed: dict[int, int] = {}
         self.keep: list[object] = []
@@ -303,7 +307,7 @@ class _Search:
         return _Ranked(distances, ranked.part, ranked.row, ranked.ids, ranked.reranked)
 
     def _answer(self, best: _Ranked) -> Answer:
-        scale = np.float32(1.0 if self.metric == "l2" else 0.5)
+        scale = np.float32(1.0 if self.metric == "l2" else 0.5 / self.gain)
         distances = best.distance * scale
         if self.metric != "dot":
             np.maximum(distances, 0.0, out=distances)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vecstore.index.recall import dot_length
 from vecstore.index.rotation import Rotation, padded
 from vecstore.live import LiveSet
 from vecstore.manifest.model import Manifest, Part
@@ -68,6 +69,8 @@ class View:
         Probes a part for the parameters of searches seen so far.
     id_bases
         u64[parts] to add to stored ids, where some part's ids were assigned at commit (R11).
+    dot_length
+        That queries are given under the dot product (`vecstore.index.recall.dot_gain`).
     """
 
     manifest: Manifest
@@ -79,6 +82,7 @@ class View:
     means: tuple[F32 | None, ...]
     alive: int
     id_bases: U64 | None
+    dot_length: float
     plans: dict[Any, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -162,6 +166,9 @@ class Views:
             means=means,
             alive=sum(part.live.alive for part in parts),
             id_bases=bases if assigned else None,
+            dot_length=max((dot_length(part.reader.cells) for part in parts if not part.small), default=0.0)
+            if manifest.metric == "dot"
+            else 0.0,
         )
 
     def _fetch_missing(self, manifest: Manifest, trace: ReadTrace) -> None:

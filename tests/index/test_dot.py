@@ -1,0 +1,53 @@
+"""The dot product under lengths that differ widely, of rows and of queries."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vecstore
+from vecstore.api import Namespace
+from vecstore.index.recall import dot_gain
+from vecstore.sample import load_sample
+from vecstore.types import F32
+
+SAMPLE = Path(__file__).parent.parent.parent / "examples" / "glosses"
+
+
+@pytest.fixture(scope="module")
+def scaled() -> tuple[Namespace, F32, F32]:
+    sample = load_sample(SAMPLE)
+    rng = np.random.default_rng(7)
+    rows = sample.vectors[:5_000]
+    rows = rows * rng.lognormal(0.0, 0.5, (len(rows), 1)).astype(np.float32)
+    db = vecstore.connect(f"memory://{uuid.uuid4().hex}", maintenance="off")
+    ns = db.create_namespace("scaled", dim=rows.shape[1], metric="dot")
+    ns.insert(rows, ids=np.arange(len(rows), dtype=np.uint64))
+    return ns, rows, sample.query_vectors[:100]
+
+
+@pytest.mark.parametrize("length", [1e-3, 0.1, 1.0, 50.0, 1e4])
+def test_recall_does_not_depend_on_the_length_of_the_query(
+    scaled: tuple[Namespace, F32, F32], length: float
+) -> None:
+    ns, rows, queries = scaled
+    queries = queries * np.float32(length)
+    hits = ns.search_batch(queries, top_k=10)
+    exact = np.argsort(-(queries @ rows.T), axis=1)[:, :10]
+    recall = np.mean([np.isin(found, near).mean() for found, near in zip(hits.ids, exact, strict=True)])
+    assert recall >= 0.95
+    products = np.einsum("ij,ikj->ik", queries, rows[hits.ids.astype(np.int64)])
+    np.testing.assert_allclose(hits.distances, -products, atol=0.02 * np.abs(products).max())
+
+
+def test_a_gain_is_a_power_of_two_and_reaches_the_length() -> None:
+    for size in (1e-20, 0.3, 1.0, 7.0, 1e10):
+        q = np.full(16, size / 4, dtype=np.float32)
+        gain = dot_gain(q, 100.0)
+        assert np.log2(gain) == round(np.log2(gain))
+        assert 99.9 <= gain * size < 200.1
+    assert dot_gain(np.zeros(16, dtype=np.float32), 100.0) == 1.0
+    assert dot_gain(np.ones(16, dtype=np.float32), 0.0) == 1.0
