@@ -90,18 +90,22 @@ class TestS3Store(StoreContract):
             store.put_stream("x", breaking())
         assert not bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads")
 
-    def test_a_large_listing_comes_in_pages(self, store: ObjectStore, behind: Behind) -> None:
-        for number in range(1005):
-            behind.write(f"n/a-{number:04d}/x", b"")
+    def test_a_large_listing_comes_in_pages(
+        self, store: ObjectStore, behind: Behind, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("vecstore.storage.s3._PAGE_KEYS", 10)
+        for number in range(25):
+            behind.write(f"n/a-{number:02d}/x", b"")
         behind.write("n/a/x", b"")  # S3 lists it last, by name it is first
         page = store.list("n/", limit=5000)
-        assert len(page.objects) == 1000
-        assert page.next == "n/a-0999/x"
-        assert len(store.list("n/", after=page.next).objects) == 6
-        names = ("a", *(f"a-{number:04d}" for number in range(1005)))
+        assert len(page.objects) == 10
+        assert page.next == "n/a-09/x"
+        assert len(store.list("n/", after="n/a-19/x").objects) == 6
+        names = ("a", *(f"a-{number:02d}" for number in range(25)))
         assert store.list_children("n/", limit=5000) == names
-        assert store.list_children("n/", limit=3) == names[:3]
-        assert store.list_children("n/", after="a-0998", limit=3) == names[1000:1003]
+        for limit in (1, 3, 9, 10, 11, 25, 26):
+            assert store.list_children("n/", limit=limit) == names[:limit]
+            assert store.list_children("n/", after="a-07", limit=limit) == names[9:][:limit]
 
 
 # -- what is repeated --------------------------------------------------------------------------
@@ -321,8 +325,12 @@ def test_names_and_settings_that_cannot_be_are_refused(bucket: Bucket) -> None:
         S3Store(bucket.name, **bucket.options(endpoint_url="not a url")).get("x")
     with pytest.raises(InvalidArgument):
         S3Store("Not_A_Bucket!", **bucket.options()).get("x")
-    with pytest.raises(InvalidArgument):
-        S3Store(bucket.name, profile="there-is-no-such-profile").get("x")
+
+
+def test_a_profile_that_does_not_exist_is_refused(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "there-is-no-such-profile")
+    with pytest.raises(InvalidArgument, match="profile"):
+        S3Store(bucket.name).get("x")
 
 
 # -- the server's clock --------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from vecstore.storage.forks import reset_in_children
 
 _PAGE_OVERHEAD: Final = 512  # bytes of memory that a cached page takes beside its content
 _PROTECTED_SHARE: Final = 0.8  # of the cache that pages used more than once may take
+_PROTECTED_AGE: Final = 4  # times the cache's size admitted since a page was last used
 
 _Key = tuple[str, str, int, int, int]
 
@@ -93,7 +94,8 @@ class PageCache:
     """Pages of immutable objects. Thread-safe; a forked child starts with an empty one.
 
     Pages used once compete among themselves only (a segmented LRU), so that a scan does not drive
-    out those in use. A page that a caller holds stays valid after it is evicted.
+    out those in use; those no longer in use age, so that another working set finds room. A page
+    that a caller holds stays valid after it is evicted.
 
     Parameters
     ----------
@@ -115,8 +117,9 @@ class PageCache:
     def reset_after_fork(self) -> None:
         self._lock = threading.Lock()
         self._once: OrderedDict[_Key, Bytes] = OrderedDict()
-        self._again: OrderedDict[_Key, Bytes] = OrderedDict()
+        self._again: OrderedDict[_Key, tuple[Bytes, int]] = OrderedDict()  # with `_admitted` at its use
         self._again_bytes = 0
+        self._admitted = 0  # bytes so far: the clock by which pages age
         self._in_flight: dict[_Key, Future[Bytes]] = {}
         self._stats = CacheStats()
 
@@ -267,32 +270,38 @@ class PageCache:
     # -- below: with the lock held ---------------------------------------------------------
 
     def _touch(self, name: _Key) -> Bytes | None:
-        data = self._again.get(name)
-        if data is not None:
+        protected = self._again.get(name)
+        if protected is not None:
+            self._again[name] = (protected[0], self._admitted)
             self._again.move_to_end(name)
-            return data
+            return protected[0]
         data = self._once.pop(name, None)
         if data is None:
             return None
-        self._again[name] = data
+        self._again[name] = (data, self._admitted)
         self._again_bytes += _charge(data)
         while self._again_bytes > self._max_bytes * _PROTECTED_SHARE and len(self._again) > 1:
-            demoted, old = self._again.popitem(last=False)
-            self._again_bytes -= _charge(old)
-            self._once[demoted] = old
+            self._demote()
         return data
+
+    def _demote(self) -> None:
+        name, (data, _) = self._again.popitem(last=False)
+        self._again_bytes -= _charge(data)
+        self._once[name] = data
 
     def _admit(self, name: _Key, data: Bytes) -> None:
         charge = _charge(data)
         if charge > self._max_bytes or name in self._once or name in self._again:
             return
         self._count(bytes=charge, pages=1)
+        self._admitted += charge
         while self._stats.bytes > self._max_bytes:
-            if self._once:
-                _, old = self._once.popitem(last=False)
-            else:
-                _, old = self._again.popitem(last=False)
-                self._again_bytes -= _charge(old)
+            oldest = next(iter(self._again.values()), None)
+            if oldest is not None and (
+                not self._once or self._admitted - oldest[1] > _PROTECTED_AGE * self._max_bytes
+            ):
+                self._demote()
+            _, old = self._once.popitem(last=False)
             self._count(bytes=-_charge(old), pages=-1, evictions=1)
         self._once[name] = data
 

@@ -96,8 +96,10 @@ class S3Store:
 
     Parameters
     ----------
-    endpoint_url, region, access_key, secret_key, session_token, profile
+    endpoint_url, region, access_key, secret_key, session_token
         None leaves it to boto3's environment and configuration files.
+    session
+        Of boto3, for an application that has one (roles, profiles); credentials are then its own.
     connect_timeout, read_timeout
         Seconds.
     max_attempts
@@ -122,7 +124,7 @@ class S3Store:
         access_key: str | None = None,
         secret_key: str | None = None,
         session_token: str | None = None,
-        profile: str | None = None,
+        session: boto3.session.Session | None = None,
         connect_timeout: float = 5.0,
         read_timeout: float = 30.0,
         max_attempts: int = 5,
@@ -134,12 +136,12 @@ class S3Store:
         prefix = prefix.strip("/")
         check_prefix(prefix)
         self._prefix = f"{prefix}/" if prefix else ""
+        self._session = session
         self._session_options = {
             "aws_access_key_id": access_key,
             "aws_secret_access_key": secret_key,
             "aws_session_token": session_token,
             "region_name": region,
-            "profile_name": profile,
         }
         self._endpoint_url = endpoint_url
         self._config = Config(
@@ -587,10 +589,14 @@ class S3Store:
         with self._lock:  # sessions are not thread-safe, clients are
             if self._opened is None:
                 try:
-                    session = boto3.session.Session(**self._session_options)  # type: ignore[arg-type]
+                    session = self._session
+                    if session is None:
+                        session = boto3.session.Session(**self._session_options)  # type: ignore[arg-type]
                     self._opened = session.client(
                         "s3",
-                        region_name=session.region_name or "us-east-1",
+                        region_name=self._session_options["region_name"]
+                        or session.region_name
+                        or "us-east-1",
                         endpoint_url=self._endpoint_url,
                         config=self._config,
                     )
