@@ -189,17 +189,25 @@ def _train_lists(
     """Lists within each cell, as many as its share of the rows; returns centroids and their cells."""
     order = teachers[np.argsort(cell_of[teachers], kind="stable")]
     bounds = np.searchsorted(cell_of[order], np.arange(len(cells) + 1))
+    wanted = _shares(np.diff(bounds), k)
     centroids: list[F32] = []
     owner: list[npt.NDArray[np.int32]] = []
     for cell in range(len(cells)):
         rows = order[bounds[cell] : bounds[cell + 1]]
         if not len(rows):
             continue
-        wanted = max(1, round(k * len(rows) / len(teachers)))
-        found = _kmeans(z[rows], wanted, LIST_ITERATIONS, rng)
+        found = _kmeans(z[rows], int(wanted[cell]), LIST_ITERATIONS, rng)
         centroids.append(found)
         owner.append(np.full(len(found), cell, dtype=np.int32))
     return np.concatenate(centroids), np.concatenate(owner)
+
+
+def _shares(rows: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
+    """Lists a cell in proportion to its rows: one at least, ``k`` together at most."""
+    shares = np.maximum(np.rint(k * rows / rows.sum()), rows > 0).astype(np.int64)
+    while shares.sum() > k:
+        shares[np.argmax(shares)] -= 1
+    return shares
 
 
 def _reassign(
