@@ -69,9 +69,7 @@ Name = Annotated[
 ]
 Ids = Annotated[list[int | str], Meta(extra_json_schema=_array(_ID, MAX_DELETE_IDS))]
 VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64]})]
-BatchField = Annotated[
-    Raw, Meta(extra_json_schema={"anyOf": [_array(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})
-]
+BatchField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_array(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})]
 QueriesField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_array(_NUMBERS, MAX_QUERIES), _BASE64]})]
 Dim = Annotated[int, Meta(ge=1, le=MAX_DIM)]
 
@@ -392,7 +390,7 @@ def vector(raw: Raw | bytes, *, field: str = "vector") -> F32:
 def vectors(raw: Raw, dim: int | None, *, limit: int, field: str = "vectors") -> F32 | bytes:
     """f32[N, n] from rows of JSON numbers or from base64; its bytes if ``dim`` is not known."""
     view = memoryview(raw)
-    if view[:1] == b'"':
+    if bytes(view[:1]) == b'"':
         packed = _from_base64(view, field)
         return packed if dim is None else cut(packed, dim, field=field)
     try:

@@ -1,0 +1,428 @@
+"""The HTTP transport behind the public API: `HttpBackend`.
+
+urllib3 carries the requests: boto3 brings it anyway, its pool is thread-safe, drops connections that
+the server has closed before it sends on them, and keeps a chunked or large body out of our hands. Its
+own retries are off, because what may be sent twice is decided here: reads and searches always; a write
+only under an idempotency key, or if it certainly never reached the server. Keys are the caller's to
+give: a namespace remembers a thousand a day, so one for every insert would fill its table.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import tenacity
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
+
+from vecstore import errors
+from vecstore.api import Expected
+from vecstore.errors import InvalidArgument, OutcomeUnknown, PayloadTooLarge, ServerUnavailable, VecstoreError
+from vecstore.limits import MAX_BODY_BYTES
+from vecstore.rows.ids import parse_ids, validate_name
+from vecstore.rows.vectors import as_vectors
+from vecstore.server import wire
+from vecstore.types import (
+    F32,
+    BatchHits,
+    CompactResult,
+    DeleteResult,
+    GcResult,
+    Hits,
+    InsertResult,
+    Metric,
+    NamespaceInfo,
+    Row,
+    RowId,
+    SearchParams,
+    WriteMode,
+)
+
+ATTEMPTS: Final = 4
+CONNECTIONS: Final = 32
+_NEVER_SENT: Final = (NewConnectionError, ConnectTimeoutError, NameResolutionError)
+_RETRIED: Final = frozenset({429, 502, 503, 504})
+
+T = TypeVar("T")
+_JSON: Final = {"Content-Type": "application/json"}
+_error_decoder = msgspec.json.Decoder(wire.ErrorBody)
+_found_decoder = msgspec.json.Decoder(wire.Found)
+
+
+class HttpBackend:
+    """A database behind a server. Thread-safe; a forked child makes connections of its own.
+
+    Parameters
+    ----------
+    url
+        ``http://host:port`` or ``https://…``, with a path if a proxy adds one.
+    timeout
+        Seconds to wait for a connection, and between two bytes of an answer.
+    attempts
+        How often a request that may be repeated is sent at most.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 60.0, attempts: int = ATTEMPTS) -> None:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise InvalidArgument("timeout must be above 0 seconds", field="timeout", limit=0)
+        try:
+            parsed = urllib3.util.parse_url(url)
+        except LocationParseError as error:
+            raise InvalidArgument(f"{url!r} is no URL", field="url") from error
+        if not parsed.host or parsed.query or parsed.fragment or parsed.auth:
+            raise InvalidArgument("the URL of a server is http://host:port", field="url")
+        self._base = url.rstrip("/")
+        self._timeout = urllib3.Timeout(connect=min(timeout, 10.0), read=timeout)
+        self._attempts = attempts
+        self._lock = threading.Lock()
+        self._pid = -1
+        self._pool = self._new_pool()
+
+    # -- the API ---------------------------------------------------------------------------
+
+    def create(self, name: str, dim: int, metric: Metric, settings: dict[str, Any]) -> NamespaceInfo:
+        body = {"name": name, "dim": _integer(dim, "dim"), "metric": metric, "defaults": settings}
+        return _decode(self._send("POST", "/v1/namespaces", body), NamespaceInfo)
+
+    def info(self, name: str) -> NamespaceInfo:
+        return _decode(self._send("GET", _path(name), repeat=True), NamespaceInfo)
+
+    def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]:
+        query = {"prefix": prefix, "page_size": str(limit)}
+        if after is not None:
+            query["cursor"] = wire.encode_cursor(after)
+        found = self._send("GET", f"/v1/namespaces?{urlencode(query)}", repeat=True)
+        yield from _decode(found, wire.NamespacePage).namespaces
+
+    def delete(self, name: str, *, incarnation: str | None = None, expected: Expected | None = None) -> None:
+        if incarnation is not None and expected is None:
+            raise InvalidArgument("over HTTP a deletion takes if_match, not incarnation", field="incarnation")
+        self._send("DELETE", _path(name), headers=_conditions(expected, None))
+
+    def update(
+        self, name: str, settings: dict[str, Any], *, expected: Expected | None = None
+    ) -> NamespaceInfo:
+        found = self._send("PATCH", _path(name), {"defaults": settings}, headers=_conditions(expected, None))
+        return _decode(found, NamespaceInfo)
+
+    def insert(
+        self,
+        name: str,
+        vectors: object,
+        ids: object,
+        *,
+        mode: WriteMode,
+        expected: Expected | None,
+        idempotency_key: str | None,
+    ) -> InsertResult:
+        values = _matrix(vectors)
+        body: dict[str, Any] = {"mode": mode, "dim": values.shape[1], "vectors": _packed(values)}
+        if ids is not None:
+            body["ids"] = parse_ids(ids).values.tolist()
+        found = self._send(
+            "POST",
+            _path(name, "parts"),
+            body,
+            headers=_conditions(expected, idempotency_key),
+            repeat=idempotency_key is not None,
+        )
+        done = _decode(found, wire.Inserted)
+        assigned = None if done.ids is msgspec.UNSET else np.array(done.ids, dtype=np.uint64)
+        return InsertResult(done.part_id, done.n, done.epoch, done.upserted, assigned, _incarnation(found))
+
+    def delete_rows(
+        self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
+    ) -> DeleteResult:
+        found = self._send(
+            "POST",
+            _path(name, "deletes"),
+            {"ids": parse_ids(ids).values.tolist()},
+            headers=_conditions(expected, idempotency_key),
+            repeat=idempotency_key is not None,
+        )
+        done = _decode(found, wire.Deleted)
+        return DeleteResult(done.deleted, done.epoch, _incarnation(found))
+
+    def search(self, name: str, vector: object, params: SearchParams) -> Hits:
+        body = {"vector": _packed(_query(vector)), **_options(params)}
+        found = self._send("POST", _path(name, "search"), body, repeat=True)
+        answer = _decode_found(found)
+        hits = answer.hits if answer.hits is not msgspec.UNSET else []
+        debug = None if answer.debug is msgspec.UNSET else answer.debug
+        ids = _ids([hit.id for hit in hits])
+        distances = np.array([hit.distance for hit in hits], dtype=np.float32)
+        return Hits(
+            ids, distances, answer.epoch, _vectors([hits], len(hits), params), debug, _incarnation(found)
+        )
+
+    def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
+        queries = _matrix(vectors)
+        body = {"vectors": _packed(queries), "dim": queries.shape[1], **_options(params)}
+        found = self._send("POST", _path(name, "search"), body, repeat=True)
+        answer = _decode_found(found)
+        results = answer.results if answer.results is not msgspec.UNSET else []
+        counts = np.array([len(r.hits) for r in results], dtype=np.int64)
+        flat = _ids([hit.id for r in results for hit in r.hits])
+        shape = (len(results), params.top_k)
+        ids: npt.NDArray[Any] = (
+            np.full(shape, "", object) if flat.dtype == object else np.zeros(shape, np.uint64)
+        )
+        distances = np.full(shape, np.inf, dtype=np.float32)
+        at = 0
+        for i, r in enumerate(results):
+            ids[i, : counts[i]] = flat[at : at + counts[i]]
+            distances[i, : counts[i]] = [hit.distance for hit in r.hits]
+            at += int(counts[i])
+        stacked = _vectors([r.hits for r in results], params.top_k, params)
+        if stacked is not None:
+            stacked = stacked.reshape(len(results), params.top_k, -1)
+        debug = [{} if r.debug is msgspec.UNSET else r.debug for r in results] if params.debug else None
+        return BatchHits(ids, distances, counts, answer.epoch, stacked, debug, _incarnation(found))
+
+    def row(self, name: str, identity: RowId, *, include_vector: bool) -> Row:
+        ids = parse_ids([identity], field="id")
+        segment = quote(str(ids.values[0]), safe="")
+        path = f"{_path(name, 'rows')}/{segment}?include_vector={'true' if include_vector else 'false'}"
+        found = self._send("GET", path, repeat=True)
+        row = _decode(found, wire.RowView)
+        vector = None if row.vector is msgspec.UNSET or row.vector is None else _float32(row.vector)
+        return Row(row.id, vector, row.epoch, incarnation=_incarnation(found))
+
+    def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
+        query = "" if epoch is None else f"?epoch={_integer(epoch, 'epoch')}"
+        found = self._send("GET", _path(name, "manifest") + query, repeat=True)
+        return _decode(found, dict[str, Any])
+
+    def compact(self, name: str, *, everything: bool) -> CompactResult:
+        return _decode(self._send("POST", _path(name, "compact"), {"everything": everything}), CompactResult)
+
+    def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
+        raise InvalidArgument(
+            "garbage is collected by the server's maintenance, or by `vecstore gc` on the store itself",
+            field="url",
+        )
+
+    def ping(self) -> None:
+        self._send("GET", "/readyz", repeat=True)
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    # -- transport -------------------------------------------------------------------------
+
+    def _new_pool(self) -> urllib3.PoolManager:
+        self._pid = os.getpid()
+        return urllib3.PoolManager(
+            num_pools=1, maxsize=CONNECTIONS, block=False, timeout=self._timeout, retries=False
+        )
+
+    def _connections(self) -> urllib3.PoolManager:
+        if os.getpid() != self._pid:
+            with self._lock:
+                if os.getpid() != self._pid:
+                    self._pool = self._new_pool()
+        return self._pool
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        repeat: bool = False,
+    ) -> urllib3.BaseHTTPResponse:
+        """One request, repeated if that is safe; an answer of 2xx, or the error that it stands for."""
+        data = None if body is None else _encode(body)
+        if data is not None and len(data) > MAX_BODY_BYTES:
+            raise PayloadTooLarge(
+                f"the request has {len(data)} bytes, a server takes {MAX_BODY_BYTES}; send smaller batches",
+                field="body",
+                limit=MAX_BODY_BYTES,
+            )
+        sent = {**(headers or {}), **(_JSON if data is not None else {})}
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: _may_repeat(error, repeat)),
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
+            reraise=True,
+        )
+        return again(self._once, method, path, data, sent)
+
+    def _once(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        try:
+            answer = self._connections().request(
+                method, self._base + path, body=data, headers=headers, redirect=False
+            )
+        except _NEVER_SENT as error:
+            raise ServerUnavailable(
+                f"{self._base} cannot be reached: {_short(error)}", url=self._base
+            ) from error
+        except (HTTPError, OSError) as error:
+            if method == "GET" or path.endswith("/search"):
+                raise ServerUnavailable(
+                    f"{self._base} did not answer: {_short(error)}", url=self._base
+                ) from error
+            raise OutcomeUnknown(
+                f"{self._base} did not say whether it carried out {method} {path}: {_short(error)}",
+                url=self._base,
+            ) from error
+        if 200 <= answer.status < 300:
+            return answer
+        raise _error(answer)
+
+
+def _may_repeat(error: BaseException, repeat: bool) -> bool:
+    if isinstance(error, ServerUnavailable) and isinstance(error.__cause__, _NEVER_SENT):
+        return True
+    if not repeat or not isinstance(error, VecstoreError):
+        return False
+    return isinstance(error, (ServerUnavailable, OutcomeUnknown)) or error.status in _RETRIED
+
+
+def _short(error: BaseException) -> str:
+    """urllib3's words without its objects' addresses."""
+    text = str(error)
+    return text.split("): ", 1)[-1] if text.startswith(("<", "HTTP")) else text.split(": ", 1)[-1]
+
+
+def _classes() -> dict[str, type[VecstoreError]]:
+    found: dict[str, type[VecstoreError]] = {}
+    waiting: list[type[VecstoreError]] = [VecstoreError]
+    while waiting:
+        kind = waiting.pop()
+        if kind.__module__ == errors.__name__:
+            found[kind.code] = kind
+        waiting.extend(kind.__subclasses__())
+    return found
+
+
+def _error(answer: urllib3.BaseHTTPResponse) -> VecstoreError:
+    """The exception that an answer stands for: the class by its code, whatever it came through."""
+    try:
+        body = _error_decoder.decode(answer.data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        if answer.status in _RETRIED:
+            return ServerUnavailable(f"HTTP {answer.status} without a body of ours", status=answer.status)
+        return VecstoreError(f"HTTP {answer.status} without a body of ours", status=answer.status)
+    kind = _classes().get(body.code, VecstoreError)
+    return kind(body.message, **{str(k): v for k, v in body.details.items() if k not in ("message", "self")})
+
+
+def _path(name: str, *rest: str) -> str:
+    return "/".join(("/v1/namespaces", quote(validate_name(name), safe=""), *rest))
+
+
+def _conditions(expected: Expected | None, idempotency_key: str | None) -> dict[str, str]:
+    headers = {}
+    if expected is not None:
+        headers["If-Match"] = wire.etag(*expected)
+    if idempotency_key is not None:
+        if not idempotency_key or not (idempotency_key.isascii() and idempotency_key.isprintable()):
+            raise InvalidArgument("over HTTP an idempotency key is printable ASCII", field="idempotency_key")
+        headers["Idempotency-Key"] = idempotency_key
+    return headers
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    try:
+        return wire.encode(body)
+    except (NotImplementedError, TypeError, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidArgument(f"the request has no JSON form: {error}", field="body") from error
+
+
+def _decode(answer: urllib3.BaseHTTPResponse, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer.data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise VecstoreError(f"the server's answer is not one of vecstore: {error}") from error
+
+
+def _decode_found(answer: urllib3.BaseHTTPResponse) -> wire.Found:
+    try:
+        return _found_decoder.decode(answer.data)
+    except msgspec.MsgspecError as error:
+        raise VecstoreError(f"the server's answer is not one of vecstore: {error}") from error
+
+
+def _incarnation(answer: urllib3.BaseHTTPResponse) -> str:
+    return wire.parse_etag(answer.headers["ETag"])[0] if "ETag" in answer.headers else ""
+
+
+def _options(params: SearchParams) -> dict[str, Any]:
+    """Everything that is not left to the namespace."""
+    found = {name: getattr(params, name) for name in SearchParams.__slots__}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _integer(value: object, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InvalidArgument(f"{field} must be an integer", field=field)
+    return int(value)
+
+
+def _matrix(values: object) -> F32:
+    """f32[N, n], checked as far as it can be without the namespace."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.empty(0)
+        return as_vectors(values, 0, "l2")  # says what is wrong
+    return as_vectors(array, array.shape[1] if array.ndim == 2 else 0, "l2")
+
+
+def _query(values: object) -> F32:
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.empty(0)
+    if array.ndim != 1 or not len(array):
+        raise errors.DimensionMismatch(
+            f"vector must have one dimension, not shape {array.shape}",
+            field="vector",
+            given=list(array.shape),
+        )
+    return as_vectors(array[None, :], len(array), "l2", field="vector")[0]
+
+
+def _packed(values: F32) -> memoryview:
+    return memoryview(np.ascontiguousarray(values, dtype="<f4")).cast("B")  # msgspec writes base64
+
+
+def _float32(values: list[float]) -> F32:
+    return np.array(values, dtype=np.float64).astype(np.float32)
+
+
+def _ids(values: list[RowId]) -> npt.NDArray[Any]:
+    if values and isinstance(values[0], str):
+        found = np.empty(len(values), dtype=object)
+        found[:] = values
+        return found
+    return np.array(values, dtype=np.uint64)
+
+
+def _vectors(hits: list[list[wire.Neighbour]], width: int, params: SearchParams) -> F32 | None:
+    """f32[M * width, n] of the hits' vectors, 0 where there is no hit, NaN where none is kept."""
+    if "vector" not in params.include:
+        return None
+    known = next((h.vector for row in hits for h in row if isinstance(h.vector, list)), [])
+    out = np.zeros((len(hits), width, len(known)), dtype=np.float32)
+    for i, row in enumerate(hits):
+        for j, hit in enumerate(row):
+            out[i, j] = _float32(hit.vector) if isinstance(hit.vector, list) else np.nan
+    return out.reshape(len(hits) * width, len(known))

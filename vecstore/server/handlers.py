@@ -1,0 +1,97 @@
+"""From results and errors to answers. Every answer that is not 2xx has one shape."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from typing import Any, Final
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from vecstore.errors import InvalidArgument, MethodNotAllowed, RouteNotFound, VecstoreError
+from vecstore.server.requests import too_large
+from vecstore.server.wire import ErrorBody, encode, etag
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS: Final = 1
+JSON: Final = "application/json"
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def answer(body: Any, status: int = 200, *, at: tuple[str, int] | None = None) -> Response:
+    """A body as JSON; ``at`` is the incarnation and epoch that its ``ETag`` names."""
+    response = Response(encode(body), status, content_type=JSON)
+    if at is not None:
+        response.headers["ETag"] = etag(*at)
+    return response
+
+
+def register(app: Flask, max_body_bytes: int) -> None:
+    """Answer every exception of ``app``."""
+
+    def ours(error: VecstoreError) -> Response:
+        return refusal(error)
+
+    def werkzeugs(error: HTTPException) -> Response:
+        response = refusal(_translated(error, max_body_bytes))
+        allow = error.get_response().headers.get("Allow")
+        if allow is not None:
+            response.headers["Allow"] = allow
+        return response
+
+    def unexpected(error: Exception) -> Response:
+        return refusal(VecstoreError("an unexpected error; the server's log has it"), error)
+
+    app.register_error_handler(VecstoreError, ours)
+    app.register_error_handler(HTTPException, werkzeugs)
+    app.register_error_handler(Exception, unexpected)
+
+
+def refusal(error: VecstoreError, cause: Exception | None = None) -> Response:
+    """The answer to an error; those that are ours are logged under a request id that the answer names."""
+    details = dict(error.details)
+    request_id = None
+    if error.status >= 500:
+        request_id = _request_id()
+        details["request_id"] = request_id
+        log.error(
+            "%s %s failed, request %s: %s",
+            request.method,
+            request.path,
+            request_id,
+            error.message,
+            exc_info=cause if cause is not None else error,
+        )
+    body = ErrorBody(code=error.code, message=error.message, details=details)
+    try:
+        data = encode(body)
+    except (NotImplementedError, TypeError, UnicodeEncodeError):  # details that JSON cannot hold
+        body.details = {name: repr(value) for name, value in details.items()}
+        body.message = body.message.encode("utf-8", "replace").decode()
+        data = encode(body)
+    response = Response(data, error.status, content_type=JSON)
+    if request_id is not None:
+        response.headers["X-Request-Id"] = request_id
+    if error.status in (429, 503):
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _translated(error: HTTPException, max_body_bytes: int) -> VecstoreError:
+    if error.code == 404:
+        return RouteNotFound(f"no route {request.path}", path=request.path)
+    if error.code == 405:
+        return MethodNotAllowed(f"{request.method} is not allowed here", method=request.method)
+    if error.code == 413:
+        return too_large(max_body_bytes)
+    if error.code is not None and 400 <= error.code < 500:
+        return InvalidArgument(f"bad request: {error.description or error.name}", field="body")
+    return VecstoreError("an unexpected error; the server's log has it")
+
+
+def _request_id() -> str:
+    given = request.headers.get("X-Request-Id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)

@@ -1,0 +1,126 @@
+"""Maintenance of a whole store: one process beside the workers, or ``vecstore maintain`` alone.
+
+Every namespace in turn: what is due is compacted, and garbage is collected now and then. Any number
+of these may run over one store; a lease keeps them from doing the same work, commits keep it right.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+from vecstore.config import Config
+from vecstore.engine.database import EmbeddedDatabase
+from vecstore.errors import NamespaceNotFound, StorageConflict, VecstoreError
+
+log = logging.getLogger(__name__)
+
+PARENT_SECONDS: Final = 1.0
+
+
+class Maintainer:
+    """Sweeps over all namespaces of a database.
+
+    Parameters
+    ----------
+    interval, gc_interval
+        Seconds between two looks at what is due, and between two collections.
+    clock
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        database: EmbeddedDatabase,
+        *,
+        interval: float,
+        gc_interval: float,
+        retention: float,
+        grace: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._interval = interval
+        self._gc_interval = gc_interval
+        self._retention = retention
+        self._grace = grace
+        self._clock = clock
+        self._collected = clock()
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweep until ``stop`` is set."""
+        while not stop.is_set():
+            try:
+                self.sweep(stop)
+            except VecstoreError:
+                log.exception("maintenance could not list the namespaces; it tries again")
+            stop.wait(self._interval)
+
+    def sweep(self, stop: threading.Event) -> None:
+        """Each namespace once; an error of one of them leaves the others alone."""
+        collecting = self._clock() - self._collected >= self._gc_interval
+        for name in self._database.names():
+            if stop.is_set():
+                return
+            self._attempt(name, "compaction", self._database.maintain)
+            if collecting:
+                self._attempt(name, "collection", self._collect)
+        if collecting:
+            self._collected = self._clock()
+
+    def _collect(self, name: str) -> None:
+        found = self._database.collect(name, retention=self._retention, grace=self._grace, dry_run=False)
+        if found.deleted:
+            log.info("collected %s: %d objects, %d bytes", name, found.deleted, found.bytes)
+
+    def _attempt(self, name: str, what: str, work: Callable[[str], None]) -> None:
+        try:
+            work(name)
+        except NamespaceNotFound:
+            pass
+        except StorageConflict as error:
+            log.info("%s of %s lost a race: %s", what, name, error)
+        except VecstoreError:
+            log.exception("%s of %s failed; it is tried again", what, name)
+        except Exception:
+            log.exception("%s of %s met an unexpected error; it is tried again", what, name)
+
+
+def maintain(database: EmbeddedDatabase, config: Config, *, parent: int | None = None) -> None:
+    """Maintain a store in this process until SIGTERM or SIGINT, or until ``parent`` is gone.
+
+    The signal ends a compaction at once: what it uploaded is garbage that no manifest names.
+    """
+    stop = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        for again in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(again, signal.SIG_IGN)
+        stop.set()
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    if parent is not None:
+        threading.Thread(target=_watch, args=(parent,), name="vecstore-parent", daemon=True).start()
+    log.info("maintaining %s", database.store.url)
+    Maintainer(
+        database,
+        interval=config.maintenance_interval,
+        gc_interval=config.gc_interval,
+        retention=config.gc_retention,
+        grace=config.gc_grace,
+    ).run(stop)
+
+
+def _watch(parent: int) -> None:
+    pause = threading.Event()
+    while os.getppid() == parent:
+        pause.wait(PARENT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,238 @@
+"""``/openapi.json``, OpenAPI 3.1: schemas from the types that validate, paths written down here."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from vecstore.config import package_version
+from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
+from vecstore.server import wire
+from vecstore.types import CompactResult, NamespaceInfo
+
+_TYPES: Final[tuple[Any, ...]] = (
+    wire.CreateNamespace,
+    wire.UpdateNamespace,
+    wire.InsertRows,
+    wire.DeleteRows,
+    wire.Search,
+    wire.SearchQuery,
+    wire.Compact,
+    wire.NamespacePage,
+    wire.Inserted,
+    wire.Deleted,
+    wire.Found,
+    wire.RowView,
+    wire.Health,
+    wire.ErrorBody,
+    NamespaceInfo,
+    CompactResult,
+)
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The description; made once a process."""
+    _, schemas = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "vecstore",
+            "version": package_version(),
+            "description": "Vector search whose only durable state is object storage.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": _paths(),
+        "components": {"schemas": schemas},
+    }
+
+
+def _paths() -> dict[str, Any]:
+    ns = _parameter(
+        "ns",
+        "path",
+        {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": MAX_NAME_BYTES},
+        required=True,
+    )
+    match = _parameter(
+        "If-Match", "header", {"type": "string", "pattern": '^(\\*|"[0-9A-Za-z_]{1,64}-[0-9]{1,19}")$'}
+    )
+    key = _parameter(
+        "Idempotency-Key",
+        "header",
+        {"type": "string", "pattern": f"^[ -~]{{1,{MAX_IDEMPOTENCY_KEY_BYTES}}}$"},
+    )
+    one = "/v1/namespaces/{ns}"
+    return {
+        "/v1/namespaces": {
+            "get": _operation(
+                "listNamespaces",
+                "List namespaces by name",
+                {"200": _json("NamespacePage")},
+                parameters=[
+                    _parameter("prefix", "query", {"type": "string"}),
+                    _parameter(
+                        "page_size",
+                        "query",
+                        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 100},
+                    ),
+                    _parameter("cursor", "query", {"type": "string"}, "``next_cursor`` of the page before"),
+                ],
+            ),
+            "post": _operation(
+                "createNamespace",
+                "Create a namespace",
+                {"201": _json("NamespaceInfo", etag=True)},
+                body="CreateNamespace",
+            ),
+        },
+        one: {
+            "parameters": [ns],
+            "get": _operation(
+                "showNamespace", "What a namespace is and holds", {"200": _json("NamespaceInfo", etag=True)}
+            ),
+            "patch": _operation(
+                "updateNamespace",
+                "Change defaults",
+                {"200": _json("NamespaceInfo", etag=True)},
+                body="UpdateNamespace",
+                parameters=[match],
+            ),
+            "delete": _operation(
+                "deleteNamespace",
+                "Delete a namespace and all its rows",
+                {"204": {"description": "deleted"}},
+                parameters=[match],
+            ),
+        },
+        f"{one}/parts": {
+            "parameters": [ns],
+            "post": _operation(
+                "insertRows",
+                "Insert or upsert a batch",
+                {"201": _json("Inserted", etag=True)},
+                body="InsertRows",
+                parameters=[match, key],
+            ),
+        },
+        f"{one}/deletes": {
+            "parameters": [ns],
+            "post": _operation(
+                "deleteRows",
+                "Delete rows by id",
+                {"200": _json("Deleted", etag=True)},
+                body="DeleteRows",
+                parameters=[match, key],
+            ),
+        },
+        f"{one}/search": {
+            "parameters": [ns],
+            "post": _operation(
+                "search", "Search one query or a batch", {"200": _json("Found", etag=True)}, body="Search"
+            ),
+            "get": _operation(
+                "searchByGet",
+                "Search one query",
+                {"200": _json("Found", etag=True)},
+                parameters=_search_parameters(),
+            ),
+        },
+        f"{one}/rows/{{id}}": {
+            "parameters": [ns, _parameter("id", "path", {"type": "string", "minLength": 1}, required=True)],
+            "get": _operation(
+                "readRow",
+                "Read the live row of an id",
+                {"200": _json("RowView", etag=True)},
+                parameters=[_parameter("include_vector", "query", {"type": "boolean", "default": True})],
+            ),
+        },
+        f"{one}/manifest": {
+            "parameters": [ns],
+            "get": _operation(
+                "readManifest",
+                "The manifest of the current or of a past epoch",
+                {"200": {**_content({"type": "object"}), "headers": _etag_header()}},
+                parameters=[_parameter("epoch", "query", {"type": "integer", "minimum": 1})],
+            ),
+        },
+        f"{one}/compact": {
+            "parameters": [ns],
+            "post": _operation(
+                "compact",
+                "Merge parts and retrain",
+                {"200": _json("CompactResult")},
+                body="Compact",
+                body_required=False,
+            ),
+        },
+        "/healthz": {"get": _operation("healthz", "The server answers", {"200": _json("Health")})},
+        "/readyz": {"get": _operation("readyz", "The store answers too", {"200": _json("Health")})},
+        "/openapi.json": {
+            "get": _operation("openapi", "This document", {"200": _content({"type": "object"})})
+        },
+    }
+
+
+def _search_parameters() -> list[dict[str, Any]]:
+    (_,), schemas = msgspec.json.schema_components([wire.SearchQuery], ref_template="{name}")
+    fields = schemas["SearchQuery"]["properties"]
+    out = []
+    for name, schema in fields.items():
+        plain = next((s for s in schema.get("anyOf", []) if s != {"type": "null"}), schema)
+        plain = {key: value for key, value in plain.items() if value is not None}
+        text = {"vector": "base64 of little-endian float32, also URL-safe, or a JSON array"}.get(name, "")
+        parameter = _parameter(name, "query", plain, text, required=name == "vector")
+        if name == "include":
+            parameter |= {"style": "form", "explode": False}
+        out.append(parameter)
+    return out
+
+
+def _operation(
+    name: str,
+    summary: str,
+    answers: dict[str, Any],
+    *,
+    body: str | None = None,
+    body_required: bool = True,
+    parameters: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "operationId": name,
+        "summary": summary,
+        "responses": {**answers, "default": _json("ErrorBody")},
+    }
+    if parameters:
+        found["parameters"] = parameters
+    if body is not None:
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body}"}}}
+        found["requestBody"] = {"required": body_required, "content": content}
+    return found
+
+
+def _parameter(
+    name: str, place: str, schema: dict[str, Any], description: str = "", *, required: bool = False
+) -> dict[str, Any]:
+    found = {"name": name, "in": place, "required": required, "schema": schema}
+    return {**found, "description": description} if description else found
+
+
+def _json(schema: str, *, etag: bool = False) -> dict[str, Any]:
+    found = _content({"$ref": f"#/components/schemas/{schema}"}, schema)
+    return {**found, "headers": _etag_header()} if etag else found
+
+
+def _content(schema: dict[str, Any], description: str = "JSON") -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _etag_header() -> dict[str, Any]:
+    return {
+        "ETag": {
+            "description": "incarnation and epoch of the namespace",
+            "required": True,
+            "schema": {"type": "string"},
+        }
+    }

@@ -1,0 +1,122 @@
+"""What a request carries: its body within bounds, its headers, its query parameters.
+
+Each function raises an error of `vecstore.errors` that names what is wrong.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Final
+
+import msgspec
+from flask import request
+
+from vecstore.errors import InvalidArgument, PayloadTooLarge, UnsupportedMediaType
+from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES
+from vecstore.server.wire import decode_json, parse_etag
+
+_INFLATE_BYTES: Final = 1 << 20
+
+
+def json_body(decoder: msgspec.json.Decoder[Any], limit: int, *, default: Any = None) -> Any:
+    """The body by its type; ``default``, if given, where there is none."""
+    data = read_body(limit)
+    if not data and default is not None:
+        return default
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType(
+            f"Content-Type must be application/json, not {request.mimetype or 'missing'}",
+            field="Content-Type",
+            limit="application/json",
+        )
+    return decode_json(data, decoder)
+
+
+def read_body(limit: int) -> bytes:
+    """The body, decompressed; `PayloadTooLarge` beyond ``limit`` before or after."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip"):
+        raise UnsupportedMediaType(
+            f"Content-Encoding {encoding} is not read; gzip is",
+            field="Content-Encoding",
+            limit=["identity", "gzip"],
+        )
+    if request.content_length is not None and request.content_length > limit:
+        raise too_large(limit)
+    data = request.get_data(cache=False)  # bounded by MAX_CONTENT_LENGTH where the length is not told
+    return gunzip(data, limit) if encoding == "gzip" else data
+
+
+def gunzip(data: bytes, limit: int) -> bytes:
+    """Decompress, never holding more than ``limit`` bytes."""
+    pieces, size = [], 0
+    inflate = zlib.decompressobj(wbits=31)
+    rest: bytes = data
+    try:
+        while rest:
+            piece = inflate.decompress(rest, min(_INFLATE_BYTES, limit + 1 - size))
+            size += len(piece)
+            if size > limit:
+                raise too_large(limit, "decompressed body")
+            pieces.append(piece)
+            rest = inflate.unconsumed_tail
+            if inflate.eof:
+                rest = inflate.unused_data  # gzip allows several members
+                if rest:
+                    inflate = zlib.decompressobj(wbits=31)
+            elif not piece and not rest:
+                break
+    except zlib.error as error:
+        raise InvalidArgument(f"the body is not gzip: {error}", field="body") from error
+    if not inflate.eof:
+        raise InvalidArgument("the gzip body is truncated", field="body")
+    return b"".join(pieces)
+
+
+def too_large(limit: int, what: str = "body") -> PayloadTooLarge:
+    return PayloadTooLarge(f"the {what} exceeds {limit} bytes", field="body", limit=limit)
+
+
+def if_match() -> tuple[str, int] | None:
+    """What ``If-Match`` asks of the namespace; ``*`` asks no more than that it exists."""
+    text = request.headers.get("If-Match")
+    return None if text is None or text.strip() == "*" else parse_etag(text)
+
+
+def idempotency_key() -> str | None:
+    """``Idempotency-Key``: printable ASCII."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_BYTES or not (key.isascii() and key.isprintable()):
+        raise InvalidArgument(
+            f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_BYTES} printable ASCII characters",
+            field="Idempotency-Key",
+            limit=MAX_IDEMPOTENCY_KEY_BYTES,
+        )
+    return key
+
+
+def query(*allowed: str) -> dict[str, str]:
+    """The query parameters; one that is not allowed or given twice is refused."""
+    found: dict[str, str] = {}
+    for name, value in request.args.items(multi=True):
+        if name not in allowed:
+            expected = ", ".join(allowed) or "none"
+            raise InvalidArgument(
+                f"unknown query parameter {name}; known here: {expected}", field=name, limit=list(allowed)
+            )
+        if name in found:
+            raise InvalidArgument(f"query parameter {name} is given twice", field=name)
+        found[name] = value
+    return found
+
+
+def flag(values: dict[str, str], name: str, default: bool) -> bool:
+    """A query parameter that is ``true`` or ``false``."""
+    text = values.get(name)
+    if text is None:
+        return default
+    if text not in ("true", "false"):
+        raise InvalidArgument(f"{name} must be true or false", field=name, limit=["true", "false"])
+    return text == "true"

@@ -1,0 +1,90 @@
+"""Namespaces: create, list, show, change, delete; their manifest; compaction."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from flask import Flask, Response
+
+from vecstore.api import Backend
+from vecstore.config import Config
+from vecstore.errors import InvalidArgument
+from vecstore.server import wire
+from vecstore.server.handlers import answer
+from vecstore.server.requests import if_match, json_body, query
+from vecstore.types import NamespaceInfo
+
+_create = msgspec.json.Decoder(wire.CreateNamespace)
+_update = msgspec.json.Decoder(wire.UpdateNamespace)
+_compact = msgspec.json.Decoder(wire.Compact)
+
+
+def register(app: Flask, backend: Backend, config: Config) -> None:
+    """Add the routes."""
+    limit = config.max_body_bytes
+
+    def create() -> Response:
+        query()
+        asked = json_body(_create, limit)
+        settings = {} if asked.defaults is msgspec.UNSET else _given(asked.defaults)
+        return _show(backend.create(asked.name, asked.dim, asked.metric, settings), 201)
+
+    def listing() -> Response:
+        asked = query("prefix", "page_size", "cursor")
+        size = wire.page_size(asked.get("page_size"))
+        cursor = asked.get("cursor")
+        after = None if cursor is None else wire.decode_cursor(cursor)
+        page = list(backend.list(asked.get("prefix", ""), after=after, limit=size))
+        following = wire.encode_cursor(page[-1].name) if len(page) == size else None
+        return answer(wire.NamespacePage(namespaces=page, next_cursor=following))
+
+    def show(ns: str) -> Response:
+        query()
+        return _show(backend.info(ns))
+
+    def update(ns: str) -> Response:
+        query()
+        asked = json_body(_update, limit)
+        return _show(backend.update(ns, _given(asked.defaults), expected=if_match()))
+
+    def delete(ns: str) -> Response:
+        query()
+        backend.delete(ns, expected=if_match())
+        return Response(status=204)
+
+    def manifest(ns: str) -> Response:
+        text = query("epoch").get("epoch")
+        if text is not None and not re.fullmatch(r"[0-9]{1,19}", text):
+            raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
+        epoch = None if text is None else int(text)
+        if epoch == 0:
+            raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
+        found = backend.manifest(ns, epoch)
+        return answer(found, at=(found["incarnation"], found["epoch"]))
+
+    def compact(ns: str) -> Response:
+        query()
+        asked = json_body(_compact, limit, default=wire.Compact())
+        return answer(backend.compact(ns, everything=asked.everything))
+
+    rule: Any = app.add_url_rule
+    one = "/v1/namespaces/<ns>"
+    rule("/v1/namespaces", "create", create, methods=["POST"])
+    rule("/v1/namespaces", "list", listing, methods=["GET"])
+    rule(one, "show", show, methods=["GET"])
+    rule(one, "update", update, methods=["PATCH"])
+    rule(one, "delete", delete, methods=["DELETE"])
+    rule(f"{one}/manifest", "manifest", manifest, methods=["GET"])
+    rule(f"{one}/compact", "compact", compact, methods=["POST"])
+
+
+def _show(info: NamespaceInfo, status: int = 200) -> Response:
+    return answer(info, status, at=(info.incarnation, info.epoch))
+
+
+def _given(defaults: msgspec.Struct) -> dict[str, Any]:
+    """The settings that a request names."""
+    values = {name: getattr(defaults, name) for name in defaults.__struct_fields__}
+    return {name: value for name, value in values.items() if value is not msgspec.UNSET}

@@ -1,0 +1,82 @@
+"""Rows: insert, delete, read by id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from flask import Flask, Response
+
+from vecstore.api import Backend
+from vecstore.config import Config
+from vecstore.errors import InvalidId
+from vecstore.limits import MAX_BATCH_ROWS, MAX_U64
+from vecstore.server import wire
+from vecstore.server.handlers import answer
+from vecstore.server.requests import flag, idempotency_key, if_match, json_body, query
+from vecstore.types import F32, Row, RowId
+
+_insert = msgspec.json.Decoder(wire.InsertRows)
+_delete = msgspec.json.Decoder(wire.DeleteRows)
+
+
+def register(app: Flask, backend: Backend, config: Config) -> None:
+    """Add the routes."""
+    limit = config.max_body_bytes
+
+    def insert(ns: str) -> Response:
+        query()
+        expected, key = if_match(), idempotency_key()
+        asked = json_body(_insert, limit)
+        values = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_BATCH_ROWS)
+        asked.vectors = msgspec.Raw()  # the body is not needed beside the array
+        done = backend.insert(ns, values, asked.ids, mode=asked.mode, expected=expected, idempotency_key=key)
+        body = wire.Inserted(
+            part_id=done.part_id,
+            n=done.n,
+            epoch=done.epoch,
+            upserted=done.upserted,
+            ids=msgspec.UNSET if done.ids is None else done.ids.tolist(),
+        )
+        return answer(body, 201, at=(done.incarnation, done.epoch))
+
+    def delete(ns: str) -> Response:
+        query()
+        expected, key = if_match(), idempotency_key()
+        asked = json_body(_delete, limit)
+        done = backend.delete_rows(ns, asked.ids, expected=expected, idempotency_key=key)
+        return answer(wire.Deleted(deleted=done.deleted, epoch=done.epoch), at=(done.incarnation, done.epoch))
+
+    def read(ns: str, identity: str) -> Response:
+        wanted = flag(query("include_vector"), "include_vector", True)
+        row = _row(backend, ns, identity, wanted)
+        body = wire.RowView(id=row.id, epoch=row.epoch)
+        if wanted:
+            body.vector = None if row.vector is None else wire.numbers(row.vector)
+        return answer(body, at=(row.incarnation, row.epoch))
+
+    rule: Any = app.add_url_rule
+    rule("/v1/namespaces/<ns>/parts", "insert", insert, methods=["POST"])
+    rule("/v1/namespaces/<ns>/deletes", "delete_rows", delete, methods=["POST"])
+    rule("/v1/namespaces/<ns>/rows/<any_text:identity>", "row", read, methods=["GET"])
+
+
+def batch(
+    backend: Backend, ns: str, raw: msgspec.Raw, dim: int | None, *, limit: int, field: str = "vectors"
+) -> F32:
+    """f32[N, n]; base64 that does not say its dimension has the namespace's."""
+    values = wire.vectors(raw, dim, limit=limit, field=field)
+    return wire.cut(values, backend.info(ns).dim, field=field) if isinstance(values, bytes) else values
+
+
+def _row(backend: Backend, ns: str, text: str, include_vector: bool) -> Row:
+    """The row of an id in a path. Digits are a number where the namespace has numbers."""
+    candidates: list[RowId] = [text]
+    if text.isascii() and text.isdecimal() and str(int(text)) == text and int(text) <= MAX_U64:
+        candidates.insert(0, int(text))
+    try:
+        return backend.row(ns, candidates[0], include_vector=include_vector)
+    except InvalidId:
+        if len(candidates) == 1:
+            raise
+    return backend.row(ns, candidates[1], include_vector=include_vector)

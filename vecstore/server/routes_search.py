@@ -1,0 +1,58 @@
+"""Searches: one query or a batch by POST, one query by GET."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from flask import Flask, Response
+
+from vecstore.api import Backend, check_params
+from vecstore.config import Config
+from vecstore.errors import InvalidArgument
+from vecstore.limits import MAX_QUERIES
+from vecstore.server import wire
+from vecstore.server.handlers import answer
+from vecstore.server.requests import json_body, query, read_body
+from vecstore.server.routes_rows import batch
+from vecstore.types import F32, SearchParams
+
+_search = msgspec.json.Decoder(wire.Search)
+_PARAMETERS: Final = wire.SearchQuery.__struct_fields__
+
+
+def register(app: Flask, backend: Backend, config: Config) -> None:
+    """Add the routes."""
+    limit = config.max_body_bytes
+
+    def one(ns: str, vector: F32, params: SearchParams) -> Response:
+        hits = backend.search(ns, vector, check_params(params))
+        return answer(wire.found(hits), at=(hits.incarnation, hits.epoch))
+
+    def post(ns: str) -> Response:
+        query()
+        asked: wire.Search = json_body(_search, limit)
+        single, many = len(memoryview(asked.vector)), len(memoryview(asked.vectors))
+        if bool(single) == bool(many):
+            raise InvalidArgument("a search has either vector or vectors", field="vector")
+        if single:
+            return one(ns, wire.vector(asked.vector), asked.params())
+        queries = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_QUERIES)
+        hits = backend.search_batch(ns, queries, check_params(asked.params()))
+        return answer(wire.found_batch(hits), at=(hits.incarnation, hits.epoch))
+
+    def get(ns: str) -> Response:
+        if read_body(limit):
+            raise InvalidArgument("a search by GET has query parameters and no body", field="body")
+        values: dict[str, Any] = query(*_PARAMETERS)
+        if "include" in values:
+            values["include"] = [name for name in values["include"].split(",") if name]
+        try:
+            asked = msgspec.convert(values, wire.SearchQuery, strict=False)
+        except msgspec.ValidationError as error:
+            raise wire.invalid(error) from error
+        return one(ns, wire.from_query(asked.vector), asked.params())
+
+    rule: Any = app.add_url_rule
+    rule("/v1/namespaces/<ns>/search", "search", post, methods=["POST"])
+    rule("/v1/namespaces/<ns>/search", "search_get", get, methods=["GET"])

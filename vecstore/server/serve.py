@@ -1,0 +1,107 @@
+"""``vecstore serve``: gunicorn's arbiter in this process, its workers, and one maintenance process.
+
+The arbiter looks after the maintenance process as it does after its workers: it starts it, starts
+it again if it dies, and stops it first. Nothing of a database is opened before the fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from typing import Any, Final
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+from vecstore.config import Config
+from vecstore.errors import InvalidArgument
+from vecstore.server.app import configure_logging, create_app, open_database
+from vecstore.server.gunicorn_conf import settings
+
+log = logging.getLogger(__name__)
+
+RESTART_SECONDS: Final = 2.0
+STOP_SECONDS: Final = 10.0
+
+
+def serve(config: Config) -> None:
+    """Serve ``config.url`` until SIGTERM or SIGINT; does not return.
+
+    Raises
+    ------
+    InvalidArgument
+        The address is open to others without leave, or the store cannot be shared by processes.
+    StorageError
+        The store does not answer.
+    """
+    if config.url.startswith(("memory:", "http:", "https:")):
+        raise InvalidArgument(
+            "a server needs a store that its processes share: a directory or s3://bucket/prefix", field="url"
+        )
+    found = settings(config)
+    configure_logging(config)
+    with open_database(config) as database:
+        database.backend.ping()
+    _Arbiter(_Application(config, found)).run()
+
+
+class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """What gunicorn loads in each worker."""
+
+    def __init__(self, config: Config, found: dict[str, Any]) -> None:
+        self.vecstore_config = config
+        self._found = found
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self._found.items():
+            if name in self.cfg.settings:  # older gunicorns know fewer
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return create_app(open_database(self.vecstore_config), self.vecstore_config)
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    """Gunicorn's arbiter with one child more."""
+
+    def __init__(self, app: _Application) -> None:
+        self._config = app.vecstore_config
+        self._maintenance: subprocess.Popen[bytes] | None = None
+        self._started = float("-inf")
+        super().__init__(app)
+
+    def manage_workers(self) -> None:
+        """Called about once a second, and whenever a child ends."""
+        super().manage_workers()
+        if not self._config.maintenance:
+            return
+        if self._maintenance is not None and self._maintenance.poll() is None:
+            return
+        if time.monotonic() - self._started < RESTART_SECONDS:
+            return
+        if self._maintenance is not None:
+            log.warning("the maintenance process %d ended; starting another", self._maintenance.pid)
+        self._started = time.monotonic()
+        self._maintenance = subprocess.Popen(
+            [sys.executable, "-m", "vecstore.cli", "maintain", "--parent", str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **self._config.environ()},
+        )
+
+    def stop(self, graceful: bool = True) -> None:
+        """End everything; maintenance may be cut off at any point without loss."""
+        child, self._maintenance = self._maintenance, None
+        if child is not None:
+            child.terminate()
+        super().stop(graceful)
+        if child is not None:
+            try:
+                child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
