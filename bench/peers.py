@@ -160,6 +160,7 @@ SETS: Mapping[str, Callable[[], data.Dataset]] = {
     "glosses": data.glosses,
     "fashion": data.fashion,
     "scaled_glosses": data.scaled_glosses,
+    "sample": data.sample,
 }
 
 
