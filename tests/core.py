@@ -58,7 +58,9 @@ def generator(seed: int) -> np.random.Generator:
 def clustered(rng: np.random.Generator, n: int, dim: int, *, clusters: int = 20, spread: float = 0.5) -> F32:
     """Rows around a few centres, away from the origin, as embeddings lie."""
     centres = rng.standard_normal((clusters, dim)) + 0.5
-    return (centres[rng.integers(clusters, size=n)] + spread * rng.standard_normal((n, dim))).astype(np.float32)
+    return (centres[rng.integers(clusters, size=n)] + spread * rng.standard_normal((n, dim))).astype(
+        np.float32
+    )
 
 
 def distances(rows: npt.ArrayLike, queries: npt.ArrayLike, metric: str) -> npt.NDArray[np.float64]:
@@ -87,7 +89,9 @@ def _key(identity: Any) -> Any:
     return identity if isinstance(identity, str) else int(identity)
 
 
-def assert_exact(hits: Hits, model: dict[Any, F32], q: F32, metric: str, k: int, *, tolerance: float = 1e-5) -> None:
+def assert_exact(
+    hits: Hits, model: dict[Any, F32], q: F32, metric: str, k: int, *, tolerance: float = 1e-5
+) -> None:
     """The hits are the ``k`` nearest of the model, but for ties within float error."""
     assert len(hits) == min(k, len(model)), f"{len(hits)} hits of {len(model)} rows"
     if not model:
@@ -97,7 +101,9 @@ def assert_exact(hits: Hits, model: dict[Any, F32], q: F32, metric: str, k: int,
     truth = dict(zip(ids, distances(rows, q, metric)[0].tolist(), strict=True))
     scale = 1.0
     if metric != "cosine":
-        scale = max(1e-3, float(np.linalg.norm(q)) ** 2, float((rows.astype(np.float64) ** 2).sum(axis=1).max()))
+        scale = max(
+            1e-3, float(np.linalg.norm(q)) ** 2, float((rows.astype(np.float64) ** 2).sum(axis=1).max())
+        )
     found = [_key(i) for i in hits.ids]
     assert len(set(found)) == len(found), "an id was returned twice"
     assert set(found) <= set(ids), f"rows that are not there: {set(found) - set(ids)}"

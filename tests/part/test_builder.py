@@ -176,9 +176,7 @@ def test_estimates_of_a_part_agree_with_exact_distances() -> None:
     table.prepare(stored.spec.rotation.apply(q[None, :])[0], 0.0)
     everything = np.arange(reader.entry.k, dtype=np.int32)
     records = reader.records(everything, ReadTrace())
-    scan_lists(
-        table, pool, 0, records.addresses, reader.first_rows, reader.first_blocks, part.live.words
-    )
+    scan_lists(table, pool, 0, records.addresses, reader.first_rows, reader.first_blocks, part.live.words)
     hits = rerank_int8(table, pool, 600)
     truth = distances(vectors, q, "l2")[0]
     np.testing.assert_allclose(hits.distance, truth[hits.ids.astype(np.int64) - 50], rtol=0.02, atol=0.5)

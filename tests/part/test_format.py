@@ -18,8 +18,8 @@ from vecstore.part.format import (
     PAGE,
     ContainerWriter,
     aligned,
-    page_bounds,
     padded,
+    page_bounds,
     read_footer,
 )
 from vecstore.rows.ids import parse_ids

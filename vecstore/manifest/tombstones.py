@@ -117,7 +117,10 @@ def read_tombstone(store: ObjectStore, reference: Tombstone, *, n: int) -> BitMa
         raise corrupt(f"is said to have {reference.dead} dead rows of {n}")
     if not 0 < reference.length <= longest_bitmap(n):
         raise corrupt(f"cannot be {reference.length} bytes long for {n} rows")
-    data = store.get_range(key, reference.offset, reference.length)
+    try:
+        data = store.get_range(key, reference.offset, reference.length)
+    except StorageCorrupt as error:
+        raise corrupt("is cut short") from error
     if len(data) != reference.length:
         raise corrupt("is cut short")
     if crc32c(data) != reference.crc32c:

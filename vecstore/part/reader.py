@@ -150,7 +150,11 @@ class PartReader:
         if self._map is not None:
             data = np.frombuffer(self._map[start:stop], dtype=np.uint8)
         else:
-            raw = self._store.get_range(self.key, start, stop - start)
+            try:
+                raw = self._store.get_range(self.key, start, stop - start)
+            except StorageCorrupt as error:
+                cut = self._section_at(max(start, int(error.details.get("size", start))))
+                raise self._corrupt(cut, "is cut off") from error
             trace.requests += 1
             trace.bytes += len(raw)
             trace.trips += 1

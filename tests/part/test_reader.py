@@ -1,0 +1,300 @@
+"""Reading a part: lookups by id, and that no damaged byte is ever used."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from tests.core import RangeStore, clustered, generator
+from tests.part.helpers import Stored, build, open_part, put, read_everything, spec
+from vecstore.errors import StorageCorrupt, StorageMissing
+from vecstore.manifest.model import Section
+from vecstore.part.format import PAGE, read_footer
+from vecstore.part.reader import PartReader
+from vecstore.rows.ids import Ids, parse_ids
+from vecstore.storage.base import ObjectStore
+from vecstore.storage.cache import PageCache, ReadTrace
+from vecstore.storage.memory import MemoryStore
+
+N = 700  # enough for a calibration and for several lists
+STORES = [MemoryStore, RangeStore]
+
+
+@pytest.fixture(scope="module")
+def coded() -> Stored:
+    return build(clustered(generator(1), N, 40), parse_ids(np.arange(N) * 5 + 3), spec(40))
+
+
+@pytest.fixture(scope="module")
+def small() -> Stored:
+    how = spec(40, small_part_threshold=1 << 20)
+    return build(clustered(generator(2), 90, 40), parse_ids([f"r{i}" for i in range(90)]), how)
+
+
+def opened(kind: type[MemoryStore], stored: Stored) -> PartReader:
+    store = kind()
+    put(store, stored)
+    return open_part(store, stored)
+
+
+# -- damage ---------------------------------------------------------------------------------
+
+
+def use(store: ObjectStore, stored: Stored) -> None:
+    read_everything(open_part(store, stored))
+
+
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("which", ["coded", "small"])
+def test_a_flipped_byte_of_any_section_is_named(
+    kind: type[MemoryStore], which: str, request: pytest.FixtureRequest
+) -> None:
+    stored: Stored = request.getfixturevalue(which)
+    store = kind()
+    put(store, stored)
+    use(store, stored)
+    for name, section in stored.entry.sections.items():
+        places = {0, section.length // 2, section.length - 1}
+        for at in places:
+            broken = bytearray(stored.data)
+            broken[section.offset + at] ^= 0x40
+            put(store, stored, bytes(broken))
+            with pytest.raises(StorageCorrupt) as error:
+                use(store, stored)
+            assert error.value.details["object"] == stored.key
+            assert error.value.details["section"] == name
+            assert name in error.value.message
+
+
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("which", ["coded", "small"])
+def test_a_part_cut_off_anywhere_is_named(
+    kind: type[MemoryStore], which: str, request: pytest.FixtureRequest
+) -> None:
+    stored: Stored = request.getfixturevalue(which)
+    sections_end = max(s.offset + s.length for s in stored.entry.sections.values())
+    store = kind()
+    lengths = {0, 1, 63, 64, sections_end - 1}
+    for section in stored.entry.sections.values():
+        lengths |= {section.offset, section.offset + section.length // 2}
+    for length in sorted(lengths):
+        put(store, stored, stored.data[:length])
+        with pytest.raises(StorageCorrupt) as error:
+            use(store, stored)
+        assert error.value.details["object"] == stored.key
+        assert error.value.details["section"] in {*stored.entry.sections, "header", "footer"}
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_part_in_the_place_of_another_is_refused(
+    kind: type[MemoryStore], coded: Stored, small: Stored
+) -> None:
+    twin = build(clustered(generator(8), N, 40), parse_ids(np.arange(N) * 5 + 3), spec(40))
+    for other in (small, twin):
+        store = kind()
+        put(store, coded, other.data)
+        with pytest.raises(StorageCorrupt) as error:
+            use(store, coded)
+        assert error.value.details["object"] == coded.key
+        assert error.value.details["section"]
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_part_that_is_gone_is_missing(kind: type[MemoryStore], coded: Stored) -> None:
+    with pytest.raises(StorageMissing) as error:
+        open_part(kind(), coded)
+    assert error.value.details["object"] == coded.key
+
+
+@settings(max_examples=150, deadline=None)
+@given(at=st.integers(0, 2**40), bit=st.integers(0, 7), mapped=st.booleans())
+def test_no_flipped_bit_goes_unnoticed_where_it_is_read(
+    at: int, bit: int, mapped: bool, coded: Stored
+) -> None:
+    sections_end = max(s.offset + s.length for s in coded.entry.sections.values())
+    at = 64 + at % (sections_end - 64)
+    broken = bytearray(coded.data)
+    broken[at] ^= 1 << bit
+    store = MemoryStore() if mapped else RangeStore()
+    put(store, coded, bytes(broken))
+    with pytest.raises(StorageCorrupt):
+        use(store, coded)
+
+
+def test_a_manifest_that_contradicts_the_part_is_refused(coded: Stored) -> None:
+    store = MemoryStore()
+    put(store, coded)
+    entry = coded.entry
+    sections = dict(entry.sections)
+    beyond = {**sections, "lists": Section(sections["lists"].offset, entry.bytes)}
+    without = {name: section for name, section in sections.items() if name != "lists"}
+    wrong = [
+        replace(entry, n=entry.n + 1),
+        replace(entry, k=entry.k - 1),
+        replace(entry, checksums_crc32c=entry.checksums_crc32c ^ 1),
+        replace(entry, bytes=entry.bytes - 64),
+        replace(entry, sections=beyond),
+        replace(entry, sections=without),
+    ]
+    for line in wrong:
+        with pytest.raises(StorageCorrupt) as error:
+            open_part(store, coded, entry=line)
+        assert error.value.details["object"] == coded.key
+        assert error.value.details["section"]
+
+
+# -- lookups --------------------------------------------------------------------------------
+
+
+def rows_of(reader: PartReader, ids: Ids) -> dict[Any, int]:
+    which, rows = reader.find(ids, ReadTrace())
+    assert len(which) == len(set(which.tolist())), "an id was found twice"
+    values = [v if isinstance(v, str) else int(v) for v in ids.values]
+    return {values[w]: int(r) for w, r in zip(which.tolist(), rows.tolist(), strict=True)}
+
+
+def expected(stored: Stored, values: npt.NDArray[Any]) -> dict[Any, int]:
+    plain = [v if isinstance(v, str) else int(v) for v in values]
+    return {plain[row]: at for at, row in enumerate(stored.order.tolist())}
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_every_integer_id_is_found_and_no_other(kind: type[MemoryStore], coded: Stored) -> None:
+    reader = opened(kind, coded)
+    wanted = expected(coded, np.arange(N) * 5 + 3)
+    assert rows_of(reader, parse_ids(np.arange(N * 5 + 20))) == wanted
+    assert rows_of(reader, parse_ids([0, 4, 2**64 - 1, 2**63])) == {}
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_every_string_id_is_found_and_no_other(kind: type[MemoryStore], small: Stored) -> None:
+    reader = opened(kind, small)
+    values = np.array([f"r{i}" for i in range(90)], dtype=object)
+    asked = parse_ids([*values, *(f"x{i}" for i in range(500))])
+    assert rows_of(reader, asked) == expected(small, values)
+
+
+def test_ids_over_many_pages_are_found() -> None:
+    n = 3 * (PAGE // 8) + 17
+    values = np.unique(generator(1).integers(2**64, size=n, dtype=np.uint64))
+    n = len(values)
+    how = spec(1, small_part_threshold=1 << 30)
+    stored = build(generator(2).standard_normal((n, 1)).astype(np.float32), parse_ids(values), how)
+    for kind in STORES:
+        reader = opened(kind, stored)
+        asked = np.concatenate([values[::97], values[:3], values[-3:], values[PAGE // 8 - 2 : PAGE // 8 + 2]])
+        asked = np.unique(asked)
+        which, rows = reader.find(parse_ids(asked), ReadTrace())
+        assert len(which) == len(asked)
+        assert reader.ids_of(rows, ReadTrace()).tolist() == asked[which].tolist()
+
+
+def test_assigned_ids_are_found_under_their_base() -> None:
+    stored = build(clustered(generator(1), 300, 8), None, spec(8))
+    store = MemoryStore()
+    put(store, stored)
+    reader = open_part(store, stored, entry=replace(stored.entry, id_base=1_000))
+    assert rows_of(reader, parse_ids([0, 299, 999, 1_000, 1_299, 1_300])) == {
+        1_000: int(np.flatnonzero(stored.order == 0)[0]),
+        1_299: int(np.flatnonzero(stored.order == 299)[0]),
+    }
+    every = np.concatenate(list(reader.scan_ids(ReadTrace())))
+    assert sorted(every.tolist()) == list(range(1_000, 1_300))
+
+
+def colliding(n: int) -> Ids:
+    """Strings that share one key, as if BLAKE2b had collided."""
+    values = np.empty(n, dtype=object)
+    values[:] = [f"name-{i}" for i in range(n)]
+    return Ids("string", values, np.full(n, 77, dtype=np.uint64))
+
+
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("n", [3, PAGE // 8 + 5])
+def test_strings_whose_keys_collide_are_told_apart(kind: type[MemoryStore], n: int) -> None:
+    ids = colliding(n)
+    how = spec(2, small_part_threshold=1 << 30)
+    reader = opened(kind, build(clustered(generator(1), n, 2), ids, how))
+    some = [0, n - 1]
+    asked = Ids("string", ids.values[some], ids.keys[some])
+    assert rows_of(reader, asked) == {"name-0": 0, f"name-{n - 1}": n - 1}
+    stranger = np.array(["stranger"], dtype=object)
+    assert rows_of(reader, Ids("string", stranger, np.array([77], dtype=np.uint64))) == {}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=60, unique=True),
+    asked=st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=20, unique=True),
+    coded_part=st.booleans(),
+)
+def test_any_strings_are_found(values: list[str], asked: list[str], coded_part: bool) -> None:
+    usable = [v for v in values if _encodable(v)]
+    wanted = [v for v in [*usable[::2], *asked] if _encodable(v)]
+    wanted = list(dict.fromkeys(wanted))
+    if not usable or not wanted:
+        return
+    ids = parse_ids(usable)
+    how = spec(3, list_rows=4, small_part_threshold=0 if coded_part else 1 << 20)
+    stored = build(clustered(generator(1), len(usable), 3), ids, how)
+    found = rows_of(opened(MemoryStore, stored), parse_ids(wanted))
+    places = expected(stored, ids.values)
+    assert found == {v: places[v] for v in wanted if v in places}
+
+
+def _encodable(value: str) -> bool:
+    try:
+        return 1 <= len(value.encode()) <= 64
+    except UnicodeEncodeError:
+        return False
+
+
+def test_a_page_is_fetched_once_however_often_it_is_read(coded: Stored) -> None:
+    store = RangeStore()
+    put(store, coded)
+    cache = PageCache(64 << 20)
+    reader = open_part(store, coded, cache=cache)
+    first, second = ReadTrace(), ReadTrace()
+    lists = np.arange(reader.entry.k, dtype=np.int32)
+    reader.records(lists, first)
+    reader.records(lists, second)
+    assert first.requests >= 1
+    assert first.trips == 1
+    assert second.requests == second.trips == 0
+
+
+# -- the golden part ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["u64", "string"])
+@pytest.mark.parametrize("kind", STORES)
+def test_a_golden_part_reads_as_it_was_written(name: str, kind: type[MemoryStore]) -> None:
+    from tests.part.golden.make import load, place
+
+    golden = load(name)
+    assert read_footer(golden.data, key="golden").format == 0
+    ns = place(golden, kind())
+    for position, identity in enumerate(golden.ids):
+        np.testing.assert_array_equal(ns.get(identity).vector, golden.vectors[position])
+    for q, answer in zip(golden.queries, golden.answers, strict=True):
+        exact = ns.search(q, top_k=5, probe_fraction=1.0, rerank_precision="fp32", rerank_scale=100)
+        assert [h.id for h in exact] == answer["ids"]
+        np.testing.assert_allclose(exact.distances, answer["distances"], rtol=1e-5, atol=1e-6)
+        by_int8 = ns.search(q, top_k=5, probe_fraction=1.0)
+        np.testing.assert_allclose(by_int8.distances, answer["int8"], rtol=1e-4, atol=1e-4)
+    assert ns.stats().rows == len(golden.ids)
+
+
+def test_the_golden_bytes_are_the_ones_that_were_released() -> None:
+    from tests.part.golden.make import load
+
+    for name in ("u64", "string"):
+        golden = load(name)
+        assert hashlib.sha256(golden.data).hexdigest() == golden.sha256
