@@ -22,7 +22,13 @@ from vecstore.storage.s3 import S3Store
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
-    """The endpoint of an S3 server on a free port of the loopback interface."""
+    """The endpoint of an S3 server on a free port of the loopback interface.
+
+    ``VECSTORE_TEST_S3`` names another server to test against, which takes "testing" for both keys.
+    """
+    if os.environ.get("VECSTORE_TEST_S3"):
+        yield os.environ["VECSTORE_TEST_S3"]
+        return
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -34,6 +34,7 @@ class ObjectMeta:
     ----------
     etag
         Changes whenever the content does; opaque. Never derived from a time or a size (R17).
+        Empty in a listing where the store would have to read each object to know it.
     modified
         Seconds since the Unix epoch by the *store's* clock.
     """
@@ -112,7 +113,10 @@ class ObjectStore(Protocol):
         ...
 
     def list_children(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> tuple[str, ...]:
-        """Names of the next path segment under ``prefix`` (ends in ``/``), sorted, each > ``after``."""
+        """Names of the next path segment under ``prefix`` (ends in ``/``), sorted, each > ``after``.
+
+        Only segments that have objects below them: folders, not objects of ``prefix`` itself.
+        """
         ...
 
     def map(self, key: str) -> memoryview | None:

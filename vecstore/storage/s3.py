@@ -235,21 +235,22 @@ class S3Store:
         names: set[str] = set()
         # From ``after`` itself, not from past its folder: ``after-x/`` lies before ``after/``.
         start = f"{prefix}{lowest}" if lowest else ""
+        token = ""
         while True:
-            answer = self._list(prefix, start, delimiter="/")
+            # By token, because not all servers list in the order of keys (SeaweedFS does by segments).
+            answer = self._list(prefix, start, delimiter="/", token=token)
             seen = [found["Prefix"] for found in answer.get("CommonPrefixes", ())]
             seen += [found["Key"] for found in answer.get("Contents", ())]
             rests = [key[len(self._prefix) + len(prefix) :] for key in seen]
             names.update(rest[:-1] for rest in rests if rest.endswith("/") and rest[:-1] > lowest)
-            if not answer["IsTruncated"] or not rests:
+            if not answer["IsTruncated"]:
                 break
-            last = max(rests)
             if len(names) >= limit:
+                last = max(rests, default="")
                 starts = {last[:i] for i, character in enumerate(last) if character in "-."}
                 names.update(name for name in starts - names if name > lowest and self._has(prefix, name))
                 break
-            # "0" comes after "/", so it is past everything in the last folder.
-            start = f"{prefix}{last[:-1]}0" if last.endswith("/") else f"{prefix}{last}"
+            token = answer["NextContinuationToken"]
         return tuple(sorted(names)[:limit])
 
     def map(self, key: str) -> memoryview | None:
@@ -391,10 +392,14 @@ class S3Store:
         meta = ObjectMeta(key, answer["ContentLength"], answer["ETag"], answer["LastModified"].timestamp())
         return meta, answer.get("Metadata", {})
 
-    def _list(self, prefix: str, after: str, *, limit: int = _PAGE_KEYS, delimiter: str = "") -> Any:
+    def _list(
+        self, prefix: str, after: str, *, limit: int = _PAGE_KEYS, delimiter: str = "", token: str = ""
+    ) -> Any:
         options = {"Delimiter": delimiter} if delimiter else {}
         if after:
             options["StartAfter"] = self._prefix + after
+        if token:
+            options["ContinuationToken"] = token
         return self._repeat(
             lambda: self._ask(
                 lambda s3: s3.list_objects_v2(
