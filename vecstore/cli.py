@@ -1,0 +1,487 @@
+"""The command ``vecstore``. Settings: options, then ``VECSTORE_*`` variables, then the file.
+
+Errors are one line on stderr and status 1; wrong usage is status 2. What a command needs is imported
+when it runs, so that ``vecstore --help`` loads neither Flask nor boto3.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import click
+import msgspec
+
+from vecstore.config import Config, load_config, package_version
+from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, VecstoreError
+from vecstore.types import Metric
+
+F = Callable[..., Any]
+_REMOTE: Final = ("http://", "https://")
+
+
+class _Command(click.Command):
+    """Our errors as one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VecstoreError as error:
+            raise click.ClickException(" ".join(error.message.split())) from error
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise SystemExit(1) from None
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_version(), prog_name="vecstore")
+def main() -> None:
+    """Vector search whose only durable state is object storage.
+
+    URL is a directory, s3://bucket/prefix, or http://host:port of a server.
+    """
+
+
+def _json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def _print(value: Any) -> None:
+    from vecstore.server.wire import encode
+
+    click.echo(msgspec.json.format(encode(value), indent=2).decode())
+
+
+@contextmanager
+def _database(
+    url: str | None, *, maintenance: Literal["thread", "off"] = "off", config: Config | None = None
+) -> Iterator[Any]:
+    from vecstore.api import connect
+
+    config = config if config is not None else load_config({"url": url})
+    if config.url.startswith(_REMOTE):
+        database = connect(config.url, timeout=config.client_timeout)
+    else:
+        database = connect(config.url, maintenance=maintenance, cache_bytes=config.cache_bytes)
+    with database:
+        yield database
+
+
+# -- servers -------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("url", required=False)
+@click.option("--host", help="Address to listen on; loopback unless --allow-remote.")
+@click.option("--port", type=int, help="Port; 8080 by default.")
+@click.option("--workers", type=int, help="Processes; one a processor by default.")
+@click.option("--threads", type=int, help="Requests at once in a process; 8 by default.")
+@click.option(
+    "--allow-remote", is_flag=True, default=None, help="Listen beyond loopback, without authentication."
+)
+@click.option("--maintenance/--no-maintenance", default=None, help="Compact and collect beside the workers.")
+def serve(**options: Any) -> None:
+    """Serve a store over HTTP until SIGTERM or Ctrl-C."""
+    from vecstore.server.serve import serve
+
+    serve(load_config(options))
+
+
+@main.command()
+@click.argument("url", required=False)
+@click.option("--parent", type=int, hidden=True)
+def maintain(url: str | None, parent: int | None) -> None:
+    """Compact and collect a store until SIGTERM or Ctrl-C; `serve` runs one of these."""
+    from vecstore.server.app import configure_logging
+    from vecstore.server.maintenance import maintain
+
+    config = load_config({"url": url})
+    _refuse_remote(config.url)
+    configure_logging(config)
+    with _database(url, config=config) as database:
+        maintain(database.backend, config, parent=parent)
+
+
+# -- data ----------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("url")
+@click.argument("namespace")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--batch", default=10_000, show_default=True, type=click.IntRange(1), help="Rows an insert.")
+@click.option("--create", is_flag=True, help="Create the namespace if it is not there.")
+@click.option("--metric", type=click.Choice(get_args(Metric)), default="cosine", help="With --create.")
+@click.option("--mode", type=click.Choice(["upsert", "insert"]), default="upsert", show_default=True)
+@click.option("--start-at", default=0, type=click.IntRange(0), help="First row; with one file only.")
+@click.option("--compact", is_flag=True, help="Merge all parts when the files are in.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@_json_option
+def ingest(
+    url: str,
+    namespace: str,
+    files: tuple[Path, ...],
+    batch: int,
+    create: bool,
+    metric: Metric,
+    mode: Literal["upsert", "insert"],
+    start_at: int,
+    compact: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Insert files of vectors: .npy, .fvecs, .jsonl (id, vector), .parquet.
+
+    An interrupted ingest is taken up again by the same command within 24 hours: batches that are in
+    already are skipped. After that, or with another --batch, name the first row with --start-at.
+    """
+    from tqdm import tqdm
+
+    from vecstore.ingest import Loaded, load, open_file
+
+    if start_at and len(files) > 1:
+        raise click.UsageError("--start-at goes with one file")
+    opened = [open_file(path) for path in files]
+    total = sum(max(0, file.rows - start_at) for file in opened)
+    done: list[Loaded] = []
+    with _database(url, maintenance="thread") as database:
+        ns = _namespace(database, namespace, opened[0].dim if create else None, metric)
+        with tqdm(total=total, unit="row", unit_scale=True, disable=quiet or None, file=sys.stderr) as bar:
+            done.extend(
+                load(ns, file, batch_rows=batch, start=start_at, mode=mode, progress=bar.update)
+                for file in opened
+            )
+        if compact:
+            ns.compact()
+        info = ns.stats()
+    rows, skipped = sum(d.rows for d in done), sum(d.skipped for d in done)
+    if as_json:
+        _print({"rows": rows, "skipped": skipped, "epoch": info.epoch, "namespace_rows": info.rows})
+    else:
+        there = f", {skipped:,} were there already" if skipped else ""
+        click.echo(f"{rows:,} rows inserted{there}; {namespace} has {info.rows:,} at epoch {info.epoch}")
+
+
+def _namespace(database: Any, name: str, dim: int | None, metric: Metric) -> Any:
+    try:
+        return database.namespace(name)
+    except NamespaceNotFound:
+        if dim is None:
+            raise
+    try:
+        return database.create_namespace(name, dim, metric)
+    except NamespaceExists:  # somebody else just did
+        return database.namespace(name)
+
+
+@main.command()
+@click.argument("url")
+@click.argument("namespace")
+@click.option("--vector", help="JSON array or base64 of little-endian float32; - reads a line from stdin.")
+@click.option("--file", "path", type=click.Path(path_type=Path), help="Queries in a file that ingest reads.")
+@click.option("--id", "identity", help="Search with the vector of this row.")
+@click.option("--top-k", default=10, show_default=True, type=int)
+@click.option("--probe-fraction", type=float)
+@click.option("--nprobe", type=int)
+@click.option("--target-recall", type=float)
+@click.option("--rerank-scale", type=float)
+@click.option("--rerank-precision", type=click.Choice(["none", "int8", "fp32"]))
+@click.option("--epoch", type=int, help="A past epoch.")
+@click.option("--debug", is_flag=True, help="Plan, counts and times; implies --json.")
+@_json_option
+def search(
+    url: str,
+    namespace: str,
+    vector: str | None,
+    path: Path | None,
+    identity: str | None,
+    debug: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Print the nearest rows of a vector, of each vector in a file, or of a row."""
+    from vecstore.server import wire
+
+    if sum(given is not None for given in (vector, path, identity)) != 1:
+        raise click.UsageError("give one of --vector, --file and --id")
+    with _database(url) as database:
+        ns = database.namespace(namespace)
+        options["debug"] = debug
+        if path is not None:
+            from vecstore.ingest import open_file
+
+            file = open_file(path)
+            queries, _ = next(file.batches(file.rows, 0))
+            found = ns.search_batch(queries, **options)
+            body = wire.found_batch(found)
+            answers = [found[i] for i in range(len(found))]
+        else:
+            if identity is not None:
+                query = ns.get(_row_id(ns, identity)).vector
+                if query is None:
+                    raise InvalidArgument("the namespace keeps no vectors", field="id")
+            else:
+                query = wire.from_query((sys.stdin.readline() if vector == "-" else vector or "").strip())
+            one = ns.search(query, **options)
+            body, answers = wire.found(one), [one]
+    if as_json or debug:
+        _print(body)
+        return
+    for number, hits in enumerate(answers):
+        if number:
+            click.echo()
+        for hit in hits:
+            click.echo(f"{hit.distance:.6f}\t{hit.id}")
+
+
+def _row_id(ns: Any, text: str) -> int | str:
+    kind = ns.stats().id_kind
+    if kind != "u64":
+        return text
+    if not text.isdecimal():
+        raise InvalidArgument(f"ids of {ns.name} are integers, not {text!r}", field="id")
+    return int(text)
+
+
+@main.command()
+@click.argument("url")
+@click.argument("namespace")
+@click.argument("ids", nargs=-1, required=True)
+@_json_option
+def delete(url: str, namespace: str, ids: tuple[str, ...], as_json: bool) -> None:
+    """Delete rows by id."""
+    with _database(url) as database:
+        ns = database.namespace(namespace)
+        done = ns.delete([_row_id(ns, text) for text in ids])
+    if as_json:
+        _print({"deleted": done.deleted, "epoch": done.epoch})
+    else:
+        click.echo(f"{done.deleted:,} rows deleted, epoch {done.epoch}")
+
+
+# -- namespaces ----------------------------------------------------------------------------
+
+
+@main.group(cls=_Group)
+def ns() -> None:
+    """Namespaces: list, create, show, update, delete."""
+
+
+def _settings_option(command: F) -> F:
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A default, such as probe_fraction=0.2.",
+    )(command)
+
+
+def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise click.UsageError(f"--set takes NAME=VALUE, not {pair!r}")
+        try:
+            found[name] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            found[name] = text
+    return found
+
+
+@ns.command("list")
+@click.argument("url")
+@click.option("--prefix", default="")
+@_json_option
+def ns_list(url: str, prefix: str, as_json: bool) -> None:
+    """Names, with rows, dimension and metric."""
+    with _database(url) as database:
+        found = list(database.namespaces(prefix))
+    if as_json:
+        _print(found)
+        return
+    for info in found:
+        click.echo(
+            f"{info.name}\t{info.rows:,} rows\t{info.dim} dimensions\t{info.metric}\t{info.parts} parts"
+        )
+
+
+@ns.command("create")
+@click.argument("url")
+@click.argument("namespace")
+@click.option("--dim", required=True, type=int)
+@click.option("--metric", type=click.Choice(get_args(Metric)), default="cosine", show_default=True)
+@_settings_option
+@_json_option
+def ns_create(
+    url: str, namespace: str, dim: int, metric: Metric, settings: tuple[str, ...], as_json: bool
+) -> None:
+    """Create a namespace."""
+    with _database(url) as database:
+        info = database.create_namespace(namespace, dim, metric, **_settings(settings)).stats()
+    _show(info, as_json)
+
+
+@ns.command("show")
+@click.argument("url")
+@click.argument("namespace")
+@_json_option
+def ns_show(url: str, namespace: str, as_json: bool) -> None:
+    """What a namespace is and holds."""
+    with _database(url) as database:
+        _show(database.namespace(namespace).stats(), as_json)
+
+
+@ns.command("update")
+@click.argument("url")
+@click.argument("namespace")
+@_settings_option
+@_json_option
+def ns_update(url: str, namespace: str, settings: tuple[str, ...], as_json: bool) -> None:
+    """Change defaults."""
+    if not settings:
+        raise click.UsageError("nothing to change: give --set NAME=VALUE")
+    with _database(url) as database:
+        _show(database.namespace(namespace).update(**_settings(settings)), as_json)
+
+
+@ns.command("delete")
+@click.argument("url")
+@click.argument("namespace")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def ns_delete(url: str, namespace: str, yes: bool) -> None:
+    """Delete a namespace and all its rows."""
+    with _database(url) as database:
+        info = database.namespace(namespace).stats()
+        if not yes:
+            click.confirm(f"Delete {namespace} with {info.rows:,} rows?", abort=True)
+        database.delete_namespace(namespace)
+    click.echo(f"{namespace} deleted")
+
+
+def _show(info: Any, as_json: bool) -> None:
+    if as_json:
+        _print(info)
+        return
+    for name, value in msgspec.to_builtins(info).items():
+        if name != "defaults":
+            click.echo(f"{name:<20} {value}")
+    for name, value in info.defaults.items():
+        click.echo(f"  {name:<18} {value}")
+
+
+# -- maintenance ---------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("url")
+@click.argument("namespace")
+@click.option("--due", is_flag=True, help="Only what is due.")
+@_json_option
+def compact(url: str, namespace: str, due: bool, as_json: bool) -> None:
+    """Merge the parts of a namespace and retrain."""
+    with _database(url) as database:
+        done = database.namespace(namespace).compact(everything=not due)
+    if as_json:
+        _print(done)
+    elif done.merged:
+        click.echo(f"{len(done.merged)} parts merged, {done.rows:,} rows, epoch {done.epoch} ({done.reason})")
+    else:
+        click.echo(f"nothing merged: {done.reason}")
+
+
+@main.command()
+@click.argument("url")
+@click.argument("namespace", required=False)
+@click.option("--dry-run", is_flag=True, help="Only tell.")
+@click.option("--retention", type=float, help="Seconds of history that stay readable.")
+@click.option("--grace", type=float, help="Seconds that a new object is left alone.")
+@_json_option
+def gc(
+    url: str,
+    namespace: str | None,
+    dry_run: bool,
+    retention: float | None,
+    grace: float | None,
+    as_json: bool,
+) -> None:
+    """Delete objects that no readable epoch names, of one namespace or of all."""
+    config = load_config({"url": url, "gc_retention": retention, "gc_grace": grace})
+    _refuse_remote(config.url)
+    results = {}
+    with _database(url, config=config) as database:
+        backend = database.backend
+        for name in [namespace] if namespace is not None else backend.names():
+            results[name] = backend.collect(
+                name, retention=config.gc_retention, grace=config.gc_grace, dry_run=dry_run
+            )
+    if as_json:
+        _print(results)
+        return
+    verb = "would be deleted" if dry_run else "deleted"
+    for name, done in results.items():
+        click.echo(
+            f"{name}\t{done.deleted:,} objects ({done.bytes:,} bytes) {verb}, {done.waiting:,} waiting"
+        )
+
+
+def _refuse_remote(url: str) -> None:
+    if url.startswith(_REMOTE):
+        raise InvalidArgument("this works on the store itself, not over HTTP", field="url")
+
+
+# -- about ---------------------------------------------------------------------------------
+
+
+@main.command()
+@_json_option
+def info(as_json: bool) -> None:
+    """Versions, and the instruction set that the kernels use."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from vecstore.ext import rabitq
+
+    found: dict[str, Any] = {
+        "vecstore": package_version(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "simd": rabitq.simd(),
+        "simd_available": list(rabitq.simd_available()),
+    }
+    for package in ("numpy", "msgspec", "pyroaring", "flask", "gunicorn", "boto3", "urllib3", "pyarrow"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    if as_json:
+        _print(found)
+        return
+    for name, value in found.items():
+        text = (
+            ", ".join(value) if isinstance(value, list) else value if value is not None else "not installed"
+        )
+        click.echo(f"{name:<15} {text}")
+
+
+@main.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of the sample; examples/glosses by default."
+)
+def demo(data: Path | None) -> None:
+    """Load the sample of definitions, search it over HTTP, and clean up."""
+    from vecstore.demo import run
+
+    run(data)
+
+
+if __name__ == "__main__":
+    main()
