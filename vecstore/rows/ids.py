@@ -75,7 +75,9 @@ def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids
     """
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
         ids = _from_integers(values, field)
-    elif isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
+    elif (
+        isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)) or _scalar(values)
+    ):
         raise InvalidId(f"{field} must be a list of integers or of strings", field=field)
     else:
         items = values.tolist() if isinstance(values, np.ndarray) else values
@@ -106,6 +108,10 @@ def keys_of(values: Iterable[str]) -> U64:
     """Index keys of string ids."""
     digests = b"".join(blake2b(v.encode(), digest_size=8).digest() for v in values)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def _scalar(values: object) -> bool:
+    return isinstance(values, np.ndarray) and values.ndim == 0
 
 
 def _from_integers(values: npt.NDArray[Any], field: str) -> Ids:

@@ -1,0 +1,147 @@
+"""Ids and names at the door, and the filter that keeps lookups short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.core import generator
+from vecstore.errors import InvalidArgument, InvalidId
+from vecstore.rows.ids import build_filter, keys_of, may_contain, parse_ids, validate_name
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), unique=True))
+def test_integers_of_64_bits_are_their_own_keys(values: list[int]) -> None:
+    for given_ids in (values, tuple(values), np.array(values, dtype=np.uint64)):
+        ids = parse_ids(given_ids)
+        if values:
+            assert ids.kind == "u64"
+            assert ids.values.tolist() == ids.keys.tolist() == values
+            assert ids.bounds == (min(values), max(values))
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=16), min_size=1, unique=True))
+def test_strings_have_the_key_of_their_digest(values: list[str]) -> None:
+    ids = parse_ids(values)
+    assert ids.kind == "string"
+    assert ids.values.tolist() == values
+    assert ids.keys.tolist() == [int(keys_of([v])[0]) for v in values]
+    assert ids.bounds == (min(values), max(values))
+
+
+def test_the_key_of_a_string_never_changes() -> None:
+    assert keys_of(["vecstore", "ä"]).tolist() == [14491319333872306190, 4152366542966443504]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.int64, np.uint8, np.uint32, np.uint64])
+def test_integer_arrays_of_any_width_are_taken(dtype: Any) -> None:
+    assert parse_ids(np.array([3, 1, 2], dtype=dtype)).values.tolist() == [3, 1, 2]
+    assert parse_ids([dtype(3), dtype(1)]).values.tolist() == [3, 1]
+    assert parse_ids(np.arange(10, dtype=dtype)[::2]).values.tolist() == [0, 2, 4, 6, 8]
+
+
+def test_string_arrays_are_taken() -> None:
+    assert parse_ids(np.array(["a", "bc"])).values.tolist() == ["a", "bc"]
+    assert parse_ids(np.array(["a", "bc"], dtype=object)).values.tolist() == ["a", "bc"]
+
+
+@pytest.mark.parametrize(
+    ("values", "position"),
+    [
+        ([1, "a"], 1),
+        (["a", 1], 0),
+        ([1, 2.0], 1),
+        ([1, True], 1),
+        ([None], 0),
+        ([b"a"], 0),
+        ([1, -1], 1),
+        (np.array([1, -1]), 1),
+        ([2**64], 0),
+        (["a", ""], 1),
+        (["a", "x" * 65], 1),
+        (["ä" * 33], 0),
+        (["a", "\ud800"], 1),
+        ([1, 2, 1], 2),
+        (np.array([5, 5]), 1),
+        (["a", "b", "a"], 2),
+        ([[1], [2]], 0),
+        (np.array([1.0, 2.0]), 0),
+        (np.array([True, False]), 0),
+    ],
+)
+def test_a_bad_id_is_refused_with_its_position(values: Any, position: int) -> None:
+    with pytest.raises(InvalidId) as error:
+        parse_ids(values, field="ids")
+    assert error.value.details["field"] == "ids"
+    assert error.value.details["position"] == position
+    assert f"ids[{position}]" in error.value.message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "abc",
+        b"abc",
+        7,
+        None,
+        {1, 2},
+        {1: 2},
+        iter([1]),
+        np.array([[1, 2]]),
+        np.array(7),
+        np.array("abc"),
+        np.array("a"),
+        np.array(1.5),
+        np.array(None),
+    ],
+)
+def test_what_is_no_list_of_ids_is_refused(values: Any) -> None:
+    with pytest.raises(InvalidId) as error:
+        parse_ids(values, field="ids")
+    assert error.value.details["field"] == "ids"
+
+
+def test_the_longest_id_has_64_bytes_of_utf8() -> None:
+    assert parse_ids(["x" * 64, "ä" * 32]).values.tolist() == ["x" * 64, "ä" * 32]
+    with pytest.raises(InvalidId) as error:
+        parse_ids(["x" * 65])
+    assert error.value.details["limit"] == 64
+
+
+def test_an_id_may_come_twice_where_it_is_allowed() -> None:
+    assert len(parse_ids([1, 1], unique=False)) == 2
+
+
+@pytest.mark.parametrize("name", ["a", "A9", "0.x_y-z", "x" * 128])
+def test_a_name_of_allowed_characters_is_taken(name: str) -> None:
+    assert validate_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "_a", "-a", "x" * 129, "a b", "ä", "a\n", "a\0", None, 7, b"a"]
+)
+def test_any_other_name_is_refused(name: Any) -> None:
+    with pytest.raises(InvalidArgument) as error:
+        validate_name(name)
+    assert error.value.details == {"field": "name", "limit": 128}
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=300), st.lists(st.integers(0, 2**64 - 1), max_size=50))
+def test_the_filter_never_denies_a_key_that_is_there(keys: list[int], others: list[int]) -> None:
+    table = build_filter(np.array(keys, dtype=np.uint64))
+    assert may_contain(table, np.array(keys, dtype=np.uint64)).all()
+    found = may_contain(table, np.array(others, dtype=np.uint64))
+    assert len(found) == len(others)
+
+
+def test_the_filter_admits_few_strangers() -> None:
+    keys = np.arange(20_000, dtype=np.uint64)
+    table = build_filter(keys)
+    strangers = generator(1).integers(2**63, 2**64, size=20_000, dtype=np.uint64)
+    assert may_contain(table, strangers).mean() < 0.02
+    assert may_contain(table, np.arange(20_000, 40_000, dtype=np.uint64)).mean() < 0.02
+    assert len(table) * 8 <= 11 * len(keys)
