@@ -147,46 +147,64 @@ def rank_lists(
         fewer than it says.
     """
     table.require()
-    cdef Py_ssize_t count = cells.shape[0], c
-    cdef size_t padded_dim = table.table.padded_dim, block_bytes = vs_block_bytes(padded_dim)
-    cdef size_t blocks = 0, first, end, i
-    if <size_t>cells.shape[1] != padded_dim:
-        raise ValueError(f"cells have {cells.shape[1]} columns, not {padded_dim}")
-    if cell_lists.shape[0] != count + 1 or cell_lists[0] != 0:
-        raise ValueError(f"cell_lists must be {count + 1} numbers from 0")
     if n < 0:
         raise ValueError(f"n must not be negative: {n}")
-    for c in range(count):
-        if cell_lists[c + 1] < cell_lists[c]:
-            raise ValueError(f"cell_lists descends at cell {c}")
-        blocks += vs_block_count(cell_lists[c + 1] - cell_lists[c])
-    if <size_t>codes.shape[0] < blocks * block_bytes:
-        raise ValueError(f"{codes.shape[0]} bytes of codes do not hold {blocks} blocks")
-    cdef size_t lists = cell_lists[count]
+    check_cells(table, cells, cell_lists, codes)
+    cdef size_t lists = cell_lists[cells.shape[0]]
     cdef size_t wanted = min(<size_t>n, lists)
     out = np.empty(wanted, dtype=np.int32)
     if wanted == 0:
         return out
     table.reserve_lists(lists)
     cdef int32_t[::1] result = out
-    cdef const VsKernels *kernels = active_kernels()
-    cdef const uint8_t *block = &codes[0]
-    cdef float g_add
     with nogil:
-        for c in range(count):
-            first = cell_lists[c]
-            end = cell_lists[c + 1]
-            if first == end:
-                continue
-            g_add = kernels.squared_l2(table.table.z, &cells[c, 0], padded_dim) - table.table.q_shift
-            i = first
-            while i < end:
-                # The slots beyond the cell's last are overwritten by the next cell's.
-                kernels.score_block(&table.table, block, vs_first_slots(end - i), g_add, 0.0, table.scores + i)
-                block += block_bytes
-                i += VS_BLOCK_ROWS
-        vs_least(kernels, table.scores, lists, wanted, table.ranked, table.ranked + lists, &result[0])
+        rank(table, &cells[0, 0], &cell_lists[0], cells.shape[0], &codes[0], wanted, &result[0])
     return out
+
+
+cdef int check_cells(
+    QueryTable table, const float[:, ::1] cells, const uint32_t[::1] cell_lists, const uint8_t[::1] codes
+) except -1:
+    cdef Py_ssize_t count = cells.shape[0], c
+    cdef size_t blocks = 0
+    if <size_t>cells.shape[1] != table.table.padded_dim:
+        raise ValueError(f"cells have {cells.shape[1]} columns, not {table.table.padded_dim}")
+    if cell_lists.shape[0] != count + 1 or cell_lists[0] != 0:
+        raise ValueError(f"cell_lists must be {count + 1} numbers from 0")
+    for c in range(count):
+        if cell_lists[c + 1] < cell_lists[c]:
+            raise ValueError(f"cell_lists descends at cell {c}")
+        blocks += vs_block_count(cell_lists[c + 1] - cell_lists[c])
+    if <size_t>codes.shape[0] < blocks * vs_block_bytes(table.table.padded_dim):
+        raise ValueError(f"{codes.shape[0]} bytes of codes do not hold {blocks} blocks")
+    return 0
+
+
+cdef void rank(
+    QueryTable table,
+    const float *cells,
+    const uint32_t *cell_lists,
+    size_t count,
+    const uint8_t *block,
+    size_t wanted,
+    int32_t *out,
+) noexcept nogil:
+    cdef const VsKernels *kernels = active_kernels()
+    cdef size_t padded_dim = table.table.padded_dim, block_bytes = vs_block_bytes(padded_dim)
+    cdef size_t lists = cell_lists[count], c, i, end
+    cdef float g_add
+    for c in range(count):
+        i = cell_lists[c]
+        end = cell_lists[c + 1]
+        if i == end:
+            continue
+        g_add = kernels.squared_l2(table.table.z, cells + c * padded_dim, padded_dim) - table.table.q_shift
+        while i < end:
+            # The slots beyond the cell's last are overwritten by the next cell's.
+            kernels.score_block(&table.table, block, vs_first_slots(end - i), g_add, 0.0, table.scores + i)
+            block += block_bytes
+            i += VS_BLOCK_ROWS
+    vs_least(kernels, table.scores, lists, wanted, table.ranked, table.ranked + lists, out)
 
 
 def scan_lists(
@@ -234,11 +252,57 @@ def scan_lists(
         raise ValueError(f"{m} addresses, {first_rows.shape[0]} first rows and {first_blocks.shape[0]} first blocks")
     if m == 0:
         return 0
+    cdef size_t ahead = VS_HEADER_BYTES + table.table.padded_dim + vs_block_bytes(table.table.padded_dim)
+    cdef const uint32_t *first_word = &words[0] if words.shape[0] else NULL
+    cdef int64_t scanned = 0, found = 0
+    with nogil:
+        for i in range(1, min(AHEAD, m)):
+            vs_prefetch(<const uint8_t *>addresses[i], ahead)
+        for i in range(m):
+            if i + AHEAD < m:
+                vs_prefetch(<const uint8_t *>addresses[i + AHEAD], ahead)
+            found = scan_record(
+                table, pool, part, addresses[i], first_rows[i], first_blocks[i], first_word, words.shape[0], skip_bound
+            )
+            if found < 0:
+                break
+            scanned += found
+    if found < 0:
+        refuse_record(found, i, table.table.padded_dim)
+    return scanned
+
+
+cdef enum:
+    NO_RECORD = -1
+    OTHER_RECORD = -2
+    NO_WORDS = -3
+
+
+cdef int refuse_record(int64_t why, Py_ssize_t i, size_t padded_dim) except -1:
+    if why == NO_RECORD:
+        raise ValueError(f"address {i} is 0")
+    if why == OTHER_RECORD:
+        raise ValueError(f"record {i} has no blocks of {padded_dim} dimensions")
+    raise ValueError(f"words of list {i} are missing")
+
+
+cdef int64_t scan_record(
+    QueryTable table,
+    Pool pool,
+    int32_t part,
+    uint64_t address,
+    int64_t first_row,
+    int64_t first_block,
+    const uint32_t *words,
+    int64_t word_count,
+    bint skip_bound,
+) noexcept nogil:
+    """Allowed rows scored, or why the record is refused."""
     cdef const VsKernels *kernels = active_kernels()
     cdef VsPool *p = &pool.pool
     cdef size_t padded_dim = table.table.padded_dim, block_bytes = vs_block_bytes(padded_dim)
     cdef size_t lead = VS_HEADER_BYTES + padded_dim
-    cdef const uint8_t *record
+    cdef const uint8_t *record = <const uint8_t *>address
     cdef const uint8_t *block
     cdef const float *errors
     cdef VsHeader header
@@ -248,57 +312,149 @@ def scan_lists(
     cdef uint32_t allowed, mask
     cdef size_t b, blocks
     cdef int64_t scanned = 0
-    cdef int slot, bad = 0
+    cdef int slot
+    if record == NULL:
+        return NO_RECORD
+    header = vs_header(record)
+    if header.padded_dim != padded_dim or not header.flags & VS_HAS_BLOCKS:
+        return OTHER_RECORD
+    blocks = vs_block_count(header.n)
+    if first_block < 0 or first_block + <int64_t>blocks > word_count:
+        return NO_WORDS
+    distance = squared_distance(&table.table, kernels, record, header)
+    g_add = distance - table.table.q_shift
+    g_error = sqrtf(distance) if distance > 0 else 0
     entry.part = part
     entry.exact = 0
     entry.bound = INFINITY
-    with nogil:
-        for i in range(1, min(AHEAD, m)):
-            vs_prefetch(<const uint8_t *>addresses[i], lead + block_bytes)
-        for i in range(m):
-            record = <const uint8_t *>addresses[i]
-            if record == NULL:
-                bad = 1
-                break
-            header = vs_header(record)
-            if header.padded_dim != padded_dim or not header.flags & VS_HAS_BLOCKS:
-                bad = 3
-                break
-            blocks = vs_block_count(header.n)
-            if first_blocks[i] < 0 or first_blocks[i] + <int64_t>blocks > words.shape[0]:
-                bad = 2
-                break
-            if i + AHEAD < m:
-                vs_prefetch(<const uint8_t *>addresses[i + AHEAD], lead + block_bytes)
-            distance = squared_distance(&table.table, kernels, record, header)
-            g_add = distance - table.table.q_shift
-            g_error = sqrtf(distance) if distance > 0 else 0
-            entry.g_add = g_add
-            entry.record = addresses[i]
-            for b in range(blocks):
-                allowed = words[first_blocks[i] + <int64_t>b] & vs_first_slots(header.n - b * VS_BLOCK_ROWS)
-                if allowed == 0:
-                    continue
-                scanned += vs_count(allowed)
-                block = record + lead + b * block_bytes
-                mask = kernels.score_block(&table.table, block, allowed, g_add, p.threshold, scores)
-                errors = <const float *>(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS
-                while mask:
-                    slot = vs_lowest(mask)
-                    mask &= mask - 1
-                    entry.estimate = scores[slot]
-                    entry.slot = <int32_t>(b * VS_BLOCK_ROWS) + slot
-                    entry.row = first_rows[i] + entry.slot
-                    if not skip_bound:
-                        entry.bound = errors[slot] * g_error
-                    vs_pool_offer(p, &entry)
-    if bad == 1:
-        raise ValueError(f"address {i} is 0")
-    if bad == 3:
-        raise ValueError(f"record {i} has no blocks of {padded_dim} dimensions")
-    if bad == 2:
-        raise ValueError(f"list {i} needs {blocks} words from {first_blocks[i]}, but there are {words.shape[0]}")
+    entry.g_add = g_add
+    entry.record = address
+    for b in range(blocks):
+        allowed = words[first_block + <int64_t>b] & vs_first_slots(header.n - b * VS_BLOCK_ROWS)
+        if allowed == 0:
+            continue
+        scanned += vs_count(allowed)
+        block = record + lead + b * block_bytes
+        mask = kernels.score_block(&table.table, block, allowed, g_add, p.threshold, scores)
+        errors = <const float *>(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS
+        while mask:
+            slot = vs_lowest(mask)
+            mask &= mask - 1
+            entry.estimate = scores[slot]
+            entry.slot = <int32_t>(b * VS_BLOCK_ROWS) + slot
+            entry.row = first_row + entry.slot
+            if not skip_bound:
+                entry.bound = errors[slot] * g_error
+            vs_pool_offer(p, &entry)
     return scanned
+
+
+cdef class ResidentLists:
+    """The lists of a part whose records all lie in memory, ready to be probed in one call.
+
+    Parameters
+    ----------
+    cells, cell_lists, codes
+        As `rank_lists` takes them.
+    addresses : u64[K]
+        Of the records.
+    first_rows, first_blocks : i64[K]
+        First row and first word of each list.
+    verified : bool[K]
+        Whether a record was held against its checksum. Shared with the caller, who sets them.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree.
+    """
+
+    cdef const float[:, ::1] cells
+    cdef const uint32_t[::1] cell_lists
+    cdef const uint8_t[::1] codes
+    cdef const uint64_t[::1] addresses
+    cdef const int64_t[::1] first_rows
+    cdef const int64_t[::1] first_blocks
+    cdef const uint8_t[::1] verified
+
+    def __init__(self, cells, cell_lists, codes, addresses, first_rows, first_blocks, verified) -> None:
+        self.cells = cells
+        self.cell_lists = cell_lists
+        self.codes = codes
+        self.addresses = addresses
+        self.first_rows = first_rows
+        self.first_blocks = first_blocks
+        self.verified = verified.view(np.uint8)
+        cdef Py_ssize_t k = self.addresses.shape[0]
+        check_cells(QueryTable(self.cells.shape[1]), self.cells, self.cell_lists, self.codes)
+        if (
+            self.cell_lists[self.cells.shape[0]] != k
+            or k == 0
+            or self.first_rows.shape[0] != k
+            or self.first_blocks.shape[0] != k
+            or self.verified.shape[0] != k
+        ):
+            raise ValueError(f"tables of different lengths for {k} lists")
+
+    def probe(
+        self,
+        QueryTable table not None,
+        Pool pool not None,
+        int32_t part,
+        Py_ssize_t first,
+        Py_ssize_t last,
+        const uint32_t[::1] words not None,
+    ):
+        """Rank the lists and scan those ranked from `first` to `last` - 1 into the pool.
+
+        Returns
+        -------
+        int or i32[m]
+            Allowed rows scored; or the lists among them that are not verified yet, and nothing has
+            been scanned.
+
+        Raises
+        ------
+        ValueError
+            If the table is not prepared or has other dimensions, or as `scan_lists`.
+        """
+        table.require()
+        if <size_t>self.cells.shape[1] != table.table.padded_dim:
+            raise ValueError(f"the lists have {self.cells.shape[1]} dimensions, not {table.table.padded_dim}")
+        cdef Py_ssize_t k = self.addresses.shape[0], i, missing = 0
+        last = min(last, k)
+        if first < 0 or first >= last or words.shape[0] == 0:
+            return 0
+        table.reserve_lists(k)
+        cdef int32_t *order = table.order
+        cdef size_t ahead = VS_HEADER_BYTES + table.table.padded_dim + vs_block_bytes(table.table.padded_dim)
+        cdef int64_t scanned = 0, found = 0
+        cdef int32_t number
+        with nogil:
+            rank(
+                table, &self.cells[0, 0], &self.cell_lists[0], self.cells.shape[0], &self.codes[0], last, order
+            )
+            for i in range(first, last):
+                missing += not self.verified[order[i]]
+            if not missing:
+                for i in range(first, min(first + AHEAD, last)):
+                    vs_prefetch(<const uint8_t *>self.addresses[order[i]], ahead)
+                for i in range(first, last):
+                    if i + AHEAD < last:
+                        vs_prefetch(<const uint8_t *>self.addresses[order[i + AHEAD]], ahead)
+                    number = order[i]
+                    found = scan_record(
+                        table, pool, part, self.addresses[number], self.first_rows[number],
+                        self.first_blocks[number], &words[0], words.shape[0], False,
+                    )
+                    if found < 0:
+                        break
+                    scanned += found
+        if missing:
+            return np.array([order[i] for i in range(first, last) if not self.verified[order[i]]], dtype=np.int32)
+        if found < 0:
+            refuse_record(found, order[i], table.table.padded_dim)
+        return scanned
 
 
 cdef int metric_number(str name) except -1:

@@ -222,6 +222,7 @@ cdef class QueryTable:
         free(self.lut)
         free(self.scores)
         free(self.ranked)
+        free(self.order)
 
     cdef int require(self) except -1:
         if not self.prepared:
@@ -233,11 +234,16 @@ cdef class QueryTable:
             return 0
         free(self.scores)
         free(self.ranked)
+        free(self.order)
+        self.scores = NULL
+        self.ranked = NULL
+        self.order = NULL
         self.scratch_lists = 0
         # A block writes 32 scores, whatever its last rows are.
         self.scores = <float *>aligned_alloc(64, (lists + 2 * BLOCK_ROWS) // 16 * 64)
         self.ranked = <VsRanked *>malloc(2 * lists * sizeof(VsRanked))
-        if self.scores == NULL or self.ranked == NULL:
+        self.order = <int32_t *>malloc(lists * sizeof(int32_t))
+        if self.scores == NULL or self.ranked == NULL or self.order == NULL:
             raise MemoryError
         self.scratch_lists = lists
         return 0

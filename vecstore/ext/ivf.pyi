@@ -43,6 +43,28 @@ def scan_lists(
     words: NDArray[np.uint32],
     skip_bound: bool = False,
 ) -> int: ...
+
+class ResidentLists:
+    def __init__(
+        self,
+        cells: NDArray[np.float32],
+        cell_lists: NDArray[np.uint32],
+        codes: NDArray[np.uint8],
+        addresses: NDArray[np.uint64],
+        first_rows: NDArray[np.int64],
+        first_blocks: NDArray[np.int64],
+        verified: NDArray[np.bool_],
+    ) -> None: ...
+    def probe(
+        self,
+        table: QueryTable,
+        pool: Pool,
+        part: int,
+        first: int,
+        last: int,
+        words: NDArray[np.uint32],
+    ) -> int | NDArray[np.int32]: ...
+
 def scan_vectors(
     q: NDArray[np.float32],
     pool: Pool,

@@ -52,9 +52,10 @@ cdef class QueryTable:
     cdef float *z
     cdef uint8_t *lut
     cdef bint prepared
-    # Scratch of rank_lists, kept from query to query.
+    # Scratch of ranking, kept from query to query.
     cdef float *scores
     cdef VsRanked *ranked
+    cdef int32_t *order
     cdef size_t scratch_lists
 
     cdef int require(self) except -1

@@ -223,6 +223,13 @@ class _Search:
 
     def _scan(self, parts: list[OpenPart], spans: dict[int, tuple[int, int]]) -> None:
         """Probe, in each part, the lists ranked from … to; all cold lists come in one trip."""
+        if self.view.mapped:
+            for part in parts:
+                span = spans[part.number]
+                table, pool = self.scratch.tables[part.group], self.scratch.pools[part.group]
+                self.scanned += part.reader.probe(table, pool, part.number, span, part.live.words)
+                self.probed[part.number] = span[1]
+            return
         chosen = []
         for part in parts:
             first, last = spans[part.number]

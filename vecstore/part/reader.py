@@ -17,7 +17,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 
 from vecstore.errors import StorageCorrupt
-from vecstore.ext.ivf import rank_lists, record_layout
+from vecstore.ext.ivf import Pool, ResidentLists, rank_lists, record_layout
 from vecstore.ext.rabitq import QueryTable
 from vecstore.index.recall import Calibration
 from vecstore.index.rotation import Rotation
@@ -109,6 +109,16 @@ class PartReader:
             self._base = base
             records = entry.sections["records"]
             self._record_addresses = self.lists["offset"].astype(np.uint64) + np.uint64(base + records.offset)
+            if self.cells is not None:
+                self._resident = ResidentLists(
+                    self.cells,
+                    self.cell_lists,
+                    self.centroid_codes,
+                    self._record_addresses,
+                    self.first_rows,
+                    self.first_blocks,
+                    self._verified["records"],
+                )
 
     @property
     def mapped(self) -> bool:
@@ -291,6 +301,16 @@ class PartReader:
             return Gathered(self._record_addresses[lists], self._map)
         pages = self._pages("records", lists.tolist(), trace)
         return Gathered(np.array([page.ctypes.data for page in pages], dtype=np.uint64), pages)
+
+    def probe(
+        self, table: QueryTable, pool: Pool, number: int, span: tuple[int, int], words: npt.NDArray[np.uint32]
+    ) -> int:
+        """Scan the lists ranked from … to of a mapped part with codes; the rows scored."""
+        scanned = self._resident.probe(table, pool, number, span[0], span[1], words)
+        if isinstance(scanned, int):
+            return scanned
+        self._verify_mapped("records", scanned.astype(np.int64))
+        return self.probe(table, pool, number, span, words)
 
     def rank(self, table: QueryTable, n: int) -> npt.NDArray[np.int32]:
         """The ``n`` lists whose centroids are nearest, the nearest first, by their codes."""
