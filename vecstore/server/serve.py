@@ -87,7 +87,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         if self._maintenance is not None:
             log.warning("the maintenance process %d ended; starting another", self._maintenance.pid)
         self._started = time.monotonic()
-        self._maintenance = subprocess.Popen(
+        self._maintenance = subprocess.Popen(  # noqa: S603  (our own command)
             [sys.executable, "-m", "vecstore.cli", "maintain", "--parent", str(os.getpid())],
             stdin=subprocess.DEVNULL,
             env={**os.environ, **self._config.environ()},

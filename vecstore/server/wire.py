@@ -371,7 +371,7 @@ def invalid(error: msgspec.ValidationError, field: str = "") -> InvalidArgument:
     elif text.startswith("Invalid enum value") and choices:
         details["limit"] = choices
         text = f"{text}; one of {', '.join(choices)} is expected"
-    kind = InvalidId if path == "ids" or path.startswith("ids[") else InvalidArgument
+    kind = InvalidId if not named and re.match(r"ids(\[|$)", path) else InvalidArgument
     return kind(f"{path or 'body'}: {text[:1].lower()}{text[1:]}", **details)
 
 
