@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,12 +13,38 @@ from typing import Any
 
 import boto3
 import pytest
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
 from moto.server import ThreadedMotoServer
+from werkzeug.serving import make_server
 
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
 from vecstore.storage.s3 import S3Store
+
+
+class _AtomicS3(ThreadedMotoServer):
+    """Moto looks at the condition of a write and then writes; S3 does both at once."""
+
+    def _server_entry(self) -> None:
+        lock = threading.Lock()
+        app = DomainDispatcherApplication(create_backend_app)
+
+        def one_write_at_a_time(environ: Any, start_response: Any) -> Any:
+            if environ["REQUEST_METHOD"] == "GET":
+                return app(environ, start_response)
+            with lock:
+                return app(environ, start_response)
+
+        self._server = make_server(
+            self._ip_address, self._port, one_write_at_a_time, True, request_handler=MotoRequestHandler
+        )
+        self._server_ready_event.set()
+        self._server.serve_forever()
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +57,7 @@ def moto_server() -> Iterator[str]:
         yield os.environ["VECSTORE_TEST_S3"]
         return
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = _AtomicS3(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
