@@ -204,7 +204,7 @@ def _train_lists(
 
 def _shares(rows: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
     """Lists a cell in proportion to its rows: one at least, ``k`` together at most."""
-    shares = np.maximum(np.rint(k * rows / rows.sum()), rows > 0).astype(np.int64)
+    shares: npt.NDArray[np.int64] = np.maximum(np.rint(k * rows / rows.sum()), rows > 0).astype(np.int64)
     while shares.sum() > k:
         shares[np.argmax(shares)] -= 1
     return shares

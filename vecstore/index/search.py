@@ -31,6 +31,8 @@ from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, RerankPrecision, SearchParams
 
+MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall that a target lets go
+MAX_PLANS: Final = 1_000  # remembered by a view
 UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
 
 
@@ -67,28 +69,47 @@ class Answer:
 
 def resolve(view: View, params: SearchParams) -> Resolved:
     """Fill in defaults and plan every part; remembered by the view."""
+    key = (
+        params.top_k,
+        params.nprobe,
+        params.target_recall,
+        params.probe_fraction,
+        params.rerank_scale,
+        params.rerank_precision,
+    )
+    found = view.plans.get(key)
+    if found is None:
+        found = _resolve(view, params)
+        if len(view.plans) < MAX_PLANS:
+            view.plans[key] = found
+    return found
+
+
+def _resolve(view: View, params: SearchParams) -> Resolved:
     settings = view.manifest.settings
-    scale = settings.rerank_scale if params.rerank_scale is None else params.rerank_scale
-    precision: RerankPrecision = params.rerank_precision or settings.rerank_precision
-    if scale <= 0.0:
-        precision = "none"
-    key = (params.top_k, params.nprobe, params.target_recall, params.probe_fraction, precision)
-    probes = view.plans.get(key)
-    if probes is None:
-        probes = tuple(_probes(view, part, params, precision) for part in view.parts)
-        if len(view.plans) < 1_000:
-            view.plans[key] = probes
+    target = params.target_recall
+    if target is None and params.nprobe is None and params.probe_fraction is None:
+        target = settings.target_recall
+    scale = params.rerank_scale
+    if scale is None:
+        scale = settings.rerank_scale
+        if scale > 0.0 and target is not None:
+            # Beyond .98 the candidates that a narrow pool drops are most of what is missing.
+            scale = max(scale, MISSED_SHARE / (1.0 - target))
+    precision: RerankPrecision = (
+        "none" if scale <= 0.0 else params.rerank_precision or settings.rerank_precision
+    )
+    probes = tuple(_probes(view, part, params, target, precision) for part in view.parts)
     return Resolved(params.top_k, pool_size(params.top_k, scale), precision, settings.fp32_rerank_cap, probes)
 
 
-def _probes(view: View, part: OpenPart, params: SearchParams, precision: RerankPrecision) -> int:
-    """Lists to probe in a part: ``nprobe``, else ``target_recall``, else ``probe_fraction``."""
+def _probes(
+    view: View, part: OpenPart, params: SearchParams, target: float | None, precision: RerankPrecision
+) -> int:
+    """Lists to probe in a part: ``nprobe``, else ``target``, else ``probe_fraction``."""
     settings, k = view.manifest.settings, part.reader.entry.k
     if params.nprobe is not None:
         return min(k, params.nprobe, settings.nprobe_cap)
-    target = params.target_recall
-    if target is None and params.probe_fraction is None:
-        target = settings.target_recall
     if target is None:
         fraction = settings.probe_fraction if params.probe_fraction is None else params.probe_fraction
         return planned_probes(k, fraction, settings.nprobe_cap)

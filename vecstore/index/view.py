@@ -66,7 +66,7 @@ class View:
     means
         The distinct centres that parts were encoded with; a query has one table for each.
     plans
-        Probes a part for the parameters of searches seen so far.
+        What `vecstore.index.search` made of the parameters of searches seen so far.
     id_bases
         u64[parts] to add to stored ids, where some part's ids were assigned at commit (R11).
     dot_length
@@ -83,7 +83,7 @@ class View:
     alive: int
     id_bases: U64 | None
     dot_length: float
-    plans: dict[Any, tuple[int, ...]] = field(default_factory=dict)
+    plans: dict[Any, Any] = field(default_factory=dict)
 
 
 class Views:
@@ -166,9 +166,7 @@ class Views:
             means=means,
             alive=sum(part.live.alive for part in parts),
             id_bases=bases if assigned else None,
-            dot_length=max((dot_length(part.reader.cells) for part in parts if not part.small), default=0.0)
-            if manifest.metric == "dot"
-            else 0.0,
+            dot_length=_dot_length(parts) if manifest.metric == "dot" else 0.0,
         )
 
     def _fetch_missing(self, manifest: Manifest, trace: ReadTrace) -> None:
@@ -200,3 +198,8 @@ class Views:
             return OpenPart(number, reader, before.live, group)
         deletes = None if entry.tombstone is None else self._tombstones.dead(entry)
         return OpenPart(number, reader, LiveSet.from_deletes(deletes, entry.n, reader.list_rows), group)
+
+
+def _dot_length(parts: Iterable[OpenPart]) -> float:
+    """How long a query must be for all parts."""
+    return max((dot_length(p.reader.cells) for p in parts if p.reader.cells is not None), default=0.0)
