@@ -11,13 +11,12 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from vecstore.errors import InvalidArgument, MethodNotAllowed, RouteNotFound, VecstoreError
-from vecstore.server.requests import too_large
+from vecstore.server.requests import JSON, too_large
 from vecstore.server.wire import ErrorBody, encode, etag
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 1
-JSON: Final = "application/json"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 

@@ -15,6 +15,7 @@ from vecstore.errors import InvalidArgument, PayloadTooLarge, UnsupportedMediaTy
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES
 from vecstore.server.wire import decode_json, parse_etag
 
+JSON: Final = "application/json"
 _INFLATE_BYTES: Final = 1 << 20
 
 
@@ -23,27 +24,36 @@ def json_body(decoder: msgspec.json.Decoder[Any], limit: int, *, default: Any = 
     data = read_body(limit)
     if not data and default is not None:
         return default
-    if request.mimetype != "application/json":
+    if request.environ.get("CONTENT_TYPE") != JSON and request.mimetype != JSON:
         raise UnsupportedMediaType(
-            f"Content-Type must be application/json, not {request.mimetype or 'missing'}",
+            f"Content-Type must be {JSON}, not {request.mimetype or 'missing'}",
             field="Content-Type",
-            limit="application/json",
+            limit=JSON,
         )
     return decode_json(data, decoder)
 
 
 def read_body(limit: int) -> bytes:
     """The body, decompressed; `PayloadTooLarge` beyond ``limit`` before or after."""
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    environ = request.environ
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip"):
         raise UnsupportedMediaType(
             f"Content-Encoding {encoding} is not read; gzip is",
             field="Content-Encoding",
             limit=["identity", "gzip"],
         )
-    if request.content_length is not None and request.content_length > limit:
+    length = request.content_length if "CONTENT_LENGTH" in environ else None
+    if length is None:
+        data = request.get_data(cache=False)  # bounded by MAX_CONTENT_LENGTH
+    elif length > limit:
         raise too_large(limit)
-    data = request.get_data(cache=False)  # bounded by MAX_CONTENT_LENGTH where the length is not told
+    else:
+        data = environ["wsgi.input"].read(length)  # without werkzeug's wrappers
+        if len(data) != length:
+            raise InvalidArgument(
+                f"the body ends after {len(data)} of {length} bytes", field="body", limit=length
+            )
     return gunzip(data, limit) if encoding == "gzip" else data
 
 
@@ -100,6 +110,8 @@ def idempotency_key() -> str | None:
 def query(*allowed: str) -> dict[str, str]:
     """The query parameters; one that is not allowed or given twice is refused."""
     found: dict[str, str] = {}
+    if not request.environ.get("QUERY_STRING"):
+        return found
     for name, value in request.args.items(multi=True):
         if name not in allowed:
             expected = ", ".join(allowed) or "none"
