@@ -1,0 +1,120 @@
+"""Calibration: what it measures, and what a plan makes of it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.core import clustered, database, generator, nearest, recall, sample
+from tests.part.helpers import Stored, build, open_part, put, spec
+from vecstore.api import Namespace
+from vecstore.index.recall import KS, MAX_COVERAGE, Calibration, held_out_rows, pool_size, probes_for
+from vecstore.storage.memory import MemoryStore
+
+
+def calibration_of(stored: Stored) -> Calibration | None:
+    store = MemoryStore()
+    put(store, stored)
+    return open_part(store, stored).calibration
+
+
+@pytest.fixture(scope="module", params=["l2", "cosine", "dot"])
+def calibration(request: pytest.FixtureRequest) -> Calibration:
+    vectors = clustered(generator(1), 3_000, 48, spread=1.0)
+    found = calibration_of(build(vectors, None, spec(48, request.param)))
+    assert found is not None
+    return found
+
+
+def test_coverage_grows_with_the_lists_probed_and_ends_whole(calibration: Calibration) -> None:
+    assert list(calibration.probes) == sorted(set(calibration.probes))
+    assert calibration.probes[0] == 1
+    assert len(calibration.coverage) == len(calibration.errors) == len(KS)
+    for shares in calibration.coverage:
+        assert len(shares) == len(calibration.probes)
+        assert all(a <= b + 1e-12 for a, b in pairwise(shares))
+        assert shares[-1] == 1.0
+    for values in calibration.quality.values():
+        assert all(0.0 <= value <= 1.0 for value in values)
+    assert set(calibration.quality) == {"none", "int8", "fp32"}
+
+
+def test_int8_keeps_nearly_all_that_the_lists_cover(calibration: Calibration) -> None:
+    assert min(calibration.quality["int8"]) > 0.95
+    assert min(calibration.quality["fp32"]) > 0.95
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    targets=st.tuples(st.floats(0.01, 0.999), st.floats(0.01, 0.999)),
+    precision=st.sampled_from(["none", "int8", "fp32"]),
+    top_k=st.sampled_from(KS),
+    share=st.floats(0.01, 1.0),
+)
+def test_a_higher_target_never_probes_less(
+    targets: tuple[float, float], precision: Any, top_k: int, share: float, calibration: Calibration
+) -> None:
+    rank = max(1.0, top_k * share)
+    low, high = sorted(targets)
+    kept = calibration.quality[precision][KS.index(top_k)]
+    if low <= MAX_COVERAGE * kept < high:
+        return  # beyond what the precision keeps, a plan follows the target alone
+    plan = [probes_for(calibration, t, precision, top_k=top_k, rank=rank) for t in (low, high)]
+    assert 1 <= plan[0] <= plan[1] <= calibration.probes[-1]
+
+
+def test_many_neighbours_need_no_fewer_lists_than_few(calibration: Calibration) -> None:
+    plans = [probes_for(calibration, 0.9, "int8", top_k=100, rank=rank) for rank in (3, 10, 100)]
+    assert plans == sorted(plans)
+
+
+def test_a_part_too_small_to_spare_rows_is_not_calibrated() -> None:
+    assert held_out_rows(639, 64, 1) is None
+    assert held_out_rows(640, 64, 1) is not None
+    assert calibration_of(build(clustered(generator(1), 600, 8), None, spec(8))) is None
+    assert calibration_of(build(clustered(generator(1), 700, 8), None, spec(8))) is not None
+    assert calibration_of(build(clustered(generator(1), 700, 8), None, spec(8, k_max=1))) is None
+
+
+def test_rows_held_out_are_the_same_for_a_seed_and_bounded() -> None:
+    first, second = held_out_rows(50_000, 384, 5), held_out_rows(50_000, 384, 5)
+    assert first is not None
+    assert second is not None
+    np.testing.assert_array_equal(first, second)
+    assert 64 <= first.sum() <= 1_000
+
+
+@pytest.mark.parametrize(
+    ("k", "scale", "expected"), [(10, 0.0, 10), (1, 1.0, 33), (10, 5.0, 50), (100, 2.5, 250)]
+)
+def test_the_pool_is_the_scale_and_not_too_few(k: int, scale: float, expected: int) -> None:
+    assert pool_size(k, scale) == expected
+
+
+@pytest.fixture(scope="module")
+def strangers() -> tuple[Namespace, Any, Any]:
+    """Half of the sample, and queries of the same kind that calibration never saw."""
+    glosses = sample()
+    order = generator(1).permutation(len(glosses.ids))
+    queries = np.concatenate([glosses.vectors[order[:800]], glosses.query_vectors])
+    rows = glosses.vectors[order[800:5_800]]
+    ns = database(seed=3).create_namespace("docs", dim=384, metric="cosine")
+    ns.insert(rows)
+    return ns, queries, nearest(rows, queries, "cosine", 10)
+
+
+@pytest.mark.parametrize("target", [0.90, 0.95])
+def test_a_target_is_met_by_queries_that_calibration_never_saw(
+    target: float, strangers: tuple[Namespace, Any, Any]
+) -> None:
+    ns, queries, truth = strangers
+    found = ns.search_batch(queries, top_k=10, target_recall=target, debug=True)
+    each = np.array([recall([a], [t]) for a, t in zip(found.ids, truth, strict=True)])
+    assert each.mean() >= target - 0.005 - 2 * each.std() / np.sqrt(len(each))
+    assert found.debug is not None
+    assert np.mean([d["rows_scanned"] for d in found.debug]) < 0.6 * ns.stats().rows
