@@ -1,0 +1,441 @@
+"""The same API embedded and over HTTP, and what is the transport's own: errors, retries, forks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecstore
+from tests.server.support import Server, running_server
+from vecstore.api import Database
+from vecstore.client import HttpBackend, _classes
+from vecstore.errors import (
+    DimensionMismatch,
+    IdempotencyMismatch,
+    IdExists,
+    InvalidArgument,
+    InvalidId,
+    InvalidVector,
+    NamespaceExists,
+    NamespaceNotFound,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    PreconditionFailed,
+    RowNotFound,
+    ServerUnavailable,
+    StorageRetryable,
+    VecstoreError,
+)
+
+DIM = 8
+RNG = np.random.default_rng(3)
+ROWS = RNG.standard_normal((50, DIM)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "http"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    if request.param == "embedded":
+        with vecstore.connect("memory://", maintenance="off") as database:
+            yield database
+        return
+    with vecstore.connect(request.getfixturevalue("server").url) as database:
+        yield database
+        for info in list(database.namespaces()):
+            database.delete_namespace(info.name)
+
+
+def test_rows_are_found_read_and_deleted(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "l2")
+    created = ns.stats().epoch
+    done = ns.insert(ROWS, ids=np.arange(50))
+    assert (done.n, done.upserted, done.epoch, done.ids) == (50, 0, created + 1, None)
+    hits = ns.search(ROWS[7], top_k=3)
+    assert hits.ids[0] == 7
+    assert hits.ids.dtype == np.uint64
+    assert hits.distances.dtype == np.float32
+    assert (len(hits), hits.epoch, hits.vectors, hits.debug) == (3, done.epoch, None, None)
+    assert hits.incarnation == done.incarnation == ns.stats().incarnation
+    row = ns.get(7)
+    assert (row.id, row.epoch) == (7, done.epoch)
+    np.testing.assert_array_equal(row.vector, ROWS[7])
+    assert ns.get(7, include_vector=False).vector is None
+    gone = ns.delete([7, 8, 999])
+    assert (gone.deleted, gone.epoch) == (2, done.epoch + 1)
+    assert 7 not in ns.search(ROWS[7]).ids
+    with pytest.raises(RowNotFound):
+        ns.get(7)
+
+
+def test_vectors_and_debug_come_with_hits_when_asked_for(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS, ids=np.arange(50))
+    hits = ns.search(ROWS[7], top_k=3, include=["vector"], debug=True)
+    np.testing.assert_array_equal(hits.vectors, ROWS[hits.ids.astype(int)])
+    assert hits.debug is not None
+    assert hits.debug["epoch"] == hits.epoch
+    batch = ns.search_batch(ROWS[:4], top_k=2, include=["vector"], debug=True)
+    assert batch.vectors is not None
+    assert batch.vectors.shape == (4, 2, DIM)
+    np.testing.assert_array_equal(batch.vectors[:, 0], ROWS[:4])
+    assert batch.debug is not None
+    assert len(batch.debug) == 4
+
+
+def test_a_batch_is_padded_to_top_k(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:3], ids=["a", "b", "ä/ö?"])
+    batch = ns.search_batch(ROWS[:2], top_k=5)
+    assert batch.ids.shape == batch.distances.shape == (2, 5)
+    assert batch.counts.tolist() == [3, 3]
+    assert batch.ids[:, 0].tolist() == ["a", "b"]
+    assert batch.ids[0, 3:].tolist() == ["", ""]
+    assert np.isinf(batch.distances[:, 3:]).all()
+    assert next(hit.id for hit in batch[1]) == "b"
+
+
+@pytest.mark.parametrize("identity", ["ä/ö?", "a//b", "../x", "100%", "7", "a b+c", "#", "x" * 64])
+def test_any_string_is_an_id_in_a_path(database: Database, identity: str) -> None:
+    ns = database.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:1], ids=[identity])
+    assert ns.get(identity).id == identity
+
+
+def test_ids_are_assigned_and_the_largest_survives_the_wire(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "dot")
+    done = ns.insert(ROWS[:3])
+    assert done.ids is not None
+    assert done.ids.tolist() == [0, 1, 2]
+    ns.insert(ROWS[3:4], ids=[2**64 - 1])
+    assert ns.get(2**64 - 1).id == 2**64 - 1
+    assert int(ns.search_batch(ROWS[3:4], top_k=4).ids.max()) == 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda v: v.tolist(),
+        lambda v: v.astype(np.float64),
+        lambda v: v.astype(np.float16),
+        lambda v: np.asfortranarray(v),
+        lambda v: np.repeat(v, 2, axis=1)[:, ::2],
+        lambda v: v.astype(">f4"),
+        lambda v: (v * 10).astype(np.int64),
+    ],
+)
+def test_vectors_are_whatever_numpy_reads(database: Database, convert: Callable[[np.ndarray], Any]) -> None:
+    ns = database.create_namespace("docs", DIM, "l2")
+    given = convert(ROWS[:4])
+    ns.insert(given, ids=range(4))
+    np.testing.assert_array_equal(ns.get(2).vector, np.asarray(given)[2].astype(np.float32))
+    assert ns.search(np.asarray(given)[2].tolist(), top_k=1).ids.tolist() == [2]
+
+
+def test_namespaces_are_created_listed_changed_and_deleted(database: Database) -> None:
+    for name in ("b1", "a", "b2"):
+        database.create_namespace(name, DIM, "l2", list_rows=64)
+    assert [info.name for info in database.namespaces()] == ["a", "b1", "b2"]
+    assert [info.name for info in database.namespaces("b")] == ["b1", "b2"]
+    assert [i.name for i in database.namespaces_page(limit=1, after="a")] == ["b1"]
+    ns = database.namespace("a")
+    before = ns.stats()
+    assert before.defaults["list_rows"] == 64
+    after = ns.update(probe_fraction=0.5, if_match=(before.incarnation, before.epoch))
+    assert (after.defaults["probe_fraction"], after.epoch) == (0.5, before.epoch + 1)
+    with pytest.raises(PreconditionFailed):
+        database.delete_namespace("a", if_match=(before.incarnation, before.epoch))
+    database.delete_namespace("a", if_match=(after.incarnation, after.epoch))
+    with pytest.raises(NamespaceNotFound):
+        database.namespace("a")
+    with pytest.raises(NamespaceExists):
+        database.create_namespace("b1", DIM)
+
+
+def test_past_epochs_and_manifests_are_read(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "l2")
+    first = ns.insert(ROWS[:1], ids=[1])
+    ns.insert(ROWS[1:2], ids=[2])
+    assert ns.search(ROWS[1], epoch=first.epoch).ids.tolist() == [1]
+    assert ns.search(ROWS[1], consistency="eventual", max_staleness=5).epoch >= first.epoch
+    assert ns.manifest()["epoch"] == first.epoch + 1
+    assert ns.manifest(first.epoch)["epoch"] == first.epoch
+
+
+def test_compaction_merges_everything(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "l2")
+    for i in range(3):
+        ns.insert(ROWS[i : i + 1], ids=[i])
+    done = ns.compact()
+    assert (len(done.merged), done.rows) == (3, 3)
+    assert ns.stats().parts == 1
+    assert ns.compact().part_id is None
+
+
+def test_a_key_makes_an_insert_happen_once(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "l2")
+    first = ns.insert(ROWS[:2], idempotency_key="k")
+    again = ns.insert(ROWS[:2], idempotency_key="k")
+    assert (again.part_id, again.epoch) == (first.part_id, first.epoch)
+    assert ns.stats().rows == 2
+    with pytest.raises(IdempotencyMismatch):
+        ns.insert(ROWS[:3], idempotency_key="k")
+    assert ns.delete([0], idempotency_key="d").deleted == ns.delete([0], idempotency_key="d").deleted == 1
+
+
+def test_writes_can_ask_for_the_epoch_they_were_planned_on(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "l2")
+    done = ns.insert(ROWS[:1], ids=[1])
+    ns.insert(ROWS[:1], ids=[2], if_match=(done.incarnation, done.epoch))
+    with pytest.raises(PreconditionFailed):
+        ns.insert(ROWS[:1], ids=[3], if_match=(done.incarnation, done.epoch))
+    with pytest.raises(PreconditionFailed):
+        ns.delete([1], if_match=(done.incarnation, done.epoch))
+
+
+@pytest.mark.parametrize(
+    ("error", "field", "call"),
+    [
+        (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[:, :4])),
+        (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[:2, :4], ids=[1, 2])),
+        (DimensionMismatch, "vectors", lambda ns: ns.insert([[1.0], [1.0, 2.0]])),
+        (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[0])),
+        (InvalidArgument, "vectors", lambda ns: ns.insert(np.zeros((0, DIM)))),
+        (InvalidArgument, "vectors", lambda ns: ns.insert([["a"] * DIM])),
+        (InvalidVector, "vectors", lambda ns: ns.insert(np.full((1, DIM), np.nan))),
+        (InvalidVector, "vectors", lambda ns: ns.insert(np.zeros((1, DIM)))),
+        (InvalidId, "ids", lambda ns: ns.insert(ROWS[:2], ids=[1, 1])),
+        (InvalidId, "ids", lambda ns: ns.insert(ROWS[:2], ids=[1, "b"])),
+        (InvalidId, "ids", lambda ns: ns.insert(ROWS[:2], ids=[1])),
+        (InvalidId, "ids", lambda ns: ns.insert(ROWS[:1], ids=["b"])),
+        (InvalidId, "ids", lambda ns: ns.delete([2**64])),
+        (InvalidArgument, "mode", lambda ns: ns.insert(ROWS[:1], mode="replace")),
+        (IdExists, None, lambda ns: ns.insert(ROWS[:1], ids=[0], mode="insert")),
+        (InvalidArgument, "top_k", lambda ns: ns.search(ROWS[0], top_k=0)),
+        (InvalidArgument, "epoch", lambda ns: ns.search(ROWS[0], epoch=10**6)),
+        (DimensionMismatch, "vector", lambda ns: ns.search(ROWS[0, :4])),
+        (DimensionMismatch, "vector", lambda ns: ns.search(ROWS[:2])),
+        (DimensionMismatch, "vectors", lambda ns: ns.search_batch(ROWS[0])),
+        (InvalidVector, None, lambda ns: ns.search(np.zeros(DIM))),
+        (InvalidArgument, "colour", lambda ns: ns.search_batch(ROWS[:1], colour=1)),
+        (InvalidArgument, None, lambda ns: ns.update(colour=1)),
+        (InvalidId, "id", lambda ns: ns.get("b")),
+        (RowNotFound, None, lambda ns: ns.get(99)),
+        (InvalidArgument, "epoch", lambda ns: ns.manifest(10**6)),
+    ],
+)
+def test_errors_are_the_same_classes_with_the_same_field(
+    database: Database, error: type[VecstoreError], field: str | None, call: Callable[[Any], object]
+) -> None:
+    ns = database.create_namespace("docs", DIM, "cosine")
+    ns.insert(ROWS[:1], ids=[0])
+    epoch = ns.stats().epoch
+    with pytest.raises(error) as caught:
+        call(ns)
+    assert type(caught.value) is error
+    if field is not None:
+        assert caught.value.details["field"] == field
+    assert ns.stats().epoch == epoch
+
+
+# -- the transport -------------------------------------------------------------------------
+
+
+def test_every_error_of_the_hierarchy_comes_back_as_itself() -> None:
+    found = _classes()
+    for kind in (VecstoreError, InvalidArgument, StorageRetryable, OutcomeUnknown, PayloadTooLarge):
+        assert found[kind.code] is kind
+
+
+def test_many_threads_share_a_handle(server: Server) -> None:
+    with vecstore.connect(server.url) as database:
+        ns = database.create_namespace("threads", DIM, "l2")
+        ns.insert(ROWS, ids=np.arange(50))
+        wrong: list[int] = []
+
+        def ask(first: int) -> None:
+            for i in range(first, 50, 8):
+                if ns.search(ROWS[i], top_k=1).ids.tolist() != [i]:
+                    wrong.append(i)
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        database.delete_namespace("threads")
+    assert wrong == []
+
+
+def test_a_forked_child_uses_the_handle_on_connections_of_its_own(server: Server) -> None:
+    with vecstore.connect(server.url) as database:
+        ns = database.create_namespace("fork", DIM, "l2")
+        ns.insert(ROWS, ids=np.arange(50))
+        child = os.fork()
+        if child == 0:
+            good = all(ns.search(ROWS[i], top_k=1).ids[0] == i for i in range(20))
+            os._exit(0 if good else 1)
+        good = all(ns.search(ROWS[i], top_k=1).ids[0] == i for i in range(20, 40))
+        assert good
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        database.delete_namespace("fork")
+
+
+class Scripted:
+    """A server of one thread that answers each request as its script says, or hangs up on None."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self.requests: list[bytes] = []
+        self._answers = list(answers)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        for answer in self._answers:
+            connection, _ = self._listener.accept()
+            with connection:
+                data = b""
+                while b"\r\n\r\n" not in data:
+                    data += connection.recv(65_536)
+                head, _, body = data.partition(b"\r\n\r\n")
+                length = next(
+                    (int(h[15:]) for h in head.lower().split(b"\r\n") if h.startswith(b"content-length:")), 0
+                )
+                while len(body) < length:
+                    body += connection.recv(65_536)
+                self.requests.append(head + b"\r\n\r\n" + body)
+                if answer is not None:
+                    connection.sendall(answer)
+
+    def __enter__(self) -> Scripted:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *rest: object) -> None:
+        self._thread.join(10)
+        self._listener.close()
+
+
+def said(status: str, body: bytes, *headers: bytes) -> bytes:
+    lines = [
+        b"HTTP/1.1 " + status.encode(),
+        b"Content-Length: %d" % len(body),
+        b"Connection: close",
+        *headers,
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+INSERTED = said("201 Created", b'{"part_id":"p","n":1,"epoch":2,"upserted":0}', b'ETag: "abc-2"')
+BUSY = said("503 Service Unavailable", b'{"code":"storage_unavailable","message":"later","details":{}}')
+FOUND = said("200 OK", b'{"epoch":2,"hits":[{"id":1,"distance":0.5}]}', b'ETag: "abc-2"')
+
+
+def insert(backend: HttpBackend, key: str | None) -> Any:
+    return backend.insert("docs", ROWS[:1], [1], mode="upsert", expected=None, idempotency_key=key)
+
+
+def test_a_search_is_sent_again_after_a_reset_and_after_503() -> None:
+    with Scripted(None, BUSY, FOUND) as server:
+        hits = HttpBackend(server.url).search("docs", ROWS[0], vecstore.api.SearchParams())
+    assert hits.ids.tolist() == [1]
+    assert len(server.requests) == 3
+
+
+def test_a_write_with_a_key_is_sent_again_with_the_same_key() -> None:
+    with Scripted(None, BUSY, INSERTED) as server:
+        done = insert(HttpBackend(server.url), "key-1")
+    assert (done.part_id, done.incarnation) == ("p", "abc")
+    assert len(server.requests) == 3
+    assert all(b"Idempotency-Key: key-1" in request for request in server.requests)
+
+
+def test_a_write_without_a_key_is_sent_once_and_its_outcome_is_unknown() -> None:
+    with Scripted(None) as server, pytest.raises(OutcomeUnknown):
+        insert(HttpBackend(server.url), None)
+    assert len(server.requests) == 1
+    with Scripted(BUSY) as server, pytest.raises(StorageRetryable):
+        insert(HttpBackend(server.url), None)
+    assert len(server.requests) == 1
+
+
+def test_attempts_are_bounded() -> None:
+    with Scripted(*[BUSY] * 4) as server, pytest.raises(StorageRetryable):
+        HttpBackend(server.url, attempts=4).info("docs")
+    assert len(server.requests) == 4
+
+
+def test_a_server_that_is_not_there_is_named_for_reads_and_writes_alike() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    backend = HttpBackend(url, attempts=2)
+    with pytest.raises(ServerUnavailable, match=url):
+        backend.info("docs")
+    with pytest.raises(ServerUnavailable, match=url):
+        insert(backend, None)
+
+
+def test_a_server_that_does_not_answer_in_time_is_a_read_that_failed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        with pytest.raises(ServerUnavailable, match="did not answer"):
+            HttpBackend(url, timeout=0.1, attempts=1).ping()
+
+
+def test_answers_that_are_not_ours_are_errors() -> None:
+    with Scripted(said("200 OK", b"<html>")) as server, pytest.raises(VecstoreError, match="not one of"):
+        HttpBackend(server.url).info("docs")
+    with Scripted(said("418 Teapot", b"<html>")) as server, pytest.raises(VecstoreError, match="HTTP 418"):
+        HttpBackend(server.url).info("docs")
+    with Scripted(said("502 Bad", b"<html>")) as server, pytest.raises(ServerUnavailable, match="HTTP 502"):
+        HttpBackend(server.url, attempts=1).info("docs")
+
+
+@pytest.mark.parametrize("url", ["http://", "http://h?x=1", "http://user:pw@h", "http://h#f"])
+def test_urls_that_are_no_server_are_refused(url: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        HttpBackend(url)
+    assert caught.value.details["field"] == "url"
+
+
+def test_options_and_what_http_does_not_do_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="timeout"):
+        HttpBackend("http://127.0.0.1:1", timeout=0)
+    backend = HttpBackend("http://127.0.0.1:1")
+    with pytest.raises(InvalidArgument, match="vecstore gc"):
+        backend.collect("docs", retention=0, grace=0, dry_run=True)
+    with pytest.raises(InvalidArgument, match="incarnation"):
+        backend.delete("docs", incarnation="abc")
+    with pytest.raises(InvalidArgument, match="ASCII"):
+        insert(backend, "ключ")
+    with pytest.raises(InvalidArgument, match="name"):
+        backend.info("../x")
+
+
+def test_a_batch_beyond_the_body_limit_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecstore.client.MAX_BODY_BYTES", 50)
+    with pytest.raises(PayloadTooLarge) as caught:
+        insert(HttpBackend("http://127.0.0.1:1"), None)
+    assert caught.value.details["limit"] == 50
+
+
+def test_what_one_server_acknowledges_another_finds(tmp_path: Path) -> None:
+    store = tmp_path / "data"
+    with running_server(store, "--workers", "1") as one, running_server(store, "--workers", "1") as two:
+        writer, reader = vecstore.connect(one.url), vecstore.connect(two.url)
+        ns = writer.create_namespace("docs", DIM, "l2")
+        for i in range(5):
+            ns.insert(ROWS[i : i + 1], ids=[i])
+            assert reader.namespace("docs").search(ROWS[i], top_k=1).ids.tolist() == [i]
