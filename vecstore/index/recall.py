@@ -226,7 +226,13 @@ def _quality(
 
 
 def probes_for(
-    calibration: Calibration, target: float, precision: RerankPrecision, *, top_k: int, rank: float
+    calibration: Calibration,
+    target: float,
+    precision: RerankPrecision,
+    *,
+    top_k: int,
+    rank: float,
+    skip: float = 0.0,
 ) -> int:
     """Lists to probe for a mean recall of ``target``.
 
@@ -237,17 +243,13 @@ def probes_for(
     rank
         Neighbours wanted of *this part*; a fraction where the namespace has many parts, each of
         which holds only some of the answer.
+    skip
+        Rows of this part that are nearer than those but not wanted, because they are dead.
     """
     kept = _at(calibration.quality[precision], math.log(max(top_k, 1)))
     # A precision that cannot reach the target is no reason to read everything.
     wanted = target / kept if target / kept <= MAX_COVERAGE else max(target, MAX_COVERAGE * kept)
-    low, high, share = _between(math.log(max(rank, 1.0)))
-
-    def blend(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
-        first, second = np.asarray(rows[low]), np.asarray(rows[high])
-        return np.asarray(first + share * (second - first), dtype=np.float64)
-
-    coverage = blend(calibration.coverage) - MARGIN_ERRORS * blend(calibration.errors)
+    coverage = _coverage(calibration, max(rank, 1.0), skip)
     wanted = min(wanted, float(coverage[-1]))
     reached = int(np.argmax(coverage >= wanted))
     if reached == 0:
@@ -256,6 +258,27 @@ def probes_for(
     step = (wanted - below) / (above - below) if above > below else 1.0
     first, last = calibration.probes[reached - 1], calibration.probes[reached]
     return math.ceil(first * math.pow(last / first, step))
+
+
+def _coverage(calibration: Calibration, rank: float, skip: float) -> npt.NDArray[np.float64]:
+    """Coverage of the neighbours ``skip + 1 … skip + rank`` less a margin, a value a grid point."""
+    skip = min(skip, KS[-1] - 1.0)
+    rank = min(rank, KS[-1] - skip)
+    coverage = _mean_coverage(calibration, skip + rank)
+    if skip > 0.0:
+        nearer = _mean_coverage(calibration, max(skip, 1.0))
+        coverage = coverage + (coverage - nearer) * (skip / rank)
+    return np.maximum.accumulate(coverage)
+
+
+def _mean_coverage(calibration: Calibration, k: float) -> npt.NDArray[np.float64]:
+    low, high, share = _between(math.log(k))
+
+    def blend(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+        first, second = np.asarray(rows[low]), np.asarray(rows[high])
+        return np.asarray(first + share * (second - first), dtype=np.float64)
+
+    return blend(calibration.coverage) - MARGIN_ERRORS * blend(calibration.errors)
 
 
 def _between(x: float) -> tuple[int, int, float]:

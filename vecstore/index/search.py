@@ -25,13 +25,15 @@ from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import Hits as _Ranked
 from vecstore.ext.rerank import pool_hits, rerank_fp32, rerank_int8
 from vecstore.index.ivf import planned_probes
-from vecstore.index.recall import dot_gain, pool_size, probes_for
+from vecstore.index.recall import Calibration, dot_gain, pool_size, probes_for
 from vecstore.index.view import OpenPart, View, join_traces
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, RerankPrecision, SearchParams
 
 MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall that a target lets go
+DEAD_POOL: Final = 128  # dead rows near a query that are counted
+ENOUGH_ROOM: Final = 1.5  # a pool that is too small by less is not worth a second scan
 MAX_PLANS: Final = 1_000  # remembered by a view
 UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
 
@@ -43,6 +45,7 @@ class Scratch:
     tables: list[QueryTable] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
     exact: Pool = field(default_factory=lambda: Pool(1))
+    dead: Pool = field(default_factory=lambda: Pool(DEAD_POOL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Resolved:
     precision: RerankPrecision
     fp32_cap: int
     probes: tuple[int, ...]
+    target: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,12 @@ def _resolve(view: View, params: SearchParams) -> Resolved:
         "none" if scale <= 0.0 else params.rerank_precision or settings.rerank_precision
     )
     probes = tuple(_probes(view, part, params, target, precision) for part in view.parts)
-    return Resolved(params.top_k, pool_size(params.top_k, scale), precision, settings.fp32_rerank_cap, probes)
+    pool = pool_size(params.top_k, scale)
+    if target is not None and precision != "none":
+        # Dead rows among the nearest put the answer farther out; see `_Search._deepen`.
+        total = sum(part.reader.entry.n for part in view.parts)
+        pool = math.ceil(pool * total / max(1, view.alive)) if total < 2 * view.alive else 2 * pool
+    return Resolved(params.top_k, pool, precision, settings.fp32_rerank_cap, probes, target)
 
 
 def _probes(
@@ -113,16 +122,33 @@ def _probes(
     if target is None:
         fraction = settings.probe_fraction if params.probe_fraction is None else params.probe_fraction
         return planned_probes(k, fraction, settings.nprobe_cap)
-    calibration = part.reader.calibration
-    if calibration is None:
+    if part.reader.calibration is None:
         whole = part.reader.entry.n <= UNCALIBRATED
         return k if whole else planned_probes(k, settings.probe_fraction, settings.nprobe_cap)
-    # Of the top_k live rows this part holds its share, and dead rows in between push them outwards.
-    # Binomially many, so that a hit of this part has 1 + share * (top_k - 1) / 2 as its mean rank.
-    share = part.reader.entry.n / max(1, view.alive)
-    rank = 1.0 + (params.top_k - 1) * share
-    found = probes_for(calibration, target, precision, top_k=params.top_k, rank=rank)
-    return min(k, settings.nprobe_cap, found)
+    # As many dead rows among the nearest as elsewhere; `_Search._deepen` counts them.
+    dead = part.reader.entry.n / max(1, part.live.alive) - 1.0
+    return _target_probes(
+        view, part, part.reader.calibration, target, params.top_k, precision, dead_a_hit=dead
+    )
+
+
+def _target_probes(
+    view: View,
+    part: OpenPart,
+    calibration: Calibration,
+    target: float,
+    top_k: int,
+    precision: RerankPrecision,
+    *,
+    dead_a_hit: float = 0.0,
+    dead: float = 0.0,
+) -> int:
+    # Of the top_k rows this part holds its share, binomially many: their mean rank in it is that
+    # of the first 1 + share * (top_k - 1).
+    rank = 1.0 + (top_k - 1) * part.live.alive / max(1, view.alive)
+    skip = dead + rank * dead_a_hit
+    found = probes_for(calibration, target, precision, top_k=top_k, rank=rank, skip=skip)
+    return min(part.reader.entry.k, view.manifest.settings.nprobe_cap, found)
 
 
 def search_namespace(
@@ -183,10 +209,9 @@ class _Search:
     def run(self) -> Answer:
         self._prepare()
         self._lap("prepare")
-        self._scan_small(self.view.small)
-        self._lap("scan_small")
-        self._scan(self.view.coded, {p.number: (0, self.plan.probes[p.number]) for p in self.view.coded})
-        self._fill(self.view.coded)
+        self._scan(self.view.small, {p.number: (0, self.plan.probes[p.number]) for p in self.view.coded})
+        self._deepen()
+        self._fill()
         self._lap("scan")
         best = self._rerank()
         answer = self._answer(best)
@@ -206,83 +231,128 @@ class _Search:
             scratch.tables[group].prepare(z, shift)
             scratch.pools[group].reset(self.plan.pool)
         scratch.exact.reset(self.plan.top_k)
+        scratch.dead.reset(DEAD_POOL)
 
-    def _scan_small(self, parts: list[OpenPart]) -> None:
-        """Every live row of parts without codes, by its vector or else by its int8 row."""
-        if not parts:
-            return
-        first = np.zeros(1, dtype=np.int32)
-        records = self._fetch([partial(part.reader.records, first) for part in parts])
-        stored = [part for part in parts if part.reader.vector_dtype is not None]
-        vectors = dict(
-            zip(
-                (part.number for part in stored),
-                self._fetch([part.reader.all_vectors for part in stored]),
-                strict=True,
-            )
-        )
-        exact = self.scratch.exact
-        for part, record in zip(parts, records, strict=True):
-            reader, words, address = part.reader, part.live.words, int(record.addresses[0])
-            if reader.vector_dtype is None:
-                table = self.scratch.tables[part.group]
-                self.scanned += scan_int8(table, exact, part.number, address, 0, words)
-            else:
-                rows = vectors[part.number]
-                self.scanned += scan_vectors(
-                    self.q,
-                    exact,
-                    part.number,
-                    int(rows.addresses[0]),
-                    reader.vector_dtype,
-                    reader.entry.n,
-                    self.metric,
-                    words,
-                    address,
-                )
-            self.probed[part.number] = 1
+    def _scan(self, small: list[OpenPart], spans: dict[int, tuple[int, int]]) -> None:
+        """Score small parts whole and, in coded ones, the lists ranked from … to.
 
-    def _scan(self, parts: list[OpenPart], spans: dict[int, tuple[int, int]]) -> None:
-        """Probe, in each part, the lists ranked from … to; all cold lists come in one trip."""
-        if self.view.mapped:
-            for part in parts:
-                span = spans[part.number]
-                table, pool = self.scratch.tables[part.group], self.scratch.pools[part.group]
-                self.scanned += part.reader.probe(table, pool, part.number, span, part.live.words)
-                self.probed[part.number] = span[1]
-            return
+        What is cold comes in one trip.
+        """
+        coded = [self.view.parts[number] for number in spans]
         chosen = []
-        for part in parts:
-            first, last = spans[part.number]
-            ranked = part.reader.rank(self.scratch.tables[part.group], last)
-            chosen.append(ranked[first:] if first else ranked)
-            self.probed[part.number] = last
-        gathered = self._fetch(
-            [partial(part.reader.records, lists) for part, lists in zip(parts, chosen, strict=True)]
-        )
-        for part, lists, records in zip(parts, chosen, gathered, strict=True):
-            self.scanned += scan_lists(
-                self.scratch.tables[part.group],
-                self.scratch.pools[part.group],
-                part.number,
-                records.addresses,
-                part.reader.first_rows[lists],
-                part.reader.first_blocks[lists],
-                part.live.words,
+        if not self.view.mapped:
+            for part in coded:
+                first, last = spans[part.number]
+                chosen.append(part.reader.rank(self.scratch.tables[part.group], last)[first:])
+        only = np.zeros(1, dtype=np.int32)
+        stored = [part for part in small if part.reader.vector_dtype is not None]
+        gathered = iter(
+            self._fetch(
+                [partial(part.reader.records, only) for part in small]
+                + [part.reader.all_vectors for part in stored]
+                + [partial(part.reader.records, lists) for part, lists in zip(coded, chosen, strict=False)]
             )
+        )
+        records = {part.number: next(gathered) for part in small}
+        vectors = {part.number: next(gathered) for part in stored}
+        for part in small:
+            self._scan_small(part, records[part.number], vectors.get(part.number))
+        if self.view.mapped:
+            for part in coded:
+                self._probe(part, spans[part.number])
+        else:
+            for part, lists in zip(coded, chosen, strict=True):
+                self._scan_lists(part, lists, next(gathered))
+        self.probed.update((number, last) for number, (_, last) in spans.items())
 
-    def _fill(self, parts: list[OpenPart]) -> None:
+    def _scan_small(self, part: OpenPart, record: Gathered, vectors: Gathered | None) -> None:
+        """Every live row of a part without codes, by its vector or else by its int8 row."""
+        reader, words, address = part.reader, part.live.words, int(record.addresses[0])
+        if vectors is None or reader.vector_dtype is None:
+            table = self.scratch.tables[part.group]
+            self.scanned += scan_int8(table, self.scratch.exact, part.number, address, 0, words)
+        else:
+            self.scanned += scan_vectors(
+                self.q,
+                self.scratch.exact,
+                part.number,
+                int(vectors.addresses[0]),
+                reader.vector_dtype,
+                reader.entry.n,
+                self.metric,
+                words,
+                address,
+            )
+        self.probed[part.number] = 1
+
+    def _probe(self, part: OpenPart, span: tuple[int, int]) -> None:
+        """Rank and scan the lists of a mapped part; dead rows apart, to count those that are near."""
+        scratch, live = self.scratch, part.live
+        table = scratch.tables[part.group]
+        self.scanned += part.reader.probe(table, scratch.pools[part.group], part.number, span, live.words)
+        if live.dead and self.plan.target is not None:
+            part.reader.probe(table, scratch.dead, part.number, span, live.dead_words)
+
+    def _scan_lists(self, part: OpenPart, lists: npt.NDArray[np.int32], records: Gathered) -> None:
+        """As `_probe`, for lists that were fetched."""
+        scratch, reader, live = self.scratch, part.reader, part.live
+        table, rows, blocks = scratch.tables[part.group], reader.first_rows[lists], reader.first_blocks[lists]
+        pool = scratch.pools[part.group]
+        self.scanned += scan_lists(table, pool, part.number, records.addresses, rows, blocks, live.words)
+        if live.dead and self.plan.target is not None:
+            dead = live.dead_words
+            scan_lists(table, scratch.dead, part.number, records.addresses, rows, blocks, dead)
+
+    def _deepen(self) -> None:
+        """Look again where dead rows are nearer than the answer, which then lies farther out than planned.
+
+        Out there rows lie closer together, so that more lists and more candidates are needed.
+        """
+        target = self.plan.target
+        if target is None or not len(self.scratch.dead):
+            return
+        pools = self.scratch.pools[: len(self.view.means)]
+        live = np.sort(np.concatenate([pool.entries().estimate for pool in [*pools, self.scratch.exact]]))
+        worst = live[self.plan.top_k - 1] if len(live) >= self.plan.top_k else np.inf
+        dead = self.scratch.dead.entries()
+        near = np.bincount(dead.part[dead.estimate < worst], minlength=len(self.view.parts))
+        share = self.plan.pool / self.plan.top_k
+        room = math.ceil(share * (self.plan.top_k + int(near.sum())))
+        again = room > ENOUGH_ROOM * self.plan.pool
+        if again:
+            for pool in pools:
+                pool.reset(room)
+        spans = {}
+        for part in self.view.coded:
+            first = 0 if again else self.probed[part.number]
+            last = max(self.probed[part.number], self._probes_past(part, target, int(near[part.number])))
+            if first < last:
+                spans[part.number] = (first, last)
+        if spans:
+            self._scan([], spans)
+
+    def _probes_past(self, part: OpenPart, target: float, dead: int) -> int:
+        """Lists to probe in a part of which so many dead rows are nearer than the answer."""
+        calibration, plan = part.reader.calibration, self.plan
+        if calibration is None or not dead:
+            return 0
+        return _target_probes(
+            self.view, part, calibration, target, plan.top_k, plan.precision, dead=float(dead)
+        )
+
+    def _fill(self) -> None:
         """Probe more lists until the answer is full or every part is exhausted (promise P6)."""
         wanted = min(self.plan.top_k, self.view.alive)
-        while len(self.scratch.exact) + sum(map(len, self.scratch.pools)) < wanted:
+        pools = [*self.scratch.pools[: len(self.view.means)], self.scratch.exact]
+        while sum(map(len, pools)) < wanted:
             spans = {}
-            for part in parts:
+            for part in self.view.coded:
                 done, k = self.probed[part.number], part.reader.entry.k
                 if done < k:
                     spans[part.number] = (done, min(k, 2 * done + 8))
             if not spans:
                 return
-            self._scan([part for part in parts if part.number in spans], spans)
+            self._scan([], spans)
 
     def _fetch(self, reads: Sequence[Callable[[ReadTrace], Gathered]]) -> list[Gathered]:
         """Run reads that do not depend on each other: one trip, whatever their number."""
@@ -378,13 +448,7 @@ class _Search:
             "rows_reranked_fp32": self.exact_reranked,
             "rerank_precision": self.plan.precision,
             "seconds": self.times,
-            "storage": {
-                "requests": self.trace.requests,
-                "bytes": self.trace.bytes,
-                "round_trips": self.trace.trips,
-                "cache_hits": self.trace.cache_hits,
-                "cache_misses": self.trace.cache_misses,
-            },
+            "storage": self.trace.report(),
         }
 
 

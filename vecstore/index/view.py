@@ -7,11 +7,11 @@ every part that did not change, so an insert or a delete costs the reader only w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import F32, U64
 
 
+T = TypeVar("T")
+
+
 def join_traces(into: ReadTrace, traces: Iterable[ReadTrace]) -> None:
     """Add up reads that ran side by side: together they took as many trips as the longest."""
     longest = 0
@@ -36,6 +39,19 @@ def join_traces(into: ReadTrace, traces: Iterable[ReadTrace]) -> None:
         into.cache_misses += trace.cache_misses
         longest = max(longest, trace.trips)
     into.trips += longest
+
+
+def read_side_by_side(
+    reads: Sequence[Callable[[ReadTrace], T]], trace: ReadTrace, executor: Callable[[], Executor]
+) -> list[T]:
+    """Reads that do not depend on each other: one dependent trip, whatever their number."""
+    traces = [ReadTrace() for _ in reads]
+    if len(reads) < 2:
+        found = [read(spent) for read, spent in zip(reads, traces, strict=True)]
+    else:
+        found = list(executor().map(lambda read, spent: read(spent), reads, traces))
+    join_traces(trace, traces)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +193,7 @@ class Views:
                 reads.append(partial(self.reader, manifest, entry))
             if entry.tombstone is not None and not self._tombstones.holds(entry.tombstone):
                 reads.append(partial(self._read_tombstone, entry))
-        traces = [ReadTrace() for _ in reads]
-        if len(reads) == 1:
-            reads[0](traces[0])
-        elif reads:
-            list(self._executor().map(lambda read, spent: read(spent), reads, traces))
-        join_traces(trace, traces)
+        read_side_by_side(reads, trace, self._executor)
 
     def _read_tombstone(self, entry: Part, trace: ReadTrace) -> None:
         self._tombstones.dead(entry)
