@@ -222,10 +222,11 @@ class EmbeddedDatabase:
 
     def close(self) -> None:
         """Stop maintenance and release threads and connections. Idempotent."""
-        if self._maintenance is not None:
-            self._maintenance.stop()
-        if self._executor is not None and os.getpid() == self._pid:
-            self._executor.shutdown()
+        if os.getpid() == self._pid:  # a forked child has the threads' locks, but not the threads
+            if self._maintenance is not None:
+                self._maintenance.stop()
+            if self._executor is not None:
+                self._executor.shutdown()
         self.store.close()
 
     def _wrote(self, name: str) -> None:

@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -27,7 +28,7 @@ from vecstore.errors import (
 )
 from vecstore.index.rotation import Rotation
 from vecstore.index.search import Answer, Scratch, search_namespace
-from vecstore.index.view import View, Views
+from vecstore.index.view import View, Views, read_side_by_side
 from vecstore.limits import MAX_DELETE_IDS, MAX_QUERIES
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import UpdateSettings
@@ -292,7 +293,7 @@ class NamespaceEngine:
             for q in queries:
                 answers.append(search_namespace(view, q, params, scratch, trace, self._executor))
                 if "vector" in params.include:
-                    vectors.append(_vectors_of(view, answers[-1], trace))
+                    vectors.append(_vectors_of(view, answers[-1], trace, self._executor))
                 if len(queries) > 1:
                     trace = ReadTrace()
         finally:
@@ -377,14 +378,20 @@ def settings_dict(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__struct_fields__}
 
 
-def _vectors_of(view: View, answer: Answer, trace: ReadTrace) -> F32:
-    """f32[k, dim]; NaN where a part keeps no vectors."""
+def _vectors_of(view: View, answer: Answer, trace: ReadTrace, executor: Callable[[], Executor]) -> F32:
+    """f32[k, dim]; NaN where a part keeps no vectors. One trip more, which ``debug`` tells of."""
     out = np.full((len(answer.rows), view.manifest.dim), np.nan, dtype=np.float32)
-    for number in np.unique(answer.parts).tolist():
-        mine = np.flatnonzero(answer.parts == number)
-        found = view.parts[number].reader.read_vectors(answer.rows[mine], trace)
+    numbers = np.unique(answer.parts).tolist()
+    places = [np.flatnonzero(answer.parts == number) for number in numbers]
+    reads = [
+        partial(view.parts[number].reader.read_vectors, answer.rows[mine])
+        for number, mine in zip(numbers, places, strict=True)
+    ]
+    for mine, found in zip(places, read_side_by_side(reads, trace, executor), strict=True):
         if found is not None:
             out[mine] = found
+    if answer.debug is not None:
+        answer.debug["storage"] = trace.report()
     return out
 
 

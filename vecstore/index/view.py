@@ -25,7 +25,6 @@ from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import F32, U64
 
-
 T = TypeVar("T")
 
 

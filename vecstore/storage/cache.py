@@ -70,6 +70,16 @@ class ReadTrace:
     cache_hits: int = 0
     cache_misses: int = 0
 
+    def report(self) -> dict[str, int]:
+        """As ``debug`` tells it."""
+        return {
+            "requests": self.requests,
+            "bytes": self.bytes,
+            "round_trips": self.trips,
+            "cache_hits": self.cache_hits,
+            "cache_misses": self.cache_misses,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
