@@ -38,7 +38,7 @@ class Resolver:
         """Positions in ``ids`` and rows of the part that are alive in the draft."""
         found = self._found.get(part.id)
         if found is None:
-            reader = self._readers(draft.base, part)
+            reader = self._readers(draft.manifest, part)  # the base may not know the kind of ids yet
             found = self._found[part.id] = reader.find(self.ids, ReadTrace())
         which, rows = found
         if not len(rows):
