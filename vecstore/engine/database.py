@@ -181,7 +181,8 @@ class EmbeddedDatabase:
         return self.namespace(name).row(identity, include_vector=include_vector)
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
-        found: dict[str, Any] = msgspec.to_builtins(self.namespace(name).manifest(epoch))
+        # By way of JSON, so that it is what HTTP gives: lists, not tuples.
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self.namespace(name).manifest(epoch)))
         return found
 
     def compact(self, name: str, *, everything: bool) -> CompactResult:

@@ -14,6 +14,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -403,5 +404,5 @@ def _digest(kind: bytes, mode: str, vectors: F32 | None, ids: Ids | None) -> str
         h.update(np.ascontiguousarray(vectors).data)
     if ids is not None:
         h.update(ids.kind.encode())
-        h.update(b"\0".join(v.encode() for v in ids.values) if ids.kind == "string" else ids.values.tobytes())
+        h.update(msgspec.json.encode(ids.values.tolist()) if ids.kind == "string" else ids.values.tobytes())
     return h.hexdigest()
