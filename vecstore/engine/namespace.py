@@ -196,7 +196,7 @@ class NamespaceEngine:
         )
 
     def mean_for(self, manifest: Manifest, vectors: F32) -> Mean | None:
-        """The centre of a new part: the namespace's newest, or the batch's own if it is large and the first."""
+        """The centre of a new part: the newest, or that of a first batch which is large."""
         if manifest.means:
             return manifest.means[-1]
         if vectors.size <= manifest.settings.small_part_threshold:
@@ -252,7 +252,9 @@ class NamespaceEngine:
             if stacked is not None and vectors is not None:
                 stacked[i, : counts[i]] = vectors[i]
         debug = [a.debug or {} for a in answers] if params.debug else None
-        return BatchHits(ids, distances, counts, view.manifest.epoch, stacked, debug, view.manifest.incarnation)
+        return BatchHits(
+            ids, distances, counts, view.manifest.epoch, stacked, debug, view.manifest.incarnation
+        )
 
     def _search(
         self, values: object, params: SearchParams, *, batch: bool
