@@ -32,7 +32,6 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     """The WSGI application over an open database, which stays the caller's to close."""
     config = config if config is not None else Config()
     app = Flask("vecstore", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.converters["any_text"] = _AnyText
     app.url_map.merge_slashes = False

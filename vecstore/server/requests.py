@@ -16,7 +16,7 @@ from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES
 from vecstore.server.wire import decode_json, parse_etag
 
 JSON: Final = "application/json"
-_INFLATE_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 20
 
 
 def json_body(decoder: msgspec.json.Decoder[Any], limit: int, *, default: Any = None) -> Any:
@@ -45,7 +45,7 @@ def read_body(limit: int) -> bytes:
         )
     length = request.content_length if "CONTENT_LENGTH" in environ else None
     if length is None:
-        data = request.get_data(cache=False)  # bounded by MAX_CONTENT_LENGTH
+        data = _unmeasured(environ, limit)
     elif length > limit:
         raise too_large(limit)
     else:
@@ -57,6 +57,19 @@ def read_body(limit: int) -> bytes:
     return gunzip(data, limit) if encoding == "gzip" else data
 
 
+def _unmeasured(environ: dict[str, Any], limit: int) -> bytes:
+    """A body whose length is not told: chunked, or none. werkzeug would cut it off at the limit."""
+    if not environ.get("wsgi.input_terminated"):
+        return b""
+    pieces, size = [], 0
+    while piece := environ["wsgi.input"].read(min(_PIECE_BYTES, limit + 1 - size)):
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise too_large(limit)
+    return b"".join(pieces)
+
+
 def gunzip(data: bytes, limit: int) -> bytes:
     """Decompress, never holding more than ``limit`` bytes."""
     pieces, size = [], 0
@@ -64,7 +77,7 @@ def gunzip(data: bytes, limit: int) -> bytes:
     rest: bytes = data
     try:
         while rest:
-            piece = inflate.decompress(rest, min(_INFLATE_BYTES, limit + 1 - size))
+            piece = inflate.decompress(rest, min(_PIECE_BYTES, limit + 1 - size))
             size += len(piece)
             if size > limit:
                 raise too_large(limit, "decompressed body")
