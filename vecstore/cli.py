@@ -326,8 +326,9 @@ def ns_create(
     url: str, namespace: str, dim: int, metric: Metric, settings: tuple[str, ...], as_json: bool
 ) -> None:
     """Create a namespace."""
+    defaults = _settings(settings)
     with _database(url) as database:
-        info = database.create_namespace(namespace, dim, metric, **_settings(settings)).stats()
+        info = database.create_namespace(namespace, dim, metric, **defaults).stats()
     _show(info, as_json)
 
 
@@ -350,8 +351,9 @@ def ns_update(url: str, namespace: str, settings: tuple[str, ...], as_json: bool
     """Change defaults."""
     if not settings:
         raise click.UsageError("nothing to change: give --set NAME=VALUE")
+    changes = _settings(settings)
     with _database(url) as database:
-        _show(database.namespace(namespace).update(**_settings(settings)), as_json)
+        _show(database.namespace(namespace).update(**changes), as_json)
 
 
 @ns.command("delete")

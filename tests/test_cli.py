@@ -1,0 +1,333 @@
+"""The command line: what it prints, how it fails, and that an interrupted ingest goes on."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import vecstore
+from tests.server.support import command, environment, eventually, running_server
+from vecstore.cli import main
+from vecstore.errors import InvalidArgument
+from vecstore.ingest import load, open_file
+
+ROWS = np.random.default_rng(5).standard_normal((25, 4)).astype(np.float32)
+
+
+def run(*words: str, **more: Any) -> Result:
+    return CliRunner().invoke(main, list(words), **more)
+
+
+def good(*words: str, **more: Any) -> str:
+    done = run(*words, **more)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return str(tmp_path / "data")
+
+
+@pytest.fixture(params=["embedded", "http"])
+def url(request: pytest.FixtureRequest, store: str) -> Iterator[str]:
+    if request.param == "embedded":
+        yield store
+        return
+    with running_server(store, "--workers", "1", "--no-maintenance") as server:
+        yield server.url
+
+
+def write_fvecs(path: Path, rows: np.ndarray) -> None:
+    heads = np.full((len(rows), 1), rows.shape[1], dtype="<i4")
+    np.hstack([heads, rows.astype("<f4").view("<i4")]).tofile(path)
+
+
+def write_jsonl(path: Path, rows: np.ndarray, ids: list[Any] | None = None) -> None:
+    lines = [
+        json.dumps({"vector": row.tolist(), "text": "x"} | ({} if ids is None else {"id": ids[i]}))
+        for i, row in enumerate(rows)
+    ]
+    path.write_text("\n".join(lines) + "\n\n")
+
+
+def test_the_whole_way_over_a_store_and_over_http(url: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    assert "docs" in good(
+        "ns", "create", url, "docs", "--dim", "4", "--metric", "l2", "--set", "list_rows=64"
+    )
+    out = good("ingest", url, "docs", str(tmp_path / "rows.npy"), "--batch", "10", "--quiet")
+    assert "25 rows inserted; docs has 25" in out
+    found = good("search", url, "docs", "--vector", json.dumps(ROWS[7].tolist()), "--top-k", "2")
+    assert found.splitlines()[0] == "0.000000\t7"
+    assert good("search", url, "docs", "--id", "7", "--top-k", "1").split()[1] == "7"
+    asked = good("search", url, "docs", "--vector", "-", "--json", input=json.dumps(ROWS[3].tolist()))
+    assert json.loads(asked)["hits"][0]["id"] == 3
+    np.save(tmp_path / "queries.npy", ROWS[:2])
+    many = good("search", url, "docs", "--file", str(tmp_path / "queries.npy"), "--top-k", "1", "--debug")
+    assert [r["hits"][0]["id"] for r in json.loads(many)["results"]] == [0, 1]
+    assert "2 rows deleted" in good("delete", url, "docs", "7", "8", "99")
+    assert "rows" in good("compact", url, "docs")
+    assert json.loads(good("ns", "show", url, "docs", "--json"))["rows"] == 23
+    assert "list_rows          64" in good("ns", "show", url, "docs")
+    changed = json.loads(good("ns", "update", url, "docs", "--set", "rerank_precision=fp32", "--json"))
+    assert changed["defaults"]["rerank_precision"] == "fp32"
+    assert [n["name"] for n in json.loads(good("ns", "list", url, "--json"))] == ["docs"]
+    assert "23 rows" in good("ns", "list", url)
+    assert run("ns", "delete", url, "docs", input="n\n").exit_code == 1
+    assert "deleted" in good("ns", "delete", url, "docs", "--yes")
+    assert good("ns", "list", url) == ""
+
+
+@pytest.mark.parametrize("kind", ["npy", "fvecs", "jsonl", "parquet"])
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_each_kind_of_file_is_read_in_batches(kind: str, with_ids: bool, store: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    ids = [f"id-{i}" for i in range(25)] if with_ids else None
+    if kind == "npy":
+        np.save(path, ROWS.astype(np.float64))
+    elif kind == "fvecs":
+        write_fvecs(path, ROWS)
+    elif kind == "jsonl":
+        write_jsonl(path, ROWS, ids)
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = {"vector": list(ROWS)} | ({} if ids is None else {"id": ids})
+        pq.write_table(pa.table(columns), path, row_group_size=7)
+    good("ingest", store, "docs", str(path), "--batch", "10", "--create", "--metric", "l2", "--quiet")
+    with vecstore.connect(store, maintenance="off") as database:
+        ns = database.namespace("docs")
+        assert (ns.stats().rows, ns.stats().dim, ns.stats().parts) == (25, 4, 3)
+        expected = "id-13" if with_ids and kind in ("jsonl", "parquet") else 13
+        np.testing.assert_allclose(ns.get(expected).vector, ROWS[13], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["npy", "fvecs", "jsonl", "parquet"])
+def test_a_file_is_read_from_any_row_on(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    if kind == "npy":
+        np.save(path, ROWS)
+    elif kind == "fvecs":
+        write_fvecs(path, ROWS)
+    elif kind == "jsonl":
+        write_jsonl(path, ROWS, list(range(25)))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"vector": list(ROWS), "id": range(25)}), path, row_group_size=7)
+    for start in (0, 3, 7, 8, 24):
+        parts = list(open_file(path).batches(10, start))
+        np.testing.assert_allclose(np.concatenate([v for v, _ in parts]), ROWS[start:], rtol=1e-6)
+        assert [len(v) for v, _ in parts[:-1]] == [10] * (len(parts) - 1)
+        ids = [i for _, some in parts for i in some or ()]
+        assert ids in ([], list(range(start, 25)))
+
+
+def test_an_ingest_that_stopped_goes_on_where_it_was_and_repeats_nothing(store: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    with vecstore.connect(store, maintenance="off") as database:
+        ns = database.create_namespace("docs", 4, "l2")
+        seen: list[int] = []
+
+        def stop(rows: int) -> None:
+            seen.append(rows)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            load(ns, open_file(tmp_path / "rows.npy"), batch_rows=5, progress=stop)
+        assert ns.stats().rows == 10
+    words = ("ingest", store, "docs", str(tmp_path / "rows.npy"), "--batch", "5", "--quiet", "--json")
+    again = json.loads(good(*words))
+    assert (again["rows"], again["skipped"], again["namespace_rows"]) == (15, 10, 25)
+    third = json.loads(good(*words))
+    assert (third["rows"], third["skipped"], third["epoch"]) == (0, 25, again["epoch"])
+    late = json.loads(good(*words, "--start-at", "20"))
+    assert (late["rows"], late["skipped"]) == (0, 5)
+
+
+def test_a_killed_ingest_leaves_whole_batches_and_goes_on(store: str, tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).standard_normal((4_000, 4)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    words = ("ingest", store, "docs", str(tmp_path / "rows.npy"), "--create", "--batch", "20", "--quiet")
+    process = subprocess.Popen(command(*words), env=environment(), stdout=subprocess.DEVNULL)
+    with vecstore.connect(store, maintenance="off") as database:
+
+        def begun() -> bool:
+            return any(info.rows >= 100 for info in database.namespaces())
+
+        eventually("some batches", begun)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        there = database.namespace("docs").stats().rows
+        assert there % 20 == 0
+        good(*words)
+        assert database.namespace("docs").stats().rows == 4_000
+
+
+def test_a_file_of_too_many_batches_is_refused_before_it_starts(store: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.ones((1_001, 1), dtype=np.float32))
+    words = ("ingest", store, "docs", str(tmp_path / "rows.npy"), "--create", "--batch", "1", "--quiet")
+    done = run(*words)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "--batch 2" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("x.csv", b"1,2", ".npy"),
+        ("x.npy", b"nothing", "cannot be read"),
+        ("x.fvecs", b"\x02\0\0\0\0\0\0\0", "fvecs"),
+        ("x.fvecs", b"", "fvecs"),
+        ("x.fvecs", b"\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0", "differ"),
+        ("x.jsonl", b"", "no rows"),
+        ("x.jsonl", b'{"vector": [1, 2]', "line 1"),
+        ("x.jsonl", b'{"vector": [1, 2]}\n{"vector": [1]}', "line 2"),
+        ("x.jsonl", b'{"vector": [1], "id": 1}\n{"vector": [1]}', "some have none"),
+        ("x.parquet", b"nothing", "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(
+    store: str, tmp_path: Path, name: str, data: bytes, says: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    done = run("ingest", store, "docs", str(path), "--create", "--quiet")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert name in done.stderr
+    assert says in done.stderr
+
+
+def test_parquet_without_vectors_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(InvalidArgument, match="vector"):
+        open_file(tmp_path / "a.parquet")
+    pq.write_table(pa.table({"vector": [[1.0, 2.0], [1.0]]}), tmp_path / "b.parquet")
+    with pytest.raises(InvalidArgument, match="all of 2"):
+        list(open_file(tmp_path / "b.parquet").batches(10, 0))
+    np.save(tmp_path / "c.npy", np.ones(3))
+    with pytest.raises(InvalidArgument, match="rows of numbers"):
+        open_file(tmp_path / "c.npy")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["ns", "show", "{store}", "nothing"], "no namespace"),
+        (["ns", "create", "{store}", "../x", "--dim", "4"], "name must be"),
+        (["ns", "create", "{store}", "x", "--dim", "0"], "dim must be"),
+        (["search", "{store}", "nothing", "--vector", "[1]"], "no namespace"),
+        (["ingest", "{store}", "docs", "nothing.npy"], "nothing.npy is not there"),
+        (["ns", "list", "ftp://x"], "no store for ftp"),
+        (["ns", "list", "http://127.0.0.1:1"], "cannot be reached"),
+        (["gc", "http://127.0.0.1:1"], "store itself"),
+        (["maintain", "http://127.0.0.1:1"], "store itself"),
+        (["serve", "{store}", "--host", "0.0.0.0"], "no authentication"),
+        (["serve", "{store}", "--port", "70000"], "port"),
+        (["demo", "--data", "nowhere"], "no sample data"),
+    ],
+)
+def test_an_error_is_one_line_and_status_1(store: str, words: list[str], says: str) -> None:
+    done = run(*[word.format(store=store) for word in words])
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
+    assert says in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fly"],
+        ["ns", "create", "x", "y"],
+        ["search", "x", "y"],
+        ["search", "x", "y", "--vector", "[1]", "--id", "3"],
+        ["ns", "update", "x", "y"],
+        ["ns", "update", "x", "y", "--set", "novalue"],
+        ["ingest", "x", "y", "a.npy", "b.npy", "--start-at", "3"],
+        ["ingest", "x", "y", "a.npy", "--batch", "0"],
+    ],
+)
+def test_wrong_usage_is_status_2(words: list[str]) -> None:
+    assert run(*words).exit_code == 2
+
+
+def test_gc_tells_on_a_dry_run_and_does_otherwise(store: str) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        ns = database.create_namespace("docs", 4)
+        for i in range(3):
+            ns.insert(ROWS[i : i + 1])
+        ns.compact()
+    words = ("gc", store, "--retention", "0", "--grace", "0")
+
+    def parts() -> int:
+        return len(list(Path(store).rglob("*.part")))
+
+    def collected() -> bool:  # what is younger than the clock's margin stays
+        told = json.loads(good(*words, "--dry-run", "--json"))["docs"]
+        return bool(told["dry_run"]) and int(told["deleted"]) >= 3
+
+    eventually("three parts to collect", collected)
+    assert parts() == 4
+    assert "would be deleted" in good(*words, "docs", "--dry-run")
+    assert "deleted" in good(*words)
+    assert parts() == 1
+
+
+def test_a_delete_of_a_word_among_numbers_is_refused(store: str) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        database.create_namespace("docs", 4).insert(ROWS[:1], ids=[1])
+        database.create_namespace("words", 4).insert(ROWS[:1], ids=["1"])
+    assert "integers" in run("delete", store, "docs", "abc").stderr
+    assert json.loads(good("delete", store, "words", "1", "--json"))["deleted"] == 1
+
+
+def test_info_says_what_is_in_use() -> None:
+    told = json.loads(good("info", "--json"))
+    assert told["simd"] in told["simd_available"]
+    assert told["numpy"] == np.__version__
+    assert "simd_available" in good("info")
+    assert good("--version").startswith("vecstore, version ")
+    assert "ingest" in good("--help")
+
+
+def test_maintain_compacts_alone_and_ends_on_sigterm(store: str) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        ns = database.create_namespace("docs", 4)
+        for i in range(9):
+            ns.insert(ROWS[i : i + 1])
+        process = subprocess.Popen(
+            command("maintain", store), env=environment(VECSTORE_MAINTENANCE_INTERVAL="0.1")
+        )
+        try:
+            eventually("a compaction", lambda: ns.stats().parts == 1)
+        finally:
+            process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_importing_vecstore_loads_neither_boto3_nor_flask() -> None:
+    code = (
+        "import sys, vecstore, vecstore.cli\n"
+        "heavy = {'boto3', 'botocore', 'flask', 'gunicorn', 'urllib3', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "db = vecstore.connect('memory://', maintenance='off')\n"
+        "assert 'boto3' not in sys.modules and 'flask' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
