@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 import vecstore
-from vecstore.sample import load_sample
-
 from tests.server.support import children, running_server
+from vecstore.sample import load_sample
 
 ROOT = Path(__file__).parent.parent
 TICK = os.sysconf("SC_CLK_TCK")
@@ -33,7 +32,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--requests", type=int, default=5_000)

@@ -325,7 +325,7 @@ class Namespace:
         return self._backend.compact(self.name, everything=everything)
 
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
-        """Delete objects older than ``grace`` seconds that no epoch of the last ``retention`` seconds names."""
+        """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""
         return self._backend.collect(self.name, retention=retention, grace=grace, dry_run=dry_run)
 
 

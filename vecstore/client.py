@@ -209,7 +209,7 @@ class HttpBackend:
     def compact(self, name: str, *, everything: bool) -> CompactResult:
         return _decode(self._send("POST", _path(name, "compact"), {"everything": everything}), CompactResult)
 
-    def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
+    def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:  # noqa: ARG002
         raise InvalidArgument(
             "garbage is collected by the server's maintenance, or by `vecstore gc` on the store itself",
             field="url",
@@ -397,11 +397,13 @@ def _query(values: object) -> F32:
             field="vector",
             given=list(array.shape),
         )
-    return as_vectors(array[None, :], len(array), "l2", field="vector")[0]
+    checked: F32 = as_vectors(array[None, :], len(array), "l2", field="vector")
+    return checked.reshape(-1)
 
 
 def _packed(values: F32) -> memoryview:
-    return memoryview(np.ascontiguousarray(values, dtype="<f4")).cast("B")  # msgspec writes base64
+    """Bytes of little-endian float32, which msgspec writes as base64."""
+    return values.astype("<f4", copy=False).data.cast("B")
 
 
 def _float32(values: list[float]) -> F32:

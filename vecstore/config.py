@@ -10,6 +10,7 @@ import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -74,6 +75,14 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Variables that make another process see this configuration."""
         values: dict[str, Any] = msgspec.to_builtins(self)
         return {PREFIX + name.upper(): _text(value) for name, value in values.items()}
+
+
+def package_version() -> str:
+    """The installed version; "0" in a checkout that was never installed."""
+    try:
+        return version("vecstore")
+    except PackageNotFoundError:
+        return "0"
 
 
 def is_loopback(host: str) -> bool:

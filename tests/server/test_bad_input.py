@@ -25,6 +25,7 @@ from vecstore.limits import (
 )
 
 DOCS = "/v1/namespaces/docs"
+WORDS = "/v1/namespaces/words/parts"
 PARTS, DELETES, SEARCH = f"{DOCS}/parts", f"{DOCS}/deletes", f"{DOCS}/search"
 ROW = [1.0, 0.0, 0.0]
 
@@ -124,16 +125,17 @@ CASES = [
     insert("a boolean id", ID, "ids", vectors=[ROW], ids=[True]),
     insert("ids not a list", ID, "ids", vectors=[ROW], ids=5),
     insert("more ids than vectors", ID, "ids", 1, vectors=[ROW], ids=[1, 2]),
-    post("an id too long", f"{DOCS[:-4]}words/parts", {"vectors": [ROW], "ids": ["x" * 65]}, ID, "ids",
+    post("an id too long", WORDS, {"vectors": [ROW], "ids": ["x" * 65]}, ID, "ids",
          limit=MAX_ID_BYTES),
-    post("an empty id", f"{DOCS[:-4]}words/parts", {"vectors": [ROW], "ids": [""]}, ID, "ids", limit=MAX_ID_BYTES),
-    post("ids left out where they are strings", f"{DOCS[:-4]}words/parts", {"vectors": [ROW]}, ID, "ids"),
+    post("an empty id", WORDS, {"vectors": [ROW], "ids": [""]}, ID, "ids", limit=MAX_ID_BYTES),
+    post("ids left out where they are strings", WORDS, {"vectors": [ROW]}, ID, "ids"),
     post("deletes without ids", DELETES, {}, INVALID, "ids"),
     post("deletes of nothing", DELETES, {"ids": []}, ID, "ids", limit=1_000_000),
     post("deletes by filter", DELETES, {"filter": ["id", "Eq", 1]}, INVALID, "filter"),
     insert("mode unknown", INVALID, "mode", ["insert", "upsert"], vectors=[ROW], mode="replace"),
     insert("attributes", INVALID, "attributes", vectors=[ROW], attributes={"lang": ["en"]}),
-    post("an id that is live, in mode insert", PARTS, {"vectors": [ROW], "ids": [0], "mode": "insert"}, "id_exists",
+    post("an id that is live, in mode insert", PARTS, {"vectors": [ROW], "ids": [0], "mode": "insert"},
+         "id_exists",
          None, status=409),
     # names and creation
     create("a name of dots", INVALID, "name", MAX_NAME_BYTES, name="../x"),
@@ -191,7 +193,8 @@ CASES = [
     search("a zero query under cosine", VECTOR, "vector", vector=[0, 0, 0]),
     search("vector and vectors", INVALID, "vector", vectors=[ROW]),
     post("neither vector nor vectors", SEARCH, {}, INVALID, "vector"),
-    Bad("GET with an unknown parameter", "GET", f"{SEARCH}?vector={floats(1, 0, 0)}&limit=3", 400, INVALID, "limit"),
+    Bad("GET with an unknown parameter",
+         "GET", f"{SEARCH}?vector={floats(1, 0, 0)}&limit=3", 400, INVALID, "limit"),
     Bad("GET without a vector", "GET", f"{SEARCH}?top_k=3", 400, INVALID, "vector"),
     Bad("GET with top_k twice", "GET", f"{SEARCH}?vector=[1,0,0]&top_k=3&top_k=4", 400, INVALID, "top_k"),
     Bad("GET with top_k as text", "GET", f"{SEARCH}?vector=[1,0,0]&top_k=ten", 400, INVALID, "top_k"),
@@ -201,8 +204,10 @@ CASES = [
     Bad("GET with a body", "GET", SEARCH, 400, INVALID, "body", {"vector": ROW}),
     # listing, rows, manifests
     Bad("page_size 0", "GET", "/v1/namespaces?page_size=0", 400, INVALID, "page_size", limit=MAX_PAGE_SIZE),
-    Bad("page_size huge", "GET", "/v1/namespaces?page_size=1001", 400, INVALID, "page_size", limit=MAX_PAGE_SIZE),
-    Bad("page_size text", "GET", "/v1/namespaces?page_size=x", 400, INVALID, "page_size", limit=MAX_PAGE_SIZE),
+    Bad("page_size huge", "GET", "/v1/namespaces?page_size=1001", 400, INVALID, "page_size",
+         limit=MAX_PAGE_SIZE),
+    Bad("page_size text", "GET", "/v1/namespaces?page_size=x", 400, INVALID, "page_size",
+         limit=MAX_PAGE_SIZE),
     Bad("a cursor of nobody", "GET", "/v1/namespaces?cursor=%21%21", 400, INVALID, "cursor"),
     Bad("a listing parameter unknown", "GET", "/v1/namespaces?order=desc", 400, INVALID, "order"),
     Bad("a row that is not there", "GET", f"{DOCS}/rows/99", 404, "row_not_found", None),
@@ -213,7 +218,8 @@ CASES = [
     Bad("a manifest of epoch 0", "GET", f"{DOCS}/manifest?epoch=0", 400, INVALID, "epoch", limit=1),
     Bad("a manifest of a word", "GET", f"{DOCS}/manifest?epoch=last", 400, INVALID, "epoch", limit=1),
     Bad("a missing namespace", "GET", "/v1/namespaces/nothing", 404, "namespace_not_found", "nothing"),
-    Bad("a bad name in the path", "GET", "/v1/namespaces/.hidden", 400, INVALID, "name", limit=MAX_NAME_BYTES),
+    Bad("a bad name in the path", "GET", "/v1/namespaces/.hidden", 400, INVALID, "name",
+         limit=MAX_NAME_BYTES),
     post("a search of a missing namespace", "/v1/namespaces/nothing/search", {"vector": ROW},
          "namespace_not_found", "nothing", status=404),
     post("an insert into a missing namespace", "/v1/namespaces/nothing/parts", {"vectors": [ROW]},
@@ -230,11 +236,13 @@ CASES = [
         status=415, headers={"Content-Type": "text/plain"}, limit="application/json"),
     raw("another encoding", PARTS, b"x", "unsupported_media_type", "Content-Encoding", status=415,
         headers={"Content-Encoding": "br"}, limit=["identity", "gzip"]),
-    raw("truncated gzip", PARTS, gzip.compress(b'{"vectors": [[1,2,3]]}')[:-9], INVALID, "body", headers=GZIP),
+    raw("truncated gzip", PARTS, gzip.compress(b'{"vectors": [[1,2,3]]}')[:-9], INVALID, "body",
+         headers=GZIP),
     raw("gzip that is none", PARTS, b'{"vectors": [[1,2,3]]}', INVALID, "body", headers=GZIP),
     raw("zlib called gzip", PARTS, zlib.compress(b"{}"), INVALID, "body", headers=GZIP),
     raw("a gzip bomb", PARTS, BOMB, "payload_too_large", "body", status=413, headers=GZIP, limit=MAX_BODY),
-    raw("a body too large", PARTS, b" " * (MAX_BODY + 1), "payload_too_large", "body", status=413, limit=MAX_BODY),
+    raw("a body too large", PARTS, b" " * (MAX_BODY + 1), "payload_too_large", "body", status=413,
+         limit=MAX_BODY),
     # headers
     post("a stale If-Match", PARTS, {"vectors": [ROW]}, "precondition_failed", None, status=412,
          headers={"If-Match": '"0123-1"'}),
