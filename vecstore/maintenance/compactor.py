@@ -13,7 +13,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from pyroaring import BitMap
 
 from vecstore.engine.namespace import NamespaceEngine
-from vecstore.errors import StorageMissing, VecstoreError
+from vecstore.errors import StorageError, StorageMissing, VecstoreError
 from vecstore.index.view import OpenPart, View
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.lease import Lease
@@ -75,7 +75,9 @@ def plan(manifest: Manifest, policy: Policy) -> Plan | None:
     parts = manifest.parts
     tiny = [p for p in parts if p.n * manifest.dim <= manifest.settings.small_part_threshold]
     if len(tiny) >= policy.tiny_parts:
-        return _bounded(tiny, manifest.dim, policy, "tiny parts")
+        found = _bounded(tiny, manifest.dim, policy, "tiny parts")
+        if found is not None:
+            return found
     tiers: dict[int, list[Part]] = {}
     for part in parts:
         tiers.setdefault(int(math.log(max(part.live, 1), policy.fan_in)), []).append(part)
@@ -187,7 +189,8 @@ def compact_once(
         log.info("compaction of %s thrown away: %s", engine.name, error)
         return CompactResult((), None, 0, manifest.epoch, "thrown away")
     finally:
-        lease.release()
+        with suppress(StorageError):  # it expires by itself, and what was done is done
+            lease.release()
 
 
 def holder() -> str:

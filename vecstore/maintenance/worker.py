@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from vecstore.errors import NamespaceNotFound, VecstoreError
+from vecstore.errors import NamespaceNotFound
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,6 @@ class MaintenanceThread:
                     self._maintain(name)
                 except NamespaceNotFound:
                     continue
-                except VecstoreError:
+                except Exception:  # the thread outlives whatever befalls one namespace
                     log.exception("maintenance of %s failed; the next write tries again", name)
             self._stopped.wait(self._quiet)

@@ -166,5 +166,5 @@ def read_footer(data: Buffer, *, key: str) -> Footer:
 def page_bounds(name: str, length: int, lists: npt.NDArray[Any] | None) -> npt.NDArray[np.int64]:
     """Offsets of the pages of a section, relative to it, with the end: i64[pages + 1]."""
     if name == "records" and lists is not None:
-        return np.append(lists["offset"], length).astype(np.int64)
+        return np.append(lists["offset"].astype(np.int64), length)
     return np.append(np.arange(0, length, PAGE), length).astype(np.int64)

@@ -1,0 +1,351 @@
+"""Compaction: what is merged when, and that no row is lost, doubled or brought back by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.core import CODED, EXACT, RangeStore, assert_exact, clustered, engine, generator, nearest, recall
+from vecstore.api import Database, Namespace
+from vecstore.engine.database import EmbeddedDatabase
+from vecstore.invariants import check_namespace
+from vecstore.maintenance import compactor
+from vecstore.maintenance.compactor import Policy, compact_once, plan, plan_all
+from vecstore.manifest.keys import lease_key
+from vecstore.manifest.lease import Lease
+from vecstore.manifest.model import Manifest, Part, Settings, Tombstone
+from vecstore.storage.cache import ReadTrace
+from vecstore.storage.faults import Call, Fault, FaultyStore
+from vecstore.storage.memory import MemoryStore
+
+DIM = 8
+ROWS = clustered(generator(1), 600, DIM)
+
+
+def opened(store: Any, **settings: Any) -> tuple[EmbeddedDatabase, Namespace]:
+    db = engine(store)
+    return db, Database(db).create_namespace("ns", dim=DIM, metric="l2", **{**CODED, **settings})
+
+
+def ids_of(store: Any) -> Any:
+    ns = engine(store, seed=99).namespace("ns")
+
+    def read(part: Part) -> list[Any]:
+        every = np.concatenate(list(ns.views.reader(ns.manifest(), part).scan_ids(ReadTrace())))
+        return [i if isinstance(i, str) else int(i) for i in every]
+
+    return read
+
+
+# -- policy ---------------------------------------------------------------------------------
+
+
+def part(name: str, n: int, dead: int = 0) -> Part:
+    tombstone = None
+    if dead:
+        tombstone = Tombstone(delete_id="d", owner="ns", offset=64, length=64, crc32c=0, dead=dead, began=0.0)
+    return Part(
+        id=name,
+        owner="ns",
+        n=n,
+        k=1,
+        bytes=0,
+        began=0.0,
+        sections={},
+        checksums_crc32c=0,
+        tombstone=tombstone,
+    )
+
+
+def manifest(*parts: Part, threshold: int = 100) -> Manifest:
+    return Manifest(
+        namespace="ns",
+        incarnation="i",
+        lineage="l",
+        epoch=1,
+        created_at=0.0,
+        committed_at=0.0,
+        dim=1,
+        metric="l2",
+        rotation_seed=0,
+        settings=Settings(small_part_threshold=threshold),
+        parts=parts,
+    )
+
+
+def test_nothing_is_due_in_a_tidy_namespace() -> None:
+    assert plan(manifest(), Policy()) is None
+    assert plan(manifest(*(part(str(i), 10**i) for i in range(2, 7))), Policy()) is None
+    assert plan(manifest(*(part(str(i), 10) for i in range(7))), Policy()) is None
+    assert plan(manifest(part("a", 1_000, 200)), Policy()) is None
+
+
+def test_tiny_parts_are_merged_whatever_their_tier() -> None:
+    found = plan(manifest(part("big", 10_000), *(part(str(i), 1 + 12 * i) for i in range(8))), Policy())
+    assert found is not None
+    assert set(found.parts) == set("01234567")
+
+
+def test_a_full_tier_is_merged() -> None:
+    parts = [part(str(i), 1_000 + i) for i in range(8)]
+    found = plan(manifest(part("big", 10**6), *parts), Policy())
+    assert found is not None
+    assert set(found.parts) == {p.id for p in parts}
+    assert "tier" in found.reason
+
+
+def test_a_worn_part_is_rewritten_the_worst_first() -> None:
+    found = plan(manifest(part("a", 10_000, 2_001), part("b", 900, 500), part("c", 90_000, 100)), Policy())
+    assert found is not None
+    assert found.parts == ("a",)
+    assert found.reason == "dead rows"
+
+
+def test_a_merged_part_stays_within_the_bound() -> None:
+    parts = [part(str(i), 1_000) for i in range(8)]
+    found = plan(manifest(*parts), Policy(max_bytes=3_000 * 4))
+    assert found is not None
+    assert len(found.parts) == 3
+    assert plan(manifest(*parts), Policy(max_bytes=1_000)) is None, "one part alone gains nothing"
+
+
+def test_tiny_parts_beyond_the_bound_do_not_hide_what_else_is_due() -> None:
+    tiny = [part(str(i), 100) for i in range(8)]
+    found = plan(manifest(*tiny, part("worn", 5_000, 4_000)), Policy(max_bytes=100 * 4))
+    assert found is not None
+    assert found.parts == ("worn",)
+
+
+def test_everything_is_one_part_or_as_few_as_the_bound_allows() -> None:
+    assert plan_all(manifest(part("a", 10)), Policy()) is None
+    assert plan_all(manifest(), Policy()) is None
+    worn = plan_all(manifest(part("a", 10, 1)), Policy())
+    assert worn is not None
+    assert worn.parts == ("a",)
+    both = plan_all(manifest(part("a", 10), part("b", 5_000)), Policy())
+    assert both is not None
+    assert set(both.parts) == {"a", "b"}
+
+
+# -- carrying it out ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [MemoryStore, RangeStore])
+@pytest.mark.parametrize("strings", [True, False])
+def test_live_rows_survive_with_their_ids_and_dead_ones_go(kind: Any, strings: bool) -> None:
+    store = kind()
+    db, ns = opened(store)
+    ids: list[Any] = [f"r{i}" for i in range(600)] if strings else [i * 3 for i in range(600)]
+    for i in range(4):
+        ns.insert(ROWS[i * 100 : i * 100 + 100], ids[i * 100 : i * 100 + 100])
+    ns.insert(ROWS[500:600], ids[50:150])
+    ns.delete(ids[:40])
+    model = dict(zip(ids[:400], ROWS[:400], strict=True)) | dict(zip(ids[50:150], ROWS[500:], strict=True))
+    for i in ids[:40]:
+        del model[i]
+    answer = ns.compact()
+    assert answer.rows == len(model)
+    assert len(answer.merged) == 5
+    assert answer.part_id == ns.manifest()["parts"][0]["id"]
+    assert answer.epoch == ns.stats().epoch
+    assert (ns.stats().parts, ns.stats().tombstones, ns.stats().rows) == (1, 0, len(model))
+    for q in ROWS[::50]:
+        assert_exact(ns.search(q, top_k=30, **EXACT), model, q, "l2", 30)
+    for identity in ids[40:400:23]:
+        np.testing.assert_array_equal(ns.get(identity).vector, model[identity])
+    assert check_namespace(store, "ns", read_ids=ids_of(store)) == []
+    assert ns.compact().reason == "nothing due"
+    assert db.info("ns").rows == len(model)
+
+
+def test_an_empty_result_drops_the_parts() -> None:
+    _, ns = opened(MemoryStore())
+    ns.insert(ROWS[:10], range(10))
+    ns.insert(ROWS[10:20], range(10, 20))
+    ns.delete(range(20))
+    answer = ns.compact()
+    assert answer.part_id is None
+    assert len(answer.merged) == 2
+    assert answer.rows == 0
+    assert (ns.stats().parts, ns.stats().rows, ns.stats().tombstones) == (0, 0, 0)
+    assert len(ns.search(ROWS[0])) == 0
+    ns.insert(ROWS[:10], range(10))
+    assert ns.stats().rows == 10
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_tombstones_that_arrive_during_compaction_are_carried_over(mapped: bool) -> None:
+    """Between the merged part's upload and its commit: deletes, and an upsert."""
+    inner = MemoryStore() if mapped else RangeStore()
+    _, other = opened(inner)
+    other.insert(ROWS[:200], range(200))
+    other.insert(ROWS[200:400], range(200, 400))
+    other.delete([7])
+    done: list[int] = []
+
+    def interfere(call: Call) -> None:
+        if call.method == "put_stream" and not done:
+            done.append(other.delete([1, 250, 399]).deleted)
+            other.insert(ROWS[500:502], [2, 3])
+            other.delete([3])
+
+    db = engine(FaultyStore(inner, after=interfere), seed=4)
+    answer = compact_once(db.namespace("ns"), everything=True)
+    assert done == [3]
+    assert len(answer.merged) == 2
+    assert answer.rows == 399
+    model = dict(enumerate(ROWS[:400])) | {2: ROWS[500]}
+    for i in (1, 3, 7, 250, 399):
+        del model[i]
+    for ns in (other, Database(db).namespace("ns")):
+        assert ns.stats().rows == len(model)
+        assert_exact(ns.search(ROWS[5], top_k=500, **EXACT), model, ROWS[5], "l2", 500)
+    merged = next(p for p in other.manifest()["parts"] if p["id"] == answer.part_id)
+    assert merged["tombstone"]["dead"] == 5  # 1, 250, 399 and the older rows of 2 and 3
+    assert check_namespace(inner, "ns", read_ids=ids_of(inner)) == []
+
+
+def test_work_is_thrown_away_when_a_source_is_gone() -> None:
+    inner = MemoryStore()
+    db, other = opened(inner)
+    other.insert(ROWS[:100], range(100))
+    other.insert(ROWS[100:200], range(100, 200))
+    done: list[Any] = []
+
+    def interfere(call: Call) -> None:
+        if call.method == "put_stream" and not done:
+            done.append(1)
+            # The lease is advisory: somebody compacts all the same.
+            inner.delete(lease_key("ns", "compaction"))
+            done.append(compact_once(db.namespace("ns"), everything=True))
+
+    late = engine(FaultyStore(inner, after=interfere), seed=4)
+    answer = compact_once(late.namespace("ns"), everything=True)
+    assert answer.reason == "thrown away"
+    assert answer.merged == ()
+    assert answer.part_id is None
+    assert done[1].part_id == other.manifest()["parts"][0]["id"]
+    assert (other.stats().parts, other.stats().rows) == (1, 200)
+
+
+def test_a_namespace_made_anew_is_not_overwritten_by_a_compaction_of_the_old_one() -> None:
+    inner = MemoryStore()
+    db, other = opened(inner)
+    other.insert(ROWS[:100], range(100))
+    other.insert(ROWS[100:200], range(100, 200))
+    done: list[int] = []
+
+    def interfere(call: Call) -> None:
+        if call.method == "put_stream" and not done:
+            done.append(1)
+            db.delete("ns")
+            db.create("ns", DIM, "l2", {})
+
+    late = engine(FaultyStore(inner, after=interfere), seed=4)
+    with pytest.raises(LookupError):
+        compact_once(late.namespace("ns"), everything=True)
+    assert other.stats().rows == 0
+    assert other.stats().parts == 0
+
+
+def test_nothing_is_done_while_another_node_holds_the_lease() -> None:
+    now = [1e6]
+    store = MemoryStore(clock=lambda: now[0])
+    db, ns = opened(store)
+    ns.insert(ROWS[:10], range(10))
+    ns.insert(ROWS[10:20], range(10, 20))
+    lease = Lease.acquire(store, "ns", "compaction", holder="other", ttl=60.0, rng=db.namespace("ns").rng)
+    assert lease is not None
+    before = ns.manifest()
+    answer = ns.compact()
+    assert answer.reason == "another node is compacting"
+    assert answer.merged == ()
+    assert ns.manifest() == before
+    now[0] += 61
+    assert len(ns.compact().merged) == 2
+
+
+def test_the_lease_is_free_again_after_compaction() -> None:
+    _, ns = opened(MemoryStore())
+    for i in range(2):
+        ns.insert(ROWS[i * 20 : i * 20 + 20], range(i * 20, i * 20 + 20))
+        ns.insert(ROWS[100:110], range(100, 110))
+        assert ns.compact().part_id is not None
+
+
+def test_a_lease_that_cannot_be_released_does_not_hide_what_was_done() -> None:
+    inner = MemoryStore()
+    opened(inner)[1].insert(ROWS[:10], range(10))
+    Database(engine(inner, seed=2)).namespace("ns").insert(ROWS[10:20], range(10, 20))
+
+    def plan_faults(call: Call) -> Fault | None:
+        lost = call.method == "put_if_match" and call.key == lease_key("ns", "compaction")
+        return Fault.FAIL_BEFORE if lost else None
+
+    late = engine(FaultyStore(inner, plan_faults), seed=4)
+    assert len(compact_once(late.namespace("ns"), everything=True).merged) == 2
+
+
+def test_assigned_ids_keep_their_values() -> None:
+    _, ns = opened(MemoryStore())
+    ns.insert(ROWS[:50])
+    ns.insert(ROWS[50:60], range(1_000, 1_010))
+    ns.insert(ROWS[60:100])
+    before = {hit.id: hit.distance for hit in ns.search(ROWS[0], top_k=200, **EXACT)}
+    ns.compact()
+    assert {hit.id: hit.distance for hit in ns.search(ROWS[0], top_k=200, **EXACT)} == before
+    assert ns.manifest()["parts"][0]["id_base"] is None
+    more = ns.insert(ROWS[100:101])
+    assert more.ids is not None
+    assert more.ids.tolist() == [1_050]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "dot"])
+@pytest.mark.parametrize("threshold", [0, 1 << 20])
+def test_a_namespace_that_keeps_no_vectors_is_compacted(metric: Any, threshold: int) -> None:
+    rows, queries = clustered(generator(2), 900, 32), clustered(generator(2), 30, 32)
+    ns = Database(engine()).create_namespace(
+        "ns", dim=32, metric=metric, store_vectors="none", small_part_threshold=threshold
+    )
+    for i in range(3):
+        ns.insert(rows[i * 300 : i * 300 + 300], range(i * 300, i * 300 + 300))
+    ns.delete(range(0, 900, 10))
+    alive = np.flatnonzero(np.arange(900) % 10)
+    truth = alive[nearest(rows[alive], queries, metric, 10)]
+    for _ in range(2):
+        assert recall(ns.search_batch(queries, probe_fraction=1.0).ids, truth) >= 0.95
+        ns.compact()
+    assert ns.stats().parts == 1
+    assert ns.stats().rows == len(alive)
+
+
+def test_a_merge_too_large_for_memory_goes_through_a_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compactor, "SPOOL_BYTES", 0)
+    _, ns = opened(MemoryStore())
+    ns.insert(ROWS[:300], range(300))
+    ns.insert(ROWS[300:], range(300, 600))
+    assert ns.compact().rows == 600
+    assert_exact(ns.search(ROWS[3], top_k=40, **EXACT), dict(enumerate(ROWS)), ROWS[3], "l2", 40)
+
+
+def test_the_tidying_of_a_busy_namespace_ends() -> None:
+    """`maintain` repeats until nothing is due."""
+    db = engine(policy=Policy(fan_in=2, tiny_parts=2))
+    ns = Database(db).create_namespace("ns", dim=DIM, metric="l2")
+    for i in range(9):
+        ns.insert(ROWS[i * 30 : i * 30 + 30], range(i * 20, i * 20 + 30))
+    db.maintain("ns")
+    assert plan(db.namespace("ns").manifest(), Policy(fan_in=2, tiny_parts=2)) is None
+    assert ns.stats().parts == 1
+    assert ns.stats().rows == 190
+
+
+def test_a_source_whose_object_is_gone_is_no_crash() -> None:
+    store = MemoryStore()
+    _, ns = opened(store)
+    ns.insert(ROWS[:10], range(10))
+    ns.insert(ROWS[10:20], range(10, 20))
+    store.delete(f"namespaces/ns/parts/{ns.manifest()['parts'][0]['id']}.part")
+    assert compact_once(engine(store, seed=4).namespace("ns"), everything=True).reason == "thrown away"
