@@ -189,6 +189,11 @@ cdef void rank(
     size_t wanted,
     int32_t *out,
 ) noexcept nogil:
+    """The `wanted` nearest lists; needs ``table.reserve_lists``.
+
+    All cells are scored: leaving out the farthest half of them cost .007 of recall@10 on the glosses
+    (60,000 x 384, 100 of 1,875 lists), which takes more time to win back than it saves.
+    """
     cdef const VsKernels *kernels = active_kernels()
     cdef size_t padded_dim = table.table.padded_dim, block_bytes = vs_block_bytes(padded_dim)
     cdef size_t lists = cell_lists[count], c, i, end
@@ -401,11 +406,10 @@ cdef class ResidentLists:
         QueryTable table not None,
         Pool pool not None,
         int32_t part,
-        Py_ssize_t first,
-        Py_ssize_t last,
+        Py_ssize_t nprobe,
         const uint32_t[::1] words not None,
     ):
-        """Rank the lists and scan those ranked from `first` to `last` - 1 into the pool.
+        """Rank the lists and scan the `nprobe` nearest into the pool.
 
         Returns
         -------
@@ -422,8 +426,8 @@ cdef class ResidentLists:
         if <size_t>self.cells.shape[1] != table.table.padded_dim:
             raise ValueError(f"the lists have {self.cells.shape[1]} dimensions, not {table.table.padded_dim}")
         cdef Py_ssize_t k = self.addresses.shape[0], i, missing = 0
-        last = min(last, k)
-        if first < 0 or first >= last or words.shape[0] == 0:
+        nprobe = min(nprobe, k)
+        if nprobe < 1 or words.shape[0] == 0:
             return 0
         table.reserve_lists(k)
         cdef int32_t *order = table.order
@@ -432,15 +436,15 @@ cdef class ResidentLists:
         cdef int32_t number
         with nogil:
             rank(
-                table, &self.cells[0, 0], &self.cell_lists[0], self.cells.shape[0], &self.codes[0], last, order
+                table, &self.cells[0, 0], &self.cell_lists[0], self.cells.shape[0], &self.codes[0], nprobe, order
             )
-            for i in range(first, last):
+            for i in range(nprobe):
                 missing += not self.verified[order[i]]
             if not missing:
-                for i in range(first, min(first + AHEAD, last)):
+                for i in range(min(AHEAD, nprobe)):
                     vs_prefetch(<const uint8_t *>self.addresses[order[i]], ahead)
-                for i in range(first, last):
-                    if i + AHEAD < last:
+                for i in range(nprobe):
+                    if i + AHEAD < nprobe:
                         vs_prefetch(<const uint8_t *>self.addresses[order[i + AHEAD]], ahead)
                     number = order[i]
                     found = scan_record(
@@ -451,7 +455,7 @@ cdef class ResidentLists:
                         break
                     scanned += found
         if missing:
-            return np.array([order[i] for i in range(first, last) if not self.verified[order[i]]], dtype=np.int32)
+            return np.array([order[i] for i in range(nprobe) if not self.verified[order[i]]], dtype=np.int32)
         if found < 0:
             refuse_record(found, order[i], table.table.padded_dim)
         return scanned

@@ -275,6 +275,47 @@ cdef class QueryTable:
             _active.build_table(&self.table, self.lut)
         self.prepared = True
 
+    def take(
+        self,
+        const float[::1] q not None,
+        const float[::1] mean,
+        const uint8_t[:, ::1] signs not None,
+        float q_shift=0.0,
+    ) -> None:
+        """`rotate` one query and `prepare` it, in one call.
+
+        Parameters
+        ----------
+        q : f32[D]
+        mean : f32[D] or None
+        signs : u8[rounds, Dp // 8]
+        q_shift : float
+
+        Raises
+        ------
+        ValueError
+            If shapes do not agree.
+        """
+        cdef size_t padded_dim = self.table.padded_dim, dim = <size_t>q.shape[0], j
+        if dim < 1 or padded_dim != (dim + 63) // 64 * 64:
+            raise ValueError(f"{dim} dimensions are not {padded_dim} when rounded up to a multiple of 64")
+        if mean is not None and <size_t>mean.shape[0] != dim:
+            raise ValueError(f"mean has {mean.shape[0]} elements, not {dim}")
+        if signs.shape[0] < 1 or <size_t>signs.shape[1] != padded_dim // 8:
+            raise ValueError(f"signs has the shape ({signs.shape[0]}, {signs.shape[1]}), not (rounds, {padded_dim // 8})")
+        cdef const float *centre = &mean[0] if mean is not None else NULL
+        with nogil:
+            if centre != NULL:
+                for j in range(dim):
+                    self.z[j] = q[j] - centre[j]
+            else:
+                memcpy(self.z, &q[0], dim * sizeof(float))
+            memset(self.z + dim, 0, (padded_dim - dim) * sizeof(float))
+            _active.rotate(self.z, padded_dim, &signs[0, 0], signs.shape[0])
+            self.table.q_shift = q_shift
+            _active.build_table(&self.table, self.lut)
+        self.prepared = True
+
     @property
     def padded_dim(self) -> int:
         """Dimensions of the rotated space."""

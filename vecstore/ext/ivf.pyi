@@ -60,8 +60,7 @@ class ResidentLists:
         table: QueryTable,
         pool: Pool,
         part: int,
-        first: int,
-        last: int,
+        nprobe: int,
         words: NDArray[np.uint32],
     ) -> int | NDArray[np.int32]: ...
 

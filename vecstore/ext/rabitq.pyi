@@ -23,6 +23,13 @@ def encode_rabitq(
 class QueryTable:
     def __init__(self, padded_dim: int) -> None: ...
     def prepare(self, z: NDArray[np.float32], q_shift: float = 0.0) -> None: ...
+    def take(
+        self,
+        q: NDArray[np.float32],
+        mean: NDArray[np.float32] | None,
+        signs: NDArray[np.uint8],
+        q_shift: float = 0.0,
+    ) -> None: ...
     @property
     def padded_dim(self) -> int: ...
     @property

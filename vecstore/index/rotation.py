@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstore.ext.rabitq import rotate
+from vecstore.ext.rabitq import QueryTable, rotate
 from vecstore.limits import MAX_DIM
 
 ROUNDS: Final = 4
@@ -89,3 +89,13 @@ class Rotation:
             chunk = np.ascontiguousarray(x[start : start + CHUNK_ROWS], dtype=np.float32)
             rotate(chunk, mean, self._signs, out[start : start + CHUNK_ROWS])
         return out
+
+    def load(
+        self,
+        table: QueryTable,
+        q: NDArray[np.float32],
+        mean: NDArray[np.float32] | None = None,
+        q_shift: float = 0.0,
+    ) -> None:
+        """Rotate one query f32[dim] less `mean` straight into its table; errors as `QueryTable.take`."""
+        table.take(q, mean, self._signs, q_shift)

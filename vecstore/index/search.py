@@ -31,6 +31,7 @@ from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, RerankPrecision, SearchParams
 
+_ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall that a target lets go
 DEAD_POOL: Final = 128  # dead rows near a query that are counted
 ENOUGH_ROOM: Final = 1.5  # a pool that is too small by less is not worth a second scan
@@ -201,6 +202,7 @@ class _Search:
             self.gain = dot_gain(q, view.dot_length)
             self.q = q * np.float32(self.gain)
         self.scanned = self.reranked = self.exact_reranked = 0
+        self.pools: list[Pool] = []
         self.probed: dict[int, int] = {}
         self.keep: list[object] = []
         self.times: dict[str, float] = {}
@@ -209,7 +211,8 @@ class _Search:
     def run(self) -> Answer:
         self._prepare()
         self._lap("prepare")
-        self._scan(self.view.small, {p.number: (0, self.plan.probes[p.number]) for p in self.view.coded})
+        plan = self.plan
+        self._scan(self.view.small, {p.number: plan.probes[p.number] for p in self.view.coded}, plan.pool)
         self._deepen()
         self._fill()
         self._lap("scan")
@@ -226,44 +229,50 @@ class _Search:
         while len(scratch.tables) < len(view.means):
             scratch.tables.append(QueryTable(view.rotation.padded_dim))
             scratch.pools.append(Pool(1))
-        for group, mean in enumerate(view.means):
-            z = view.rotation.apply(self.q[None, :], mean)[0]
-            scratch.tables[group].prepare(z, shift)
-            scratch.pools[group].reset(self.plan.pool)
+        for table, mean in zip(scratch.tables, view.means, strict=False):
+            view.rotation.load(table, self.q, mean, shift)
+        self.pools = scratch.pools[: len(view.means)]
         scratch.exact.reset(self.plan.top_k)
-        scratch.dead.reset(DEAD_POOL)
 
-    def _scan(self, small: list[OpenPart], spans: dict[int, tuple[int, int]]) -> None:
-        """Score small parts whole and, in coded ones, the lists ranked from … to.
+    def _scan(self, small: list[OpenPart], probes: dict[int, int], room: int) -> None:
+        """Score small parts whole and the nearest lists of coded ones, into empty pools of ``room``.
 
         What is cold comes in one trip.
         """
-        coded = [self.view.parts[number] for number in spans]
-        chosen = []
-        if not self.view.mapped:
-            for part in coded:
-                first, last = spans[part.number]
-                chosen.append(part.reader.rank(self.scratch.tables[part.group], last)[first:])
-        only = np.zeros(1, dtype=np.int32)
+        for pool in self.pools:
+            pool.reset(room)
+        self.scratch.dead.reset(DEAD_POOL)
+        self.probed.update(probes)
+        if self.view.mapped:
+            for part in small:
+                self._scan_small(part, *self._read_small(part))
+            for number, nprobe in probes.items():
+                self._probe(self.view.parts[number], nprobe)
+            return
+        parts = [*small, *(self.view.parts[number] for number in probes)]
+        chosen = {
+            number: self.view.parts[number].reader.rank(self._table(self.view.parts[number]), nprobe)
+            for number, nprobe in probes.items()
+        }
         stored = [part for part in small if part.reader.vector_dtype is not None]
-        gathered = iter(
-            self._fetch(
-                [partial(part.reader.records, only) for part in small]
-                + [part.reader.all_vectors for part in stored]
-                + [partial(part.reader.records, lists) for part, lists in zip(coded, chosen, strict=False)]
-            )
+        gathered = self._fetch(
+            [partial(p.reader.records, chosen.get(p.number, _ONLY_LIST)) for p in parts]
+            + [part.reader.all_vectors for part in stored]
         )
-        records = {part.number: next(gathered) for part in small}
-        vectors = {part.number: next(gathered) for part in stored}
+        records = {part.number: found for part, found in zip(parts, gathered, strict=False)}
+        vectors = {p.number: v for p, v in zip(stored, gathered[len(parts) :], strict=True)}
         for part in small:
             self._scan_small(part, records[part.number], vectors.get(part.number))
-        if self.view.mapped:
-            for part in coded:
-                self._probe(part, spans[part.number])
-        else:
-            for part, lists in zip(coded, chosen, strict=True):
-                self._scan_lists(part, lists, next(gathered))
-        self.probed.update((number, last) for number, (_, last) in spans.items())
+        for number, lists in chosen.items():
+            self._scan_lists(self.view.parts[number], lists, records[number])
+
+    def _table(self, part: OpenPart) -> QueryTable:
+        return self.scratch.tables[part.group]
+
+    def _read_small(self, part: OpenPart) -> tuple[Gathered, Gathered | None]:
+        reader = part.reader
+        vectors = None if reader.vector_dtype is None else reader.all_vectors(self.trace)
+        return reader.records(_ONLY_LIST, self.trace), vectors
 
     def _scan_small(self, part: OpenPart, record: Gathered, vectors: Gathered | None) -> None:
         """Every live row of a part without codes, by its vector or else by its int8 row."""
@@ -285,19 +294,18 @@ class _Search:
             )
         self.probed[part.number] = 1
 
-    def _probe(self, part: OpenPart, span: tuple[int, int]) -> None:
+    def _probe(self, part: OpenPart, nprobe: int) -> None:
         """Rank and scan the lists of a mapped part; dead rows apart, to count those that are near."""
-        scratch, live = self.scratch, part.live
-        table = scratch.tables[part.group]
-        self.scanned += part.reader.probe(table, scratch.pools[part.group], part.number, span, live.words)
+        reader, live, table = part.reader, part.live, self._table(part)
+        self.scanned += reader.probe(table, self.pools[part.group], part.number, nprobe, live.words)
         if live.dead and self.plan.target is not None:
-            part.reader.probe(table, scratch.dead, part.number, span, live.dead_words)
+            reader.probe(table, self.scratch.dead, part.number, nprobe, live.dead_words)
 
     def _scan_lists(self, part: OpenPart, lists: npt.NDArray[np.int32], records: Gathered) -> None:
         """As `_probe`, for lists that were fetched."""
         scratch, reader, live = self.scratch, part.reader, part.live
-        table, rows, blocks = scratch.tables[part.group], reader.first_rows[lists], reader.first_blocks[lists]
-        pool = scratch.pools[part.group]
+        table, pool = self._table(part), self.pools[part.group]
+        rows, blocks = reader.first_rows[lists], reader.first_blocks[lists]
         self.scanned += scan_lists(table, pool, part.number, records.addresses, rows, blocks, live.words)
         if live.dead and self.plan.target is not None:
             dead = live.dead_words
@@ -311,25 +319,21 @@ class _Search:
         target = self.plan.target
         if target is None or not len(self.scratch.dead):
             return
-        pools = self.scratch.pools[: len(self.view.means)]
-        live = np.sort(np.concatenate([pool.entries().estimate for pool in [*pools, self.scratch.exact]]))
+        estimates = [pool.entries().estimate for pool in [*self.pools, self.scratch.exact]]
+        live = np.sort(np.concatenate(estimates))
         worst = live[self.plan.top_k - 1] if len(live) >= self.plan.top_k else np.inf
         dead = self.scratch.dead.entries()
         near = np.bincount(dead.part[dead.estimate < worst], minlength=len(self.view.parts))
-        share = self.plan.pool / self.plan.top_k
-        room = math.ceil(share * (self.plan.top_k + int(near.sum())))
-        again = room > ENOUGH_ROOM * self.plan.pool
-        if again:
-            for pool in pools:
-                pool.reset(room)
-        spans = {}
-        for part in self.view.coded:
-            first = 0 if again else self.probed[part.number]
-            last = max(self.probed[part.number], self._probes_past(part, target, int(near[part.number])))
-            if first < last:
-                spans[part.number] = (first, last)
-        if spans:
-            self._scan([], spans)
+        room = math.ceil(self.plan.pool / self.plan.top_k * (self.plan.top_k + int(near.sum())))
+        probes = {
+            part.number: max(
+                self.probed[part.number], self._probes_past(part, target, int(near[part.number]))
+            )
+            for part in self.view.coded
+        }
+        more = any(self.probed[number] < nprobe for number, nprobe in probes.items())
+        if more or room > ENOUGH_ROOM * self.plan.pool:
+            self._scan([], probes, max(room, self.plan.pool))
 
     def _probes_past(self, part: OpenPart, target: float, dead: int) -> int:
         """Lists to probe in a part of which so many dead rows are nearer than the answer."""
@@ -343,16 +347,11 @@ class _Search:
     def _fill(self) -> None:
         """Probe more lists until the answer is full or every part is exhausted (promise P6)."""
         wanted = min(self.plan.top_k, self.view.alive)
-        pools = [*self.scratch.pools[: len(self.view.means)], self.scratch.exact]
-        while sum(map(len, pools)) < wanted:
-            spans = {}
-            for part in self.view.coded:
-                done, k = self.probed[part.number], part.reader.entry.k
-                if done < k:
-                    spans[part.number] = (done, min(k, 2 * done + 8))
-            if not spans:
+        while len(self.scratch.exact) + sum(map(len, self.pools)) < wanted:
+            probes = {p.number: min(p.reader.entry.k, 4 * self.probed[p.number]) for p in self.view.coded}
+            if all(self.probed[number] == nprobe for number, nprobe in probes.items()):
                 return
-            self._scan([], spans)
+            self._scan([], probes, self.plan.pool)
 
     def _fetch(self, reads: Sequence[Callable[[ReadTrace], Gathered]]) -> list[Gathered]:
         """Run reads that do not depend on each other: one trip, whatever their number."""
@@ -373,8 +372,7 @@ class _Search:
     def _rerank(self) -> _Ranked:
         found = []
         exact = self.plan.precision == "fp32"
-        for group in range(len(self.view.means)):
-            pool = self.scratch.pools[group]
+        for group, pool in enumerate(self.pools):
             if not len(pool):
                 continue
             if self.plan.precision == "none":

@@ -60,7 +60,7 @@ from vecstore.storage.base import ObjectStore
 
 __all__ = ["Change", "Committed", "Draft", "Publisher"]
 
-IDEMPOTENCY_SECONDS: Final = 24 * 3600.0
+IDEMPOTENCY_SECONDS: Final = 3600.0
 MAX_ANSWER_BYTES: Final = 4_096  # of an answer kept under an idempotency key
 MAX_GROUP: Final = 128  # well below MAX_RECENT_COMMITS: `current` names all commits of its epoch
 _FIRST_PAUSE = 0.01
