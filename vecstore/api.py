@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
@@ -284,16 +285,16 @@ class Namespace:
         """
         params = check_params(
             SearchParams(
-                top_k=top_k,
-                probe_fraction=probe_fraction,
-                nprobe=nprobe,
-                target_recall=target_recall,
-                rerank_scale=rerank_scale,
+                top_k=_plain(top_k),
+                probe_fraction=_plain(probe_fraction),
+                nprobe=_plain(nprobe),
+                target_recall=_plain(target_recall),
+                rerank_scale=_plain(rerank_scale),
                 rerank_precision=rerank_precision,
                 consistency=consistency,
-                max_staleness=max_staleness,
-                epoch=epoch,
-                include=tuple(include),
+                max_staleness=_plain(max_staleness),
+                epoch=_plain(epoch),
+                include=_included(include),
                 debug=debug,
             )
         )
@@ -334,8 +335,20 @@ def _params(top_k: int, options: dict[str, Any]) -> SearchParams:
     for name in options:
         if name not in known:
             raise InvalidArgument(f"search has no option {name!r}", field=name)
-    options = {**options, "include": tuple(options.get("include", ()))}
-    return SearchParams(top_k=top_k, **options)
+    options = {name: _plain(value) for name, value in options.items()}
+    options["include"] = _included(options.get("include", ()))
+    return SearchParams(top_k=_plain(top_k), **options)
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as Python's own, which can also cross a wire."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _included(names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise InvalidArgument(f"include must be a list of some of {INCLUDABLE}", field="include")
+    return tuple(names)
 
 
 def check_params(params: SearchParams) -> SearchParams:

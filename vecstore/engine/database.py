@@ -137,7 +137,7 @@ class EmbeddedDatabase:
                     continue
                 try:
                     yield self.namespace(name).info()
-                except NamespaceNotFound:
+                except (NamespaceNotFound, InvalidArgument):  # deleted, or no name of ours
                     continue
                 found += 1
                 if found == limit:

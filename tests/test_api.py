@@ -1,0 +1,295 @@
+"""The public Python API over an embedded store: what it takes, and what it refuses (issue point 8)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecstore
+from tests.core import database
+from vecstore.api import Database, Namespace
+from vecstore.errors import (
+    DimensionMismatch,
+    IdExists,
+    InvalidArgument,
+    InvalidId,
+    InvalidVector,
+    NamespaceExists,
+    NamespaceNotFound,
+    PreconditionFailed,
+    RowNotFound,
+    VecstoreError,
+)
+
+ROWS = np.arange(1, 31, dtype=np.float32).reshape(10, 3)
+
+
+@pytest.fixture
+def db() -> Database:
+    return database()
+
+
+@pytest.fixture
+def ns(db: Database) -> Namespace:
+    made = db.create_namespace("docs", dim=3, metric="cosine")
+    made.insert(ROWS, range(10))
+    return made
+
+
+# -- what is taken --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        ROWS.tolist(),
+        ROWS.astype(np.float16),
+        ROWS.astype(np.float64),
+        ROWS.astype(np.int32),
+        np.asfortranarray(ROWS),
+        np.repeat(ROWS, 2, axis=0)[::2],
+        [tuple(row) for row in ROWS.tolist()],
+    ],
+)
+def test_vectors_may_be_whatever_numpy_turns_into_numbers(db: Database, vectors: Any) -> None:
+    ns = db.create_namespace("any", dim=3, metric="l2")
+    ns.insert(vectors, ids=range(10))
+    for i in range(10):
+        np.testing.assert_array_equal(ns.get(i).vector, ROWS[i])
+    assert ns.search(vectors[4], top_k=1).ids.tolist() == [4]
+    assert ns.search_batch(vectors, top_k=1).ids[:, 0].tolist() == list(range(10))
+
+
+def test_hits_are_arrays_and_objects(ns: Namespace) -> None:
+    hits = ns.search(ROWS[2], top_k=4, include=["vector"])
+    assert hits.ids.dtype == np.uint64
+    assert hits.distances.dtype == np.float32
+    assert len(hits) == len(hits.rows) == len(list(hits)) == 4
+    assert hits[0].id == 2
+    assert isinstance(hits[0].id, int)
+    assert hits[0].distance == pytest.approx(0.0, abs=1e-6)
+    assert [hit.id for hit in hits[1:3]] == hits.ids[1:3].tolist()
+    assert hits[-1].distance == hits.distances[-1]
+    np.testing.assert_array_equal(hits[0].vector, ROWS[2])
+
+
+def test_numbers_of_numpy_are_numbers(ns: Namespace) -> None:
+    hits = ns.search(
+        ROWS[2],
+        top_k=np.int64(3),  # type: ignore[arg-type]
+        nprobe=np.int32(1),  # type: ignore[arg-type]
+        rerank_scale=np.float32(2.0),  # type: ignore[arg-type]
+        epoch=np.uint64(ns.stats().epoch),  # type: ignore[arg-type]
+    )
+    assert len(hits) == 3
+    assert ns.get(np.uint64(3)).id == 3  # type: ignore[arg-type]
+
+
+def test_namespaces_are_listed_by_name(db: Database) -> None:
+    for name in ("b", "a2", "a10", "c"):
+        db.create_namespace(name, dim=2)
+    db.delete_namespace("c")
+    assert [info.name for info in db.namespaces()] == ["a10", "a2", "b"]
+    assert [info.name for info in db.namespaces("a")] == ["a10", "a2"]
+    assert [info.name for info in db.namespaces_page(limit=2)] == ["a10", "a2"]
+    assert [info.name for info in db.namespaces_page(after="a10", limit=2)] == ["a2", "b"]
+    assert list(db.namespaces("zz")) == []
+
+
+def test_a_name_can_be_used_again_after_deletion(db: Database, ns: Namespace) -> None:
+    first = ns.stats().incarnation
+    db.delete_namespace("docs")
+    for use in (ns.stats, lambda: ns.search(ROWS[0]), lambda: ns.insert(ROWS), lambda: ns.get(1)):
+        with pytest.raises(NamespaceNotFound):
+            use()
+    again = db.create_namespace("docs", dim=2, metric="l2")
+    assert again.stats().incarnation != first
+    assert again.stats().rows == 0
+    again.insert([[1, 2]], ["s"])
+    assert again.search([1, 2]).ids.tolist() == ["s"]
+
+
+def test_defaults_given_at_creation_are_kept(db: Database) -> None:
+    made = db.create_namespace("tuned", dim=2, rerank_precision="fp32", target_recall=None, k_max=7)
+    kept = made.stats().defaults
+    assert (kept["rerank_precision"], kept["target_recall"], kept["k_max"]) == ("fp32", None, 7)
+    assert made.stats().metric == "cosine"
+
+
+@pytest.mark.parametrize("scheme", ["path", "file", "memory"])
+def test_what_one_handle_wrote_another_finds(scheme: str, tmp_path: Path) -> None:
+    memory = f"memory://{uuid.uuid4().hex}"
+    url = {"path": str(tmp_path / "d"), "file": f"file://{tmp_path}/d", "memory": memory}[scheme]
+    with vecstore.connect(url, maintenance="off") as one:
+        one.create_namespace("ns", dim=3).insert(ROWS, range(10))
+    with vecstore.connect(url) as two:
+        assert two.namespace("ns").search(ROWS[5], top_k=1).ids.tolist() == [5]
+    two.close()
+
+
+def test_importing_vecstore_loads_neither_boto3_nor_flask() -> None:
+    code = "import sys, vecstore; print([m for m in ('boto3', 'botocore', 'flask') if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+# -- what is refused ------------------------------------------------------------------------
+
+Use = Callable[[Database, Namespace], object]
+NAN = np.full((1, 3), np.nan)
+MANY = [[0.0, 1.0, 2.0]]
+
+# What is done, the error, and what its message and its details say.
+REFUSED: list[tuple[str, Use, type[VecstoreError], str]] = [
+    ("fewer dimensions", lambda db, ns: ns.insert([[1, 2]], [1]), DimensionMismatch, "vectors"),
+    ("more dimensions", lambda db, ns: ns.insert([[1, 2, 3, 4]], [1]), DimensionMismatch, "vectors"),
+    ("one vector for a batch", lambda db, ns: ns.insert([1, 2, 3], [1]), DimensionMismatch, "vectors"),
+    ("ragged", lambda db, ns: ns.insert([[1, 2, 3], [1]], [1, 2]), DimensionMismatch, "vectors"),
+    ("no rows", lambda db, ns: ns.insert(np.empty((0, 3)), []), InvalidArgument, "vectors"),
+    ("nan", lambda db, ns: ns.insert(NAN, [1]), InvalidVector, "vectors"),
+    ("infinity", lambda db, ns: ns.insert([[1, 2, np.inf]], [1]), InvalidVector, "vectors"),
+    ("too long", lambda db, ns: ns.insert([[1e30, 0, 0]], [1]), InvalidVector, "vectors"),
+    ("zero under cosine", lambda db, ns: ns.insert([[0, 0, 0]], [1]), InvalidVector, "vectors"),
+    ("strings as vectors", lambda db, ns: ns.insert([["a", "b", "c"]], [1]), InvalidArgument, "vectors"),
+    ("none as vectors", lambda db, ns: ns.insert(None, [1]), InvalidArgument, "vectors"),  # type: ignore[arg-type]
+    ("booleans", lambda db, ns: ns.insert([[True, False, True]], [1]), InvalidArgument, "vectors"),
+    ("complex", lambda db, ns: ns.insert([[1j, 1, 1]], [1]), InvalidArgument, "vectors"),
+    ("mixed ids", lambda db, ns: ns.insert(ROWS[:2], [1, "a"]), InvalidId, "ids"),
+    ("ids of the other kind", lambda db, ns: ns.insert(ROWS[:1], ["a"]), InvalidId, "ids"),
+    ("an id twice", lambda db, ns: ns.insert(ROWS[:2], [77, 77]), InvalidId, "ids"),
+    ("an id too long", lambda db, ns: ns.insert(ROWS[:1], ["x" * 65]), InvalidId, "ids"),
+    ("an empty id", lambda db, ns: ns.insert(ROWS[:1], [""]), InvalidId, "ids"),
+    ("a negative id", lambda db, ns: ns.insert(ROWS[:1], [-1]), InvalidId, "ids"),
+    ("an id of 65 bits", lambda db, ns: ns.insert(ROWS[:1], [2**64]), InvalidId, "ids"),
+    ("a float as id", lambda db, ns: ns.insert(ROWS[:1], [1.5]), InvalidId, "ids"),
+    ("a boolean as id", lambda db, ns: ns.insert(ROWS[:1], [True]), InvalidId, "ids"),
+    ("fewer ids", lambda db, ns: ns.insert(ROWS[:2], [1]), InvalidId, "ids"),
+    ("more ids", lambda db, ns: ns.insert(ROWS[:1], [1, 2]), InvalidId, "ids"),
+    ("a string for ids", lambda db, ns: ns.insert(ROWS[:3], "abc"), InvalidId, "ids"),
+    ("a number for ids", lambda db, ns: ns.insert(ROWS[:1], 5), InvalidId, "ids"),  # type: ignore[arg-type]
+    ("unknown mode", lambda db, ns: ns.insert(ROWS[:1], [1], mode="x"), InvalidArgument, "mode"),  # type: ignore[arg-type]
+    ("an id that exists", lambda db, ns: ns.insert(ROWS[:1], [3], mode="insert"), IdExists, "ids"),
+    (
+        "a stale epoch",
+        lambda db, ns: ns.insert(ROWS[:1], [1], if_match=("x", 1)),
+        PreconditionFailed,
+        "epoch",
+    ),
+    (
+        "an idempotency key too long",
+        lambda db, ns: ns.insert(ROWS[:1], [1], idempotency_key="k" * 129),
+        InvalidArgument,
+        "idempotency",
+    ),
+    ("no ids to delete", lambda db, ns: ns.delete([]), InvalidId, "ids"),
+    ("ids to delete of the other kind", lambda db, ns: ns.delete(["a"]), InvalidId, "ids"),
+    ("an id to delete twice", lambda db, ns: ns.delete([1, 1]), InvalidId, "ids"),
+    ("a row that is not there", lambda db, ns: ns.get(99), RowNotFound, "99"),
+    ("a row id of the other kind", lambda db, ns: ns.get("a"), InvalidId, "id"),
+    ("a row id that is none", lambda db, ns: ns.get(1.5), InvalidId, "id"),  # type: ignore[arg-type]
+    ("a query of other dimensions", lambda db, ns: ns.search([1, 2]), DimensionMismatch, "vector"),
+    ("a query in two dimensions", lambda db, ns: ns.search(ROWS), DimensionMismatch, "vector"),
+    ("a query of nan", lambda db, ns: ns.search(NAN[0]), InvalidVector, "vector"),
+    ("a query of zero", lambda db, ns: ns.search([0, 0, 0]), InvalidVector, "vector"),
+    ("a query that is none", lambda db, ns: ns.search(None), InvalidArgument, "vector"),  # type: ignore[arg-type]
+    ("a batch of one vector", lambda db, ns: ns.search_batch([1, 2, 3]), DimensionMismatch, "vectors"),
+    ("too many queries", lambda db, ns: ns.search_batch(MANY * 10_001), InvalidArgument, "vectors"),
+    ("no top_k", lambda db, ns: ns.search(ROWS[0], 0), InvalidArgument, "top_k"),
+    ("a huge top_k", lambda db, ns: ns.search(ROWS[0], 10_001), InvalidArgument, "top_k"),
+    ("half a top_k", lambda db, ns: ns.search(ROWS[0], 2.5), InvalidArgument, "top_k"),  # type: ignore[arg-type]
+    ("top_k of true", lambda db, ns: ns.search(ROWS[0], True), InvalidArgument, "top_k"),
+    ("no share", lambda db, ns: ns.search(ROWS[0], probe_fraction=0), InvalidArgument, "probe_fraction"),
+    (
+        "more than all",
+        lambda db, ns: ns.search(ROWS[0], probe_fraction=1.1),
+        InvalidArgument,
+        "probe_fraction",
+    ),
+    ("no probe", lambda db, ns: ns.search(ROWS[0], nprobe=0), InvalidArgument, "nprobe"),
+    ("a recall of 1", lambda db, ns: ns.search(ROWS[0], target_recall=1.0), InvalidArgument, "target_recall"),
+    ("recall nan", lambda db, ns: ns.search(ROWS[0], target_recall=np.nan), InvalidArgument, "target_recall"),
+    ("a scale below 0", lambda db, ns: ns.search(ROWS[0], rerank_scale=-1), InvalidArgument, "rerank_scale"),
+    ("a huge scale", lambda db, ns: ns.search(ROWS[0], rerank_scale=1e9), InvalidArgument, "rerank_scale"),
+    (
+        "unknown precision",
+        lambda db, ns: ns.search(ROWS[0], rerank_precision="fp8"),  # type: ignore[arg-type]
+        InvalidArgument,
+        "rerank_precision",
+    ),
+    (
+        "unknown consistency",
+        lambda db, ns: ns.search(ROWS[0], consistency="weak"),  # type: ignore[arg-type]
+        InvalidArgument,
+        "consistency",
+    ),
+    ("stale below 0", lambda db, ns: ns.search(ROWS[0], max_staleness=-1), InvalidArgument, "max_staleness"),
+    ("epoch 0", lambda db, ns: ns.search(ROWS[0], epoch=0), InvalidArgument, "epoch"),
+    ("an epoch to come", lambda db, ns: ns.search(ROWS[0], epoch=99), InvalidArgument, "epoch"),
+    ("unknown include", lambda db, ns: ns.search(ROWS[0], include=["text"]), InvalidArgument, "include"),
+    ("a string as include", lambda db, ns: ns.search(ROWS[0], include="vector"), InvalidArgument, "include"),
+    ("a number as include", lambda db, ns: ns.search(ROWS[0], include=5), InvalidArgument, "include"),  # type: ignore[arg-type]
+    ("none as include", lambda db, ns: ns.search_batch(ROWS, include=None), InvalidArgument, "include"),
+    ("unknown option", lambda db, ns: ns.search_batch(ROWS, depth=3), InvalidArgument, "depth"),
+    ("name of a parent", lambda db, ns: db.create_namespace("../x", dim=3), InvalidArgument, "name"),
+    ("no name", lambda db, ns: db.create_namespace("", dim=3), InvalidArgument, "name"),
+    ("a long name", lambda db, ns: db.create_namespace("x" * 129, dim=3), InvalidArgument, "name"),
+    ("a name twice", lambda db, ns: db.create_namespace("docs", dim=3), NamespaceExists, "docs"),
+    ("no dimension", lambda db, ns: db.create_namespace("x", dim=0), InvalidArgument, "dim"),
+    ("a huge dimension", lambda db, ns: db.create_namespace("x", dim=4_097), InvalidArgument, "dim"),
+    (
+        "unknown metric",
+        lambda db, ns: db.create_namespace("x", dim=3, metric="l1"),  # type: ignore[arg-type]
+        InvalidArgument,
+        "metric",
+    ),
+    ("unknown setting", lambda db, ns: db.create_namespace("x", dim=3, lists=3), InvalidArgument, "lists"),
+    (
+        "setting out of bounds",
+        lambda db, ns: ns.update(probe_fraction=2.0),
+        InvalidArgument,
+        "probe_fraction",
+    ),
+    ("setting of another type", lambda db, ns: ns.update(k_max="7"), InvalidArgument, "k_max"),
+    ("settings that disagree", lambda db, ns: ns.update(k_min=9, k_max=3), InvalidArgument, "k_min"),
+    ("missing namespace", lambda db, ns: db.namespace("absent"), NamespaceNotFound, "absent"),
+    ("deleting what is missing", lambda db, ns: db.delete_namespace("absent"), NamespaceNotFound, "absent"),
+    (
+        "a page too large",
+        lambda db, ns: db.namespaces_page(limit=1_001),
+        InvalidArgument,
+        "page_size",
+    ),
+    ("an old epoch of the manifest", lambda db, ns: ns.manifest(77), InvalidArgument, "epoch"),
+    ("retention below 0", lambda db, ns: ns.gc(retention=-1), InvalidArgument, "retention"),
+]
+
+
+@pytest.mark.parametrize(("use", "kind", "named"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_a_bad_input_is_refused_by_name_and_changes_nothing(
+    use: Use, kind: type[VecstoreError], named: str, db: Database, ns: Namespace
+) -> None:
+    before = ns.manifest()
+    with pytest.raises(kind) as error:
+        use(db, ns)
+    assert type(error.value) is kind
+    assert 400 <= error.value.status < 500
+    assert error.value.code == kind.code
+    assert named in error.value.message
+    assert ns.manifest() == before
+    assert [info.name for info in db.namespaces()] == ["docs"]
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [("memory://x", {"maintenance": "often"}), ("ftp://x", {}), ("memory://x", {"depth": 3})],
+)
+def test_a_url_or_option_that_is_not_known_is_refused(url: str, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        vecstore.connect(url, **options)
