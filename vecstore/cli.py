@@ -140,7 +140,7 @@ def ingest(
 ) -> None:
     """Insert files of vectors: .npy, .fvecs, .jsonl (id, vector), .parquet.
 
-    An interrupted ingest is taken up again by the same command within 24 hours: batches that are in
+    An interrupted ingest is taken up again by the same command within an hour: batches that are in
     already are skipped. After that, or with another --batch, name the first row with --start-at.
     """
     from tqdm import tqdm

@@ -1,7 +1,7 @@
 """Reads files of vectors in batches, and loads them so that an interrupted load can be taken up again.
 
 A batch is one insert under an idempotency key made of the file's content, the batch's place in it and
-the namespace's settings of the load. A namespace remembers its keys for 24 hours: a second run asks
+the namespace's settings of the load. A namespace remembers its keys for an hour: a second run asks
 for them once and skips the batches that they name, and a batch whose answer was lost is not applied
 twice. Imports NumPy and the public API.
 """
