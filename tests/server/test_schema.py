@@ -46,7 +46,7 @@ def test_the_document_is_openapi() -> None:
 
 @schema.parametrize()
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     derandomize=True,
     database=None,
