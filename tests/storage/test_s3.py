@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -353,6 +355,33 @@ def test_the_clock_is_the_servers_and_costs_one_request_at_most(
     clock["now"] += 31  # too long ago to rely on
     toxic.now()
     assert len(proxy.requests) == 1
+
+
+def test_the_clock_does_not_jump_back_within_a_second(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers tell whole seconds: the last of a second says less than the first and the time since."""
+    clock = {"now": 50_000.0}
+    monkeypatch.setattr("vecstore.storage.s3.time.monotonic", lambda: clock["now"])
+
+    def answer(date: float) -> None:
+        when = datetime.fromtimestamp(date, tz=UTC)
+        store._read_clock({"ResponseMetadata": {"HTTPHeaders": {"date": format_datetime(when, usegmt=True)}}})
+
+    start = 1_700_000_000.0
+    answer(start)
+    clock["now"] += 0.9
+    assert store.now() == start + 0.9
+    answer(start)
+    assert store.now() == start + 0.9
+    clock["now"] += 0.2
+    answer(start + 1)
+    assert store.now() == pytest.approx(start + 1.1)
+    clock["now"] += 0.1
+    answer(start + 2)  # ours was slow: the server is further than we thought
+    assert store.now() == start + 2
+    answer(start - 60)  # somebody set it back
+    assert store.now() == start - 60
 
 
 # -- the handle ------------------------------------------------------------------------------------

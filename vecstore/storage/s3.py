@@ -63,6 +63,7 @@ _MAX_PARTS: Final = 10_000  # of a multipart upload
 _PARTS_IN_FLIGHT: Final = 3
 _TOKEN: Final = "vecstore-token"  # noqa: S105 - a name of metadata
 _CLOCK_FRESH_SECONDS: Final = 60.0
+_CLOCK_STEP_SECONDS: Final = 2.0
 
 _PASSING_CODES: Final = frozenset(
     {
@@ -167,6 +168,7 @@ class S3Store:
         self._lock = threading.Lock()
         self._opened: Any = None
         self._pool: ThreadPoolExecutor | None = None
+        self._clock_lock = threading.Lock()
         self._clock: _ClockReading | None = None
 
     @property
@@ -259,7 +261,7 @@ class S3Store:
         return None
 
     def now(self) -> float:
-        """The server's clock as its last answer told it, at most about a second behind."""
+        """The server's clock as its answers told it, at most about a second behind."""
         reading = self._clock
         if reading is None or time.monotonic() - reading.monotonic > _CLOCK_FRESH_SECONDS:
             self._list("", "", limit=1)
@@ -618,9 +620,21 @@ class S3Store:
     # -- below: the server's clock ------------------------------------------------------------
 
     def _read_clock(self, answer: Mapping[str, Any]) -> None:
+        """Learn the server's time; answers tell it in whole seconds, so the latest is not the best.
+
+        Each is a lower bound. The highest is kept, or our clock would jump back whenever an answer
+        came late within a second; only one that says much less means that the server's was set back.
+        """
         date = _date_of(answer)
-        if date is not None:
-            self._clock = _ClockReading(date, time.monotonic())
+        if date is None:
+            return
+        with self._clock_lock:
+            heard, held = time.monotonic(), self._clock
+            if held is not None:
+                expected = held.date + (heard - held.monotonic)
+                if date <= expected < date + _CLOCK_STEP_SECONDS:
+                    date = expected
+            self._clock = _ClockReading(date, heard)
 
     def _date(self, key: str, answer: Mapping[str, Any]) -> float:
         """When the server answered; asked again if it did not say."""
@@ -638,7 +652,7 @@ class _RangeBeyondEnd(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class _ClockReading:
-    """What the server's clock said, seconds since the Unix epoch, and ours when we heard it."""
+    """What the server's clock showed at least, seconds since the Unix epoch, and ours at that moment."""
 
     date: float
     monotonic: float
