@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -133,16 +134,15 @@ def test_workers_killed_in_mid_ingest_lose_nothing_acknowledged(
     stop = threading.Event()
 
     def client(_: int) -> None:
-        with vecstore.connect(server.url, timeout=30.0, attempts=1) as mine:
+        mine = vecstore.connect(server.url, timeout=30.0, attempts=1)
+        with mine, suppress(OutcomeUnknown, ServerUnavailable):
+            ns = mine.namespace("docs")
             while not stop.is_set():
                 with lock:
                     if not waiting:
                         return
                     batch = waiting.pop(0)
-                try:
-                    ingest.insert(mine.namespace("docs"), batch)
-                except (OutcomeUnknown, ServerUnavailable):
-                    return
+                ingest.insert(ns, batch)
 
     for quarter in (1, 2, 3):
         with ThreadPoolExecutor(CLIENTS) as pool:
