@@ -13,14 +13,28 @@
 #include "table/serial.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define VS_HAVE_AVX2 1
+#define VS_HAVE_X86 1
 #include "dot/avx2.h"
+#include "dot/avx512.h"
 #include "encode/avx2.h"
+#include "encode/avx512.h"
 #include "nearest/avx2.h"
+#include "nearest/avx512.h"
 #include "rotate/avx2.h"
+#include "rotate/avx512.h"
 #include "scan/avx2.h"
+#include "scan/avx512.h"
 #include "select/avx2.h"
+#include "select/avx512.h"
 #include "table/avx2.h"
+
+/* What 512 bits do not make faster (bench/kernels.py, Zen 4). */
+#define vs_dot_f16_avx512 vs_dot_f16_avx2
+#define vs_squared_l2_f16_avx512 vs_squared_l2_f16_avx2
+#define vs_squared_norm_f16_avx512 vs_squared_norm_f16_avx2
+#define vs_build_table_avx512 vs_build_table_avx2
+#define vs_histogram_avx512 vs_histogram_avx2
+#define vs_encode_int8_avx512 vs_encode_int8_avx2
 #endif
 
 #define VS_VARIANT(ISA)                                                                            \
@@ -46,20 +60,25 @@
 /* From the plainest to the best. */
 static const VsKernels vs_variants[] = {
     VS_VARIANT(serial),
-#ifdef VS_HAVE_AVX2
+#ifdef VS_HAVE_X86
     VS_VARIANT(avx2),
+    VS_VARIANT(avx512),
 #endif
 };
 
 static inline int vs_variant_count(void) { return (int)(sizeof vs_variants / sizeof vs_variants[0]); }
 
 static inline int vs_supported(const VsKernels *variant) {
-#ifdef VS_HAVE_AVX2
-    if (strcmp(variant->name, "avx2") == 0) {
-        __builtin_cpu_init();
-        /* Every processor with AVX2 has F16C; GCC 10 cannot ask for it by name. */
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi");
-    }
+#ifdef VS_HAVE_X86
+    __builtin_cpu_init();
+    /* Every processor with AVX2 has F16C; GCC 10 cannot ask for it by name. */
+    const int avx2 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi");
+    if (strcmp(variant->name, "avx2") == 0)
+        return avx2;
+    if (strcmp(variant->name, "avx512") == 0)
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 #endif
     return strcmp(variant->name, "serial") == 0;
 }

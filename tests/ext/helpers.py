@@ -7,9 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from vecstore.ext import ivf, rabitq
+
+VARIANTS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(name not in rabitq.simd_available(), reason=f"no {name} on this processor"),
+    )
+    for name in ("avx2", "avx512")
+]
 
 
 @contextmanager

@@ -6,12 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.ext.helpers import Part, padded, variant
+from tests.ext.helpers import VARIANTS, Part, padded, variant
 from vecstore.ext import ivf, rabitq
 from vecstore.ext.ivf import Pool, rank_lists
 from vecstore.ext.rabitq import QueryTable, encode_rabitq, score_with_rabitq
 
-VARIANTS = [name for name in rabitq.simd_available() if name != "serial"]
 ALL = 0xFFFFFFFF
 
 

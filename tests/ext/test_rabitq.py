@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.ext.helpers import padded, variant
+from tests.ext.helpers import VARIANTS, padded, variant
 from vecstore.ext import rabitq
 from vecstore.ext.rabitq import QueryTable, encode_rabitq, score_with_rabitq
 
-VARIANTS = [name for name in rabitq.simd_available() if name != "serial"]
 DIMS = [64, 128, 192, 320, 384, 768, 1024, 4096]
 
 

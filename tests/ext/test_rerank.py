@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.ext.helpers import Part, variant
+from tests.ext.helpers import VARIANTS, Part, variant
 from tests.ext.test_ivf import ALL, exact, table_of
 from vecstore.ext import ivf, rabitq
 from vecstore.ext.ivf import Pool
@@ -64,7 +64,7 @@ def test_pruning_loses_only_rows_beyond_their_bound(seed: int) -> None:
         assert hits.row.tolist() == [row for _, row in wanted]
 
 
-@pytest.mark.parametrize("name", [name for name in rabitq.simd_available() if name != "serial"])
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("dim", [64, 320, 1024])
 def test_every_variant_reranks_alike(name: str, dim: int) -> None:
     part = Part(np.random.default_rng(dim), dim, SIZES)
