@@ -31,7 +31,7 @@ BUILDING = not {"egg_info", "dist_info", "sdist", "--version", "clean"} & set(sy
 if BUILDING:
     require_toolchain()
 
-HEADERS = sorted(glob("ext/simd/**/*.h", recursive=True)) + sorted(glob("ext/*.h")) + sorted(glob("vecstore/ext/*.pxd"))
+HEADERS = sorted(glob("ext/**/*.h", recursive=True) + glob("vecstore/ext/*.pxd"))
 
 EXTENSIONS = [
     Extension(

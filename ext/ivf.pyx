@@ -221,6 +221,7 @@ def scan_lists(
     const int64_t[::1] first_blocks not None,
     const uint32_t[::1] words not None,
     bint skip_bound=False,
+    int32_t first_place=0,
 ) -> int:
     """Scan lists by their codes into the pool.
 
@@ -239,6 +240,8 @@ def scan_lists(
         Allowed slots (live and matching the filter) of each block of the part.
     skip_bound : bool
         Do not compute bounds: they are +inf, and re-ranking prunes nothing.
+    first_place : int
+        Lists of the part that were scanned before these, in order of distance.
 
     Returns
     -------
@@ -267,7 +270,7 @@ def scan_lists(
             if i + AHEAD < m:
                 vs_prefetch(<const uint8_t *>addresses[i + AHEAD], ahead)
             found = scan_record(
-                table, pool, part, addresses[i], first_rows[i], first_blocks[i], first_word, words.shape[0], skip_bound
+                table, pool, part, first_place + <int32_t>i, addresses[i], first_rows[i], first_blocks[i], first_word, words.shape[0], skip_bound
             )
             if found < 0:
                 break
@@ -295,6 +298,7 @@ cdef int64_t scan_record(
     QueryTable table,
     Pool pool,
     int32_t part,
+    int32_t place,
     uint64_t address,
     int64_t first_row,
     int64_t first_block,
@@ -330,6 +334,7 @@ cdef int64_t scan_record(
     g_add = distance - table.table.q_shift
     g_error = sqrtf(distance) if distance > 0 else 0
     entry.part = part
+    entry.place = place
     entry.exact = 0
     entry.bound = INFINITY
     entry.g_add = g_add
@@ -406,10 +411,11 @@ cdef class ResidentLists:
         QueryTable table not None,
         Pool pool not None,
         int32_t part,
-        Py_ssize_t nprobe,
+        Py_ssize_t first,
+        Py_ssize_t last,
         const uint32_t[::1] words not None,
     ):
-        """Rank the lists and scan the `nprobe` nearest into the pool.
+        """Rank the lists and scan those ranked from `first` to `last` - 1 into the pool.
 
         Returns
         -------
@@ -426,8 +432,8 @@ cdef class ResidentLists:
         if <size_t>self.cells.shape[1] != table.table.padded_dim:
             raise ValueError(f"the lists have {self.cells.shape[1]} dimensions, not {table.table.padded_dim}")
         cdef Py_ssize_t k = self.addresses.shape[0], i, missing = 0
-        nprobe = min(nprobe, k)
-        if nprobe < 1 or words.shape[0] == 0:
+        last = min(last, k)
+        if first < 0 or first >= last or words.shape[0] == 0:
             return 0
         table.reserve_lists(k)
         cdef int32_t *order = table.order
@@ -435,27 +441,25 @@ cdef class ResidentLists:
         cdef int64_t scanned = 0, found = 0
         cdef int32_t number
         with nogil:
-            rank(
-                table, &self.cells[0, 0], &self.cell_lists[0], self.cells.shape[0], &self.codes[0], nprobe, order
-            )
-            for i in range(nprobe):
+            rank(table, &self.cells[0, 0], &self.cell_lists[0], self.cells.shape[0], &self.codes[0], last, order)
+            for i in range(first, last):
                 missing += not self.verified[order[i]]
             if not missing:
-                for i in range(min(AHEAD, nprobe)):
+                for i in range(first, min(first + AHEAD, last)):
                     vs_prefetch(<const uint8_t *>self.addresses[order[i]], ahead)
-                for i in range(nprobe):
-                    if i + AHEAD < nprobe:
+                for i in range(first, last):
+                    if i + AHEAD < last:
                         vs_prefetch(<const uint8_t *>self.addresses[order[i + AHEAD]], ahead)
                     number = order[i]
                     found = scan_record(
-                        table, pool, part, self.addresses[number], self.first_rows[number],
+                        table, pool, part, <int32_t>i, self.addresses[number], self.first_rows[number],
                         self.first_blocks[number], &words[0], words.shape[0], False,
                     )
                     if found < 0:
                         break
                     scanned += found
         if missing:
-            return np.array([order[i] for i in range(nprobe) if not self.verified[order[i]]], dtype=np.int32)
+            return np.array([order[i] for i in range(first, last) if not self.verified[order[i]]], dtype=np.int32)
         if found < 0:
             refuse_record(found, order[i], table.table.padded_dim)
         return scanned
@@ -532,6 +536,7 @@ def scan_vectors(
     cdef int64_t scanned = 0
     entry.bound = entry.g_add = 0
     entry.part = part
+    entry.place = 0
     entry.exact = 1
     entry.record = record
     with nogil:
@@ -600,6 +605,7 @@ def scan_int8(
     cdef float inner
     entry.bound = 0
     entry.part = part
+    entry.place = 0
     entry.exact = 1
     entry.record = record
     with nogil:

@@ -19,6 +19,7 @@ typedef struct {
     int32_t slot;
     int32_t exact; /* the estimate is not to be refined by int8 */
     uint64_t record;
+    int32_t place; /* lists of its part that were nearer than its own */
 } VsEntry;
 
 typedef struct {

@@ -5,6 +5,7 @@ from collections import namedtuple
 import numpy as np
 
 cimport numpy as cnp
+from libc.math cimport INFINITY
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -35,7 +36,7 @@ cnp.import_array()
 cdef enum:
     AHEAD = 4
 
-Hits = namedtuple("Hits", "distance part row ids reranked")
+Hits = namedtuple("Hits", "distance part row ids reranked place margin")
 
 
 cdef inline bint _find_int8(
@@ -56,16 +57,18 @@ cdef inline bint _find_int8(
     return True
 
 
-cdef object _hits(VsEntry **order, Py_ssize_t m, int64_t reranked):
+cdef object _hits(VsEntry **order, Py_ssize_t m, int64_t reranked, float margin):
     # Straight to the arrays' memory: four memoryviews would take longer than ten hits.
     cdef cnp.npy_intp shape = m
     distances = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_FLOAT32, 0)
     parts = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT32, 0)
     rows = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT64, 0)
     id_array = cnp.PyArray_ZEROS(1, &shape, cnp.NPY_UINT64, 0)
+    places = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT32, 0)
     cdef float *distance = <float *>cnp.PyArray_DATA(distances)
     cdef int32_t *part = <int32_t *>cnp.PyArray_DATA(parts)
     cdef int64_t *row = <int64_t *>cnp.PyArray_DATA(rows)
+    cdef int32_t *place = <int32_t *>cnp.PyArray_DATA(places)
     cdef uint64_t *ids = <uint64_t *>cnp.PyArray_DATA(id_array)
     cdef const uint8_t *record
     cdef VsHeader header
@@ -76,6 +79,7 @@ cdef object _hits(VsEntry **order, Py_ssize_t m, int64_t reranked):
             distance[i] = order[i].estimate
             part[i] = order[i].part
             row[i] = order[i].row
+            place[i] = order[i].place
             record = <const uint8_t *>order[i].record
             if record == NULL:
                 continue
@@ -83,7 +87,7 @@ cdef object _hits(VsEntry **order, Py_ssize_t m, int64_t reranked):
             if header.flags & VS_HAS_U64_IDS:
                 at = vs_layout(header.n, header.padded_dim, header.flags)
                 memcpy(&ids[i], record + at.ids + 8 * <size_t>order[i].slot, 8)
-    return Hits(distances, parts, rows, id_array, reranked)
+    return Hits(distances, parts, rows, id_array, reranked, places, margin)
 
 
 def pool_hits(Pool pool not None, Py_ssize_t top_k):
@@ -101,7 +105,7 @@ def pool_hits(Pool pool not None, Py_ssize_t top_k):
     """
     if top_k < 0:
         raise ValueError(f"top_k must not be negative: {top_k}")
-    return _hits(vs_pool_sorted(&pool.pool), min(top_k, <Py_ssize_t>pool.pool.size), 0)
+    return _hits(vs_pool_sorted(&pool.pool), min(top_k, <Py_ssize_t>pool.pool.size), 0, INFINITY)
 
 
 def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k):
@@ -123,8 +127,9 @@ def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k)
     -------
     Hits
         distance f32[m], part i32[m], row i64[m], ids u64[m] (from the records; 0 where a record
-        holds none), and how many int8 rows were read; m = min(top_k, len(pool)). Sorted by
-        (distance, part, row).
+        holds none), how many int8 rows were read, place i32[m] (lists of the part nearer than the
+        hit's own) and margin: how far beyond the last hit the pool ends, in bounds of an estimate;
+        +inf if the pool is not full. m = min(top_k, len(pool)). Sorted by (distance, part, row).
 
     Raises
     ------
@@ -137,7 +142,7 @@ def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k)
     cdef Py_ssize_t count = pool.pool.size, i, m = min(top_k, count)
     cdef size_t padded_dim = table.table.padded_dim
     if m == 0:
-        return _hits(NULL, 0, 0)
+        return _hits(NULL, 0, 0, INFINITY)
     cdef const VsKernels *kernels = active_kernels()
     cdef VsPool *nearest = &pool.nearest
     if not vs_pool_reserve(nearest, m):
@@ -147,7 +152,7 @@ def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k)
     cdef const int8_t *row = NULL
     cdef const VsInt8Factors *factors = NULL
     cdef int64_t reranked = 0
-    cdef float inner
+    cdef float inner, margin = INFINITY
     with nogil:
         order = vs_pool_sorted(&pool.pool)
         for i in range(count + AHEAD):
@@ -165,7 +170,10 @@ def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k)
                 entry.estimate = (entry.g_add + factors.add) - (2 * factors.scale) * inner
                 reranked += 1
             vs_pool_offer(nearest, &entry)
-    return _hits(vs_pool_sorted(nearest), nearest.size, reranked)
+        # Whether a candidate that the pool dropped could still be among the nearest.
+        if pool.pool.size == pool.pool.capacity and order[count - 1].bound > 0:
+            margin = (order[count - 1].estimate - nearest.threshold) / order[count - 1].bound
+    return _hits(vs_pool_sorted(nearest), nearest.size, reranked, margin)
 
 
 def rerank_fp32(

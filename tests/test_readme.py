@@ -59,5 +59,6 @@ def test_the_two_commands_are_what_ci_runs(command: str) -> None:
 
 
 def test_every_file_that_the_readme_names_exists() -> None:
-    for name in re.findall(r"\]\((?!https?:)([^)]+)\)", README) + re.findall(r"`((?:tests|docs)/[^`]+)`", README):
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
+    for name in links + re.findall(r"`((?:tests|docs)/[^`]+)`", README):
         assert (ROOT / name).exists(), name

@@ -29,8 +29,6 @@ class LiveSet:
     ----------
     words
         u32[blocks], one a block: bit j is set if slot j holds a live row. Shared: not to be changed.
-    dead_words
-        The same for dead rows.
     dead, alive
         Rows; they add up to ``n``.
     first_row, first_block
@@ -38,7 +36,6 @@ class LiveSet:
     """
 
     words: U32
-    dead_words: U32
     n: int
     dead: int
     first_row: I64
@@ -74,14 +71,12 @@ class LiveSet:
         tails = (sizes[partial] % BLOCK).astype(np.uint32)
         words[first_block[partial + 1] - 1] = (np.uint32(1) << tails) - np.uint32(1)
         rows = _sorted_rows(deletes)
-        dead_words = np.zeros_like(words)
-        live = cls(words, dead_words, n, len(rows), first_row, first_block)
+        live = cls(words, n, len(rows), first_row, first_block)
         if rows.size:
             block, bit = live._slots(rows)
             # Rows are sorted, so those of a block lie together.
             starts = np.flatnonzero(np.diff(block, prepend=-1))
-            dead_words[block[starts]] = np.bitwise_or.reduceat(bit, starts)
-            words &= ~dead_words
+            words[block[starts]] &= ~np.bitwise_or.reduceat(bit, starts)
         return live
 
     def is_live(self, rows: npt.ArrayLike) -> npt.NDArray[np.bool_]:

@@ -75,9 +75,32 @@ def test_every_variant_reranks_alike(name: str, dim: int) -> None:
             with variant(which):
                 table, pool = table_of(z), Pool(300)
                 part.scan(table, pool)
-                *columns, reranked = rerank_int8(table, pool, top_k)
-                seen.append(([column.tobytes() for column in columns], reranked))
+                hits = rerank_int8(table, pool, top_k)
+                columns = (hits.distance, hits.part, hits.row, hits.ids, hits.place)
+                seen.append(([column.tobytes() for column in columns], hits.reranked, hits.margin))
         assert seen[0] == seen[1]
+
+
+def test_the_margin_tells_how_far_beyond_the_last_hit_the_pool_ends() -> None:
+    part = Part(np.random.default_rng(3), 64, SIZES)
+    table, pool = table_of(part.z[5]), Pool(40)
+    part.scan(table, pool)
+    entries = pool.entries()
+    hits = rerank_int8(table, pool, 10)
+    expected = (entries.estimate[-1] - hits.distance[-1]) / entries.bound[-1]
+    assert hits.margin == pytest.approx(expected, rel=1e-6)
+    roomy = Pool(10_000)
+    part.scan(table, roomy)
+    assert rerank_int8(table, roomy, 10).margin == np.inf, "nothing was dropped"
+
+
+def test_a_hit_tells_the_place_of_its_list() -> None:
+    part = Part(np.random.default_rng(4), 64, SIZES)
+    table, pool = table_of(part.z[5]), Pool(10_000)
+    part.scan(table, pool)
+    hits = rerank_int8(table, pool, part.n)
+    first = np.concatenate([[0], np.cumsum(SIZES)])[:-1]
+    assert hits.place.tolist() == (np.searchsorted(first, hits.row, side="right") - 1).tolist()
 
 
 def test_candidates_without_int8_rows_keep_their_estimates() -> None:

@@ -15,6 +15,7 @@ cdef extern from "pool.h" nogil:
         int32_t slot
         int32_t exact
         uint64_t record
+        int32_t place
 
     ctypedef struct VsPool:
         VsEntry *entries

@@ -42,6 +42,7 @@ def scan_lists(
     first_blocks: NDArray[np.int64],
     words: NDArray[np.uint32],
     skip_bound: bool = False,
+    first_place: int = 0,
 ) -> int: ...
 
 class ResidentLists:
@@ -60,7 +61,8 @@ class ResidentLists:
         table: QueryTable,
         pool: Pool,
         part: int,
-        nprobe: int,
+        first: int,
+        last: int,
         words: NDArray[np.uint32],
     ) -> int | NDArray[np.int32]: ...
 

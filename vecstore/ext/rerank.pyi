@@ -12,6 +12,8 @@ class Hits(NamedTuple):
     row: NDArray[np.int64]
     ids: NDArray[np.uint64]
     reranked: int
+    place: NDArray[np.int32]
+    margin: float
 
 def pool_hits(pool: Pool, top_k: int) -> Hits: ...
 def rerank_int8(table: QueryTable, pool: Pool, top_k: int) -> Hits: ...

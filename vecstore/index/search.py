@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from vecstore.ext.ivf import Pool, scan_int8, scan_lists, scan_vectors
 from vecstore.ext.rabitq import QueryTable
-from vecstore.ext.rerank import Hits as _Ranked
+from vecstore.ext.rerank import Hits as Ranked
 from vecstore.ext.rerank import pool_hits, rerank_fp32, rerank_int8
 from vecstore.index.ivf import planned_probes
-from vecstore.index.recall import Calibration, dot_gain, pool_size, probes_for
+from vecstore.index.recall import dot_gain, pool_size, probes_for
 from vecstore.index.view import OpenPart, View, join_traces
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
@@ -33,8 +33,10 @@ from vecstore.types import F32, RerankPrecision, SearchParams
 
 _ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall that a target lets go
-DEAD_POOL: Final = 128  # dead rows near a query that are counted
-ENOUGH_ROOM: Final = 1.5  # a pool that is too small by less is not worth a second scan
+PATIENCE: Final = 2.0  # lists probed, in places of the farthest list that held a hit
+MARGIN: Final = 0.8  # bounds of an estimate (1.9 of its errors) between the last hit and the pool's end
+WIDEN: Final = 4
+MAX_LOOKS: Final = 6
 MAX_PLANS: Final = 1_000  # remembered by a view
 UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
 
@@ -46,7 +48,6 @@ class Scratch:
     tables: list[QueryTable] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
     exact: Pool = field(default_factory=lambda: Pool(1))
-    dead: Pool = field(default_factory=lambda: Pool(DEAD_POOL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,30 +127,15 @@ def _probes(
     if part.reader.calibration is None:
         whole = part.reader.entry.n <= UNCALIBRATED
         return k if whole else planned_probes(k, settings.probe_fraction, settings.nprobe_cap)
-    # As many dead rows among the nearest as elsewhere; `_Search._deepen` counts them.
+    # As many dead rows among the nearest as elsewhere; a query that finds more looks again.
     dead = part.reader.entry.n / max(1, part.live.alive) - 1.0
-    return _target_probes(
-        view, part, part.reader.calibration, target, params.top_k, precision, dead_a_hit=dead
-    )
-
-
-def _target_probes(
-    view: View,
-    part: OpenPart,
-    calibration: Calibration,
-    target: float,
-    top_k: int,
-    precision: RerankPrecision,
-    *,
-    dead_a_hit: float = 0.0,
-    dead: float = 0.0,
-) -> int:
     # Of the top_k rows this part holds its share, binomially many: their mean rank in it is that
     # of the first 1 + share * (top_k - 1).
-    rank = 1.0 + (top_k - 1) * part.live.alive / max(1, view.alive)
-    skip = dead + rank * dead_a_hit
-    found = probes_for(calibration, target, precision, top_k=top_k, rank=rank, skip=skip)
-    return min(part.reader.entry.k, view.manifest.settings.nprobe_cap, found)
+    rank = 1.0 + (params.top_k - 1) * part.live.alive / max(1, view.alive)
+    found = probes_for(
+        part.reader.calibration, target, precision, top_k=params.top_k, rank=rank, skip=rank * dead
+    )
+    return min(k, settings.nprobe_cap, found)
 
 
 def search_namespace(
@@ -203,6 +189,7 @@ class _Search:
             self.q = q * np.float32(self.gain)
         self.scanned = self.reranked = self.exact_reranked = 0
         self.pools: list[Pool] = []
+        self.room = 0
         self.probed: dict[int, int] = {}
         self.keep: list[object] = []
         self.times: dict[str, float] = {}
@@ -211,12 +198,17 @@ class _Search:
     def run(self) -> Answer:
         self._prepare()
         self._lap("prepare")
-        plan = self.plan
-        self._scan(self.view.small, {p.number: plan.probes[p.number] for p in self.view.coded}, plan.pool)
-        self._deepen()
+        first = {part.number: (0, self.plan.probes[part.number]) for part in self.view.coded}
+        self._scan(self.view.small, first)
         self._fill()
         self._lap("scan")
-        best = self._rerank()
+        found = self._candidates()
+        for _ in range(MAX_LOOKS):
+            if not self._look_again(found):
+                break
+            found = self._candidates()
+        self._lap("look")
+        best = self._rerank(found)
         answer = self._answer(best)
         self._lap("rerank")
         if not self.timed:
@@ -233,27 +225,32 @@ class _Search:
             view.rotation.load(table, self.q, mean, shift)
         self.pools = scratch.pools[: len(view.means)]
         scratch.exact.reset(self.plan.top_k)
+        self._empty_pools(self.plan.pool)
 
-    def _scan(self, small: list[OpenPart], probes: dict[int, int], room: int) -> None:
-        """Score small parts whole and the nearest lists of coded ones, into empty pools of ``room``.
+    def _empty_pools(self, room: int) -> None:
+        self.room = room
+        for pool in self.pools:
+            pool.reset(room)
+
+    def _scan(self, small: list[OpenPart], spans: dict[int, tuple[int, int]]) -> None:
+        """Score small parts whole and, in coded ones, the lists ranked from … to.
 
         What is cold comes in one trip.
         """
-        for pool in self.pools:
-            pool.reset(room)
-        self.scratch.dead.reset(DEAD_POOL)
-        self.probed.update(probes)
+        self.probed.update((number, last) for number, (_, last) in spans.items())
         if self.view.mapped:
             for part in small:
                 self._scan_small(part, *self._read_small(part))
-            for number, nprobe in probes.items():
-                self._probe(self.view.parts[number], nprobe)
+            for number, span in spans.items():
+                part = self.view.parts[number]
+                table, pool = self._table(part), self.pools[part.group]
+                self.scanned += part.reader.probe(table, pool, number, span, part.live.words)
             return
-        parts = [*small, *(self.view.parts[number] for number in probes)]
-        chosen = {
-            number: self.view.parts[number].reader.rank(self._table(self.view.parts[number]), nprobe)
-            for number, nprobe in probes.items()
-        }
+        parts = [*small, *(self.view.parts[number] for number in spans)]
+        chosen = {}
+        for number, (first, last) in spans.items():
+            part = self.view.parts[number]
+            chosen[number] = part.reader.rank(self._table(part), last)[first:]
         stored = [part for part in small if part.reader.vector_dtype is not None]
         gathered = self._fetch(
             [partial(p.reader.records, chosen.get(p.number, _ONLY_LIST)) for p in parts]
@@ -264,7 +261,17 @@ class _Search:
         for part in small:
             self._scan_small(part, records[part.number], vectors.get(part.number))
         for number, lists in chosen.items():
-            self._scan_lists(self.view.parts[number], lists, records[number])
+            part = self.view.parts[number]
+            self.scanned += scan_lists(
+                self._table(part),
+                self.pools[part.group],
+                number,
+                records[number].addresses,
+                part.reader.first_rows[lists],
+                part.reader.first_blocks[lists],
+                part.live.words,
+                first_place=spans[number][0],
+            )
 
     def _table(self, part: OpenPart) -> QueryTable:
         return self.scratch.tables[part.group]
@@ -294,64 +301,58 @@ class _Search:
             )
         self.probed[part.number] = 1
 
-    def _probe(self, part: OpenPart, nprobe: int) -> None:
-        """Rank and scan the lists of a mapped part; dead rows apart, to count those that are near."""
-        reader, live, table = part.reader, part.live, self._table(part)
-        self.scanned += reader.probe(table, self.pools[part.group], part.number, nprobe, live.words)
-        if live.dead and self.plan.target is not None:
-            reader.probe(table, self.scratch.dead, part.number, nprobe, live.dead_words)
-
-    def _scan_lists(self, part: OpenPart, lists: npt.NDArray[np.int32], records: Gathered) -> None:
-        """As `_probe`, for lists that were fetched."""
-        scratch, reader, live = self.scratch, part.reader, part.live
-        table, pool = self._table(part), self.pools[part.group]
-        rows, blocks = reader.first_rows[lists], reader.first_blocks[lists]
-        self.scanned += scan_lists(table, pool, part.number, records.addresses, rows, blocks, live.words)
-        if live.dead and self.plan.target is not None:
-            dead = live.dead_words
-            scan_lists(table, scratch.dead, part.number, records.addresses, rows, blocks, dead)
-
-    def _deepen(self) -> None:
-        """Look again where dead rows are nearer than the answer, which then lies farther out than planned.
-
-        Out there rows lie closer together, so that more lists and more candidates are needed.
-        """
-        target = self.plan.target
-        if target is None or not len(self.scratch.dead):
-            return
-        estimates = [pool.entries().estimate for pool in [*self.pools, self.scratch.exact]]
-        live = np.sort(np.concatenate(estimates))
-        worst = live[self.plan.top_k - 1] if len(live) >= self.plan.top_k else np.inf
-        dead = self.scratch.dead.entries()
-        near = np.bincount(dead.part[dead.estimate < worst], minlength=len(self.view.parts))
-        room = math.ceil(self.plan.pool / self.plan.top_k * (self.plan.top_k + int(near.sum())))
-        probes = {
-            part.number: max(
-                self.probed[part.number], self._probes_past(part, target, int(near[part.number]))
-            )
-            for part in self.view.coded
-        }
-        more = any(self.probed[number] < nprobe for number, nprobe in probes.items())
-        if more or room > ENOUGH_ROOM * self.plan.pool:
-            self._scan([], probes, max(room, self.plan.pool))
-
-    def _probes_past(self, part: OpenPart, target: float, dead: int) -> int:
-        """Lists to probe in a part of which so many dead rows are nearer than the answer."""
-        calibration, plan = part.reader.calibration, self.plan
-        if calibration is None or not dead:
-            return 0
-        return _target_probes(
-            self.view, part, calibration, target, plan.top_k, plan.precision, dead=float(dead)
-        )
-
     def _fill(self) -> None:
         """Probe more lists until the answer is full or every part is exhausted (promise P6)."""
         wanted = min(self.plan.top_k, self.view.alive)
         while len(self.scratch.exact) + sum(map(len, self.pools)) < wanted:
-            probes = {p.number: min(p.reader.entry.k, 4 * self.probed[p.number]) for p in self.view.coded}
-            if all(self.probed[number] == nprobe for number, nprobe in probes.items()):
+            spans = {}
+            for part in self.view.coded:
+                done, k = self.probed[part.number], part.reader.entry.k
+                if done < k:
+                    spans[part.number] = (done, min(k, 2 * done + 8))
+            if not spans:
                 return
-            self._scan([], probes, self.plan.pool)
+            self._scan([], spans)
+
+    def _candidates(self) -> list[Ranked]:
+        """The nearest candidates of each pool, by int8 where that is asked for."""
+        if self.plan.precision == "none":
+            return [pool_hits(pool, self.plan.top_k) for pool in self.pools if len(pool)]
+        found = []
+        for table, pool in zip(self.scratch.tables, self.pools, strict=False):
+            if len(pool):
+                found.append(rerank_int8(table, pool, self.plan.top_k))
+                self.reranked += found[-1].reranked
+        return found
+
+    def _look_again(self, found: list[Ranked]) -> bool:
+        """Scan more where this query turned out harder than the plan took it to be; false if it did not.
+
+        Two signs tell, whatever the data: the pool ends within the error of the estimates of the
+        last hit, so that it may have dropped a nearer row; or hits come from lists that were near
+        the last to be probed, so that lists further on may hold some too.
+        """
+        if self.plan.target is None:
+            return False
+        spans: dict[int, tuple[int, int]] = {}
+        for ranked in found:
+            for number, place in zip(ranked.part.tolist(), ranked.place.tolist(), strict=True):
+                wanted = math.ceil(PATIENCE * (place + 1))
+                done = self.probed[number]
+                if wanted > done and wanted > spans.get(number, (0, 0))[1]:
+                    spans[number] = (done, min(wanted, self._most(number)))
+        spans = {number: span for number, span in spans.items() if span[0] < span[1]}
+        if any(ranked.margin < MARGIN for ranked in found) and self.room < self.view.alive:
+            self._empty_pools(WIDEN * self.room)
+            for part in self.view.coded:
+                spans[part.number] = (0, spans.get(part.number, (0, self.probed[part.number]))[1])
+        if spans:
+            self._scan([], spans)
+        return bool(spans)
+
+    def _most(self, number: int) -> int:
+        """Lists that a query may probe in a part."""
+        return min(self.view.parts[number].reader.entry.k, self.view.manifest.settings.nprobe_cap)
 
     def _fetch(self, reads: Sequence[Callable[[ReadTrace], Gathered]]) -> list[Gathered]:
         """Run reads that do not depend on each other: one trip, whatever their number."""
@@ -369,24 +370,21 @@ class _Search:
         self.keep += found
         return found
 
-    def _rerank(self) -> _Ranked:
-        found = []
+    def _rerank(self, found: list[Ranked]) -> Ranked:
+        """The answer: candidates of all pools, scored by their vectors if that is asked for."""
         exact = self.plan.precision == "fp32"
-        for group, pool in enumerate(self.pools):
-            if not len(pool):
-                continue
-            if self.plan.precision == "none":
-                hits = pool_hits(pool, self.plan.top_k)
-            else:
-                kept = max(self.plan.top_k, min(self.plan.fp32_cap, len(pool))) if exact else self.plan.top_k
-                hits = rerank_int8(self.scratch.tables[group], pool, kept)
-                self.reranked += hits.reranked
-            found.append(self._exact(hits) if exact else hits)
+        if exact:
+            found = []
+            for table, pool in zip(self.scratch.tables, self.pools, strict=False):
+                kept = max(self.plan.top_k, min(self.plan.fp32_cap, len(pool)))
+                ranked = rerank_int8(table, pool, kept)
+                self.reranked += ranked.reranked
+                found.append(self._exact(ranked))
         if len(self.scratch.exact):
-            found.append(pool_hits(self.scratch.exact, self.plan.top_k))
+            found = [*found, pool_hits(self.scratch.exact, self.plan.top_k)]
         return _merge(found, self.plan.top_k, in_order=not exact)
 
-    def _exact(self, ranked: _Ranked) -> _Ranked:
+    def _exact(self, ranked: Ranked) -> Ranked:
         """Replace distances by exact ones up to the cap, where the part keeps its vectors."""
         distances = ranked.distance.copy()
         capped = np.arange(len(distances)) < self.plan.fp32_cap
@@ -400,9 +398,9 @@ class _Search:
             if reader.vector_dtype is not None:
                 distances[mine] = rerank_fp32(self.q, rows.addresses, reader.vector_dtype, self.metric)
                 self.exact_reranked += len(mine)
-        return _Ranked(distances, ranked.part, ranked.row, ranked.ids, ranked.reranked)
+        return ranked._replace(distance=distances)
 
-    def _answer(self, best: _Ranked) -> Answer:
+    def _answer(self, best: Ranked) -> Answer:
         scale = np.float32(1.0 if self.metric == "l2" else 0.5 / self.gain)
         distances = best.distance * scale
         if self.metric != "dot":
@@ -454,15 +452,14 @@ def _call(read: Callable[[ReadTrace], Gathered], trace: ReadTrace) -> Gathered:
     return read(trace)
 
 
-def _merge(found: list[_Ranked], top_k: int, *, in_order: bool) -> _Ranked:
+def _merge(found: list[Ranked], top_k: int, *, in_order: bool) -> Ranked:
     """The ``top_k`` nearest of several rankings, ties by part and row."""
-    if not found:
-        none = np.empty(0, dtype=np.int64)
-        return _Ranked(none.astype(np.float32), none.astype(np.int32), none, none.astype(np.uint64), 0)
     if len(found) == 1 and in_order:
         return found[0]
-    distances, parts, rows, ids = (
-        np.concatenate([ranked[column] for ranked in found]) for column in range(4)
-    )
-    order = np.lexsort((rows, parts, distances))[:top_k]
-    return _Ranked(distances[order], parts[order], rows[order], ids[order], 0)
+    if not found:
+        none = np.empty(0, dtype=np.int64)
+        narrow = none.astype(np.int32)
+        return Ranked(none.astype(np.float32), narrow, none, none.astype(np.uint64), 0, narrow, math.inf)
+    distance, part, row, ids = (np.concatenate([ranked[column] for ranked in found]) for column in range(4))
+    order = np.lexsort((row, part, distance))[:top_k]
+    return found[0]._replace(distance=distance[order], part=part[order], row=row[order], ids=ids[order])

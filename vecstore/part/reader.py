@@ -303,14 +303,14 @@ class PartReader:
         return Gathered(np.array([page.ctypes.data for page in pages], dtype=np.uint64), pages)
 
     def probe(
-        self, table: QueryTable, pool: Pool, number: int, nprobe: int, words: npt.NDArray[np.uint32]
+        self, table: QueryTable, pool: Pool, number: int, span: tuple[int, int], words: npt.NDArray[np.uint32]
     ) -> int:
-        """Scan the nearest lists of a mapped part with codes; the rows scored."""
-        scanned = self._resident.probe(table, pool, number, nprobe, words)
+        """Scan the lists ranked from … to of a mapped part with codes; the rows scored."""
+        scanned = self._resident.probe(table, pool, number, span[0], span[1], words)
         if isinstance(scanned, int):
             return scanned
         self._verify_mapped("records", scanned.astype(np.int64))
-        return self.probe(table, pool, number, nprobe, words)
+        return self.probe(table, pool, number, span, words)
 
     def rank(self, table: QueryTable, n: int) -> npt.NDArray[np.int32]:
         """The ``n`` lists whose centroids are nearest, the nearest first, by their codes."""
