@@ -21,6 +21,7 @@ from vecstore.types import (
     CompactResult,
     Consistency,
     DeleteResult,
+    Expected,
     GcResult,
     Hits,
     InsertResult,
@@ -33,7 +34,6 @@ from vecstore.types import (
     WriteMode,
 )
 
-Expected = tuple[str, int]
 INCLUDABLE = ("vector",)
 
 

@@ -29,7 +29,6 @@ from urllib3.exceptions import (
 )
 
 from vecstore import errors
-from vecstore.api import Expected
 from vecstore.errors import InvalidArgument, OutcomeUnknown, PayloadTooLarge, ServerUnavailable, VecstoreError
 from vecstore.limits import MAX_BODY_BYTES
 from vecstore.rows.ids import parse_ids, validate_name
@@ -40,6 +39,7 @@ from vecstore.types import (
     BatchHits,
     CompactResult,
     DeleteResult,
+    Expected,
     GcResult,
     Hits,
     InsertResult,

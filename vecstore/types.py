@@ -16,6 +16,7 @@ RerankPrecision = Literal["none", "int8", "fp32"]
 StoreVectors = Literal["fp32", "fp16", "none"]
 WriteMode = Literal["upsert", "insert"]
 RowId = int | str
+Expected = tuple[str, int]  # incarnation and epoch that a write asks a namespace to be at
 
 F32 = npt.NDArray[np.float32]
 U64 = npt.NDArray[np.uint64]

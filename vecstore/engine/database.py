@@ -31,6 +31,7 @@ from vecstore.types import (
     BatchHits,
     CompactResult,
     DeleteResult,
+    Expected,
     GcResult,
     Hits,
     InsertResult,
@@ -112,7 +113,7 @@ class EmbeddedDatabase:
         return describe(done.manifest)
 
     def delete(
-        self, name: str, *, incarnation: str | None = None, expected: tuple[str, int] | None = None
+        self, name: str, *, incarnation: str | None = None, expected: Expected | None = None
     ) -> None:
         """Delete a namespace by one commit; its objects go when collection may take them."""
         engine = self.namespace(name)
@@ -147,7 +148,7 @@ class EmbeddedDatabase:
         return self.namespace(name).info()
 
     def update(
-        self, name: str, settings: dict[str, Any], *, expected: tuple[str, int] | None = None
+        self, name: str, settings: dict[str, Any], *, expected: Expected | None = None
     ) -> NamespaceInfo:
         """Change settings of a namespace."""
         return describe(self.namespace(name).update_settings(settings, expected=expected).manifest)
@@ -159,7 +160,7 @@ class EmbeddedDatabase:
         ids: object,
         *,
         mode: WriteMode,
-        expected: tuple[str, int] | None,
+        expected: Expected | None,
         idempotency_key: str | None,
     ) -> InsertResult:
         return self.namespace(name).insert(
@@ -167,7 +168,7 @@ class EmbeddedDatabase:
         )
 
     def delete_rows(
-        self, name: str, ids: object, *, expected: tuple[str, int] | None, idempotency_key: str | None
+        self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
     ) -> DeleteResult:
         return self.namespace(name).delete(ids, expected=expected, idempotency_key=idempotency_key)
 

@@ -47,6 +47,7 @@ from vecstore.types import (
     F32,
     BatchHits,
     DeleteResult,
+    Expected,
     Hits,
     InsertResult,
     NamespaceInfo,
@@ -93,7 +94,7 @@ class NamespaceEngine:
         given_ids: object,
         *,
         mode: WriteMode = "upsert",
-        expected: tuple[str, int] | None = None,
+        expected: Expected | None = None,
         idempotency_key: str | None = None,
     ) -> InsertResult:
         """Build, upload and commit one part."""
@@ -145,7 +146,7 @@ class NamespaceEngine:
         self,
         given_ids: object,
         *,
-        expected: tuple[str, int] | None = None,
+        expected: Expected | None = None,
         idempotency_key: str | None = None,
     ) -> DeleteResult:
         """Kill the rows of ids in one commit; ids that are not there are no error."""
@@ -170,7 +171,7 @@ class NamespaceEngine:
         return DeleteResult(done.answer["deleted"], done.epoch, manifest.incarnation)
 
     def update_settings(
-        self, changes: dict[str, Any], *, expected: tuple[str, int] | None = None
+        self, changes: dict[str, Any], *, expected: Expected | None = None
     ) -> Committed:
         """Change some defaults; the values are validated already."""
         self._check_process()
