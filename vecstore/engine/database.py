@@ -112,9 +112,7 @@ class EmbeddedDatabase:
         )
         return describe(done.manifest)
 
-    def delete(
-        self, name: str, *, incarnation: str | None = None, expected: Expected | None = None
-    ) -> None:
+    def delete(self, name: str, *, incarnation: str | None = None, expected: Expected | None = None) -> None:
         """Delete a namespace by one commit; its objects go when collection may take them."""
         engine = self.namespace(name)
         lifecycle.delete_namespace(

@@ -170,9 +170,7 @@ class NamespaceEngine:
         self._wrote(self.name)
         return DeleteResult(done.answer["deleted"], done.epoch, manifest.incarnation)
 
-    def update_settings(
-        self, changes: dict[str, Any], *, expected: Expected | None = None
-    ) -> Committed:
+    def update_settings(self, changes: dict[str, Any], *, expected: Expected | None = None) -> Committed:
         """Change some defaults; the values are validated already."""
         self._check_process()
         manifest = self.snapshots.strong().manifest
