@@ -108,7 +108,7 @@ def _resolve(view: View, params: SearchParams) -> Resolved:
     probes = tuple(_probes(view, part, params, target, precision) for part in view.parts)
     pool = pool_size(params.top_k, scale)
     if target is not None and precision != "none":
-        # Dead rows among the nearest put the answer farther out; see `_Search._deepen`.
+        # Dead rows among the nearest put the answer farther out; see `_Search._look_again`.
         total = sum(part.reader.entry.n for part in view.parts)
         pool = math.ceil(pool * total / max(1, view.alive)) if total < 2 * view.alive else 2 * pool
     return Resolved(params.top_k, pool, precision, settings.fp32_rerank_cap, probes, target)
@@ -330,12 +330,13 @@ class _Search:
 
         Two signs tell, whatever the data: the pool ends within the error of the estimates of the
         last hit, so that it may have dropped a nearer row; or hits come from lists that were near
-        the last to be probed, so that lists further on may hold some too.
+        the last to be probed, so that lists further on may hold some too. The second is not worth
+        the trip where lists have to be fetched.
         """
         if self.plan.target is None:
             return False
         spans: dict[int, tuple[int, int]] = {}
-        for ranked in found:
+        for ranked in found if self.view.mapped else ():
             for number, place in zip(ranked.part.tolist(), ranked.place.tolist(), strict=True):
                 wanted = math.ceil(PATIENCE * (place + 1))
                 done = self.probed[number]
