@@ -134,3 +134,17 @@ def test_an_upload_is_repeated_under_a_new_id(db: EmbeddedDatabase) -> None:
     assert change.oldest_upload() is not None
     assert began is not None
     assert change.oldest_upload() >= began  # type: ignore[operator]
+
+
+def test_a_deletion_follows_ids_that_another_attempt_assigned_anew(db: EmbeddedDatabase) -> None:
+    """Its group lost the race: the part before it now has other ids, and row 5 of it is no longer id 5."""
+    group = draft(db)
+    insert, delete = insertion(db, None, n=10), deletion(db, [5])
+    insert.apply(group)
+    assert delete.apply(group) == {"deleted": 1}
+    winner = db.namespace("ns").insert(np.ones((100, 2)), None)
+    again = draft(db)
+    insert.apply(again)
+    assert delete.apply(again) == {"deleted": 1}
+    assert list(again.dead(winner.part_id)) == [5]
+    assert not again.dead(insert.part.id)

@@ -1,7 +1,8 @@
 """What a write asks of a commit: inserts and deletes as changes that resolve ids at every attempt.
 
 A part never changes, so where an id lies in it is found once; which of those rows are alive is
-asked anew of each draft (protocol R5, R6).
+asked anew of each draft (protocol R5, R6). Where ids are assigned, the same rows have other ids at
+an attempt that gives the part another base (R11).
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ class Resolver:
     def __init__(self, ids: Ids, readers: Readers) -> None:
         self.ids = ids
         self._readers = readers
-        self._found: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
+        self._found: dict[tuple[str, int | None], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
 
     def live(self, draft: Draft, part: Part) -> tuple[npt.NDArray[np.int64], BitMap]:
         """Positions in ``ids`` and rows of the part that are alive in the draft."""
-        found = self._found.get(part.id)
+        name = part.id, part.id_base
+        found = self._found.get(name)
         if found is None:
             reader = self._readers(draft.manifest, part)  # the base may not know the kind of ids yet
-            found = self._found[part.id] = reader.find(self.ids, ReadTrace())
+            found = self._found[name] = reader.find(self.ids, ReadTrace())
         which, rows = found
         if not len(rows):
             return which, BitMap()
