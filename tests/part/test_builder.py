@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.core import clustered, distances, generator
+from tests.core import clustered, database, distances, generator
 from tests.part.helpers import build, open_part, put, read_everything, spec
 from vecstore.index.view import OpenPart
 from vecstore.live import LiveSet
@@ -180,3 +180,25 @@ def test_estimates_of_a_part_agree_with_exact_distances() -> None:
     hits = rerank_int8(table, pool, 600)
     truth = distances(vectors, q, "l2")[0]
     np.testing.assert_allclose(hits.distance, truth[hits.ids.astype(np.int64) - 50], rtol=0.02, atol=0.5)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+@pytest.mark.parametrize("size", [1e6, 1e-9])
+def test_rows_that_half_precision_cannot_hold_are_found(metric: Any, size: float) -> None:
+    """Such a part keeps fp32; float16 made infinity of the large and zero of the small."""
+    rows = clustered(generator(5), 50, 8) * np.float32(size)
+    ns = database().create_namespace("half", 8, metric, store_vectors="fp16")
+    ns.insert(rows, ids=np.arange(50))
+    hits = ns.search(rows[3], top_k=10, include=["vector"])
+    truth = distances(rows, rows[3], metric)[0]
+    assert len(set(hits.ids.tolist())) == 10
+    scale = 1.0 if metric == "cosine" else size**2
+    np.testing.assert_allclose(hits.distances / scale, np.sort(truth)[:10] / scale, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(hits.vectors, rows[hits.ids.astype(np.int64)])
+    assert [part["vectors"] for part in ns.manifest()["parts"]] == ["fp32"]
+
+
+def test_rows_that_half_precision_holds_are_kept_so() -> None:
+    rows = clustered(generator(5), 50, 8)
+    rows[7] = 0.0
+    assert build_part(rows, None, spec(8, store_vectors="fp16")).stored == "fp16"

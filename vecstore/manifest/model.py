@@ -34,7 +34,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     small_part_threshold
         A part of N * dim at most this is kept as one list and scanned exactly.
     store_vectors
-        Precision at which vectors are kept as given, or not at all.
+        Precision at which vectors are kept as given, or not at all. A part keeps fp32 instead of
+        fp16 where float16 cannot hold one of its rows.
     probe_fraction, nprobe_cap
         nprobe = clamp(round(probe_fraction * K), 1, min(K, nprobe_cap)).
     target_recall

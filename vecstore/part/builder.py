@@ -23,9 +23,11 @@ from vecstore.limits import MAX_PART_ROWS
 from vecstore.manifest.model import Part, Section, Settings
 from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, aligned
 from vecstore.rows.ids import Ids, build_filter
-from vecstore.types import F32, Metric
+from vecstore.types import F32, Metric, StoreVectors
 
 CHUNK_ROWS: Final = 16_384
+MAX_HALF: Final = 65_504.0  # of float16
+MIN_HALF: Final = 2.0**-13  # a row whose greatest number is less loses digits to float16's steps of 2^-24
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,16 @@ class PartSpec:
 
 @dataclass(frozen=True, slots=True)
 class PartImage:
-    """A part in memory, ready to be streamed as often as an upload needs it."""
+    """A part in memory, ready to be streamed as often as an upload needs it.
+
+    Attributes
+    ----------
+    stored
+        How it keeps its vectors: as the settings ask, but see `stored_precision`.
+    """
 
     spec: PartSpec
+    stored: StoreVectors
     vectors: F32
     ids: Ids | None
     partition: Partition | None
@@ -75,7 +84,7 @@ class PartImage:
         writer = ContainerWriter()
         yield from writer.begin()
         yield from writer.section("records", self._record_pages())
-        if self.spec.settings.store_vectors != "none":
+        if self.stored != "none":
             yield from writer.section("vectors", self._vector_pages())
         keys, rows = self._index()
         yield from writer.section("id_keys", data=keys.tobytes())
@@ -99,7 +108,7 @@ class PartImage:
                 "dim": self.spec.dim,
                 "metric": self.spec.metric,
                 "rotation_seed": self.spec.rotation.seed,
-                "vectors": self.spec.settings.store_vectors,
+                "vectors": self.stored,
                 "ids": self.ids.kind if self.ids is not None else "assigned",
             }
         )
@@ -120,7 +129,7 @@ class PartImage:
             id_min=id_min,
             id_max=id_max,
             mean=mean,
-            vectors=self.spec.settings.store_vectors,
+            vectors=self.stored,
             sections={name: Section(e.offset, e.length) for name, e in writer.sections.items()},
             checksums_crc32c=writer.checksums_crc32c,
         )
@@ -132,7 +141,7 @@ class PartImage:
 
     def _vector_pages(self) -> Iterator[Buffer]:
         """Rows as given, in row order, cut into pages; the tail is padded."""
-        dtype = "<f4" if self.spec.settings.store_vectors == "fp32" else "<f2"
+        dtype = "<f4" if self.stored == "fp32" else "<f2"
         order = None if self.partition is None else self.partition.order
         carry = b""
         for start in range(0, self.n, CHUNK_ROWS):
@@ -176,6 +185,17 @@ def mean_of(vectors: F32, metric: Metric) -> F32:
     return (total / len(vectors)).astype(np.float32)
 
 
+def stored_precision(vectors: F32, settings: Settings) -> StoreVectors:
+    """As the settings ask, but fp32 where float16 would make infinity or next to nothing of a row."""
+    if settings.store_vectors != "fp16":
+        return settings.store_vectors
+    for start in range(0, len(vectors), CHUNK_ROWS):
+        greatest = np.abs(vectors[start : start + CHUNK_ROWS]).max(axis=1)
+        if ((greatest > MAX_HALF) | ((greatest > 0.0) & (greatest < MIN_HALF))).any():
+            return "fp32"
+    return "fp16"
+
+
 def build_part(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
     """Quantise, train and lay out a batch.
 
@@ -209,7 +229,8 @@ def build_part(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
         rotated_mean=_rotated_mean(spec),
         settings=spec.settings,
     )
-    return PartImage(spec, vectors, ids, partition, records, lists, codes, calibration)
+    stored = stored_precision(vectors, spec.settings)
+    return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration)
 
 
 def _build_small(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
@@ -220,7 +241,8 @@ def _build_small(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
     z = _rotated(vectors, spec) if without_vectors else np.zeros((n, width), dtype=np.float32)
     partition = train(z, 1, seed=spec.seed)
     records, lists = _encode(z, vectors, ids, partition, spec, codes=False, int8=without_vectors)
-    return PartImage(spec, vectors, ids, None, records, lists, None, None)
+    stored = stored_precision(vectors, spec.settings)
+    return PartImage(spec, stored, vectors, ids, None, records, lists, None, None)
 
 
 def _rotated(vectors: F32, spec: PartSpec) -> F32:
