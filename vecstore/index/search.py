@@ -33,7 +33,7 @@ from vecstore.types import F32, RerankPrecision, SearchParams
 
 _ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall that a target lets go
-PATIENCE: Final = 2.0  # lists probed, in places of the farthest list that held a hit
+PATIENCE: Final = 2.5  # lists probed, in places of the farthest list that held a hit
 MARGIN: Final = 0.8  # bounds of an estimate (1.9 of its errors) between the last hit and the pool's end
 WIDEN: Final = 4
 MAX_LOOKS: Final = 6
