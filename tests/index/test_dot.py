@@ -51,3 +51,19 @@ def test_a_gain_is_a_power_of_two_and_reaches_the_length() -> None:
         assert 99.9 <= gain * size < 200.1
     assert dot_gain(np.zeros(16, dtype=np.float32), 100.0) == 1.0
     assert dot_gain(np.ones(16, dtype=np.float32), 0.0) == 1.0
+
+
+def test_rows_of_the_greatest_norm_are_found() -> None:
+    """A query made as long as the farthest cell asks for would overflow: no hit came out."""
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=64) + 0.3 * rng.normal(size=(2_000, 64))
+    rows[::2] *= -1.0
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True) * 9e17).astype(np.float32)
+    db = vecstore.connect(f"memory://{uuid.uuid4().hex}", maintenance="off")
+    ns = db.create_namespace("far", dim=64, metric="dot", small_part_threshold=0)
+    ns.insert(rows)
+    for size in (1e-18, 1.0, 9e17):
+        q = rows[3] / np.float32(9e17) * np.float32(size)
+        hits = ns.search(q, top_k=10, probe_fraction=1.0, rerank_precision="fp32", rerank_scale=1e3)
+        products = rows.astype(np.float64) @ q.astype(np.float64)
+        assert set(hits.ids.tolist()) == set(np.argsort(-products)[:10].tolist())

@@ -22,6 +22,7 @@ from vecstore.ext.rerank import pool_hits, rerank_int8
 from vecstore.index.ivf import Partition
 from vecstore.live import LiveSet
 from vecstore.manifest.model import Settings
+from vecstore.rows.vectors import MAX_NORM
 from vecstore.types import F32, Metric, RerankPrecision
 
 KS: Final = (1, 3, 10, 30, 100)
@@ -88,12 +89,13 @@ def dot_gain(q: F32, length: float) -> float:
 
     Neighbours by the dot product do not depend on the query's length, but the error of a code does:
     it grows with the distance from the query to the row's centroid, hence relative to the query
-    with 1 / its length.
+    with 1 / its length. Beyond the norm that a query may have, squares would leave float32.
     """
+    length = min(length, MAX_NORM)
     own = float(np.linalg.norm(q.astype(np.float64)))
     if own == 0.0 or length == 0.0:
         return 1.0
-    return math.ldexp(1.0, max(-100, min(100, math.ceil(math.log2(length / own)))))
+    return math.ldexp(1.0, max(-120, min(120, math.ceil(math.log2(length / own)))))
 
 
 def calibrate(
