@@ -480,3 +480,13 @@ def test_a_resolver_never_reads_a_part_twice_for_one_request() -> None:
     which, rows = ns.readers(ns.manifest(), part).find(parse_ids([3, 9, 1]), ReadTrace())
     assert sorted(which.tolist()) == [0, 2]
     assert sorted(rows.tolist()) == [0, 2]
+
+
+def test_a_pool_is_never_larger_than_the_rows_or_than_a_pool_may_be() -> None:
+    """With half of the rows dead, the widest request asked for more candidates than a pool can hold."""
+    ns = namespace(**CODED)
+    ns.insert(ROWS, range(400))
+    ns.delete(range(250))
+    hits = ns.search(ROWS[300], top_k=10_000, rerank_scale=1000.0, target_recall=0.9)
+    assert len(hits) == 150
+    assert hits.ids[0] == 300

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.ext.ivf import Pool, scan_int8, scan_lists, scan_vectors
+from vecstore.ext.ivf import MAX_CAPACITY, Pool, scan_int8, scan_lists, scan_vectors
 from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import Hits as Ranked
 from vecstore.ext.rerank import pool_hits, rerank_fp32, rerank_int8
@@ -190,6 +190,7 @@ class _Search:
         self.scanned = self.reranked = self.exact_reranked = 0
         self.pools: list[Pool] = []
         self.room = 0
+        self.most = min(view.alive, MAX_CAPACITY)
         self.probed: dict[int, int] = {}
         self.keep: list[object] = []
         self.times: dict[str, float] = {}
@@ -228,9 +229,10 @@ class _Search:
         self._empty_pools(self.plan.pool)
 
     def _empty_pools(self, room: int) -> None:
-        self.room = room
+        """Room for so many candidates in each pool, and for no more than there are rows."""
+        self.room = min(room, max(1, self.most))
         for pool in self.pools:
-            pool.reset(room)
+            pool.reset(self.room)
 
     def _scan(self, small: list[OpenPart], spans: dict[int, tuple[int, int]]) -> None:
         """Score small parts whole and, in coded ones, the lists ranked from … to.
@@ -343,7 +345,7 @@ class _Search:
                 if wanted > done and wanted > spans.get(number, (0, 0))[1]:
                     spans[number] = (done, min(wanted, self._most(number)))
         spans = {number: span for number, span in spans.items() if span[0] < span[1]}
-        if any(ranked.margin < MARGIN for ranked in found) and self.room < self.view.alive:
+        if any(ranked.margin < MARGIN for ranked in found) and self.room < self.most:
             self._empty_pools(WIDEN * self.room)
             for part in self.view.coded:
                 spans[part.number] = (0, spans.get(part.number, (0, self.probed[part.number]))[1])
