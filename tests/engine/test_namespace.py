@@ -490,3 +490,18 @@ def test_a_pool_is_never_larger_than_the_rows_or_than_a_pool_may_be() -> None:
     hits = ns.search(ROWS[300], top_k=10_000, rerank_scale=1000.0, target_recall=0.9)
     assert len(hits) == 150
     assert hits.ids[0] == 300
+
+
+def test_the_answer_of_a_batch_is_bounded() -> None:
+    """Room is made for top_k hits a query, however few rows there are."""
+    ns = namespace()
+    ns.insert(ROWS[:3])
+    queries = np.zeros((101, DIM), dtype=np.float32)
+    assert ns.search_batch(queries[:100], top_k=10_000).counts.tolist() == [3] * 100
+    with pytest.raises(InvalidArgument, match="1000000 hits") as refused:
+        ns.search_batch(queries, top_k=10_000)
+    assert refused.value.details == {"field": "top_k", "limit": 1_000_000}
+    wide = database().create_namespace("wide", dim=4_096, metric="l2")
+    wide.insert(np.zeros((1, 4_096), dtype=np.float32))
+    with pytest.raises(InvalidArgument, match="65536 hits"):
+        wide.search_batch(np.zeros((7, 4_096), np.float32), top_k=10_000, include=["vector"])

@@ -30,7 +30,7 @@ from vecstore.errors import (
 from vecstore.index.rotation import Rotation
 from vecstore.index.search import Answer, Scratch, search_namespace
 from vecstore.index.view import View, Views, read_side_by_side
-from vecstore.limits import MAX_DELETE_IDS, MAX_QUERIES
+from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_DELETE_IDS, MAX_QUERIES
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import UpdateSettings
 from vecstore.manifest.model import Manifest, Mean, Part, Settings
@@ -269,6 +269,7 @@ class NamespaceEngine:
                     raise InvalidArgument(
                         f"vectors must be at most {MAX_QUERIES}", field="vectors", limit=MAX_QUERIES
                     )
+                _check_answer(len(queries), manifest.dim, params)
             else:
                 queries = as_vector(values, manifest.dim, manifest.metric)[None, :]
             try:
@@ -355,6 +356,19 @@ class NamespaceEngine:
             raise ForkedHandle(
                 f"namespace {self.name!r} was opened before fork; connect again in the child process"
             )
+
+
+def _check_answer(queries: int, dim: int, params: SearchParams) -> None:
+    """The arrays of a batch's answer are made for ``top_k`` hits a query, so they are bounded first."""
+    limit = MAX_BATCH_HITS
+    if "vector" in params.include:
+        limit = min(limit, MAX_BATCH_BYTES // (4 * dim))
+    if queries * params.top_k > limit:
+        raise InvalidArgument(
+            f"{queries} vectors with top_k {params.top_k} are more than {limit} hits; send fewer vectors",
+            field="top_k",
+            limit=limit,
+        )
 
 
 def describe(manifest: Manifest) -> NamespaceInfo:
