@@ -25,7 +25,7 @@ CELL_ITERATIONS: Final = 10
 LIST_ITERATIONS: Final = 8
 REASSIGN_PASSES: Final = 3
 NEAR_CELLS: Final = 12  # cells whose lists a row may move to
-CHUNK_BYTES: Final = 16 << 20  # of one block of the matrix of distances
+CHUNK_BYTES: Final = 2 << 20  # of one block of the matrix of distances: what the L2 cache holds
 
 
 @dataclass(frozen=True, slots=True)

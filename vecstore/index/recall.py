@@ -19,7 +19,7 @@ from msgspec import Struct
 from vecstore.ext.ivf import Pool, rank_lists, scan_lists
 from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import pool_hits, rerank_int8
-from vecstore.index.ivf import Partition
+from vecstore.index.ivf import CHUNK_BYTES, Partition
 from vecstore.live import LiveSet
 from vecstore.manifest.model import Settings
 from vecstore.rows.vectors import MAX_NORM
@@ -167,7 +167,8 @@ def _exact(
     half = np.zeros(len(z), dtype=np.float32)
     if metric != "dot":
         half = (np.einsum("ij,ij->i", z, z) * np.float32(0.5)).astype(np.float32)
-    step = max(1, (16 << 20) // (4 * len(z)))
+    # Every block reads all rows, so that blocks grow with the part.
+    step = max(1, max(CHUNK_BYTES, z.nbytes // 8) // (4 * len(z)))
     for start in range(0, len(asked), step):
         rows = asked[start : start + step]
         queries = z[rows] if offset is None else z[rows] + offset
