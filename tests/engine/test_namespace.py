@@ -505,3 +505,31 @@ def test_the_answer_of_a_batch_is_bounded() -> None:
     wide.insert(np.zeros((1, 4_096), dtype=np.float32))
     with pytest.raises(InvalidArgument, match="65536 hits"):
         wide.search_batch(np.zeros((7, 4_096), np.float32), top_k=10_000, include=["vector"])
+
+
+def test_a_row_is_read_again_where_its_parts_were_collected_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the snapshot and the reading, others merged the parts and removed them."""
+    store = RangeStore()
+    writer, reader = engine(store), engine(store)
+    writer.create("ns", DIM, "l2", {})
+    for first in (0, 100):
+        writer.namespace("ns").insert(ROWS[first : first + 100], range(first, first + 100))
+    sources = store.list("namespaces/ns/parts/").objects
+    ns = reader.namespace("ns")
+    strong = ns.snapshots.strong
+
+    def then_lose_the_parts() -> Any:
+        found = strong()
+        monkeypatch.setattr(ns.snapshots, "strong", strong)
+        writer.compact("ns", everything=True)
+        for meta in sources:
+            store.delete(meta.key)
+        return found
+
+    monkeypatch.setattr(ns.snapshots, "strong", then_lose_the_parts)
+    row = ns.row(105)
+    assert row.vector is not None
+    np.testing.assert_array_equal(row.vector, ROWS[105])
+    assert row.epoch == 4

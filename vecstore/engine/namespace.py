@@ -57,7 +57,7 @@ from vecstore.types import (
     WriteMode,
 )
 
-# A search that loses its parts to collection starts again on a newer snapshot, so often.
+# A search or a look-up that loses its parts to collection starts again on a newer snapshot, so often.
 _RESTARTS = 3
 
 
@@ -323,7 +323,16 @@ class NamespaceEngine:
         """The live row of one id. `RowNotFound` if there is none."""
         self._check_process()
         ids = parse_ids([identity], field="id")
-        manifest = self.snapshots.strong().manifest
+        for restart in range(_RESTARTS + 1):
+            manifest = self.snapshots.strong().manifest
+            try:
+                return self._row(manifest, ids, include_vector)
+            except StorageMissing:
+                if restart == _RESTARTS or self.snapshots.strong().epoch == manifest.epoch:
+                    raise
+        raise AssertionError("the last restart returns or raises")
+
+    def _row(self, manifest: Manifest, ids: Ids, include_vector: bool) -> Row:
         wanted: RowId = ids.values[0] if ids.kind == "string" else int(ids.values[0])
         if manifest.id_kind is not None:
             check_id_kind(manifest, ids, field="id")
