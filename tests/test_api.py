@@ -216,6 +216,7 @@ REFUSED: list[tuple[str, Use, type[VecstoreError], str]] = [
     ("a recall of 1", lambda db, ns: ns.search(ROWS[0], target_recall=1.0), InvalidArgument, "target_recall"),
     ("recall nan", lambda db, ns: ns.search(ROWS[0], target_recall=np.nan), InvalidArgument, "target_recall"),
     ("a scale below 0", lambda db, ns: ns.search(ROWS[0], rerank_scale=-1), InvalidArgument, "rerank_scale"),
+    ("no float", lambda db, ns: ns.search(ROWS[0], rerank_scale=10**400), InvalidArgument, "rerank_scale"),
     ("a huge scale", lambda db, ns: ns.search(ROWS[0], rerank_scale=1e9), InvalidArgument, "rerank_scale"),
     (
         "unknown precision",

@@ -361,7 +361,7 @@ def check_params(params: SearchParams) -> SearchParams:
         return isinstance(value, int) and not isinstance(value, bool)
 
     def number(value: object) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
     if not integer(params.top_k) or not 1 <= params.top_k <= MAX_TOP_K:
         raise refuse("top_k", f"an integer from 1 to {MAX_TOP_K}", MAX_TOP_K)
