@@ -2,6 +2,8 @@
 #ifndef VECSTORE_SELECT_H
 #define VECSTORE_SELECT_H
 
+#include <math.h>
+
 #include "simd/kernels.h"
 
 /* Stable; `spare` holds as many. Returns where the result is: `items` or `spare`. */
@@ -70,8 +72,13 @@ static inline void vs_least(const VsKernels *kernels, const float *scores, size_
     }
     size_t found = kernels->collect(scores, count, low, per_unit, edge, items);
     items = vs_sort_ranked(items, spare, found);
-    for (size_t i = 0; i < n; i++)
+    size_t kept = found < n ? found : n;
+    for (size_t i = 0; i < kept; i++)
         out[i] = (int32_t)items[i].value;
+    /* Scores that are no numbers are not collected; they come last, so that `out` is always whole. */
+    for (size_t i = 0; i < count && kept < n; i++)
+        if (isnan(scores[i]))
+            out[kept++] = (int32_t)i;
 }
 
 #endif

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.core import engine
-from vecstore.engine.changes import DeleteRows, InsertRows
+from vecstore.engine.changes import DeleteRows, InsertRows, Resolver
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import IdExists, InvalidId
 from vecstore.manifest.draft import Draft
@@ -40,17 +40,17 @@ def insertion(db: EmbeddedDatabase, ids: Any, *, mode: Any = "upsert", n: int = 
     return InsertRows(
         commit_id=ns.publisher.new_commit_id(),
         part=upload(),
-        ids=parsed,
+        resolver=None if parsed is None else Resolver(parsed, ns.readers),
         mode=mode,
         mean=mean,
-        readers=ns.readers,
         upload=upload,
     )
 
 
 def deletion(db: EmbeddedDatabase, ids: Any) -> DeleteRows:
     ns = db.namespace("ns")
-    return DeleteRows(commit_id=ns.publisher.new_commit_id(), ids=parse_ids(ids), readers=ns.readers)
+    resolver = Resolver(parse_ids(ids), ns.readers)
+    return DeleteRows(commit_id=ns.publisher.new_commit_id(), resolver=resolver)
 
 
 def live(draft: Draft) -> int:

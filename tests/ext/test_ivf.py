@@ -328,6 +328,20 @@ def test_lists_rank_by_their_estimates(name: str, sizes: list[int]) -> None:
             assert np.array_equal(got, wanted[:n])
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_estimates_that_are_no_numbers_come_last(name: str) -> None:
+    with variant(name):
+        some = Cells(1, 64, [500])
+        for block, slot in ((0, 5), (3, 7), (9, 0)):
+            some.codes.reshape(-1, 640)[block, 256:384].view("<f4")[slot] = np.nan
+        spoilt = [5, 3 * 32 + 7, 9 * 32]
+        got = rank_lists(table_of(some.z), some.cells, some.bounds, some.codes, 500)
+        assert sorted(got.tolist()) == list(range(500))
+        assert got[-3:].tolist() == spoilt
+        few = rank_lists(table_of(some.z), some.cells, some.bounds, some.codes, 60)
+        assert few.tolist() == got[:60].tolist()
+
+
 def test_outliers_do_not_spoil_the_ranking() -> None:
     """The histogram's range is then all outlier; infinities leave it no range at all."""
     for value in (1e30, -1e30, np.inf, -np.inf):

@@ -8,7 +8,8 @@ an attempt that gives the part another base (R11).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,25 @@ class Resolver:
         self._readers = readers
         self._found: dict[tuple[str, int | None], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
 
-    def live(self, draft: Draft, part: Part) -> tuple[npt.NDArray[np.int64], BitMap]:
-        """Positions in ``ids`` and rows of the part that are alive in the draft."""
+    def look_ahead(self, manifest: Manifest, executor: Executor) -> None:
+        """Look into all parts of a manifest side by side.
+
+        A commit looks into what is new to it, part by part, while others wait for their turn; this
+        is for the caller to do before it joins them.
+        """
+        if len(manifest.parts) > 1:
+            list(executor.map(lambda part: self._find(manifest, part), manifest.parts))
+
+    def _find(self, manifest: Manifest, part: Part) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         name = part.id, part.id_base
         found = self._found.get(name)
         if found is None:
-            reader = self._readers(draft.manifest, part)  # the base may not know the kind of ids yet
-            found = self._found[name] = reader.find(self.ids, ReadTrace())
-        which, rows = found
+            found = self._found[name] = self._readers(manifest, part).find(self.ids, ReadTrace())
+        return found
+
+    def live(self, draft: Draft, part: Part) -> tuple[npt.NDArray[np.int64], BitMap]:
+        """Positions in ``ids`` and rows of the part that are alive in the draft."""
+        which, rows = self._find(draft.manifest, part)  # the base may not know the kind of ids yet
         if not len(rows):
             return which, BitMap()
         dead = draft.dead(part.id)
@@ -76,37 +88,34 @@ class InsertRows(Change):
     ----------
     part
         The part's line, without ``id_base``.
-    ids
-        The rows' ids, or None if the commit assigns them.
+    resolver
+        Of the rows' ids, or None if the commit assigns them.
     upload
         Uploads the part again under a new id and returns its new line (R3).
     """
 
     part: Part
-    ids: Ids | None
+    resolver: Resolver | None
     mode: WriteMode
     mean: Mean | None
-    readers: Readers
     upload: Callable[[], Part]
-    _resolver: Resolver | None = field(default=None, init=False)
 
     def apply(self, draft: Draft) -> dict[str, Any]:
         part, upserted = self.part, 0
         if self.mean is not None:
             draft.add_mean(self.mean)
-        if self.ids is None:
+        if self.resolver is None:
             draft.set_id_kind("u64")
             part = replace(part, id_base=draft.take_ids(part.n))
         else:
-            draft.set_id_kind(self.ids.kind)
-            if self._resolver is None:
-                self._resolver = Resolver(self.ids, self.readers)
+            ids = self.resolver.ids
+            draft.set_id_kind(ids.kind)
             if self.mode == "insert":
-                self._refuse_existing(draft, self._resolver)
+                self._refuse_existing(draft, self.resolver)
             else:
-                upserted = self._resolver.kill(draft)
-            if self.ids.kind == "u64":
-                draft.raise_next_id(int(self.ids.values.max()))
+                upserted = self.resolver.kill(draft)
+            if ids.kind == "u64":
+                draft.raise_next_id(int(ids.values.max()))
         draft.add_part(part)
         return {"part_id": part.id, "n": part.n, "upserted": upserted, "id_base": part.id_base}
 
@@ -133,12 +142,8 @@ class InsertRows(Change):
 class DeleteRows(Change):
     """Kill the live rows of ids; ids that are not there are no error."""
 
-    ids: Ids
-    readers: Readers
-    _resolver: Resolver | None = field(default=None, init=False)
+    resolver: Resolver
 
     def apply(self, draft: Draft) -> dict[str, Any]:
-        check_id_kind(draft.manifest, self.ids)
-        if self._resolver is None:
-            self._resolver = Resolver(self.ids, self.readers)
-        return {"deleted": self._resolver.kill(draft)}
+        check_id_kind(draft.manifest, self.resolver.ids)
+        return {"deleted": self.resolver.kill(draft)}

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.engine.changes import DeleteRows, InsertRows, Readers, check_id_kind
+from vecstore.engine.changes import DeleteRows, InsertRows, Readers, Resolver, check_id_kind
 from vecstore.errors import (
     ForkedHandle,
     InvalidArgument,
@@ -114,6 +114,9 @@ class NamespaceEngine:
             )
         digest = None if idempotency_key is None else _digest(b"insert", mode, vectors, ids)
         image, mean = self._build(manifest, vectors, ids)
+        resolver = None if ids is None else Resolver(ids, self.readers)
+        if resolver is not None:
+            resolver.look_ahead(manifest, self._executor())
         copying = self._executor().submit(self.publisher.prepare)
         part = self.upload(image, mean)
         copying.result()
@@ -123,10 +126,9 @@ class NamespaceEngine:
             expected=expected,
             idempotency=None if digest is None or idempotency_key is None else (idempotency_key, digest),
             part=part,
-            ids=ids,
+            resolver=resolver,
             mode=mode,
             mean=mean,
-            readers=self.readers,
             upload=lambda: self.upload(image, mean),
         )
         done = self.publisher.commit(change)
@@ -157,14 +159,15 @@ class NamespaceEngine:
             raise InvalidId(f"ids must be 1 to {MAX_DELETE_IDS}", field="ids", limit=MAX_DELETE_IDS)
         check_id_kind(manifest, ids)
         digest = None if idempotency_key is None else _digest(b"delete", "", None, ids)
+        resolver = Resolver(ids, self.readers)
+        resolver.look_ahead(manifest, self._executor())
         done = self.publisher.commit(
             DeleteRows(
                 commit_id=self.publisher.new_commit_id(),
                 incarnation=manifest.incarnation,
                 expected=expected,
                 idempotency=None if digest is None or idempotency_key is None else (idempotency_key, digest),
-                ids=ids,
-                readers=self.readers,
+                resolver=resolver,
             )
         )
         self._wrote(self.name)

@@ -53,13 +53,13 @@ class Policy:
     dead_share
         A part with a larger share of dead rows is rewritten.
     max_bytes
-        Vectors of a merged part at most, 4 bytes a dimension.
+        Vectors of a merged part at most, 4 bytes a dimension. Their rotated copy is held in memory.
     """
 
     fan_in: int = 8
     tiny_parts: int = 8
     dead_share: float = 0.2
-    max_bytes: int = 16 << 30
+    max_bytes: int = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)
