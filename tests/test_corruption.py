@@ -7,6 +7,7 @@ reads ranges through the page cache, before the first search and after it.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -260,3 +261,28 @@ def test_a_part_that_reads_well_again_is_served_again(world: World, folder: Path
         answer(ns, "int8")
     damaged.replace(key, world.objects[key])
     check(ns, world, {}, "int8")
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_a_part_damaged_in_place_while_it_is_mapped_is_named(damage: str, tmp_path: Path) -> None:
+    """Not by us: no object is ever written to twice. A mapping shows the damage all the same."""
+    ns = database(LocalStore(tmp_path)).create_namespace("docs", dim=16, metric="l2", **CODED)
+    rows = generator(3).standard_normal((600, 16)).astype(np.float32)
+    ns.insert(rows)
+    assert ns.search(rows[7], probe_fraction=1.0).ids[0] == 7
+    (path,) = tmp_path.rglob("*.part")
+    before = path.stat().st_mtime_ns
+    at = ns.manifest()["parts"][0]["sections"]["records"][0] + 200
+    size, byte = path.stat().st_size, path.read_bytes()[at]
+    deadline = time.monotonic() + 10
+    while path.stat().st_mtime_ns == before and time.monotonic() < deadline:
+        with path.open("r+b") as file:
+            if damage == "cut":
+                file.truncate(size // 2)
+            else:
+                file.seek(at)
+                file.write(bytes([byte ^ 1]))
+    with pytest.raises(StorageCorrupt) as caught:
+        ns.search(rows[7], probe_fraction=1.0)
+    assert caught.value.details["object"].endswith(path.name)
+    assert caught.value.details["section"]

@@ -411,6 +411,18 @@ class StoreContract:
         with pytest.raises(StorageMissing):
             store.map("absent")
 
+    def test_a_stamp_changes_with_what_a_map_shows(self, store: ObjectStore, behind: Behind) -> None:
+        behind.write("a/x", b"before")
+        view, stamp = store.map("a/x"), store.stamp("a/x")
+        assert store.stamp("a/x") == stamp
+        behind.write("a/x", b"and after")
+        if stamp is not None:
+            assert store.stamp("a/x") != stamp
+        elif view is not None:
+            assert bytes(view) == b"before", "what cannot be told may not show"
+        store.delete("a/x")
+        assert store.stamp("a/x") is None
+
     # -- the handle ------------------------------------------------------------------------------
 
     def test_close_can_be_repeated(self, store: ObjectStore) -> None:

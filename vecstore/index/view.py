@@ -120,7 +120,12 @@ class Views:
         self._readers: dict[str, PartReader] = {}
 
     def open(self, manifest: Manifest, trace: ReadTrace) -> View:
-        """The view of a manifest; cold parts and tombstones come in one dependent trip."""
+        """The view of a manifest; cold parts and tombstones come in one dependent trip.
+
+        A part whose file was written to since it was verified is opened and verified again: that
+        costs a ``stat`` a part, and keeps damage done behind our back from being served (P5).
+        """
+        self._forget_touched()
         latest = self._latest
         if latest is not None and latest.manifest is manifest:
             return latest
@@ -133,6 +138,13 @@ class Views:
                 named = {part.id for part in manifest.parts}
                 self._readers = {i: r for i, r in self._readers.items() if i in named}
         return view
+
+    def _forget_touched(self) -> None:
+        touched = [part_id for part_id, reader in list(self._readers.items()) if reader.touched()]
+        if touched:
+            with self._lock:
+                self._latest = None
+                self._readers = {i: r for i, r in self._readers.items() if i not in touched}
 
     def reader(self, manifest: Manifest, entry: Part, trace: ReadTrace | None = None) -> PartReader:
         """The reader of a part, opened once."""

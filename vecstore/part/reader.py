@@ -133,7 +133,15 @@ class PartReader:
 
     # -- opening ---------------------------------------------------------------------------
 
+    def touched(self) -> bool:
+        """Whether somebody wrote to the mapped object since it was opened: what was verified may not hold."""
+        if self._map is None:
+            return False
+        stamp = self._store.stamp(self.key)
+        return stamp is not None and stamp != self._stamp
+
     def _open_map(self) -> memoryview | None:
+        self._stamp = self._store.stamp(self.key)
         view = self._store.map(self.key)
         if view is not None and len(view) != self.entry.bytes:
             raise self._corrupt(

@@ -127,6 +127,14 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def stamp(self, key: str) -> object:
+        """What changes when somebody touches a mapped object's bytes behind the store's back.
+
+        Costs no request. None where the store cannot tell, or the object is gone (a mapping of it
+        then still holds what it held).
+        """
+        ...
+
     def now(self) -> float:
         """The store's clock, seconds since the Unix epoch; never this process's guess of it."""
         ...

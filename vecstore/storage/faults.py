@@ -96,6 +96,9 @@ class _Wrapper:
     def map(self, key: str) -> memoryview | None:
         return self._call("map", key, lambda: self.inner.map(key))
 
+    def stamp(self, key: str) -> object:
+        return self.inner.stamp(key)
+
     def now(self) -> float:
         return self._call("now", "", self.inner.now)
 

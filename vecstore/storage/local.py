@@ -31,6 +31,7 @@ _TMP: Final = ".tmp"
 _STALE_SECONDS: Final = 3600.0
 _LOCK_FILES: Final = 256  # shared by all keys; a lock is held for one write and never with another
 _READ_BYTES: Final = 1 << 20
+_MAX_STAMPED: Final = 10_000
 _MAX_FOLDERS: Final = 10_000  # known to be durable
 _MAX_HELD: Final = 128  # descriptors of objects that are asked again and again whether they changed
 
@@ -52,6 +53,7 @@ class LocalStore:
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._lock = threading.Lock()
         self._durable_folders: set[str] = set()
+        self._stamped: dict[str, str] = {}  # paths of keys, which are asked for at every search
         self._swept = False
         reset_in_children(self)
 
@@ -135,6 +137,19 @@ class LocalStore:
     def map(self, key: str) -> memoryview | None:
         with self._reading(key) as descriptor:
             return map_file(descriptor)
+
+    def stamp(self, key: str) -> object:
+        """Inode, size and time of the last change of content: one ``stat``."""
+        path = self._stamped.get(key)
+        if path is None:
+            if len(self._stamped) >= _MAX_STAMPED:
+                self._stamped.clear()
+            path = self._stamped[key] = self._readable_path(key)
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def now(self) -> float:
         return time.time()

@@ -260,6 +260,11 @@ class S3Store:
         check_key(key)
         return None
 
+    def stamp(self, key: str) -> object:
+        """None: nothing is mapped."""
+        check_key(key)
+        return None
+
     def now(self) -> float:
         """The server's clock as its answers told it, at most about a second behind."""
         reading = self._clock
