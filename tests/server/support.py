@@ -46,7 +46,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 @contextmanager
 def running_server(store: str | Path, *options: str, **env: str) -> Iterator[Server]:
-    """``vecstore serve`` on a free port of loopback, ready; ended by SIGTERM, and nothing is left."""
+    """``vecstore serve`` on a free port of loopback, ready; ended by SIGTERM, and nothing is left.
+
+    A worker that is told to end while it starts does not hear it; gunicorn then ends it after the
+    time that requests in flight get, which has to be less than we wait.
+    """
+    env = {"VECSTORE_GRACEFUL_TIMEOUT": "5", **env}
     port = free_port()
     log = Path(f"{store}.{port}.log")
     with log.open("wb") as sink:

@@ -35,7 +35,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
-                env=environment(),
+                env=environment(VECSTORE_GRACEFUL_TIMEOUT="5"),
             )
         backend = HttpBackend(self.url, timeout=10.0, attempts=1)
         eventually(f"{self.url} is ready", lambda: self._is_ready(backend), DEADLINE)
