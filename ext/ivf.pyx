@@ -134,20 +134,42 @@ def rank_lists(
     table.require()
     if n < 0:
         raise ValueError(f"n must not be negative: {n}")
-    check_cells(table.table.padded_dim, cells, cell_lists, codes)
-    cdef size_t lists = cell_lists[cells.shape[0]]
-    cdef size_t wanted = min(<size_t>n, lists)
+    cdef Lists lists = Lists(table.table.padded_dim, cells, cell_lists, codes)
+    cdef size_t wanted = min(<size_t>n, lists.k), count
     out = np.empty(wanted, dtype=np.int32)
     if wanted == 0:
         return out
-    cdef float[::1] scores = np.empty(lists + VS_BLOCK_ROWS, dtype=np.float32)
-    cdef uint64_t[::1] ranked = np.empty(2 * lists, dtype=np.uint64)
+    cdef Pool pool = Pool(wanted)
+    cdef uint64_t[::1] order = np.empty(2 * cells.shape[0], dtype=np.uint64)
     cdef int32_t[::1] result = out
     cdef const VsKernels *kernels = active_kernels()
     with nogil:
-        vs_score_lists(kernels, &table.table, &cells[0, 0], &cell_lists[0], cells.shape[0], &codes[0], &scores[0])
-        vs_least(kernels, &scores[0], lists, wanted, <VsRanked *>&ranked[0], <VsRanked *>&ranked[0] + lists, &result[0])
+        count = vs_rank_lists(kernels, &table.table, &lists.lists, &pool.pool, <VsRanked *>&order[0], NULL, wanted,
+                              &result[0])
+        vs_add_lists(lists.k, NULL, wanted, count, &result[0])
     return out
+
+
+cdef class Lists:
+    """A part's lists as ranking needs them; arguments and errors as those of `rank_lists`."""
+
+    def __init__(self, Py_ssize_t padded_dim, const float[:, ::1] cells not None,
+                 const uint32_t[::1] cell_lists not None, const uint8_t[::1] codes not None) -> None:
+        check_cells(padded_dim, cells, cell_lists, codes)
+        cdef Py_ssize_t count = cells.shape[0]
+        cdef uint32_t[::1] blocks = np.zeros(max(1, count), dtype=np.uint32)
+        cdef float[::1] radii = np.zeros(max(1, count), dtype=np.float32)
+        self.keep = (cells, cell_lists, codes, blocks, radii)
+        if count == 0 or cell_lists[count] == 0:
+            return
+        self.k = cell_lists[count]
+        self.lists.cells = &cells[0, 0]
+        self.lists.cell_lists = &cell_lists[0]
+        self.lists.cell_blocks = &blocks[0]
+        self.lists.radii = &radii[0]
+        self.lists.codes = &codes[0]
+        self.lists.cell_count = count
+        vs_measure_cells(padded_dim, &cell_lists[0], count, &codes[0], &blocks[0], &radii[0])
 
 
 cdef int check_cells(

@@ -12,9 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "select.h"
+#include "simd/kernels.h"
 
 #define VS_POOL_BINS 128
+#define VS_FEW 32 /* up to so many in a bin, insertion sorts them */
 #define VS_POOL_SLACK 512 /* candidates beyond twice the capacity before the pool is shrunk */
 
 /* What a candidate's estimate is worth. */
@@ -125,6 +126,8 @@ static inline int64_t vs_pool_row_of(const VsPool *pool, uint64_t ref) {
 
 static inline int vs_pool_less(const VsPool *pool, uint32_t a, uint32_t b) {
     const uint64_t x = pool->refs[a], y = pool->refs[b];
+    if (pool->probe_count == 0)
+        return x < y;
     const int32_t first = vs_pool_probe_of(pool, x)->part, second = vs_pool_probe_of(pool, y)->part;
     if (first != second)
         return first < second;
@@ -155,8 +158,71 @@ static inline void vs_pool_sort_ties(const VsPool *pool, VsRanked *items, size_t
     }
 }
 
+static inline int32_t vs_pool_bin(const VsPool *pool, float estimate) {
+    const float at = (estimate - pool->low) * pool->per_unit;
+    return at >= (float)VS_POOL_BINS ? VS_POOL_BINS : at > 0.0f ? (int32_t)at : 0;
+}
+
+/* Stable, byte by byte; `spare` holds as many. Returns where the result is: `items` or `spare`. */
+static inline VsRanked *vs_sort_bytes(VsRanked *items, VsRanked *spare, size_t n) {
+    for (int shift = 0; shift < 32; shift += 8) {
+        uint32_t counts[256] = {0}, sum = 0;
+        for (size_t i = 0; i < n; i++)
+            counts[items[i].key >> shift & 255]++;
+        if (n && counts[items[0].key >> shift & 255] == n)
+            continue;
+        for (int i = 0; i < 256; i++) {
+            uint32_t here = counts[i];
+            counts[i] = sum;
+            sum += here;
+        }
+        for (size_t i = 0; i < n; i++)
+            spare[counts[items[i].key >> shift & 255]++] = items[i];
+        VsRanked *sorted = spare;
+        spare = items;
+        items = sorted;
+    }
+    return items;
+}
+
+/* Stable, for items that are nearly in order. */
+static inline void vs_insertion_sort(VsRanked *items, size_t n) {
+    for (size_t i = 1; i < n; i++) {
+        const VsRanked item = items[i];
+        size_t at = i;
+        for (; at > 0 && items[at - 1].key > item.key; at--)
+            items[at] = items[at - 1];
+        items[at] = item;
+    }
+}
+
+/* By key: first into the bins that are counted anyway, unless many share one. */
+static inline VsRanked *vs_pool_sort(const VsPool *pool, VsRanked *items, VsRanked *spare, size_t n) {
+    uint32_t counts[VS_POOL_BINS + 2] = {0}, sum = 0, most = 0;
+    if (n <= VS_FEW) {
+        vs_insertion_sort(items, n);
+        return items;
+    }
+    if (pool->per_unit == 0.0f)
+        return vs_sort_bytes(items, spare, n);
+    for (size_t i = 0; i < n; i++)
+        counts[vs_pool_bin(pool, pool->estimates[items[i].value])]++;
+    for (int i = 0; i <= VS_POOL_BINS; i++) {
+        const uint32_t here = counts[i];
+        counts[i] = sum;
+        sum += here;
+        most = here > most ? here : most;
+    }
+    if (most > VS_FEW)
+        return vs_sort_bytes(items, spare, n);
+    for (size_t i = 0; i < n; i++)
+        spare[counts[vs_pool_bin(pool, pool->estimates[items[i].value])]++] = items[i];
+    vs_insertion_sort(spare, n);
+    return spare;
+}
+
 /* The candidates that are kept, by (estimate, part, row); their number in `count`. Values are
- * positions in `estimates` and `refs`. Valid until the pool changes. */
+ * positions in `estimates` and `refs`. Valid until the pool changes. Without probes, by ref. */
 static inline const VsRanked *vs_pool_order(VsPool *pool, size_t *count) {
     VsRanked *items = pool->ranked;
     size_t n = 0;
@@ -165,7 +231,7 @@ static inline const VsRanked *vs_pool_order(VsPool *pool, size_t *count) {
         items[n].value = (uint32_t)i;
         n += pool->estimates[i] <= pool->threshold;
     }
-    VsRanked *sorted = vs_sort_ranked(items, items + pool->room, n);
+    VsRanked *sorted = vs_pool_sort(pool, items, items + pool->room, n);
     for (size_t start = 0, end = 1; start < n && start < pool->capacity; start = end++) {
         while (end < n && sorted[end].key == sorted[start].key)
             end++;
@@ -174,11 +240,6 @@ static inline const VsRanked *vs_pool_order(VsPool *pool, size_t *count) {
     }
     *count = n < pool->capacity ? n : pool->capacity;
     return sorted;
-}
-
-static inline int32_t vs_pool_bin(const VsPool *pool, float estimate) {
-    const float at = (estimate - pool->low) * pool->per_unit;
-    return at >= (float)VS_POOL_BINS ? VS_POOL_BINS : at > 0.0f ? (int32_t)at : 0;
 }
 
 /* Lowers the threshold to the end of the bin that holds the capacity-th candidate. The end is taken

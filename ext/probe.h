@@ -26,25 +26,6 @@ static inline float vs_centroid_distance(const VsKernels *kernels, const VsTable
     return (table->squared_norm - (2.0f * header.scale) * (table->step * inner)) + header.squared_norm;
 }
 
-/* Scores of all lists by their centroids' codes. All cells are scored: leaving out the farthest half of
- * them cost .007 of recall@10 on the glosses (60,000 x 384, 100 of 1,875 lists), which takes more time
- * to win back than it saves. `scores` has room for a block more than there are lists. */
-static inline void vs_score_lists(const VsKernels *kernels, const VsTable *table, const float *cells,
-                                  const uint32_t *cell_lists, size_t count, const uint8_t *block,
-                                  float *scores) {
-    const size_t padded_dim = table->padded_dim, block_bytes = vs_block_bytes(padded_dim);
-    for (size_t c = 0; c < count; c++) {
-        size_t i = cell_lists[c];
-        const size_t end = cell_lists[c + 1];
-        if (i == end)
-            continue;
-        const float g_add = kernels->squared_l2(table->z, cells + c * padded_dim, padded_dim) - table->q_shift;
-        /* The slots beyond the cell's last are overwritten by the next cell's. */
-        for (; i < end; i += VS_BLOCK_ROWS, block += block_bytes)
-            kernels->score_block(table, block, vs_first_slots(end - i), g_add, 0.0f, scores + i);
-    }
-}
-
 static inline size_t vs_front_bytes(size_t padded_dim) {
     return VS_HEADER_BYTES + padded_dim + vs_block_bytes(padded_dim);
 }
@@ -72,7 +53,7 @@ static inline int64_t vs_scan_list(const VsKernels *kernels, const VsTable *tabl
         const uint32_t allowed = words[b] & vs_first_slots(header.n - b * VS_BLOCK_ROWS);
         if (allowed == 0)
             continue;
-        scanned += __builtin_popcount(allowed);
+        scanned += vs_count(allowed);
         uint32_t mask = kernels->score_block(table, block, allowed, g_add, pool->threshold, estimates);
         if (mask == 0)
             continue;
@@ -243,7 +224,7 @@ static inline int64_t vs_scan_vectors(const VsKernels *kernels, const float *q, 
         return VS_NO_MEMORY;
     for (size_t start = 0; start < n; start += VS_BLOCK_ROWS) {
         uint32_t allowed = words[start / VS_BLOCK_ROWS] & vs_first_slots(n - start);
-        scanned += __builtin_popcount(allowed);
+        scanned += vs_count(allowed);
         for (; allowed; allowed &= allowed - 1) {
             const size_t row = start + (size_t)__builtin_ctz(allowed);
             vs_offer_exact(pool, vs_exact_distance(kernels, q, vectors + row * row_bytes, dim, half, metric), row);
@@ -268,7 +249,7 @@ static inline int64_t vs_scan_int8(const VsKernels *kernels, const VsTable *tabl
         return VS_NO_MEMORY;
     for (size_t start = 0; start < header.n; start += VS_BLOCK_ROWS) {
         uint32_t allowed = words[start / VS_BLOCK_ROWS] & vs_first_slots(header.n - start);
-        scanned += __builtin_popcount(allowed);
+        scanned += vs_count(allowed);
         for (; allowed; allowed &= allowed - 1) {
             const size_t row = start + (size_t)__builtin_ctz(allowed);
             vs_offer_exact(pool, vs_int8_distance(kernels, table, g_add, rows + row * padded_dim, factors[row]), row);

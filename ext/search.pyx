@@ -23,27 +23,27 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from vecstore.ext.ivf cimport (
-    VS_BLOCK_ROWS,
     VS_BOUNDED,
     VS_COSINE,
     VS_DOT,
     VS_L2,
     VS_LISTS_AHEAD,
     VS_NO_MEMORY,
+    Lists,
     VsHit,
+    VsLists,
     VsNearest,
     VsPool,
     VsScoredList,
-    check_cells,
     is_half,
     metric_number,
     refuse,
+    vs_add_lists,
     vs_block_count,
     vs_exact_distance,
     vs_front_bytes,
     vs_hit_less,
     vs_id_of,
-    vs_least,
     vs_nearest_clear,
     vs_nearest_free,
     vs_nearest_offer,
@@ -52,11 +52,11 @@ from vecstore.ext.ivf cimport (
     vs_pool_free,
     vs_pool_reserve,
     vs_prefetch,
+    vs_rank_lists,
     vs_rerank,
     vs_scan_int8,
     vs_scan_list,
     vs_scan_vectors,
-    vs_score_lists,
     vs_scored_free,
     vs_scored_reserve,
     vs_take_estimates,
@@ -104,11 +104,8 @@ cdef struct VsPart:
     uint64_t id_base
     const uint32_t *words
     size_t word_count
-    # Of a coded part; without cells, a part of one list that is scanned exactly.
-    const float *cells
-    const uint32_t *cell_lists
-    const uint8_t *codes
-    size_t cell_count
+    # Of a coded part; without lists, a part of one list that is scanned exactly.
+    const VsLists *lists
     size_t k
     const int64_t *first_rows
     const int64_t *first_blocks
@@ -156,8 +153,8 @@ cdef class Field:
     cdef const float **mean_of
     cdef VsPart *parts
     cdef Py_ssize_t count
-    cdef size_t lists  # of all parts, and room for a block of scores after each part's
-    cdef size_t most_lists  # of one part
+    cdef size_t lists  # of all parts
+    cdef size_t most_cells  # of one part
     cdef list keep
     cdef dict places  # number -> position
 
@@ -260,8 +257,8 @@ cdef class Field:
         ValueError
             If shapes do not agree.
         """
-        check_cells(self.padded_dim, cells, cell_lists, codes)
-        cdef Py_ssize_t k = cell_lists[cells.shape[0]]
+        cdef Lists lists = Lists(self.padded_dim, cells, cell_lists, codes)
+        cdef Py_ssize_t k = lists.k
         if k < 1 or first_rows.shape[0] != k or first_blocks.shape[0] != k:
             raise ValueError(f"tables of different lengths for {k} lists")
         if self.resident and (addresses is None or addresses.shape[0] != k):
@@ -272,18 +269,15 @@ cdef class Field:
                 raise ValueError(f"words of list {i} are missing")
         self._check_vectors(n, dtype, vectors, pages)
         cdef VsPart *part = self._append(number, group, id_base, words)
-        part.cells = &cells[0, 0]
-        part.cell_lists = &cell_lists[0]
-        part.codes = &codes[0]
-        part.cell_count = cells.shape[0]
+        part.lists = &lists.lists
         part.k = k
         part.first_rows = &first_rows[0]
         part.first_blocks = &first_blocks[0]
         part.addresses = &addresses[0] if self.resident else NULL
         self._set_vectors(part, n, dtype, vectors, pages)
-        self.lists += k + VS_BLOCK_ROWS
-        self.most_lists = max(self.most_lists, <size_t>k)
-        self.keep.append((words, cells, cell_lists, codes, first_rows, first_blocks, addresses, pages))
+        self.lists += k
+        self.most_cells = max(self.most_cells, lists.lists.cell_count)
+        self.keep.append((words, lists, first_rows, first_blocks, addresses, pages))
 
     def add_small(
         self, int32_t number, int32_t group, const uint32_t[::1] words not None, Py_ssize_t n, str dtype,
@@ -403,19 +397,21 @@ cdef class Searcher:
     cdef Plan plan
     cdef const VsPart *parts
     cdef Py_ssize_t count
-    # One element a part: lists scanned, to be scanned, and in order (-1 before they are scored).
+    # One element a part: lists scanned, to be scanned, and ranked.
     cdef int32_t *done
     cdef int32_t *want
-    cdef int32_t *ordered
+    cdef int32_t *ranked
     cdef uint64_t *records  # of small parts, and their vectors, where every search is given them
     cdef uint64_t *vectors
     cdef Py_ssize_t part_room
-    # One element a list of any part.
-    cdef float *scores
+    # One element a list of any part: its number by rank, whether it has a rank, and its record's address.
     cdef int32_t *order
+    cdef uint8_t *seen
     cdef uint64_t *given
-    cdef VsRanked *ranked
-    cdef size_t list_room, rank_room
+    cdef size_t list_room
+    cdef VsPool nearest_lists  # scratch of ranking, like the next
+    cdef VsRanked *cells
+    cdef size_t cell_room
     cdef uint64_t *where  # of the vectors of `chosen`
     cdef size_t where_room
     cdef list held
@@ -446,13 +442,14 @@ cdef class Searcher:
         free(self.q)
         free(self.done)
         free(self.want)
-        free(self.ordered)
+        free(self.ranked)
         free(self.records)
         free(self.vectors)
-        free(self.scores)
+        vs_pool_free(&self.nearest_lists)
         free(self.order)
+        free(self.seen)
         free(self.given)
-        free(self.ranked)
+        free(self.cells)
         free(self.where)
 
     # -- what Python calls -----------------------------------------------------------------
@@ -654,20 +651,21 @@ cdef class Searcher:
             self.part_room = 0
             self.done = <int32_t *>_room(self.done, count * sizeof(int32_t))
             self.want = <int32_t *>_room(self.want, count * sizeof(int32_t))
-            self.ordered = <int32_t *>_room(self.ordered, count * sizeof(int32_t))
+            self.ranked = <int32_t *>_room(self.ranked, count * sizeof(int32_t))
             self.records = <uint64_t *>_room(self.records, count * sizeof(uint64_t))
             self.vectors = <uint64_t *>_room(self.vectors, count * sizeof(uint64_t))
             self.part_room = count
         if field.lists > self.list_room:
             self.list_room = 0
-            self.scores = <float *>_room(self.scores, field.lists * sizeof(float))
+            self.seen = <uint8_t *>_room(self.seen, field.lists)
+            memset(self.seen, 0, field.lists)
             self.order = <int32_t *>_room(self.order, field.lists * sizeof(int32_t))
             self.given = <uint64_t *>_room(self.given, field.lists * sizeof(uint64_t))
             self.list_room = field.lists
-        if field.most_lists > self.rank_room:
-            self.rank_room = 0
-            self.ranked = <VsRanked *>_room(self.ranked, 2 * field.most_lists * sizeof(VsRanked))
-            self.rank_room = field.most_lists
+        if field.most_cells > self.cell_room:
+            self.cell_room = 0
+            self.cells = <VsRanked *>_room(self.cells, 2 * field.most_cells * sizeof(VsRanked))
+            self.cell_room = field.most_cells
         return 0
 
     cdef int _begin(self, const float *q) noexcept nogil:
@@ -692,8 +690,8 @@ cdef class Searcher:
                           &self.field.signs[0, 0], self.field.signs.shape[0], <float>shift)
         for i in range(<size_t>self.count):
             self.done[i] = 0
-            self.ordered[i] = -1
-            self.want[i] = self.plan.probes[i]
+            self.ranked[i] = 0
+            self.want[i] = min(self.plan.probes[i], <int32_t>self.parts[i].k)
         if not self.field.resident:
             memset(self.given, 0, self.field.lists * sizeof(uint64_t))
             memset(self.records, 0, self.count * sizeof(uint64_t))
@@ -749,14 +747,14 @@ cdef class Searcher:
         cdef Py_ssize_t p
         cdef int64_t found
         for p in range(self.count):
-            if self.parts[p].cells != NULL and self.ordered[p] < self.want[p]:
-                self._rank(p)
+            if self.parts[p].lists != NULL and self.ranked[p] < self.want[p] and not self._rank(p):
+                return VS_NO_MEMORY
         self._lap(RANK)
         for p in range(self.count):
             if not self._readable(p):
                 return NEEDS_LISTS
         for p in range(self.count):
-            if self.parts[p].cells != NULL:
+            if self.parts[p].lists != NULL:
                 found = self._scan_lists(p)
             elif self.small_done:
                 continue
@@ -769,23 +767,33 @@ cdef class Searcher:
         self._lap(SCAN)
         return DONE
 
-    cdef void _rank(self, Py_ssize_t p) noexcept nogil:
-        """Put as many lists of a part in order as are wanted."""
+    cdef bint _rank(self, Py_ssize_t p) noexcept nogil:
+        """Rank as many lists of a part as are wanted; those that have a rank keep it."""
         cdef const VsPart *part = self.parts + p
-        cdef float *scores = self.scores + part.first_list
-        if self.ordered[p] < 0:
-            vs_score_lists(self.kernels, self.table_of[part.group], part.cells, part.cell_lists, part.cell_count,
-                           part.codes, scores)
-        vs_least(self.kernels, scores, part.k, self.want[p], self.ranked, self.ranked + part.k,
-                 self.order + part.first_list)
-        self.ordered[p] = self.want[p]
+        cdef size_t ranked = self.ranked[p], wanted = self.want[p] - ranked, found, i
+        cdef int32_t *order = self.order + part.first_list + ranked
+        cdef uint8_t *seen = NULL
+        if not vs_pool_reserve(&self.nearest_lists, wanted):
+            return False
+        if ranked:
+            seen = self.seen + part.first_list
+            for i in range(ranked):
+                seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 1
+        found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.nearest_lists, self.cells,
+                              seen, wanted, order)
+        vs_add_lists(part.k, seen, wanted, found, order)
+        if ranked:
+            for i in range(ranked):
+                seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 0
+        self.ranked[p] = self.want[p]
+        return True
 
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil:
         cdef const VsPart *part = self.parts + p
         cdef const uint64_t *addresses
         cdef const int32_t *order
         cdef int32_t i
-        if part.cells == NULL:
+        if part.lists == NULL:
             return self.small_done or self._small_record(p) != 0
         addresses = self._addresses(p)
         order = self.order + part.first_list
@@ -840,7 +848,7 @@ cdef class Searcher:
         if <Py_ssize_t>(self.pool.size + self.exact.size) >= min(self.plan.top_k, self.plan.alive):
             return False
         for p in range(self.count):
-            if self.parts[p].cells != NULL and self.done[p] < <int32_t>self.parts[p].k:
+            if self.parts[p].lists != NULL and self.done[p] < <int32_t>self.parts[p].k:
                 self.want[p] = min(<int32_t>self.parts[p].k, 2 * self.done[p] + 8)
                 more = True
         return more
@@ -877,7 +885,7 @@ cdef class Searcher:
             return False
         if self.plan.patience > 0:
             for p in range(self.count):
-                if self.parts[p].cells == NULL:
+                if self.parts[p].lists == NULL:
                     continue
                 wanted = 0
                 for i in range(self.nearest.size):
@@ -1006,7 +1014,7 @@ cdef class Searcher:
         for p in range(self.count):
             if self._readable(p):
                 continue
-            if self.parts[p].cells == NULL:
+            if self.parts[p].lists == NULL:
                 small.append(self.parts[p].number)
                 continue
             addresses = self._addresses(p)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
@@ -283,20 +284,18 @@ class Namespace:
         debug
             Return plan, counts, stage times and storage traffic.
         """
-        params = check_params(
-            SearchParams(
-                top_k=_plain(top_k),
-                probe_fraction=_plain(probe_fraction),
-                nprobe=_plain(nprobe),
-                target_recall=_plain(target_recall),
-                rerank_scale=_plain(rerank_scale),
-                rerank_precision=rerank_precision,
-                consistency=consistency,
-                max_staleness=_plain(max_staleness),
-                epoch=_plain(epoch),
-                include=_included(include),
-                debug=debug,
-            )
+        params = _search_params(
+            top_k,
+            probe_fraction,
+            nprobe,
+            target_recall,
+            rerank_scale,
+            rerank_precision,
+            consistency,
+            max_staleness,
+            epoch,
+            include if include == () else _included(include),
+            debug,
         )
         return self._backend.search(self.name, vector, params)
 
@@ -328,6 +327,19 @@ class Namespace:
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""
         return self._backend.collect(self.name, retention=retention, grace=grace, dry_run=dry_run)
+
+
+def _search_params(*values: Any) -> SearchParams:
+    """Checked parameters from the values of their fields, in order."""
+    try:
+        return _known_params(*values)
+    except TypeError:  # a value that cannot be hashed, and will be refused by name
+        return _known_params.__wrapped__(*values)
+
+
+@lru_cache(maxsize=1_024, typed=True)
+def _known_params(*values: Any) -> SearchParams:
+    return check_params(SearchParams(*map(_plain, values)))
 
 
 def _params(top_k: int, options: dict[str, Any]) -> SearchParams:

@@ -83,11 +83,11 @@ class EmbeddedDatabase:
 
     def namespace(self, name: str) -> NamespaceEngine:
         """The engine of a namespace, whether it exists or not; one object a name."""
-        validate_name(name)
-        if os.getpid() != self._pid:
-            raise ForkedHandle("the database was opened before fork; connect again in the child process")
-        engine = self._namespaces.get(name)
+        engine = self._namespaces.get(name) if isinstance(name, str) else None
         if engine is None:
+            validate_name(name)
+            if os.getpid() != self._pid:
+                raise ForkedHandle("the database was opened before fork; connect again in the child process")
             with self._lock:
                 engine = self._namespaces.get(name)
                 if engine is None:

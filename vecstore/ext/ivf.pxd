@@ -95,9 +95,20 @@ cdef extern from "record.h" nogil:
     void vs_prefetch(const uint8_t *p, size_t bytes)
 
 
-cdef extern from "select.h" nogil:
-    void vs_least(const VsKernels *kernels, const float *scores, size_t count, size_t n, VsRanked *items,
-                  VsRanked *spare, int32_t *out)
+cdef extern from "rank.h" nogil:
+    ctypedef struct VsLists:
+        const float *cells
+        const uint32_t *cell_lists
+        const uint32_t *cell_blocks
+        const float *radii
+        const uint8_t *codes
+        size_t cell_count
+
+    void vs_measure_cells(size_t padded_dim, const uint32_t *cell_lists, size_t cell_count, const uint8_t *codes,
+                          uint32_t *blocks, float *radii)
+    size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsPool *pool,
+                         VsRanked *order, const uint8_t *seen, size_t wanted, int32_t *out)
+    void vs_add_lists(size_t k, const uint8_t *seen, size_t wanted, size_t count, int32_t *out)
 
 
 cdef extern from "probe.h" nogil:
@@ -113,8 +124,6 @@ cdef extern from "probe.h" nogil:
                             int metric)
     float vs_bound_of(const VsPool *pool, uint64_t ref)
     size_t vs_front_bytes(size_t padded_dim)
-    void vs_score_lists(const VsKernels *kernels, const VsTable *table, const float *cells,
-                        const uint32_t *cell_lists, size_t count, const uint8_t *block, float *scores)
     int64_t vs_scan_list(const VsKernels *kernels, const VsTable *table, VsPool *pool, const uint8_t *record,
                          int64_t first_row, const uint32_t *words, size_t word_count, int32_t part,
                          int32_t place, int32_t kind)
@@ -132,8 +141,12 @@ cdef extern from "probe.h" nogil:
 cdef int refuse(int64_t found, Py_ssize_t i, size_t padded_dim) except -1
 cdef int metric_number(str name) except -1
 cdef int is_half(str dtype) except -1
-cdef int check_cells(size_t padded_dim, const float[:, ::1] cells, const uint32_t[::1] cell_lists,
-                     const uint8_t[::1] codes) except -1
+
+
+cdef class Lists:
+    cdef VsLists lists
+    cdef size_t k
+    cdef tuple keep
 
 
 cdef class Pool:

@@ -24,7 +24,7 @@ from vecstore.manifest.model import Manifest, Part
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.part.format import PAGE
 from vecstore.part.reader import PartReader
-from vecstore.storage.base import ObjectStore
+from vecstore.storage.base import ObjectStore, Watch
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import F32
 
@@ -117,6 +117,7 @@ class Views:
         self._lock = threading.Lock()
         self._latest: View | None = None
         self._readers: dict[str, PartReader] = {}
+        self._watched: tuple[Watch, list[str]] | None = None
 
     def open(self, manifest: Manifest, trace: ReadTrace) -> View:
         """The view of a manifest; cold parts and tombstones come in one dependent trip.
@@ -135,15 +136,23 @@ class Views:
             if newer or (kept is not None and kept.manifest.epoch <= manifest.epoch):
                 self._latest = view
                 named = {part.id for part in manifest.parts}
-                self._readers = {i: r for i, r in self._readers.items() if i in named}
+                self._keep({i: r for i, r in self._readers.items() if i in named})
         return view
 
     def _forget_touched(self) -> None:
-        touched = [part_id for part_id, reader in list(self._readers.items()) if reader.touched()]
-        if touched:
+        watched = self._watched
+        if watched is not None and (changed := watched[0].changed()):
+            touched = {watched[1][i] for i in changed}
             with self._lock:
                 self._latest = None
-                self._readers = {i: r for i, r in self._readers.items() if i not in touched}
+                self._keep({i: r for i, r in self._readers.items() if i not in touched})
+
+    def _keep(self, readers: dict[str, PartReader]) -> None:
+        """Keep these readers and watch the files that they map; with the lock held."""
+        self._readers = readers
+        stamped = [(i, r.key, r.stamp) for i, r in readers.items() if r.stamp is not None]
+        watch = self._store.watch([(key, stamp) for _, key, stamp in stamped]) if stamped else None
+        self._watched = None if watch is None else (watch, [i for i, _, _ in stamped])
 
     def reader(self, manifest: Manifest, entry: Part, trace: ReadTrace | None = None) -> PartReader:
         """The reader of a part, opened once."""
@@ -159,7 +168,9 @@ class Views:
                 trace=trace if trace is not None else ReadTrace(),
             )
             with self._lock:
-                reader = self._readers.setdefault(entry.id, reader)
+                if entry.id not in self._readers:
+                    self._keep({**self._readers, entry.id: reader})
+                reader = self._readers[entry.id]
         return reader if reader.entry == entry else reader.with_entry(entry)
 
     def _build(self, manifest: Manifest, before: View | None, trace: ReadTrace) -> View:

@@ -24,7 +24,7 @@ from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part
 from vecstore.part.format import HEAD, LIST_DTYPE, PAGE, page_bounds
 from vecstore.rows.ids import Ids, may_contain
-from vecstore.storage.base import ObjectStore
+from vecstore.storage.base import ObjectStore, Stamp
 from vecstore.storage.cache import Page, PageCache, ReadTrace
 from vecstore.types import F32, U64, IdKind
 
@@ -58,10 +58,13 @@ class PartReader:
         The table of lists, `LIST_DTYPE`[K].
     list_rows
         i64[K].
+    stamp
+        Of a mapped part: what changes when somebody writes to it, so that what was verified may not hold.
     ready
         Of a mapped part, u64[K]: the addresses of the records that were verified, 0 for the others.
     """
 
+    stamp: Stamp | None = None
     ready: U64 | None = None
 
     def __init__(
@@ -129,15 +132,8 @@ class PartReader:
 
     # -- opening ---------------------------------------------------------------------------
 
-    def touched(self) -> bool:
-        """Whether somebody wrote to the mapped object since it was opened: what was verified may not hold."""
-        if self._map is None:
-            return False
-        stamp = self._store.stamp(self.key)
-        return stamp is not None and stamp != self._stamp
-
     def _open_map(self) -> memoryview | None:
-        self._stamp = self._store.stamp(self.key)
+        self.stamp = self._store.stamp(self.key)
         view = self._store.map(self.key)
         if view is not None and len(view) != self.entry.bytes:
             raise self._corrupt(
