@@ -64,7 +64,7 @@ class _Wrapper:
     def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
         return self._call("get_if_changed", key, lambda: self.inner.get_if_changed(key, etag))
 
-    def is_current(self, key: str, etag: str) -> bool:
+    def is_current(self, key: str, etag: str) -> bool:  # noqa: ARG002
         """False, so that a strong read goes through `get_if_changed`, which can be made to fail."""
         return False
 
