@@ -157,19 +157,18 @@ cdef class Lists:
                  const uint32_t[::1] cell_lists not None, const uint8_t[::1] codes not None) -> None:
         check_cells(padded_dim, cells, cell_lists, codes)
         cdef Py_ssize_t count = cells.shape[0]
-        cdef uint32_t[::1] blocks = np.zeros(max(1, count), dtype=np.uint32)
-        cdef float[::1] radii = np.zeros(max(1, count), dtype=np.float32)
-        self.keep = (cells, cell_lists, codes, blocks, radii)
+        cdef uint8_t[::1] measured = np.zeros(max(1, count * sizeof(VsCell)), dtype=np.uint8)
+        cdef int8_t[::1] centroids = np.zeros(max(1, count * padded_dim), dtype=np.int8)
+        self.keep = (cell_lists, codes, measured, centroids)
         if count == 0 or cell_lists[count] == 0:
             return
         self.k = cell_lists[count]
-        self.lists.cells = &cells[0, 0]
+        self.lists.cells = <const VsCell *>&measured[0]
+        self.lists.centroids = &centroids[0]
         self.lists.cell_lists = &cell_lists[0]
-        self.lists.cell_blocks = &blocks[0]
-        self.lists.radii = &radii[0]
         self.lists.codes = &codes[0]
         self.lists.cell_count = count
-        vs_measure_cells(padded_dim, &cell_lists[0], count, &codes[0], &blocks[0], &radii[0])
+        vs_measure_cells(padded_dim, &cells[0, 0], &cell_lists[0], count, &codes[0], <VsCell *>&measured[0], &centroids[0])
 
 
 cdef int check_cells(
@@ -238,7 +237,6 @@ def scan_lists(
         raise ValueError(f"{m} addresses, {first_rows.shape[0]} first rows and {first_blocks.shape[0]} first blocks")
     if m == 0:
         return 0
-    cdef size_t ahead = vs_front_bytes(table.table.padded_dim)
     cdef size_t count = words.shape[0]
     cdef const uint32_t *first_word = &words[0] if count else NULL
     cdef const VsKernels *kernels = active_kernels()
@@ -247,10 +245,10 @@ def scan_lists(
     cdef int64_t scanned = 0, found = 0
     with nogil:
         for i in range(1, min(VS_LISTS_AHEAD, m)):
-            vs_prefetch(<const uint8_t *>addresses[i], ahead)
+            vs_prefetch_record(<const uint8_t *>addresses[i])
         for i in range(m):
             if i + VS_LISTS_AHEAD < m:
-                vs_prefetch(<const uint8_t *>addresses[i + VS_LISTS_AHEAD], ahead)
+                vs_prefetch_record(<const uint8_t *>addresses[i + VS_LISTS_AHEAD])
             if first_blocks[i] < 0 or first_blocks[i] > <int64_t>count:
                 found = VS_NO_WORDS
                 break

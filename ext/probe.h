@@ -26,10 +26,6 @@ static inline float vs_centroid_distance(const VsKernels *kernels, const VsTable
     return (table->squared_norm - (2.0f * header.scale) * (table->step * inner)) + header.squared_norm;
 }
 
-static inline size_t vs_front_bytes(size_t padded_dim) {
-    return VS_HEADER_BYTES + padded_dim + vs_block_bytes(padded_dim);
-}
-
 /* Scans a list by its codes into the pool; `words` are its blocks' own. Rows scored, or why not. */
 static inline int64_t vs_scan_list(const VsKernels *kernels, const VsTable *table, VsPool *pool,
                                    const uint8_t *record, int64_t first_row, const uint32_t *words,

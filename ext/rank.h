@@ -2,29 +2,38 @@
 #ifndef VECSTORE_RANK_H
 #define VECSTORE_RANK_H
 
+#include "encode.h"
 #include "pool.h"
 #include "record.h"
 
 typedef struct {
-    const float *cells;          /* the cells' centroids, which the codes are relative to */
-    const uint32_t *cell_lists;  /* first list of each cell, and K */
-    const uint32_t *cell_blocks; /* first block of each cell */
-    const float *radii;          /* of a cell: no list's centroid is farther from the cell's */
-    const uint8_t *codes;
+    float scale; /* of its centroid's int8 form */
+    float squared_norm;
+    float radius;   /* no list's centroid is farther from the cell's */
+    uint32_t block; /* the first of its lists' codes */
+} VsCell;
+
+typedef struct {
+    const VsCell *cells;
+    const int8_t *centroids;    /* of the cells: a fraction of a code's error off, a quarter of the bytes */
+    const uint32_t *cell_lists; /* first list of each cell, and K */
+    const uint8_t *codes;       /* relative to the cells' centroids as stored */
     size_t cell_count;
 } VsLists;
 
-/* Fills in `blocks` and `radii` of each cell from the codes and their factors (docs/formats/part.md):
- * with u = -f_rescale sqrt(Dp) / 2, a centroid lies sqrt(u^2 - (f_error sqrt(Dp - 1) / 3.8)^2) from its
- * cell's. A thousandth is added for the rounding of the factors. */
-static inline void vs_measure_cells(size_t padded_dim, const uint32_t *cell_lists, size_t cell_count,
-                                    const uint8_t *codes, uint32_t *blocks, float *radii) {
+/* Fills in `cells` and their int8 centroids. With u = -f_rescale sqrt(Dp) / 2 of its code
+ * (docs/formats/part.md), a list's centroid lies sqrt(u^2 - (f_error sqrt(Dp - 1) / 3.8)^2) from its
+ * cell's; a thousandth is added for the rounding of the factors. */
+static inline void vs_measure_cells(size_t padded_dim, const float *centroids, const uint32_t *cell_lists,
+                                    size_t cell_count, const uint8_t *codes, VsCell *cells, int8_t *quantised) {
     const size_t block_bytes = vs_block_bytes(padded_dim);
     uint32_t block = 0;
-    for (size_t c = 0; c < cell_count; c++) {
+    for (size_t c = 0; c < cell_count; c++, centroids += padded_dim, quantised += padded_dim) {
         const size_t lists = cell_lists[c + 1] - cell_lists[c];
-        double most = 0.0;
-        blocks[c] = block;
+        double most = 0.0, norm = 0.0;
+        cells[c].scale = vs_quantise_centroid(centroids, padded_dim, quantised);
+        for (size_t i = 0; i < padded_dim; i++)
+            norm += (double)quantised[i] * quantised[i];
         for (size_t i = 0; i < lists; i++) {
             const float *factors = (const float *)(const void *)(codes + (block + i / VS_BLOCK_ROWS) * block_bytes +
                                                                  4 * padded_dim) + i % VS_BLOCK_ROWS;
@@ -33,14 +42,16 @@ static inline void vs_measure_cells(size_t padded_dim, const uint32_t *cell_list
             const double squared = u * u - rest * rest;
             most = squared > most ? squared : most;
         }
-        radii[c] = (float)(1.001 * sqrt(most));
+        cells[c].squared_norm = (float)(norm * cells[c].scale * cells[c].scale);
+        cells[c].radius = (float)(1.001 * sqrt(most));
+        cells[c].block = block;
         block += (uint32_t)vs_block_count(lists);
     }
 }
 
 /* Whether no list of a cell can be nearer than the threshold. */
 static inline int vs_cell_is_beyond(float squared_distance, float radius, float threshold) {
-    const float gap = sqrtf(squared_distance) - radius;
+    const float gap = squared_distance > 0.0f ? sqrtf(squared_distance) - radius : 0.0f;
     return gap > 0.0f && gap * gap > threshold;
 }
 
@@ -55,7 +66,10 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
     /* Under the dot product estimates are less the rows' norms, and say nothing of distances. */
     const int prune = table->q_shift == 0.0f;
     for (size_t c = 0; c < lists->cell_count; c++) {
-        const float distance = kernels->squared_l2(table->z, lists->cells + c * padded_dim, padded_dim);
+        const VsCell *cell = lists->cells + c;
+        const float inner = (float)kernels->dot_i8(table->whole, lists->centroids + c * padded_dim, padded_dim);
+        const float distance =
+            (table->squared_norm - (2.0f * cell->scale) * (table->step * inner)) + cell->squared_norm;
         order[c].key = vs_ordered(distance);
         order[c].value = (uint32_t)c;
     }
@@ -63,9 +77,9 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
     for (size_t at = 0; at < lists->cell_count; at++) {
         const size_t c = sorted[at].value, end = lists->cell_lists[c + 1];
         const float distance = vs_unordered(sorted[at].key);
-        if (prune && vs_cell_is_beyond(distance, lists->radii[c], pool->threshold))
+        if (prune && vs_cell_is_beyond(distance, lists->cells[c].radius, pool->threshold))
             continue;
-        const uint8_t *block = lists->codes + lists->cell_blocks[c] * block_bytes;
+        const uint8_t *block = lists->codes + lists->cells[c].block * block_bytes;
         for (size_t first = lists->cell_lists[c]; first < end; first += VS_BLOCK_ROWS, block += block_bytes) {
             float estimates[VS_BLOCK_ROWS];
             uint32_t mask = kernels->score_block(table, block, vs_first_slots(end - first),

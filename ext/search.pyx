@@ -41,7 +41,6 @@ from vecstore.ext.ivf cimport (
     vs_add_lists,
     vs_block_count,
     vs_exact_distance,
-    vs_front_bytes,
     vs_hit_less,
     vs_id_of,
     vs_nearest_clear,
@@ -52,6 +51,7 @@ from vecstore.ext.ivf cimport (
     vs_pool_free,
     vs_pool_reserve,
     vs_prefetch,
+    vs_prefetch_record,
     vs_rank_lists,
     vs_rerank,
     vs_scan_int8,
@@ -811,13 +811,12 @@ cdef class Searcher:
         cdef const uint64_t *addresses = self._addresses(p)
         cdef const int32_t *order = self.order + part.first_list
         cdef int32_t i, end = self.want[p], number
-        cdef size_t front = vs_front_bytes(self.padded_dim)
         cdef int64_t scanned = 0, found
         for i in range(self.done[p], min(self.done[p] + <int32_t>VS_LISTS_AHEAD, end)):
-            vs_prefetch(<const uint8_t *>addresses[order[i]], front)
+            vs_prefetch_record(<const uint8_t *>addresses[order[i]])
         for i in range(self.done[p], end):
             if i + <int32_t>VS_LISTS_AHEAD < end:
-                vs_prefetch(<const uint8_t *>addresses[order[i + VS_LISTS_AHEAD]], front)
+                vs_prefetch_record(<const uint8_t *>addresses[order[i + VS_LISTS_AHEAD]])
             number = order[i]
             found = vs_scan_list(
                 self.kernels, table, &self.pool, <const uint8_t *>addresses[number], part.first_rows[number],
@@ -953,7 +952,7 @@ cdef class Searcher:
 
     cdef int64_t _rescore(self) noexcept nogil:
         """The chosen hits by their vectors as given."""
-        cdef size_t i, bytes_ahead
+        cdef size_t i, j
         cdef VsHit hit
         for i in range(self.chosen.size):
             if self.where[i] == 0:

@@ -93,19 +93,22 @@ cdef extern from "record.h" nogil:
     VsLayout vs_layout(size_t n, size_t padded_dim, uint32_t flags)
     VsHeader vs_header(const uint8_t *record)
     void vs_prefetch(const uint8_t *p, size_t bytes)
+    void vs_prefetch_record(const uint8_t *record)
 
 
 cdef extern from "rank.h" nogil:
+    ctypedef struct VsCell:
+        float scale
+
     ctypedef struct VsLists:
-        const float *cells
+        const VsCell *cells
+        const int8_t *centroids
         const uint32_t *cell_lists
-        const uint32_t *cell_blocks
-        const float *radii
         const uint8_t *codes
         size_t cell_count
 
-    void vs_measure_cells(size_t padded_dim, const uint32_t *cell_lists, size_t cell_count, const uint8_t *codes,
-                          uint32_t *blocks, float *radii)
+    void vs_measure_cells(size_t padded_dim, const float *centroids, const uint32_t *cell_lists, size_t cell_count,
+                          const uint8_t *codes, VsCell *cells, int8_t *quantised)
     size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsPool *pool,
                          VsRanked *order, const uint8_t *seen, size_t wanted, int32_t *out)
     void vs_add_lists(size_t k, const uint8_t *seen, size_t wanted, size_t count, int32_t *out)
@@ -123,7 +126,6 @@ cdef extern from "probe.h" nogil:
     float vs_exact_distance(const VsKernels *kernels, const float *q, const void *row, size_t dim, int half,
                             int metric)
     float vs_bound_of(const VsPool *pool, uint64_t ref)
-    size_t vs_front_bytes(size_t padded_dim)
     int64_t vs_scan_list(const VsKernels *kernels, const VsTable *table, VsPool *pool, const uint8_t *record,
                          int64_t first_row, const uint32_t *words, size_t word_count, int32_t part,
                          int32_t place, int32_t kind)
