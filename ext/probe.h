@@ -11,10 +11,8 @@
 #define VS_LISTS_AHEAD 4
 #define VS_ROWS_AHEAD 4
 
-/* Errors of an int8 distance, and of an estimate in units of its bound, within which a row that is to be
- * scored by its vector is kept. */
+/* Standard errors of an int8 distance within which a row is scored by its vector. */
 #define VS_INT8_DEVIATIONS 3.0f
-#define VS_EXACT_BOUNDS 2.0f
 
 /* Why a list could not be scanned. */
 enum { VS_NO_RECORD = -1, VS_OTHER_RECORD = -2, VS_NO_WORDS = -3, VS_NO_MEMORY = -4 };
@@ -114,14 +112,12 @@ static inline float vs_int8_distance(const VsKernels *kernels, const VsTable *ta
 
 /* The candidates of a pool into `nearest`, by their int8 rows, by ascending estimate. One whose
  * estimate less its bound is beyond the farthest wanted is left out unread (Gao & Long, RaBitQ,
- * SIGMOD 2024, section 4). With `scored`, every row that was read goes there too, under a bound that
- * leaves less to chance. Sets how far beyond the last hit the pool ends, in bounds of an estimate
+ * SIGMOD 2024, section 4). With `scored`, none is left out, and all go there too. Sets how far beyond the last hit the pool ends, in bounds of an estimate
  * (+inf if it is not full). The rows that were read. */
 static inline int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
                                 float *margin) {
     size_t count;
     const VsRanked *order = vs_pool_order(pool, &count);
-    const float widen = scored ? VS_EXACT_BOUNDS : 1.0f;
     const int8_t *row = NULL;
     const VsInt8Factors *factors = NULL;
     int64_t read = 0;
@@ -131,7 +127,7 @@ static inline int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNeares
     for (size_t i = 0; i < count + VS_ROWS_AHEAD; i++) {
         if (i < count) {
             const uint32_t at = order[i].value;
-            if (!(pool->estimates[at] - widen * vs_bound_of(pool, pool->refs[at]) > nearest->threshold) &&
+            if ((scored || !(pool->estimates[at] - vs_bound_of(pool, pool->refs[at]) > nearest->threshold)) &&
                 vs_find_int8(pool, pool->refs[at], &row, &factors)) {
                 vs_prefetch((const uint8_t *)row, vs_pool_probe_of(pool, pool->refs[at])->table->padded_dim);
                 vs_prefetch((const uint8_t *)factors, 1);
@@ -143,7 +139,7 @@ static inline int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNeares
         const uint64_t ref = pool->refs[at];
         const VsProbe *probe = vs_pool_probe_of(pool, ref);
         float distance = pool->estimates[at], bound = vs_bound_of(pool, ref);
-        if (distance - widen * bound > nearest->threshold)
+        if (!scored && distance - bound > nearest->threshold)
             continue;
         if (vs_find_int8(pool, ref, &row, &factors)) {
             /* Each number of the row is off by at most half a step, evenly. */

@@ -81,6 +81,12 @@ cdef int _require_padded(Py_ssize_t padded_dim) except -1:
     return 0
 
 
+def squared_norm(const float[::1] x not None) -> float:
+    """Squared norm of f32[n], in float32; NaN or infinity if an element is."""
+    cdef size_t n = x.shape[0]
+    return _active.dot(&x[0], &x[0], n) if n else 0.0
+
+
 def rotate(
     const float[:, ::1] x not None,
     const float[::1] mean,

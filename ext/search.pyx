@@ -4,7 +4,7 @@ A `Field` is what a view offers to the kernels: each part's lists, where their r
 are allowed. A `Plan` is what is asked of it. A `Searcher` holds the scratch of one query at a time; it
 runs until the query is answered or needs something that is not in memory, which it then names:
 
-    begin -> run -> (what is missing is fetched and given) -> run -> ... -> hits
+    begin -> (what is missing is fetched and given) -> run -> ... -> hits
 
 The stages, which are the two of DESIGN.md section 7 and the second looks of docs/decisions/0004:
 
@@ -454,8 +454,8 @@ cdef class Searcher:
 
     # -- what Python calls -----------------------------------------------------------------
 
-    def begin(self, Field field not None, Plan plan not None, const float[::1] q not None, bint timed=False) -> None:
-        """Take a query as given, f32[dim]; of a norm that the metric allows.
+    def begin(self, Field field not None, Plan plan not None, const float[::1] q not None, bint timed=False):
+        """Take a query as given, f32[dim], of a norm that the metric allows, and `run`.
 
         Raises
         ------
@@ -469,10 +469,12 @@ cdef class Searcher:
         self.timed = timed
         if timed:
             memset(self.seconds, 0, sizeof(self.seconds))
-        cdef int found
+        cdef int64_t found
         with nogil:
             found = self._begin(&q[0])
-        refuse(found, 0, 0)
+            if found == DONE:
+                found = self._advance()
+        return self._told(found)
 
     def run(self):
         """Go on until the query is answered, or something is missing.
@@ -488,6 +490,9 @@ cdef class Searcher:
         cdef int64_t found
         with nogil:
             found = self._advance()
+        return self._told(found)
+
+    cdef object _told(self, int64_t found):
         if found == DONE:
             return None
         refuse(found, 0, self.padded_dim)
@@ -676,8 +681,7 @@ cdef class Searcher:
         self._start_clock()
         self.gain = 1
         if self.field.metric != VS_L2:
-            for i in range(dim):
-                square += <double>q[i] * q[i]
+            square = self.kernels.dot(q, q, dim)
             if self.field.metric == VS_COSINE:
                 scale = 1 / sqrt(square)
             else:

@@ -230,19 +230,20 @@ class NamespaceEngine:
 
     def search(self, q: object, params: SearchParams) -> Hits:
         """The neighbours of one query, dim numbers."""
-        return self._on_snapshot(q, params, self._search)
+        return self._on_snapshot(self._search, q, params)
 
     def search_batch(self, queries: object, params: SearchParams) -> BatchHits:
         """The neighbours of M queries of dim numbers, all of one epoch."""
-        return self._on_snapshot(queries, params, self._search_batch)
+        return self._on_snapshot(self._search_batch, queries, params)
 
     def _on_snapshot(
-        self, values: object, params: SearchParams, ask: Callable[[Manifest, object, SearchParams], T]
+        self, ask: Callable[[Manifest, object, SearchParams], T], values: object, params: SearchParams
     ) -> T:
         """One search; started again if collection took its parts away meanwhile."""
-        self._check_process()
-        for restart in range(_RESTARTS + 1):
-            snapshot = self._snapshot(params)
+        if os.getpid() != self._pid:
+            self._check_process()
+        snapshot = self._snapshot(params)
+        for _ in range(_RESTARTS):
             try:
                 return ask(snapshot.manifest, values, params)
             except StorageMissing as missing:
@@ -250,10 +251,11 @@ class NamespaceEngine:
                     raise SnapshotExpired(
                         f"epoch {params.epoch} of {self.name!r} is no longer kept", epoch=params.epoch
                     ) from missing
-                moved = self.snapshots.strong().epoch != snapshot.epoch
-                if not moved or restart == _RESTARTS:
+                newer = self.snapshots.strong()
+                if newer.epoch == snapshot.epoch:
                     raise
-        raise AssertionError("the last restart returns or raises")
+                snapshot = newer
+        return ask(snapshot.manifest, values, params)
 
     def _search(self, manifest: Manifest, values: object, params: SearchParams) -> Hits:
         q = as_vector(values, manifest.dim, manifest.metric)

@@ -156,9 +156,10 @@ def search_namespace(
         Counts requests, bytes and dependent trips of this search.
     """
     plan = plan_for(view, params)
-    searcher.begin(view.field, plan, q, params.debug)
-    while (missing := searcher.run()) is not None:
+    missing = searcher.begin(view.field, plan, q, params.debug)
+    while missing is not None:
         _read(view, searcher, missing, trace, executor)
+        missing = searcher.run()
     ids, distances, parts, rows = searcher.hits()
     found: npt.NDArray[Any] = ids
     if view.manifest.id_kind == "string":

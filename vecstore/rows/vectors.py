@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidVector
+from vecstore.ext.rabitq import squared_norm
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_ROWS, MAX_DIM
 from vecstore.types import F32, Metric
 
@@ -63,7 +64,7 @@ def as_vector(values: object, dim: int, metric: Metric, *, field: str = "vector"
             limit=dim,
             given=list(array.shape),
         )
-    if not _LEAST <= np.dot(array, array) <= _MOST:
+    if not _LEAST <= squared_norm(array) <= _MOST:
         _check(array[None, :], 0, metric, field)
     return array
 
