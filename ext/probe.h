@@ -11,8 +11,12 @@
 #define VS_LISTS_AHEAD 4
 #define VS_ROWS_AHEAD 4
 
-/* Standard errors of an int8 distance within which a row is scored by its vector. */
-#define VS_INT8_DEVIATIONS 3.0f
+/* How far off an int8 distance can be, in steps of its row times ||z - c||. Each number is off by at most
+ * half a step: sqrt(Dp) at the very most. Over many dimensions errors are even and independent, and three
+ * standard errors do; a few dimensions spread over 64 keep them in step with each other. */
+static inline float vs_int8_slack(size_t dim, size_t padded_dim) {
+    return dim < 32 ? sqrtf((float)padded_dim) : 3.0f * 0.57735027f;
+}
 
 /* Why a list could not be scanned. */
 enum { VS_NO_RECORD = -1, VS_OTHER_RECORD = -2, VS_NO_WORDS = -3, VS_NO_MEMORY = -4 };
@@ -112,10 +116,11 @@ static inline float vs_int8_distance(const VsKernels *kernels, const VsTable *ta
 
 /* The candidates of a pool into `nearest`, by their int8 rows, by ascending estimate. One whose
  * estimate less its bound is beyond the farthest wanted is left out unread (Gao & Long, RaBitQ,
- * SIGMOD 2024, section 4). With `scored`, none is left out, and all go there too. Sets how far beyond the last hit the pool ends, in bounds of an estimate
+ * SIGMOD 2024, section 4). With `scored`, none is left out, and all go there too, `slack` (see
+ * above) as their bound. Sets how far beyond the last hit the pool ends, in bounds of an estimate
  * (+inf if it is not full). The rows that were read. */
 static inline int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
-                                float *margin) {
+                                float slack, float *margin) {
     size_t count;
     const VsRanked *order = vs_pool_order(pool, &count);
     const int8_t *row = NULL;
@@ -142,8 +147,7 @@ static inline int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNeares
         if (!scored && distance - bound > nearest->threshold)
             continue;
         if (vs_find_int8(pool, ref, &row, &factors)) {
-            /* Each number of the row is off by at most half a step, evenly. */
-            bound = VS_INT8_DEVIATIONS * 0.57735027f * factors->scale * probe->g_error;
+            bound = slack * factors->scale * probe->g_error;
             distance = vs_int8_distance(kernels, probe->table, probe->g_add, row, *factors);
             read++;
         }

@@ -116,7 +116,7 @@ def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k)
     if not vs_nearest_reserve(&pool.nearest, min(<size_t>top_k, <size_t>len(pool))):
         raise MemoryError
     with nogil:
-        reranked = vs_rerank(kernels, &pool.pool, &pool.nearest, NULL, &margin)
+        reranked = vs_rerank(kernels, &pool.pool, &pool.nearest, NULL, 0, &margin)
     return hits_of(&pool.nearest, reranked, margin)
 
 

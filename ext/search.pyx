@@ -42,6 +42,7 @@ from vecstore.ext.ivf cimport (
     vs_block_count,
     vs_exact_distance,
     vs_hit_less,
+    vs_int8_slack,
     vs_id_of,
     vs_nearest_clear,
     vs_nearest_free,
@@ -868,7 +869,7 @@ cdef class Searcher:
             if exact and not vs_scored_reserve(&self.scored, self.room):
                 return VS_NO_MEMORY
             self.reranked += vs_rerank(self.kernels, &self.pool, &self.nearest, &self.scored if exact else NULL,
-                                       &self.margin)
+                                   vs_int8_slack(self.field.dim, self.padded_dim), &self.margin)
         self._lap(RERANK)
         return DONE
 

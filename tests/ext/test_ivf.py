@@ -115,7 +115,10 @@ def test_exact_entries_say_where_they_are() -> None:
     values=st.lists(
         st.one_of(
             st.integers(-3, 3).map(float),
-            st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False),
+            # Half of it is to be exact.
+            st.floats(width=32, allow_nan=False, allow_infinity=False).filter(
+                lambda v: v == 0 or abs(v) > 1e-37
+            ),
         ),
         max_size=200,
     ),

@@ -135,7 +135,8 @@ cdef extern from "probe.h" nogil:
     int64_t vs_scan_int8(const VsKernels *kernels, const VsTable *table, VsPool *pool, int32_t part,
                          const uint8_t *record, int64_t first_row, const uint32_t *words)
     int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
-                      float *margin)
+                      float slack, float *margin)
+    float vs_int8_slack(size_t dim, size_t padded_dim)
     void vs_id_of(const VsHit *hit, uint64_t *out)
     void vs_take_estimates(VsPool *pool, VsNearest *nearest)
 
