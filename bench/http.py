@@ -76,7 +76,7 @@ def main() -> None:
         with running(folder, options) as server:
             report = measure(server, folder, bodies, options)
     report = {
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} processors to run on",
+        "machine": f"{platform.machine()}, processors to run on: {len(os.sched_getaffinity(0))}",
         "python": platform.python_version(),
         "workers": options.workers,
         "connections": options.connections,

@@ -39,30 +39,33 @@ class Shortcut:
         self._max_bytes = min(_MAX_BYTES, max_body_bytes)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        match = _PATH.fullmatch(environ["PATH_INFO"])
-        length = self._length(environ) if match is not None else 0
-        if match is None or not length:
+        match = _PATH.fullmatch(environ.get("PATH_INFO", ""))
+        answer = self._answer(match[1], environ) if match is not None else None
+        if answer is None:
             return self._flask(environ, start_response)
-        try:
-            data = environ["wsgi.input"].read(length)
-            asked = wire.plain_search(data) if len(data) == length else None
-            if asked is None:
-                environ["wsgi.input"] = BytesIO(data)
-                return self._flask(environ, start_response)
-            hits = self._backend.search(match[1], *asked)
-            body = wire.encode(wire.found(hits))
-        except Exception as error:
-            environ[FAILED] = error
-            return self._flask(environ, start_response)
+        body, etag = answer
         start_response(
             "200 OK",
-            [
-                ("Content-Type", "application/json"),
-                ("Content-Length", str(len(body))),
-                ("ETag", wire.etag(hits.incarnation, hits.epoch)),
-            ],
+            [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("ETag", etag)],
         )
         return [body]
+
+    def _answer(self, ns: str, environ: WSGIEnvironment) -> tuple[bytes, str] | None:
+        """Body and ``ETag``; None leaves the request to Flask, as if it had not been read."""
+        length = self._length(environ)
+        if not length:
+            return None
+        try:
+            data = environ["wsgi.input"].read(length)
+            environ["wsgi.input"] = BytesIO(data)
+            asked = wire.plain_search(data) if len(data) == length else None
+            if asked is None:
+                return None
+            hits = self._backend.search(ns, *asked)
+            return wire.encode(wire.found(hits)), wire.etag(hits.incarnation, hits.epoch)
+        except Exception as error:
+            environ[FAILED] = error
+            return None
 
     def _length(self, environ: dict[str, Any]) -> int:
         """Bytes of the body, 0 if this is not a plain POST of JSON without parameters."""
