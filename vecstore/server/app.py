@@ -15,6 +15,7 @@ from werkzeug.routing import BaseConverter
 from vecstore.api import Database, connect
 from vecstore.config import Config, load_config
 from vecstore.server import handlers, routes_namespaces, routes_rows, routes_search, routes_system
+from vecstore.server.shortcut import Shortcut
 
 __all__ = ["create_app", "create_app_from_env", "open_database"]
 
@@ -42,6 +43,7 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_rows.register(app, backend, config)
     routes_search.register(app, backend, config)
     routes_system.register(app, backend)
+    app.wsgi_app = Shortcut(app.wsgi_app, backend, config.max_body_bytes)  # type: ignore[method-assign]
     return app
 
 
