@@ -17,6 +17,7 @@ MAX_PART_ROWS: Final = 1 << 30
 MAX_TOP_K: Final = 10_000
 MAX_QUERIES: Final = 10_000  # vectors in one batch search
 MAX_BATCH_HITS: Final = 1_000_000  # vectors in one batch search times top_k
+MAX_RECALL_WORK: Final = 10**12  # queries times rows times dimensions of one exact search
 MAX_DELETE_IDS: Final = 1_000_000
 MAX_BODY_BYTES: Final = 256 << 20  # of an HTTP request, decompressed
 MAX_MANIFEST_BYTES: Final = 16 << 20
