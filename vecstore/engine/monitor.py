@@ -28,7 +28,8 @@ RECENT_QUERIES: Final = 1_000  # kept of a namespace, and no more than
 RECENT_BYTES: Final = 4 << 20
 MAX_NAMESPACES: Final = 1_000  # that a process samples queries of
 WINDOW: Final = 1_000  # measured queries that an estimate is made of
-ROUND_QUERIES: Final = 64
+ROUND_QUERIES: Final = 256  # measured at once, sharing one pass over the rows
+ROUND_HITS: Final = 200_000  # of all of them
 ROUND_WORK: Final = MAX_RECALL_WORK // 10
 CPU_SHARE: Final = 0.05  # of its time that the thread works
 PAUSE_SECONDS: Final = 1.0
@@ -60,7 +61,7 @@ class RecallMonitor:
 
     A search that is not sampled costs one draw; one that is, a copy of its query and two appends, and no
     lock. The thread starts with the first one. It has the lowest priority and works at most ``share`` of
-    the time, so a round over a large namespace takes long rather than much.
+    the time, so that a round over a large namespace takes long rather than much.
 
     Attributes
     ----------
@@ -175,7 +176,6 @@ class RecallMonitor:
         pace = _Pace(self._share, self._stopped)
         while not self._stopped.wait(self._pause):
             for name, kept in list(self._logs.items()):
-                pace.begin()
                 try:
                     self._round(name, kept, pace)
                 except _Stopped:
@@ -201,12 +201,21 @@ class RecallMonitor:
         """Measure the searches of a namespace that wait, as many as a round may."""
         if not kept.waiting:
             return
+        pace.begin(mapped=False)
         engine = self._engine(name)
         manifest = engine.snapshots.strong().manifest
         trace = ReadTrace()
         view = engine.views.open(manifest, trace)
+        pace()
+        pace.begin(mapped=view.mapped)
         most = max(1, min(ROUND_QUERIES, ROUND_WORK // max(1, view.alive * manifest.dim)))
-        some = [kept.waiting.popleft() for _ in range(min(most, len(kept.waiting)))]
+        some: list[Sampled] = []
+        widest = 1
+        while kept.waiting and len(some) < most:
+            widest = max(widest, kept.waiting[0].params.top_k)
+            if some and widest * (len(some) + 1) > ROUND_HITS:
+                break
+            some.append(kept.waiting.popleft())
         some = [one for one in some if len(one.query) == manifest.dim]
         if not some or not view.alive:
             return
@@ -224,20 +233,26 @@ class _Stopped(Exception):
 
 
 class _Pace:
-    """Waits so long after each piece of work that work takes its share of the time."""
+    """Waits so long after each piece of work that work takes its share of the time.
+
+    Work is the processor's time, for at the lowest priority a piece of work can take long on a busy
+    machine; but all of the time where rows have to be fetched, for then it is traffic.
+    """
 
     def __init__(self, share: float, stopped: threading.Event) -> None:
         self._ratio = 1.0 / share - 1.0
         self._stopped = stopped
+        self._clock = time.thread_time
         self._resumed = 0.0
 
-    def begin(self) -> None:
-        self._resumed = time.perf_counter()
+    def begin(self, *, mapped: bool) -> None:
+        self._clock = time.thread_time if mapped else time.perf_counter
+        self._resumed = self._clock()
 
     def __call__(self) -> None:
-        if self._stopped.wait(self._ratio * (time.perf_counter() - self._resumed)):
+        if self._stopped.wait(self._ratio * (self._clock() - self._resumed)):
             raise _Stopped
-        self.begin()
+        self._resumed = self._clock()
 
 
 def _listed(ring: deque[Sampled]) -> list[Sampled]:
