@@ -18,6 +18,7 @@ MAX_TOP_K: Final = 10_000
 MAX_QUERIES: Final = 10_000  # vectors in one batch search
 MAX_BATCH_HITS: Final = 1_000_000  # vectors in one batch search times top_k
 MAX_RECALL_WORK: Final = 10**12  # queries times rows times dimensions of one exact search
+MAX_RECALL_AT_ONCE: Final = 2  # measurements in one process
 MAX_DELETE_IDS: Final = 1_000_000
 MAX_BODY_BYTES: Final = 256 << 20  # of an HTTP request, decompressed
 MAX_MANIFEST_BYTES: Final = 16 << 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
@@ -18,7 +19,14 @@ from vecstore.engine import recall as recalls
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.engine.monitor import RecallMonitor
 from vecstore.engine.recall import interval
-from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidVector, VecstoreError
+from vecstore.errors import (
+    DimensionMismatch,
+    InvalidArgument,
+    InvalidVector,
+    StorageMissing,
+    TooManyRequests,
+    VecstoreError,
+)
 from vecstore.types import BatchHits, Hits, RecallEstimate, SearchParams
 
 DIM = 16
@@ -309,6 +317,60 @@ def test_the_work_of_a_measurement_is_bounded(monkeypatch: pytest.MonkeyPatch) -
         ns.measure_recall()
 
 
+def test_only_a_few_measurements_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ns = namespace()
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    plain = recalls.exact_search
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        begun.release()
+        assert go_on.wait(60.0)
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(recalls, "exact_search", slow)
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(ns.measure_recall, sample=5) for _ in range(2)]
+        try:
+            for _ in running:
+                assert begun.acquire(timeout=60.0)
+            with pytest.raises(TooManyRequests) as error:
+                ns.measure_recall(sample=5)
+        finally:
+            go_on.set()
+        assert (error.value.status, error.value.retryable) == (429, True)
+        assert [one.result().queries for one in running] == [5, 5]
+    with pytest.raises(InvalidArgument):  # gives its place back
+        ns.measure_recall(QUERIES, epoch=99)
+    assert ns.measure_recall(sample=5).queries == 5
+
+
+def test_a_measurement_whose_parts_are_collected_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    ns = namespace(parts=1)
+    plain = recalls.exact_search
+    calls: list[int] = []
+
+    def lost_once(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            ns.insert(QUERIES, range(5_000, 5_120))
+            raise StorageMissing("no such part")
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(recalls, "exact_search", lost_once)
+    assert ns.measure_recall(sample=10).rows == 2_120
+    calls.clear()
+    epoch = ns.stats().epoch
+    with pytest.raises(StorageMissing):  # a past epoch is not replaced by another
+        ns.measure_recall(sample=10, epoch=epoch)
+
+    def lost(*arguments: Any, **options: Any) -> Any:
+        raise StorageMissing("no such part")
+
+    monkeypatch.setattr(recalls, "exact_search", lost)
+    with pytest.raises(StorageMissing):  # nor a part that the current epoch names
+        ns.measure_recall(sample=10)
+
+
 # -- live searches --------------------------------------------------------------------------
 
 
@@ -368,7 +430,7 @@ def test_each_live_search_is_measured_with_its_own_options() -> None:
         assert found.recall == pytest.approx((1.0 + some.recall) / 2)
 
 
-def test_a_share_of_the_searches_is_kept_and_no_more_than_fit() -> None:
+def test_a_share_of_the_searches_is_kept_and_no_more_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     with Watched(0.25, pause=600.0) as watched:
         ns = watched.db.create_namespace("ns", dim=DIM, metric="l2")
         ns.insert(ROWS[:10])
@@ -387,6 +449,8 @@ def test_a_share_of_the_searches_is_kept_and_no_more_than_fit() -> None:
         assert 200 < len(watched.monitor.recent("ns")) < 400
         found = ns.measure_recall(source="recent")
         assert (found.source, found.recall) == ("recent", 1.0)
+        monkeypatch.setattr(recalls, "MAX_RECALL_WORK", 50 * 10 * DIM)
+        assert ns.measure_recall(source="recent").queries == 50  # as many as are allowed
 
 
 def test_large_queries_are_kept_by_their_bytes() -> None:

@@ -17,8 +17,8 @@ import msgspec
 from vecstore.engine.monitor import RecallMonitor
 from vecstore.engine.namespace import NamespaceEngine, describe
 from vecstore.engine.recall import measure_recall
-from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound
-from vecstore.limits import MAX_PAGE_SIZE
+from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound, TooManyRequests
+from vecstore.limits import MAX_PAGE_SIZE, MAX_RECALL_AT_ONCE
 from vecstore.maintenance.compactor import Policy, compact_once
 from vecstore.maintenance.gc import GRACE, RETENTION, collect
 from vecstore.maintenance.worker import MaintenanceThread
@@ -88,6 +88,7 @@ class EmbeddedDatabase:
         self._executor: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
         self._maintenance = MaintenanceThread(self.maintain) if maintenance else None
+        self._measuring = threading.BoundedSemaphore(MAX_RECALL_AT_ONCE)
         self.recall: RecallMonitor | None = None
         if recall_sample_rate > 0.0:
             self.recall = RecallMonitor(recall_sample_rate, self.namespace, rng=self._rng)
@@ -196,8 +197,18 @@ class EmbeddedDatabase:
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
     ) -> RecallReport:
-        recent = [] if self.recall is None else self.recall.recent(name)
-        return measure_recall(self.namespace(name), queries, asked, params, recent=recent)
+        """Held against exact search, which keeps a processor busy: only a few at once."""
+        engine = self.namespace(name)
+        if not self._measuring.acquire(blocking=False):
+            raise TooManyRequests(
+                f"recall is measured {MAX_RECALL_AT_ONCE} times at once already; try again later",
+                limit=MAX_RECALL_AT_ONCE,
+            )
+        try:
+            recent = [] if self.recall is None else self.recall.recent(name)
+            return measure_recall(engine, queries, asked, params, recent=recent)
+        finally:
+            self._measuring.release()
 
     def recall_estimate(self, name: str) -> RecallEstimate:
         self.namespace(name).manifest()  # there is one

@@ -195,7 +195,8 @@ class RecallMonitor:
         if self._full:
             self._full = False
             known = [(kept.last, name) for name, kept in list(self._logs.items())]
-            del self._logs[min(known)[1]]
+            if known:
+                self._logs.pop(min(known)[1], None)
 
     def _round(self, name: str, kept: _Log, pace: _Pace) -> None:
         """Measure the searches of a namespace that wait, as many as a round may."""

@@ -154,8 +154,8 @@ def _measure(
                 raise InvalidArgument(
                     f"vectors must be at most {MAX_QUERIES}", field="vectors", limit=MAX_QUERIES
                 )
-        wanted = len(queries) if asked.source == "queries" else DEFAULT_SAMPLE
-        wanted = min(len(queries), _allowed(view, params, asked.sample or wanted))
+        sample = len(queries) if asked.sample is None and asked.source == "queries" else asked.sample
+        wanted = min(len(queries), _allowed(view, params, sample))
         if wanted < len(queries):
             queries = queries[rng.choice(len(queries), size=wanted, replace=False)]
     found = compare(engine, view, queries, [params] * len(queries), trace, skip=skip)
