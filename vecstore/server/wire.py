@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 import struct
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
@@ -117,7 +118,9 @@ class DeleteRows(Struct, forbid_unknown_fields=True, kw_only=True):
     ids: Ids
 
 
-class _SearchOptions(Struct, forbid_unknown_fields=True, kw_only=True):
+class _Effort(Struct, forbid_unknown_fields=True, kw_only=True):
+    """How to search, but not what to answer."""
+
     top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = 10
     probe_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
     nprobe: Annotated[int, Meta(ge=1)] | None = None
@@ -127,8 +130,6 @@ class _SearchOptions(Struct, forbid_unknown_fields=True, kw_only=True):
     consistency: Consistency = "strong"
     max_staleness: Annotated[float, Meta(ge=0.0)] = 10.0
     epoch: Annotated[int, Meta(ge=1)] | None = None
-    include: list[Literal["vector"]] = []
-    debug: bool = False
 
     def params(self) -> SearchParams:
         return SearchParams(
@@ -141,9 +142,26 @@ class _SearchOptions(Struct, forbid_unknown_fields=True, kw_only=True):
             consistency=self.consistency,
             max_staleness=self.max_staleness,
             epoch=self.epoch,
-            include=tuple(self.include),
-            debug=self.debug,
         )
+
+
+class _SearchOptions(_Effort, forbid_unknown_fields=True, kw_only=True):
+    include: list[Literal["vector"]] = []
+    debug: bool = False
+
+    def params(self) -> SearchParams:
+        return replace(super().params(), include=tuple(self.include), debug=self.debug)
+
+
+class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
+    """Measure recall with ``vectors``, or with stored rows or recent queries; ``dim`` as in an insert."""
+
+    vectors: QueriesField = msgspec.field(default_factory=Raw)
+    dim: Dim | None = None
+    source: Literal["rows", "recent"] | None = None
+    sample: Annotated[int, Meta(ge=1, le=MAX_QUERIES)] | None = None
+    confidence: Annotated[float, Meta(ge=0.5, le=0.999)] = 0.95
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
 
 
 class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
@@ -339,6 +357,7 @@ _CHOICES: Final[dict[str, list[str]]] = {
     "rerank_precision": ["none", "int8", "fp32"],
     "store_vectors": ["fp32", "fp16", "none"],
     "include": ["vector"],
+    "source": ["rows", "recent"],
 }
 
 
