@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.ext.ivf import accumulate, assign_nearest, quantise_centroids
+from vecstore.ext.train import accumulate, assign_nearest, quantise_centroids
 from vecstore.manifest.model import Settings
 from vecstore.types import F32
 

@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.ext.ivf import encode_lists, record_layout
+from vecstore.ext.ivf import record_layout
 from vecstore.ext.rabitq import encode_rabitq
+from vecstore.ext.train import encode_lists
 from vecstore.index.ivf import Partition, lists_for, train
 from vecstore.index.recall import Calibration, calibrate, held_out_rows
 from vecstore.index.rotation import Rotation
