@@ -17,9 +17,10 @@ import numpy.typing as npt
 from vecstore.ext.ivf import record_layout
 from vecstore.ext.rabitq import encode_rabitq
 from vecstore.ext.train import encode_lists
-from vecstore.index.ivf import Partition, lists_for, train
+from vecstore.index.ivf import Partition, capacity_for, lists_for, single_list
 from vecstore.index.recall import Calibration, calibrate, held_out_rows
 from vecstore.index.rotation import Rotation
+from vecstore.index.training import train
 from vecstore.limits import MAX_PART_ROWS
 from vecstore.manifest.model import Part, Section, Settings
 from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, aligned
@@ -216,7 +217,7 @@ def build_part(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
 
     z = _rotated(vectors, spec)
     held_out = held_out_rows(n, spec.rotation.padded_dim, spec.seed)
-    partition = train(z, k, seed=spec.seed, held_out=held_out)
+    partition = train(z, k, seed=spec.seed, held_out=held_out, capacity=capacity_for(n, k, spec.settings))
     records, lists = _encode(z, vectors, ids, partition, spec, codes=True, int8=True)
     codes = _encode_centroids(partition, spec)
     calibration = calibrate(
@@ -240,7 +241,7 @@ def _build_small(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
     without_vectors = spec.settings.store_vectors == "none"
     width = spec.rotation.padded_dim
     z = _rotated(vectors, spec) if without_vectors else np.zeros((n, width), dtype=np.float32)
-    partition = train(z, 1, seed=spec.seed)
+    partition = single_list(z)
     records, lists = _encode(z, vectors, ids, partition, spec, codes=False, int8=without_vectors)
     stored = stored_precision(vectors, spec.settings)
     return PartImage(spec, stored, vectors, ids, None, records, lists, None, None)
