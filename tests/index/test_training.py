@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,10 +104,9 @@ def test_lists_of_a_cell_lie_together_and_near_it() -> None:
 @pytest.mark.parametrize("capacity", [None, 32])
 def test_the_number_of_threads_changes_nothing(capacity: int | None) -> None:
     z = clustered(generator(6), 9_000, 64, clusters=50)
-    assert same(
-        train(z, 300, seed=3, capacity=capacity, workers=1),
-        train(z, 300, seed=3, capacity=capacity, workers=3),
-    )
+    alone = train(z, 300, seed=3, capacity=capacity)
+    with ThreadPoolExecutor(3) as pool:
+        assert same(alone, train(z, 300, seed=3, capacity=capacity, pool=pool))
 
 
 def test_lists_fill_their_blocks_and_rows_stay_near() -> None:

@@ -16,11 +16,10 @@ and as much as the centroids three times.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +41,7 @@ from vecstore.types import F32
 Progress = Callable[[float], None]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 SAMPLE_A_CENTROID: Final = 256  # rows a centroid that k-means of the cells sees
 CELL_ITERATIONS: Final = 10
@@ -55,13 +55,6 @@ ROWS_A_TASK: Final = 4_096
 LISTS_A_TASK: Final = 512
 
 
-def available_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def train(
     z: F32,
     k: int,
@@ -69,7 +62,7 @@ def train(
     seed: int,
     held_out: npt.NDArray[np.bool_] | None = None,
     capacity: int | None = None,
-    workers: int | None = None,
+    pool: Executor | None = None,
     progress: Progress | None = None,
 ) -> Partition:
     """Divide rows into lists.
@@ -87,8 +80,8 @@ def train(
         for their neighbours as if they were new.
     capacity
         Rows a list holds at most; None for no limit.
-    workers
-        Threads; None for all cores. The partition does not depend on it.
+    pool
+        Threads to work with; None for the caller's alone. The partition does not depend on it.
     progress
         Called with the share that is done, 0 to 1.
     """
@@ -106,28 +99,27 @@ def train(
     report(0.1)
     centroids, owner = _train_lists(z, teachers, near[:, 0], cells, k, rng)
     report(0.4)
-    with ThreadPoolExecutor(workers or available_cores()) as pool:
-        work = _Rows.of(z, near, pool)
-        steps = FREE_ROUNDS + ROUNDS + 2
-        lists = _Lists.of(centroids, owner, cells)
-        work.choose(lists)
-        for turn in range(FREE_ROUNDS + ROUNDS):
-            report(0.4 + 0.6 * (turn + 1) / steps)
-            if capacity is None or turn < FREE_ROUNDS:
-                labels = work.cheapest()
-            else:
-                labels = work.auction(lists, centroids, capacity, teachers)
-            moved = work.means(labels, teachers, centroids)
-            lists = _Lists.of(moved, owner, cells)
-            centroids = moved
-            if turn == FREE_ROUNDS:
-                work.choose(lists)
-            else:
-                work.price(lists)
-        if capacity is None:
+    work = _Rows.of(z, near, pool)
+    steps = FREE_ROUNDS + ROUNDS + 2
+    lists = _Lists.of(centroids, owner, cells)
+    work.choose(lists)
+    for turn in range(FREE_ROUNDS + ROUNDS):
+        report(0.4 + 0.6 * (turn + 1) / steps)
+        if capacity is None or turn < FREE_ROUNDS:
             labels = work.cheapest()
         else:
-            labels = work.auction(lists, centroids, capacity, np.arange(len(z)))
+            labels = work.auction(lists, centroids, capacity, teachers)
+        moved = work.means(labels, teachers, centroids)
+        lists = _Lists.of(moved, owner, cells)
+        centroids = moved
+        if turn == FREE_ROUNDS:
+            work.choose(lists)
+        else:
+            work.price(lists)
+    if capacity is None:
+        labels = work.cheapest()
+    else:
+        labels = work.auction(lists, centroids, capacity, np.arange(len(z)))
     homeless = np.flatnonzero(labels < 0)
     if capacity is not None and len(homeless):
         centroids, owner = _new_lists(z, homeless, labels, centroids, owner, near[:, 0], capacity)
@@ -261,10 +253,10 @@ class _Rows:
     half: npt.NDArray[np.float64]
     choices: I32
     costs: F32
-    pool: ThreadPoolExecutor
+    pool: Executor | None
 
     @classmethod
-    def of(cls, z: F32, near: I32, pool: ThreadPoolExecutor) -> _Rows:
+    def of(cls, z: F32, near: I32, pool: Executor | None) -> _Rows:
         by_cell = np.argsort(near[:, 0], kind="stable").astype(np.int64)
         half = 0.5 * np.einsum("ij,ij->i", z, z).astype(np.float64)
         shape = (len(z), CHOICES)
@@ -286,13 +278,13 @@ class _Rows:
                 self.costs,
             )
 
-        self._each(some, _cut(self.by_cell, ROWS_A_TASK))
+        in_parts(self.pool, some, _cut(self.by_cell, ROWS_A_TASK))
 
     def price(self, lists: _Lists) -> None:
         def some(rows: I64) -> None:
             list_costs(self.z, rows, self.choices, lists.centroids, lists.scales, lists.half, self.costs)
 
-        self._each(some, _cut(self.by_cell, ROWS_A_TASK))
+        in_parts(self.pool, some, _cut(self.by_cell, ROWS_A_TASK))
 
     def cheapest(self) -> I32:
         best = self.costs.argmin(axis=1)[:, None]
@@ -320,12 +312,14 @@ class _Rows:
             part = slice(int(lists[0]), int(lists[-1]) + 1)
             list_means(self.z, order, starts[part.start : part.stop + 1], moved[part])
 
-        self._each(some, _cut(np.arange(len(centroids)), LISTS_A_TASK))
+        in_parts(self.pool, some, _cut(np.arange(len(centroids)), LISTS_A_TASK))
         return moved
 
-    def _each(self, do: Callable[[I64], None], parts: Iterable[I64]) -> None:
-        for _ in self.pool.map(do, parts):
-            pass
+
+def in_parts(pool: Executor | None, do: Callable[[T], object], parts: Iterable[T]) -> None:
+    """Do each part, in the threads of the pool if there is one; raises what a part raises."""
+    for _ in map(do, parts) if pool is None else pool.map(do, parts):
+        pass
 
 
 def _cut(numbers: I64, size: int) -> list[I64]:
