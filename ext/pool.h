@@ -326,4 +326,17 @@ static inline void vs_pool_update(VsPool *pool) {
     }
 }
 
+/* Adds the slots of a block that a mask names. */
+static inline void vs_pool_add_block(VsPool *pool, uint32_t mask, const float *estimates, size_t probe,
+                                     size_t first) {
+    if (mask == 0)
+        return;
+    vs_pool_make_room(pool, VS_BLOCK_ROWS);
+    for (; mask; mask &= mask - 1) {
+        const size_t slot = (size_t)__builtin_ctz(mask);
+        vs_pool_add(pool, estimates[slot], probe, first + slot);
+    }
+    vs_pool_update(pool);
+}
+
 #endif

@@ -69,12 +69,7 @@ static inline int64_t vs_scan_list(const VsKernels *kernels, const VsTable *tabl
             probe->kind = kind;
             noted = 1;
         }
-        vs_pool_make_room(pool, VS_BLOCK_ROWS);
-        for (; mask; mask &= mask - 1) {
-            const size_t slot = (size_t)__builtin_ctz(mask);
-            vs_pool_add(pool, estimates[slot], pool->probe_count - 1, b * VS_BLOCK_ROWS + slot);
-        }
-        vs_pool_update(pool);
+        vs_pool_add_block(pool, mask, estimates, pool->probe_count - 1, b * VS_BLOCK_ROWS);
     }
     return scanned;
 }
