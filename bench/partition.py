@@ -4,6 +4,7 @@
 
 Lists are ranked as a query ranks them, by the centroids' own codes, and scanned until the mean share of
 the ten nearest that lie in them is .95 or .99. No re-ranking and no pool has a part in this.
+Seconds are processor time of the training.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def main() -> None:
                 blocks = int((-(-np.diff(partition.starts) // BLOCK)).sum())
                 print(
                     f"{dataset.name}, list_rows {rows}, seed {seed}: {partition.k:,} lists, {blocks:,} "
-                    f"blocks, {len(z) / (BLOCK * blocks):.1%} of the slots filled, {seconds:.1f} s of processor time"
+                    f"blocks, {len(z) / (BLOCK * blocks):.1%} of the slots filled, {seconds:.1f} s"
                 )
                 for weight in args.weight or (0.0, float(SPREAD_WEIGHT)):
                     needed = blocks_needed(partition, ranks(partition, z, queries, weight), dataset.gt)
