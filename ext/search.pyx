@@ -773,9 +773,10 @@ cdef class Searcher:
         return DONE
 
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil:
-        """Rank as many lists of a part as are wanted; those that have a rank keep it."""
+        """Rank as many lists of a part as are wanted, and as a second look may want; a rank once given is kept."""
         cdef const VsPart *part = self.parts + p
-        cdef size_t ranked = self.ranked[p], wanted = self.want[p] - ranked, found, i
+        cdef size_t ranked = self.ranked[p], found, i
+        cdef size_t wanted = min(part.k, <size_t>self.want[p] + (self.want[p] // 2 if self.plan.patience > 0 else 0)) - ranked
         cdef int32_t *order = self.order + part.first_list + ranked
         cdef uint8_t *seen = NULL
         if not vs_pool_reserve(&self.nearest_lists, wanted):
@@ -790,7 +791,7 @@ cdef class Searcher:
         if ranked:
             for i in range(ranked):
                 seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 0
-        self.ranked[p] = self.want[p]
+        self.ranked[p] = ranked + wanted
         return True
 
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil:

@@ -232,6 +232,19 @@ def test_choices_are_the_lists_of_the_near_cells_by_their_codes(name: str) -> No
     assert np.isinf(again).all()
 
 
+@pytest.mark.parametrize("dim", [1, 7, 8, 9, 384])
+def test_unit_rows_have_the_norm_1(dim: int) -> None:
+    x = np.random.default_rng(dim).standard_normal((20, dim)).astype(np.float32)
+    x[1] *= np.float32(1e-25)
+    x[2] *= np.float32(1e25)
+    out = np.empty_like(x)
+    train.unit_rows(x, out)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(out, wide / np.sqrt((wide**2).sum(1, keepdims=True)), rtol=1e-7)
+    with pytest.raises(ValueError):
+        train.unit_rows(x, out[:3])
+
+
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 40))
 def test_the_nearest_few_are_sorted_with_ties_by_number(seed: int, k: int, t: int) -> None:
     rng = np.random.default_rng(seed)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from vecstore.ext.ivf import MAX_CAPACITY
 from vecstore.ext.search import Missing, Plan, Searcher
 from vecstore.index.ivf import planned_probes
-from vecstore.index.recall import pool_size, probes_for
+from vecstore.index.recall import MAX_LOOKS, PATIENCE, pool_size, probes_for
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
@@ -29,10 +29,9 @@ from vecstore.types import F32, RerankPrecision, SearchParams
 
 _ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall that a target lets go
-PATIENCE: Final = 2.5  # lists probed, in places of the farthest list that held a hit
 MARGIN: Final = 0.8  # bounds of an estimate (1.9 of its errors) between the last hit and the pool's end
 WIDEN: Final = 4
-MAX_LOOKS: Final = 6
+EXACT_WORTH: Final = 4  # lists whose scan takes as long as to score one hit by its vector
 MAX_PLANS: Final = 1_000  # remembered by a view
 UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
 
@@ -90,9 +89,7 @@ def _plan(view: View, params: SearchParams) -> Plan:
         if scale > 0.0 and target is not None:
             # Beyond .98 the candidates that a narrow pool drops are most of what is missing.
             scale = max(scale, MISSED_SHARE / (1.0 - target))
-    precision: RerankPrecision = (
-        "none" if scale <= 0.0 else params.rerank_precision or settings.rerank_precision
-    )
+    precision, probes = _cheapest(view, params, target, scale)
     pool = pool_size(params.top_k, scale)
     if target is not None and precision != "none":
         # Dead rows among the nearest put the answer farther out; see docs/decisions/0004.
@@ -107,9 +104,7 @@ def _plan(view: View, params: SearchParams) -> Plan:
         alive=view.alive,
         precision=precision,
         fp32_cap=settings.fp32_rerank_cap,
-        probes=np.array(
-            [_probes(view, part, params, target, precision) for part in searched], dtype=np.int32
-        ),
+        probes=probes,
         limits=np.array(most, dtype=np.int32),
         # Where lists have to be fetched, more of them are not worth another trip.
         patience=PATIENCE if target is not None and view.mapped else 0.0,
@@ -117,6 +112,30 @@ def _plan(view: View, params: SearchParams) -> Plan:
         widen=WIDEN,
         looks=MAX_LOOKS if target is not None else 0,
     )
+
+
+def _cheapest(
+    view: View, params: SearchParams, target: float | None, scale: float
+) -> tuple[RerankPrecision, npt.NDArray[np.int32]]:
+    """How to re-rank, and the lists to probe in each part.
+
+    What int8 loses of a high target has to be made up by more lists. Where vectors are at hand, it
+    costs less to score the hits by them, so a target is met that way unless the caller says how.
+    """
+
+    def probes(precision: RerankPrecision) -> npt.NDArray[np.int32]:
+        return np.array([_probes(view, p, params, target, precision) for p in view.searched], dtype=np.int32)
+
+    if scale <= 0.0:
+        return "none", probes("none")
+    asked: RerankPrecision = params.rerank_precision or view.manifest.settings.rerank_precision
+    by_codes = probes(asked)
+    free = params.rerank_precision is None and asked == "int8" and target is not None and view.mapped
+    if free and all(part.reader.vector_dtype is not None for part in view.searched):
+        exact = probes("fp32")
+        if int(by_codes.sum()) - int(exact.sum()) > EXACT_WORTH * params.top_k:
+            return "fp32", exact
+    return asked, by_codes
 
 
 def _probes(
@@ -138,7 +157,13 @@ def _probes(
     # of the first 1 + share * (top_k - 1).
     rank = 1.0 + (params.top_k - 1) * part.live.alive / max(1, view.alive)
     found = probes_for(
-        part.reader.calibration, target, precision, top_k=params.top_k, rank=rank, skip=rank * dead
+        part.reader.calibration,
+        target,
+        precision,
+        top_k=params.top_k,
+        rank=rank,
+        skip=rank * dead,
+        patient=view.mapped,
     )
     return min(k, settings.nprobe_cap, found)
 
