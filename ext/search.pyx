@@ -89,6 +89,7 @@ cdef enum:
     RERANK
     EXACT
     STAGE_COUNT
+    ANSWERED = STAGE_COUNT
 
 cdef double MAX_NORM = 1e18  # of a query; see `vecstore.rows.vectors`
 
@@ -716,7 +717,7 @@ cdef class Searcher:
     cdef int64_t _advance(self) noexcept nogil:
         """Go on from the stage that was reached; DONE, what is needed, or why it cannot be."""
         cdef int64_t found
-        while True:
+        while self.stage != ANSWERED:
             if self.stage == SCAN:
                 found = self._scan()
                 if found != DONE:
@@ -731,17 +732,17 @@ cdef class Searcher:
                 if self._look_again():
                     self.stage = SCAN
                     continue
-                if self.plan.kind < 2:
-                    break
-                found = self._choose()
+                if self.plan.kind == 2:
+                    found = self._choose()
+                    if found != DONE:
+                        return found
+                self.stage = EXACT
+            if self.plan.kind == 2:
+                found = self._rescore()
                 if found != DONE:
                     return found
-                self.stage = EXACT
-            found = self._rescore()
-            if found != DONE:
-                return found
-            break
-        vs_nearest_sort(&self.nearest)
+            vs_nearest_sort(&self.nearest)
+            self.stage = ANSWERED
         return DONE
 
     cdef const uint64_t *_addresses(self, Py_ssize_t p) noexcept nogil:
