@@ -64,6 +64,8 @@ from vecstore.ext.ivf cimport (
 )
 from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, active_kernels, vs_load_query
 
+from vecstore.ext.ivf import MAX_CAPACITY
+
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -157,6 +159,7 @@ cdef class Field:
     cdef Py_ssize_t count
     cdef size_t lists  # of all parts
     cdef size_t most_cells  # of one part
+    cdef bint searched
     cdef list keep
     cdef dict places  # number -> position
 
@@ -194,8 +197,12 @@ cdef class Field:
         return self.count
 
     cdef VsPart *_append(self, int32_t number, int32_t group, uint64_t id_base, const uint32_t[::1] words) except NULL:
+        if self.searched:
+            raise ValueError("the field has been searched")
         if group < 0 or group >= self.groups:
             raise ValueError(f"no mean {group}")
+        if self.count and number <= self.parts[self.count - 1].number:
+            raise ValueError(f"numbers must ascend: {number} after {self.parts[self.count - 1].number}")
         cdef VsPart *parts = <VsPart *>realloc(self.parts, (self.count + 1) * sizeof(VsPart))
         if parts == NULL:
             raise MemoryError
@@ -294,7 +301,10 @@ cdef class Field:
 
     def place_small(self, int32_t number, uint64_t record, uint64_t vectors) -> None:
         """Where the record of a small part lies, and its vectors; for a resident field."""
-        cdef VsPart *part = self.parts + <Py_ssize_t>self.places[number]
+        cdef VsPart *part
+        if number not in self.places or self.parts[<Py_ssize_t>self.places[number]].lists != NULL:
+            raise ValueError(f"no small part {number}")
+        part = self.parts + <Py_ssize_t>self.places[number]
         part.vectors = vectors
         part.record = record  # last: it says that both can be read
 
@@ -302,6 +312,8 @@ cdef class Field:
         if n < 1:
             raise ValueError(f"a part has at least one row, not {n}")
         if dtype is None:
+            if vectors:
+                raise ValueError("an address of no vectors")
             return
         cdef size_t size = n * self.dim * (2 if is_half(dtype) else 4)
         if vectors and (pages is None or <size_t>pages.shape[0] * self.page < size):
@@ -355,7 +367,10 @@ cdef class Plan:
     cdef const int32_t[::1] probes, limits
 
     def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, patience, margin, widen, looks) -> None:
-        if top_k < 1 or pool < top_k or most < 1 or alive < 0 or fp32_cap < 0 or widen < 2 or looks < 0:
+        if (
+            not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
+            or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0
+        ):
             raise ValueError("a plan is out of range")
         self.top_k = top_k
         self.pool = min(pool, most)
@@ -490,9 +505,15 @@ cdef class Searcher:
             whose vectors are to be told by `give_vectors`. All of it can be read side by side.
         """
         cdef int64_t found
+        self._require()
         with nogil:
             found = self._advance()
         return self._told(found)
+
+    cdef int _require(self) except -1:
+        if self.field is None:
+            raise ValueError("no query has begun")
+        return 0
 
     cdef object _told(self, int64_t found):
         if found == DONE:
@@ -541,6 +562,7 @@ cdef class Searcher:
         ids u64[m], distances f32[m], parts i32[m], rows i64[m]
             Ids are 0 where records hold none; distances are the metric's own (``1 - cos``, squared L2, ``-dot``).
         """
+        self._require()
         cdef cnp.npy_intp shape = self.nearest.size
         ids = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_UINT64, 0)
         distances = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_FLOAT32, 0)
@@ -595,6 +617,10 @@ cdef class Searcher:
             or counts.shape[0] != m
         ):
             raise ValueError(f"the answer has no room for {k} hits of {m} queries")
+        if resume:
+            self._require()
+            if field is not self.field or plan is not self.plan:
+                raise ValueError("the query was begun on another field or plan")
         self._take(field, plan)
         if not resume:
             self.held = []
@@ -613,6 +639,7 @@ cdef class Searcher:
                 counts[start] = self.nearest.size
                 start += 1
                 if not self.field.resident:
+                    vs_nearest_clear(&self.nearest)  # whose records go
                     with gil:
                         self.held = []
         refuse(found, 0, self.padded_dim)
@@ -640,6 +667,7 @@ cdef class Searcher:
         if plan.probes.shape[0] != count or plan.limits.shape[0] != count:
             raise ValueError(f"the plan is for {plan.probes.shape[0]} parts, not {count}")
         self.kernels = active_kernels()
+        field.searched = True
         self.field = field
         self.plan = plan
         self.parts = field.parts
@@ -654,7 +682,7 @@ cdef class Searcher:
                 self.tables.append(QueryTable(self.padded_dim))
             for i in range(groups):
                 self.table_of[i] = &(<QueryTable>self.tables[i]).table
-        if count > self.part_room:
+        if count > self.part_room or self.done == NULL:
             self.part_room = 0
             self.done = <int32_t *>_room(self.done, count * sizeof(int32_t))
             self.want = <int32_t *>_room(self.want, count * sizeof(int32_t))
@@ -662,7 +690,7 @@ cdef class Searcher:
             self.records = <uint64_t *>_room(self.records, count * sizeof(uint64_t))
             self.vectors = <uint64_t *>_room(self.vectors, count * sizeof(uint64_t))
             self.part_room = count
-        if field.lists > self.list_room:
+        if field.lists > self.list_room or self.given == NULL:
             self.list_room = 0
             self.seen = <uint8_t *>_room(self.seen, field.lists)
             memset(self.seen, 0, field.lists)
@@ -897,7 +925,9 @@ cdef class Searcher:
                     hit = self.nearest.hits + i
                     if hit.part == self.parts[p].number:
                         wanted = max(wanted, hit.place + 1)
-                wanted = min(self.plan.limits[p], <int32_t>ceil(self.plan.patience * wanted))
+                wanted = <int32_t>min(
+                    ceil(self.plan.patience * wanted), min(self.plan.limits[p], <int32_t>self.parts[p].k)
+                )
                 if wanted > self.done[p]:
                     self.want[p] = wanted
                     more = True

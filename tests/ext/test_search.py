@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.ext.helpers import VARIANTS, padded, variant
@@ -341,6 +343,58 @@ def test_every_variant_gives_the_same_hits(name: str, metric: Metric) -> None:
 # -- an answer is full, and holds no row twice -----------------------------------------------
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(1, 30),
+    metric=st.sampled_from(METRICS),
+    top_k=st.sampled_from([1, 3, 10, 100, 5_000]),
+    probes=st.integers(0, 14),
+    pool=st.sampled_from([1, 2, 10]),
+    precision=st.sampled_from(["none", "int8", "fp32"]),
+    cap=st.sampled_from([0, 1, 7, 10_000]),
+    patience=st.sampled_from([0.0, 1.0, 2.5, 1e30]),
+    margin=st.sampled_from([0.0, 0.8, 1e30]),
+    looks=st.integers(0, 6),
+    resident=st.booleans(),
+)
+def test_no_row_is_lost_or_comes_twice_however_often_a_query_looks_again(
+    seed: int,
+    metric: Metric,
+    top_k: int,
+    probes: int,
+    pool: int,
+    precision: str,
+    cap: int,
+    patience: float,
+    margin: float,
+    looks: int,
+    resident: bool,
+) -> None:
+    world = World(64, metric, seed=seed)
+    plan = world.plan(
+        top_k,
+        probes,
+        precision=precision,
+        pool=pool * top_k,
+        fp32_cap=cap,
+        patience=patience,
+        margin=margin,
+        widen=2,
+        looks=looks,
+    )
+    field, searcher = world.field(resident), Searcher(64)
+    for q in world.queries[::5]:
+        ids, distances, parts, rows = answer(world, field, plan, q, searcher)
+        found = set(zip(parts.tolist(), rows.tolist(), strict=True))
+        assert len(found) == len(ids) == min(top_k, world.alive)
+        assert found <= world.distances(q).keys(), "a dead row"
+        assert ids.tolist() == world.ids(parts, rows)
+        assert (np.diff(distances) >= 0).all() or precision == "fp32"
+        assert searcher.counts().looks <= looks
+        for part in world.parts:
+            assert searcher.probed()[part.number] <= max(1, part.k)
+
+
 def test_a_pool_that_is_widened_to_everything_is_one_that_had_room_at_first() -> None:
     world = World(64, "l2")
     field, searcher = world.field(), Searcher(64)
@@ -349,6 +403,18 @@ def test_a_pool_that_is_widened_to_everything_is_one_that_had_room_at_first() ->
     for q in world.queries:
         assert same(answer(world, field, small, q, searcher), answer(world, field, whole, q))
         assert searcher.counts().looks > 1
+
+
+@pytest.mark.parametrize("limit", [2, 10_000])
+def test_a_second_look_goes_no_farther_than_its_limit_nor_than_there_are_lists(limit: int) -> None:
+    world = World(64, "l2")
+    limits = np.full(len(world.parts), limit, np.int32)
+    plan = world.plan(10, 1, precision="int8", patience=1e30, limits=limits, looks=6)
+    for q in world.queries:
+        searcher = Searcher(64)
+        answer(world, world.field(), plan, q, searcher)
+        for part in world.parts:
+            assert searcher.probed()[part.number] <= max(1, min(part.k, limit))
 
 
 def test_rows_that_are_alike_come_in_the_order_of_parts_and_rows() -> None:
@@ -571,6 +637,13 @@ def test_a_batch_keeps_what_one_query_was_given_no_longer_than_that() -> None:
     assert len(alive) == 0
 
 
+def test_what_a_batch_has_let_go_is_not_read_again() -> None:
+    world = World(64, "l2")
+    field, searcher, plan = world.field(resident=False), Searcher(64), world.plan(10, 2)
+    batch(world, field, plan, world.queries, searcher, world.read)
+    assert all(len(column) == 0 for column in searcher.hits())
+
+
 def test_a_batch_of_no_queries_is_answered() -> None:
     world = World(64, "l2")
     out = room(0, 10)
@@ -664,6 +737,80 @@ def coded(part: Part, **changed: Any) -> dict[str, Any]:
     }
 
 
+def test_a_part_of_shapes_that_do_not_agree_is_refused() -> None:
+    world = World(64, "l2")
+    part = world.parts[0]
+    field = Field(64, "l2", world.rotation.signs, world.means, PAGE, True)
+    beyond = part.first_blocks.copy()
+    beyond[-1] = len(part.words) + 1
+    for changed in (
+        {"group": 2},
+        {"group": -1},
+        {"cells": part.cells[:, :32].copy()},
+        {"cell_lists": part.cell_lists[:-1]},
+        {"cell_lists": np.zeros_like(part.cell_lists)},
+        {"codes": part.codes[:-1]},
+        {"first_rows": part.starts[:-2]},
+        {"first_blocks": part.first_blocks[:-1]},
+        {"first_blocks": beyond},
+        {"first_blocks": -1 - part.first_blocks},
+        {"addresses": part.addresses[:-1]},
+        {"addresses": None},
+        {"n": 0},
+        {"n": -1},
+        {"dtype": "f8"},
+        {"pages": None},
+        {"pages": part.pages[:-1]},
+    ):
+        with pytest.raises(ValueError):
+            field.add_coded(**coded(part, **changed))
+    with pytest.raises(ValueError, match="words"):
+        field.add_small(1, 0, np.zeros(1, np.uint32), 33, "f4")
+    with pytest.raises(ValueError, match="at least one row"):
+        field.add_small(1, 0, np.zeros(1, np.uint32), 0, "f4")
+    with pytest.raises(ValueError, match="no vectors"):
+        field.add_coded(**coded(part, dtype=None, pages=None))
+    field.add_coded(**coded(part, dtype=None, pages=None, vectors=0))
+    for number in (0, -1):
+        with pytest.raises(ValueError, match="ascend"):
+            field.add_small(number, 0, np.zeros(1, np.uint32), 1, "f4")
+    for number in (0, 1):
+        with pytest.raises(ValueError, match="no small part"):
+            field.place_small(number, 64, 64)
+    assert len(field) == 1
+
+
+def test_a_field_takes_no_part_once_it_is_searched() -> None:
+    """A searcher that is under way looks at its parts where they lie."""
+    world = World(64, "l2")
+    field = world.field(resident=False)
+    searcher = Searcher(64)
+    assert searcher.begin(field, world.plan(), world.queries[0]) is not None
+    with pytest.raises(ValueError, match="searched"):
+        field.add_small(99, 0, np.zeros(1, np.uint32), 1, "f4")
+
+
+def test_a_plan_out_of_range_is_refused() -> None:
+    Plan(**PLAN)
+    for changed in (
+        {"top_k": 0},
+        {"pool": 0},
+        {"most": 0},
+        {"alive": -1},
+        {"fp32_cap": -1},
+        {"widen": 1},
+        {"looks": -1},
+        {"precision": "fp16"},
+        {"top_k": ivf.MAX_CAPACITY + 1, "pool": ivf.MAX_CAPACITY + 1},
+        {"most": ivf.MAX_CAPACITY + 1},
+        {"widen": 1 << 62},
+        {"probes": np.zeros(4, np.int64)},
+        {"limits": np.zeros((4, 1), np.int32)},
+    ):
+        with pytest.raises(ValueError):
+            Plan(**{**PLAN, **changed})
+
+
 def test_a_query_that_does_not_fit_is_refused_and_harms_nothing() -> None:
     world = World(64, "l2")
     field, plan, q, searcher = world.field(), world.plan(), world.queries[0], Searcher(64)
@@ -707,6 +854,29 @@ PLAN: dict[str, Any] = {
     "widen": 2,
     "looks": 0,
 }
+
+
+def test_a_searcher_without_a_query_has_nothing_to_go_on_with() -> None:
+    world, searcher = World(64, "l2"), Searcher(64)
+    with pytest.raises(ValueError, match="no query"):
+        searcher.run()
+    with pytest.raises(ValueError, match="no query"):
+        searcher.hits()
+    out = room(len(world.queries), 10)
+    with pytest.raises(ValueError, match="no query"):
+        searcher.run_batch(world.field(), world.plan(), world.queries, 0, True, *out)
+    assert searcher.probed() == {}
+
+
+def test_a_batch_is_resumed_on_the_field_and_the_plan_it_began_with() -> None:
+    world, other = World(64, "l2"), World(64, "l2", seed=2)
+    field, plan, searcher = world.field(resident=False), world.plan(), Searcher(64)
+    out = room(len(world.queries), 10)
+    assert searcher.run_batch(field, plan, world.queries, 0, False, *out) == 0
+    for arguments in ((other.field(), plan), (field, world.plan())):
+        with pytest.raises(ValueError, match="another"):
+            searcher.run_batch(*arguments, world.queries, 0, True, *out)
+    assert searcher.run() is not None
 
 
 def test_what_nobody_asked_for_is_refused() -> None:
