@@ -64,6 +64,8 @@ from vecstore.ext.ivf cimport (
 )
 from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, active_kernels, vs_load_query
 
+from vecstore.ext.ivf import MAX_CAPACITY
+
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -143,8 +145,12 @@ cdef class Field:
         return self.count
 
     cdef VsPart *_append(self, int32_t number, int32_t group, uint64_t id_base, const uint32_t[::1] words) except NULL:
+        if self.searched:
+            raise ValueError("the field has been searched")
         if group < 0 or group >= self.groups:
             raise ValueError(f"no mean {group}")
+        if self.count and number <= self.parts[self.count - 1].number:
+            raise ValueError(f"numbers must ascend: {number} after {self.parts[self.count - 1].number}")
         cdef VsPart *parts = <VsPart *>realloc(self.parts, (self.count + 1) * sizeof(VsPart))
         if parts == NULL:
             raise MemoryError
@@ -243,7 +249,10 @@ cdef class Field:
 
     def place_small(self, int32_t number, uint64_t record, uint64_t vectors) -> None:
         """Where the record of a small part lies, and its vectors; for a resident field."""
-        cdef VsPart *part = self.parts + <Py_ssize_t>self.places[number]
+        cdef VsPart *part
+        if number not in self.places or self.parts[<Py_ssize_t>self.places[number]].lists != NULL:
+            raise ValueError(f"no small part {number}")
+        part = self.parts + <Py_ssize_t>self.places[number]
         part.vectors = vectors
         part.record = record  # last: it says that both can be read
 
@@ -251,6 +260,8 @@ cdef class Field:
         if n < 1:
             raise ValueError(f"a part has at least one row, not {n}")
         if dtype is None:
+            if vectors:
+                raise ValueError("an address of no vectors")
             return
         cdef size_t size = n * self.dim * (2 if is_half(dtype) else 4)
         if vectors and (pages is None or <size_t>pages.shape[0] * self.page < size):
@@ -301,7 +312,10 @@ cdef class Plan:
     """
 
     def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks) -> None:
-        if top_k < 1 or pool < top_k or most < 1 or alive < 0 or fp32_cap < 0 or widen < 2 or looks < 0:
+        if (
+            not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
+            or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0
+        ):
             raise ValueError("a plan is out of range")
         self.top_k = top_k
         self.pool = min(pool, most)
@@ -396,9 +410,15 @@ cdef class Searcher:
             whose vectors are to be told by `give_vectors`. All of it can be read side by side.
         """
         cdef int64_t found
+        self._require()
         with nogil:
             found = self._advance()
         return self._told(found)
+
+    cdef int _require(self) except -1:
+        if self.field is None:
+            raise ValueError("no query has begun")
+        return 0
 
     cdef object _told(self, int64_t found):
         if found == DONE:
@@ -447,6 +467,7 @@ cdef class Searcher:
         ids u64[m], distances f32[m], parts i32[m], rows i64[m]
             Ids are 0 where records hold none; distances are the metric's own (``1 - cos``, squared L2, ``-dot``).
         """
+        self._require()
         cdef cnp.npy_intp shape = self.nearest.size
         ids = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_UINT64, 0)
         distances = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_FLOAT32, 0)
@@ -480,6 +501,7 @@ cdef class Searcher:
         if plan.probes.shape[0] != count or plan.limits.shape[0] != count or plan.reach.shape[0] != count:
             raise ValueError(f"the plan is for {plan.probes.shape[0]} parts, not {count}")
         self.kernels = active_kernels()
+        field.searched = True
         self.field = field
         self.plan = plan
         self.parts = field.parts
@@ -494,7 +516,7 @@ cdef class Searcher:
                 self.tables.append(QueryTable(self.padded_dim))
             for i in range(groups):
                 self.table_of[i] = &(<QueryTable>self.tables[i]).table
-        if count > self.part_room:
+        if count > self.part_room or self.done == NULL:
             self.part_room = 0
             self.done = <int32_t *>_room(self.done, count * sizeof(int32_t))
             self.want = <int32_t *>_room(self.want, count * sizeof(int32_t))
@@ -502,7 +524,7 @@ cdef class Searcher:
             self.records = <uint64_t *>_room(self.records, count * sizeof(uint64_t))
             self.vectors = <uint64_t *>_room(self.vectors, count * sizeof(uint64_t))
             self.part_room = count
-        if field.lists > self.list_room:
+        if field.lists > self.list_room or self.given == NULL:
             self.list_room = 0
             self.seen = <uint8_t *>_room(self.seen, field.lists)
             memset(self.seen, 0, field.lists)
@@ -558,7 +580,7 @@ cdef class Searcher:
     cdef int64_t _advance(self) noexcept nogil:
         """Go on from the stage that was reached; DONE, what is needed, or why it cannot be."""
         cdef int64_t found
-        while True:
+        while self.stage != ANSWERED:
             if self.stage == SCAN:
                 found = self._scan()
                 if found != DONE:
@@ -573,17 +595,17 @@ cdef class Searcher:
                 if self._look_again():
                     self.stage = SCAN
                     continue
-                if self.plan.kind < 2:
-                    break
-                found = self._choose()
+                if self.plan.kind == 2:
+                    found = self._choose()
+                    if found != DONE:
+                        return found
+                self.stage = EXACT
+            if self.plan.kind == 2:
+                found = self._rescore()
                 if found != DONE:
                     return found
-                self.stage = EXACT
-            found = self._rescore()
-            if found != DONE:
-                return found
-            break
-        vs_nearest_sort(&self.nearest)
+            vs_nearest_sort(&self.nearest)
+            self.stage = ANSWERED
         return DONE
 
     cdef const uint64_t *_addresses(self, Py_ssize_t p) noexcept nogil:
@@ -772,7 +794,7 @@ cdef class Searcher:
         """How many lists of a part are no farther than its reach times the last hit."""
         cdef float edge = self.plan.reach[p] * self.nearest.threshold
         cdef const float *scores = self.scores + self.parts[p].first_list
-        cdef int32_t near = self.done[p], most = self.plan.limits[p]
+        cdef int32_t near = self.done[p], most = min(self.plan.limits[p], <int32_t>self.parts[p].k)
         if not edge < INFINITY:
             return 0
         while near < most:
@@ -792,7 +814,9 @@ cdef class Searcher:
         for i in range(self.nearest.size):
             if self.nearest.hits[i].part == self.parts[p].number:
                 farthest = max(farthest, self.nearest.hits[i].place + 1)
-        return min(self.plan.limits[p], <int32_t>ceil(self.plan.patience * farthest))
+        return <int32_t>min(
+            ceil(self.plan.patience * farthest), min(self.plan.limits[p], <int32_t>self.parts[p].k)
+        )
 
     cdef int64_t _choose(self) noexcept nogil:
         """The hits by int8 that their vectors can bring among the nearest; `nearest` takes the others."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,71 @@ def test_numbers_of_numpy_are_numbers(ns: Namespace) -> None:
     )
     assert len(hits) == 3
     assert ns.get(np.uint64(3)).id == 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ({"top_k": 1}, {"top_k": True}),
+        ({"top_k": 1}, {"top_k": 1.0}),
+        ({"top_k": 1}, {"top_k": np.float64(1)}),
+        ({"top_k": np.int64(1)}, {"top_k": np.bool_(True)}),
+        ({"top_k": 1}, {"top_k": np.array(1)}),
+        ({"nprobe": 1}, {"nprobe": True}),
+        ({"nprobe": 1}, {"nprobe": 1.0}),
+        ({"probe_fraction": 1.0}, {"probe_fraction": True}),
+        ({"probe_fraction": 1}, {"probe_fraction": True}),
+        ({"rerank_scale": 0}, {"rerank_scale": False}),
+        ({"max_staleness": 1}, {"max_staleness": True}),
+        ({"epoch": 1}, {"epoch": True}),
+        ({"epoch": 1}, {"epoch": 1.0}),
+        ({"include": ["vector"]}, {"include": "vector"}),
+        ({"include": ("vector",)}, {"include": {"vector"}}),
+        ({"include": ()}, {"include": np.array(["vector"])}),
+        ({"include": ()}, {"include": np.array(["vector", "vector"])}),
+        ({"include": []}, {"include": [["vector"]]}),
+        ({"include": []}, {"include": {}}),
+        ({"rerank_precision": "int8"}, {"rerank_precision": ["int8"]}),
+        ({"consistency": "strong"}, {"consistency": {}}),
+    ],
+    ids=lambda options: "-".join(f"{name}={value!r}" for name, value in options.items()),
+)
+def test_a_search_that_went_well_lets_none_in_that_is_only_equal(
+    ns: Namespace, good: dict[str, Any], bad: dict[str, Any]
+) -> None:
+    """Parameters that were checked once are remembered; 1 == True == 1.0, and all have one hash."""
+    (name,) = bad
+    if name == "epoch":
+        good = {"epoch": ns.stats().epoch}
+        bad = {"epoch": type(bad["epoch"])(ns.stats().epoch)}
+    for _ in range(2):
+        ns.search(ROWS[0], **good)
+        with pytest.raises(InvalidArgument) as caught:
+            ns.search(ROWS[0], **bad)
+        assert caught.value.details["field"] == name
+
+
+def test_a_search_that_was_refused_is_refused_again_and_stops_no_other(ns: Namespace) -> None:
+    for _ in range(3):
+        with pytest.raises(InvalidArgument):
+            ns.search(ROWS[0], top_k=0)
+        assert len(ns.search(ROWS[0], top_k=1)) == 1
+
+
+def test_searches_at_once_each_have_their_own_options(ns: Namespace) -> None:
+    """What is remembered of one search is never the answer to another."""
+    rng = random.Random(4)
+    asked = [(rng.randint(1, 40), rng.random() < 0.5, rng.random() < 0.5) for _ in range(300)]
+
+    def search(options: tuple[int, bool, bool]) -> tuple[int, bool, bool]:
+        top_k, vectors, debug = options
+        hits = ns.search(ROWS[1], top_k=top_k, include=["vector"] if vectors else [], debug=debug)
+        assert hits[0].id == 1
+        return len(hits), hits[0].vector is not None, hits.debug is not None
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(search, asked))
+    assert found == [(min(top_k, len(ROWS)), vectors, debug) for top_k, vectors, debug in asked]
 
 
 def test_namespaces_are_listed_by_name(db: Database) -> None:

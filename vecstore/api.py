@@ -310,7 +310,7 @@ class Namespace:
             consistency,
             max_staleness,
             epoch,
-            include if include == () else _included(include),
+            include if isinstance(include, tuple) else _included(include),
             debug,
         )
         return self._backend.search(self.name, vector, params)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.ext.helpers import VARIANTS, Part, padded, variant
+from tests.ext.helpers import VARIANTS, Part, variant
 from vecstore.ext import ivf, rabitq
 from vecstore.ext.ivf import Pool, rank_lists
 from vecstore.ext.rabitq import QueryTable, encode_rabitq, score_with_rabitq
@@ -142,6 +142,49 @@ def test_the_pool_keeps_the_least_by_estimate_part_and_row(
         kept = sorted(oracle)[:capacity]
         assert len(pool) == len(kept)
         assert pool.threshold >= kept[-1][0] if kept else pool.threshold == np.inf
+    entries = pool.entries()
+    got = zip(entries.estimate.tolist(), entries.part.tolist(), entries.row.tolist(), strict=True)
+    assert list(got) == sorted(oracle)[:capacity]
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.sampled_from([0, 1, 31, 500, 600, 2_000, 9_000]),
+    capacity=st.sampled_from([1, 2, 33, 128, 700, 3_000, 20_000]),
+    values=st.sampled_from(["spread", "ties", "alike", "narrow", "huge", "falling", "rising", "infinite"]),
+)
+def test_a_pool_that_is_shrunk_over_and_over_keeps_the_least(
+    seed: int, n: int, capacity: int, values: str
+) -> None:
+    """More than 2 * capacity + 512 candidates, and bins that tell little or nothing of them."""
+    rng = np.random.default_rng(seed)
+    wanted = {
+        "spread": lambda: rng.standard_normal(n),
+        "ties": lambda: rng.integers(0, 5, n),
+        "alike": lambda: np.full(n, 7.0),
+        "narrow": lambda: (
+            np.nextafter(np.float32(1e6), np.float32(np.inf), dtype=np.float32) * rng.integers(1, 3, n)
+        ),
+        "huge": lambda: np.where(rng.random(n) < 0.01, 3e38, rng.random(n)) * rng.choice([-1, 1], n),
+        "falling": lambda: -np.arange(n),
+        "rising": lambda: np.arange(n),
+        "infinite": lambda: rng.choice([-np.inf, np.inf, 0.0, 1.0, np.nan], n),
+    }[values]()
+    rows = np.asarray(wanted, np.float32)
+    pool, q, at = Pool(capacity), np.array([-0.5], np.float32), 0
+    for part, piece in enumerate(np.array_split(rows, 3)):
+        words = np.full(-(-len(piece) // 32), ALL, np.uint32)
+        ivf.scan_vectors(q, pool, part, piece.ctypes.data, "f4", len(piece), "dot", words)
+        at += len(piece)
+        seen = np.sort(rows[:at][~np.isnan(rows[:at])])[:capacity]
+        assert len(pool) == len(seen)
+        assert pool.threshold >= seen[-1] if len(seen) == capacity else pool.threshold == np.inf
+    oracle = [
+        (float(value) + 0.0, part, row)
+        for part, piece in enumerate(np.array_split(rows, 3))
+        for row, value in enumerate(piece)
+        if not np.isnan(value)
+    ]
     entries = pool.entries()
     got = zip(entries.estimate.tolist(), entries.part.tolist(), entries.row.tolist(), strict=True)
     assert list(got) == sorted(oracle)[:capacity]
@@ -336,6 +379,45 @@ def test_lists_rank_by_their_estimates(name: str, sizes: list[int]) -> None:
             tied = np.isin(here, here[:1]) & np.isin(np.searchsorted(some.bounds, got, "right"), [1])
             assert (np.diff(got[tied]) > 0).all(), "ties go by number"
             assert got.tolist() == rank_lists(table, some.cells, some.bounds, some.codes, 10_000)[:n].tolist()
+
+
+class Clusters(Cells):
+    """Cells far from each other, of lists that lie close together: most cells are beyond."""
+
+    def __init__(self, seed: int, dim: int, sizes: list[int], spread: float, apart: float) -> None:
+        super().__init__(seed, dim, sizes)
+        rng = np.random.default_rng(seed)
+        self.cells *= np.float32(apart)
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        noise = rng.standard_normal((len(owner), dim)).astype(np.float32)
+        self.centroids = self.cells[owner] + noise * np.float32(spread)
+        self.blocks = [
+            encode_rabitq(self.centroids[a:b], self.cells[c])
+            for c, (a, b) in enumerate(zip(self.bounds[:-1], self.bounds[1:], strict=True))
+        ]
+        self.codes = np.concatenate(self.blocks)
+        self.z = self.cells[rng.integers(len(sizes))] + noise[0] * np.float32(spread)
+
+
+@pytest.mark.parametrize("name", rabitq.simd_available())
+@pytest.mark.parametrize("spread", [0.0, 0.05, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("apart", [0.0, 1.0, 20.0])
+def test_cells_that_are_left_out_had_no_list_near_enough(name: str, spread: float, apart: float) -> None:
+    """A shift of the query leaves nothing out, and one of 1e-30 changes no estimate."""
+    for seed in range(8):
+        some = Clusters(seed, 128, [7, 40, 0, 64, 1, 33] * 6, spread, apart)
+        k = int(some.bounds[-1])
+        for n in (1, 5, 40, k // 2, k - 1, k):
+            with variant(name):
+                pruned = rank_lists(table_of(some.z), some.cells, some.bounds, some.codes, n)
+                whole = rank_lists(table_of(some.z, 1e-30), some.cells, some.bounds, some.codes, n)
+            assert len(set(pruned.tolist())) == len(pruned) == n
+            if pruned.tolist() == whole.tolist():
+                continue
+            # What was left out for its cell is farther away than the farthest of the `n` estimates.
+            lost = np.setdiff1d(whole, pruned)
+            truth = ((some.centroids.astype(np.float64) - some.z) ** 2).sum(1)
+            assert truth[lost].min() > some.estimates()[whole].max() * 0.99
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from tests.core import CODED, EXACT, RangeStore, assert_exact, clustered, databa
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import StorageMissing
 from vecstore.ext.search import Searcher
+from vecstore.index import view as views
 from vecstore.index.search import search_namespace
 from vecstore.index.view import View, join_traces
 from vecstore.storage.cache import ReadTrace
@@ -51,6 +54,33 @@ def exact(db: EmbeddedDatabase, view: View, q: Any, k: int) -> list[int]:
 def test_the_same_epoch_is_the_same_view() -> None:
     db = filled(MemoryStore())
     assert view_of(db) is view_of(db)
+
+
+def test_a_part_that_is_touched_while_a_view_is_built_of_it_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread forgets the part; the view that still has it must not be kept, for nobody watches it."""
+    db = filled(LocalStore(tmp_path), parts=2)
+    ns = db.namespace("ns")
+    before = view_of(db)
+    db.update("ns", {"rerank_scale": 3.0})
+    path = next(path for path in tmp_path.rglob("*.part") if path.stem == before.parts[0].reader.entry.id)
+    finish = views._field
+
+    def interrupted(*arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(views, "_field", finish)
+            os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+            ns.views.open(before.manifest, ReadTrace())
+        return finish(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "_field", interrupted)
+        stale = view_of(db)
+    fresh = view_of(db)
+    assert fresh.parts[0].reader.stamp != stale.parts[0].reader.stamp
+    assert fresh.parts[0].reader.stamp == ns.views._store.stamp(fresh.parts[0].reader.key)
+    assert view_of(db) is fresh
 
 
 def test_the_next_view_keeps_what_did_not_change() -> None:

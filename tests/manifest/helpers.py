@@ -77,6 +77,10 @@ class ScriptedStore:
     def get(self, key: str) -> StoredObject:
         return self._do("get", key, lambda: StoredObject(*self._found(key)))
 
+    def is_current(self, key: str, etag: str) -> bool:
+        """Nothing is known without a request, as of S3."""
+        return False
+
     def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
         def carry_out() -> StoredObject | None:
             data, meta = self._found(key)

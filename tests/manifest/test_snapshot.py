@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +37,7 @@ from vecstore.manifest.keys import current_key, history_key
 from vecstore.manifest.lifecycle import create_namespace, delete_namespace
 from vecstore.manifest.model import Pin
 from vecstore.manifest.snapshot import SnapshotSource
+from vecstore.storage.local import LocalStore
 
 CURRENT = current_key(NS)
 
@@ -77,6 +81,55 @@ def test_a_strong_read_sees_what_another_process_committed() -> None:
     assert source.strong().epoch == 1
     writer.commit(insert(writer))
     assert source.strong().epoch == 2
+
+
+def _switch(root: str, told: Any) -> None:
+    """Another process: a switch each time that it is asked for one, and says its epoch."""
+    publisher = make_publisher(LocalStore(root), 2)
+    while told.recv():
+        publisher.commit(insert(publisher))
+        told.send(publisher.snapshots.strong().epoch)
+
+
+def test_a_strong_read_sees_every_switch_of_another_process_at_once(tmp_path: Path) -> None:
+    """With nothing but a stat to tell: no notice is given, and no time goes by."""
+    make_namespace(LocalStore(tmp_path))
+    source = SnapshotSource(LocalStore(tmp_path), NS)
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    writer = spawn.Process(target=_switch, args=(str(tmp_path), theirs))
+    writer.start()
+    try:
+        for epoch in range(2, 60):
+            assert source.strong() is source.strong()
+            ours.send(True)
+            assert ours.poll(60)
+            assert ours.recv() == source.strong().epoch == epoch
+    finally:
+        ours.send(False)
+        writer.join(60)
+    assert writer.exitcode == 0
+
+
+def test_a_strong_read_sees_that_the_folder_went_and_was_made_anew(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    publisher = make_namespace(LocalStore(root))
+    publisher.commit(insert(publisher))
+    source = SnapshotSource(LocalStore(root), NS)
+    for seed in range(2, 12):
+        incarnation = source.strong().manifest.incarnation
+        assert source.strong().manifest.incarnation == incarnation
+        shutil.rmtree(root)
+        with pytest.raises(NamespaceNotFound):
+            source.strong()
+        publisher = make_namespace(LocalStore(root), seed)
+        assert source.strong().token == publisher.snapshots.strong().token
+        publisher.commit(insert(publisher))
+        assert source.strong().token == publisher.snapshots.strong().token
+        # And where nobody looked in between.
+        shutil.rmtree(root)
+        publisher = make_namespace(LocalStore(root), seed + 100)
+        assert source.strong().token == publisher.snapshots.strong().token
 
 
 def test_an_unchanged_namespace_is_the_same_snapshot_at_the_cost_of_one_conditional_request() -> None:

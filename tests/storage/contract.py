@@ -69,6 +69,38 @@ class StoreContract:
         assert store.get("a/x").data == b"theirs"
         assert store.get("a/x").meta == store.head("a/x")
 
+    def test_what_is_said_to_be_current_is(self, store: ObjectStore, behind: Behind) -> None:
+        """False says nothing; True says that no other content is there."""
+        assert not store.is_current("a/x", "etag")
+        etags = [store.put_if_absent("a/x", b"0").etag]
+        for data in (b"1", b"2", b"0"):
+            store.get_if_changed("a/x", etags[-1])
+            store.is_current("a/x", etags[-1])  # may be true
+            behind.write("a/x", data)
+            assert not store.is_current("a/x", etags[-1])
+            found = store.get_if_changed("a/x", etags[-1])
+            assert found is not None
+            etags.append(found.meta.etag)
+            assert not any(store.is_current("a/x", etag) for etag in etags if etag != etags[-1])
+        etags.append(store.put_if_match("a/x", b"3", etags[-1]).etag)
+        assert not any(store.is_current("a/x", etag) for etag in etags[:-1])
+        store.delete("a/x")
+        assert not any(store.is_current("a/x", etag) for etag in etags)
+
+    def test_a_watch_tells_who_was_written_to(self, store: ObjectStore, behind: Behind) -> None:
+        keys = ["a/x", "a/y", "a/z"]
+        for key in keys:
+            behind.write(key, key.encode())
+        stamps = [(key, stamp) for key in keys if (stamp := store.stamp(key)) is not None]
+        watch = store.watch(stamps)
+        if watch is None:
+            return
+        assert not watch.changed()
+        behind.write("a/y", b"longer than it was")
+        assert list(watch.changed()) == [1]
+        store.delete("a/x")
+        assert list(watch.changed()) == [1]
+
     def test_an_absent_object_is_missing_by_name(self, store: ObjectStore, behind: Behind) -> None:
         behind.write("there/x", b"")
         reads: list[Callable[[str], object]] = [

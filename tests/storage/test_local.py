@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,33 @@ def test_the_cheap_check_reads_nothing(root: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "open", refuse)
     assert store.get_if_changed("x", etag) is None
+
+
+def test_what_is_current_is_known_by_a_stat(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, other = LocalStore(root), LocalStore(root)
+    etag = store.put_if_match("a/x", b"2", store.put_if_absent("a/x", b"1").etag).etag
+    assert not other.is_current("a/x", etag), "has not read it yet"
+    assert other.get_if_changed("a/x", etag) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", None)
+        assert store.is_current("a/x", etag)
+        assert other.is_current("a/x", etag)
+    newer = other.put_if_match("a/x", b"3", etag).etag
+    assert other.is_current("a/x", newer)
+    for handle in (store, other):
+        assert not handle.is_current("a/x", etag)
+
+
+def test_the_same_bytes_in_a_folder_made_anew_are_read_again(root: Path) -> None:
+    store = LocalStore(root)
+    etag = store.put_if_absent("a/x", b"1").etag
+    for _ in range(20):
+        assert store.get_if_changed("a/x", etag) is None
+        assert store.is_current("a/x", etag)
+        shutil.rmtree(root)
+        assert not store.is_current("a/x", etag)
+        _InFolder(root).write("a/x", b"1")
+        assert not store.is_current("a/x", etag), "an inode used again"
 
 
 def test_descriptors_are_bounded(root: Path) -> None:

@@ -13,6 +13,7 @@ cdef enum:
     RERANK
     EXACT
     STAGE_COUNT
+    ANSWERED = STAGE_COUNT
 
 cdef enum:
     DONE = 0
@@ -55,6 +56,7 @@ cdef class Field:
     cdef Py_ssize_t count
     cdef size_t lists  # of all parts
     cdef size_t most_cells  # of one part
+    cdef bint searched
     cdef list keep
     cdef dict places  # number -> position
 
@@ -115,6 +117,7 @@ cdef class Searcher:
     cdef double seconds[STAGE_COUNT]
     cdef double clock
 
+    cdef int _require(self) except -1
     cdef object _told(self, int64_t found)
     cdef int _take(self, Field field, Plan plan) except -1
     cdef int _begin(self, const float *q) noexcept nogil

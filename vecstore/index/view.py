@@ -118,6 +118,7 @@ class Views:
         self._latest: View | None = None
         self._readers: dict[str, PartReader] = {}
         self._watched: tuple[Watch, list[str]] | None = None
+        self._forgotten = 0  # times that readers were dropped because their files were touched
 
     def open(self, manifest: Manifest, trace: ReadTrace) -> View:
         """The view of a manifest; cold parts and tombstones come in one dependent trip.
@@ -126,11 +127,13 @@ class Views:
         costs a ``stat`` a part, and keeps damage done behind our back from being served (P5).
         """
         self._forget_touched()
-        latest = self._latest
+        latest, forgotten = self._latest, self._forgotten
         if latest is not None and latest.manifest is manifest:
             return latest
         view = self._build(manifest, latest, trace)
         with self._lock:
+            if self._forgotten != forgotten:
+                return view  # not kept: it may hold a part that nobody watches any more
             kept = self._latest
             newer = kept is None or kept.manifest.incarnation != manifest.incarnation
             if newer or (kept is not None and kept.manifest.epoch <= manifest.epoch):
@@ -145,6 +148,7 @@ class Views:
             touched = {watched[1][i] for i in changed}
             with self._lock:
                 self._latest = None
+                self._forgotten += 1
                 self._keep({i: r for i, r in self._readers.items() if i not in touched})
 
     def _keep(self, readers: dict[str, PartReader]) -> None:
