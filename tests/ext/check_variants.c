@@ -242,6 +242,29 @@ static void check_score_block(size_t n, int round) {
     if (mask != expected)
         fail("mask, bit", (size_t)__builtin_ctz(mask ^ expected));
     add_to_digest(mask);
+    /* Several queries over the same block: tables that differ by their scale. */
+    VsTable tables[VS_TOGETHER];
+    const VsTable *each[VS_TOGETHER];
+    float adds[VS_TOGETHER], limits[VS_TOGETHER], shared[VS_TOGETHER][VS_BLOCK_ROWS];
+    uint32_t masks[VS_TOGETHER];
+    const size_t queries = 1 + random_bits() % VS_TOGETHER;
+    for (size_t i = 0; i < queries; i++) {
+        tables[i] = table;
+        tables[i].scale = random_float(kind, 0);
+        each[i] = tables + i;
+        adds[i] = random_float(kind, 0);
+        limits[i] = random_float(kind, 0);
+    }
+    begin("score_together", n, round);
+    tested->score_together(each, queries, block, slots, adds, limits, shared, masks);
+    for (size_t i = 0; i < queries; i++) {
+        const uint32_t one = serial->score_block(tables + i, block, slots, adds[i], limits[i], wanted);
+        for (size_t j = 0; j < VS_BLOCK_ROWS; j++)
+            if (slots >> j & 1)
+                same_float(shared[i][j], wanted[j], "estimate", j);
+        if (masks[i] != one)
+            fail("mask, query", i);
+    }
 }
 
 static void check_rotate(size_t n, int round) {
