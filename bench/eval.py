@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 import vecstore
-from bench import data
+from bench import sets as data
 from vecstore.api import Namespace
 from vecstore.index.search import MISSED_SHARE
 

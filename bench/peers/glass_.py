@@ -1,0 +1,74 @@
+"""glass (pyglass-portable): HNSW, R = 32, L = 200, searched over 8-bit codes and refined in fp16 or fp32.
+
+The graph is built over 8-bit codes, as its authors do; the searcher tunes its own prefetching
+(``optimize``) before it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import glass
+
+from bench.measure import Index, Searcher, Setting
+from bench.peers.kept import Keep, Record
+from bench.sets import Dataset, normalised
+from vecstore.types import F32
+
+ENGINE = "glass"
+EF = (10, 12, 15, 20, 25, 32, 40, 50, 64, 80, 100, 128, 160, 200, 256, 320, 400, 512, 700)
+
+
+class Glass:
+    """One searcher over the graph."""
+
+    engine = ENGINE
+
+    def __init__(self, label: str, searcher: Any, record: Record) -> None:
+        self.label, self._searcher = label, searcher
+        self.build_seconds, self.bytes = record.seconds, record.bytes
+
+    def settings(self) -> Sequence[Setting]:
+        """The search's beam."""
+        return [{"ef": ef} for ef in EF]
+
+    def use(self, setting: Setting) -> Searcher:
+        """Set the beam."""
+        self._searcher.set_ef(setting["ef"])
+        search, batch = self._searcher.search, self._searcher.batch_search
+        return Searcher(
+            lambda query: search(query, 10),
+            lambda queries: batch(queries, 10, 1),
+            lambda found: found[0],
+            lambda found: found[0],
+        )
+
+    def prepare(self, queries: F32) -> Sequence[F32]:
+        """Rows of the matrix."""
+        return list(queries)
+
+
+def build(dataset: Dataset, keep: Keep, wanted: set[str]) -> Iterator[Index]:
+    """One graph, two refinements."""
+    del wanted
+    glass.set_num_threads(1)
+    base = normalised(dataset)
+    graph, record = keep.index(
+        "pyglass-portable",
+        "HNSW R32 SQ8U",
+        lambda: glass.Index("HNSW", "L2", "SQ8U", R=32, L=200).build(base),
+        lambda made, path: made.save(str(path)),
+        _load,
+    )
+    for refine in keep.choose(("FP16", "FP32")):
+        searcher = glass.Searcher(graph, base, "L2", "SQ8U", refine)
+        searcher.set_ef(50)
+        searcher.optimize(1)
+        own = base.size * (1 + (2 if refine == "FP16" else 4))
+        yield Glass(f"HNSW32 SQ8U {refine}", searcher, Record(record.seconds, record.bytes + own))
+
+
+def _load(path: Path) -> Any:
+    return glass.Graph(str(path), "glass")
