@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench import peers
-from bench.measure import ROUNDS, Clock, Point, sweep
+from bench.measure import CLOCKS, ROUNDS, Point, sweep
 from bench.peers.kept import Keep
 from bench.peers.ours import ENGINE, Ours
 from bench.sets import CACHE, Dataset
@@ -56,18 +55,18 @@ def compare(
     engines: Sequence[str] = tuple(peers.PEERS),
     *,
     rounds: int = ROUNDS,
-    clock: Clock = time.perf_counter,
+    clock: str = "wall",
     small: bool = False,
     fresh: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Build (or take from the cache) every index, then sweep all of them together."""
-    keep = Keep(CACHE / f"{dataset.name}-{dataset.mark}", fresh, small)
+    keep = Keep(CACHE / f"{dataset.name}-{dataset.mark}", fresh, small, clock)
     with tempfile.TemporaryDirectory(prefix="vecstore-bench-") as folder:
-        ours = Ours(dataset, folder)
+        ours = Ours(dataset, folder, clock=clock)
         say(f"{ENGINE}: built in {ours.build_seconds:.1f} s, {ours.lists:,} lists")
         indexes = [ours, *peers.build(tuple(engines), dataset, keep, say)]
-        points = sweep(indexes, dataset.queries, dataset.gt, rounds=rounds, clock=clock, progress=say)
+        points = sweep(indexes, dataset.queries, dataset.gt, rounds=rounds, clock=CLOCKS[clock], progress=say)
         built = [Built(index.engine, index.label, index.build_seconds, index.bytes) for index in indexes]
         ours.close()
     count, dim = dataset.base.shape

@@ -33,6 +33,7 @@ LEAST = 200
 Setting = Mapping[str, Any]
 Rows = npt.NDArray[Any]
 Clock = Callable[[], float]
+CLOCKS: Mapping[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import grow, peers, sets
 from bench.compare import Comparison, compare
-from bench.measure import Clock
+from bench.measure import CLOCKS, Clock
 from bench.peers.ours import Ours
 
 SETS: Mapping[str, Callable[[], sets.Dataset]] = {
@@ -69,7 +69,7 @@ class Run:
     names: tuple[str, ...]
     engines: tuple[str, ...]
     rounds: int
-    clock: Clock
+    clock: str
     into: Path
     small: bool = False
     fresh: bool = False
@@ -121,9 +121,14 @@ class Run:
         key = f"{dataset.name} {parts} {compact}"
         if key not in self._ours:
             folder = self._open.enter_context(tempfile.TemporaryDirectory(prefix="vecstore-bench-"))
-            self._ours[key] = Ours(dataset, folder, parts=parts, compact=compact)
+            self._ours[key] = Ours(dataset, folder, parts=parts, compact=compact, clock=self.clock)
             self._open.callback(self._ours[key].close)
         return self._ours[key]
+
+    @property
+    def timer(self) -> Clock:
+        """The clock of this run."""
+        return CLOCKS[self.clock]
 
     def comparisons(self) -> Iterator[Comparison]:
         """What was compared in this run."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -49,7 +48,7 @@ def main() -> None:
         names=tuple(options.set or (("glosses",) if options.small else ("glosses", "fashion", "grown"))),
         engines=tuple(options.engine or peers.PEERS),
         rounds=1 if options.small else options.rounds,
-        clock=time.process_time if options.clock == "cpu" else time.perf_counter,
+        clock=options.clock,
         into=options.into or sets.OUT / "bench",
         small=options.small,
         fresh=options.fresh,

@@ -109,7 +109,7 @@ def overhead(run: Run) -> Iterator[Verdict]:
 
 def _times(run: Run, index: Ours, queries: F32) -> np.ndarray:
     """Seconds [rounds, queries] of each call."""
-    search, clock = index.ns.search, run.clock
+    search, clock = index.ns.search, run.timer
     prepared = list(queries[:CALLS])
     for query in prepared[:WARM]:
         search(query, 10)
@@ -126,9 +126,9 @@ def _least(run: Run, call: Callable[[], object]) -> float:
     call()
     best = float("inf")
     for _ in range(ROUNDS):
-        start = run.clock()
+        start = run.timer()
         call()
-        best = min(best, run.clock() - start)
+        best = min(best, run.timer() - start)
     return best
 
 

@@ -74,7 +74,7 @@ def _cheapest(run: Run, index: Ours, dataset: Dataset) -> Point:
     points: list[Point] = []
     for _ in range(run.rounds):
         points += [
-            measure(index, setting, prepared, dataset.queries, dataset.gt, batch=False, clock=run.clock)
+            measure(index, setting, prepared, dataset.queries, dataset.gt, batch=False, clock=run.timer)
             for setting in grid
         ]
     best = best_at(points, MARK)
