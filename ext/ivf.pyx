@@ -8,36 +8,16 @@ from collections import namedtuple
 
 import numpy as np
 
-from libc.math cimport INFINITY, sqrtf
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from vecstore.ext.rabitq cimport QueryTable, VsInt8Factors, VsKernels, VsRanked, VsSource, active_kernels
+from vecstore.ext.rabitq cimport QueryTable, VsInt8Factors, VsKernels, VsRanked, VsSource, VsTable, active_kernels
 
 
 cdef extern from "encode.h" nogil:
     float vs_quantise_centroid(const float *centroid, size_t n, int8_t *out)
 
-
-cdef extern from "select.h" nogil:
-    void vs_least(const VsKernels *kernels, const float *scores, size_t count, size_t n, VsRanked *items,
-                  VsRanked *spare, int32_t *out)
-
-
-cdef extern from *:
-    """
-    #define vs_lowest(mask) __builtin_ctz(mask)
-    #define vs_count(mask) __builtin_popcount(mask)
-    """
-    int vs_lowest(uint32_t mask) nogil
-    int vs_count(uint32_t mask) nogil
-
-
-# Lists whose header and first block are on their way while one is scanned. From DRAM in random
-# order, one list ahead took 20 ns a row at D = 384, four 8 to 10, more than that no less.
-cdef enum:
-    AHEAD = 4
 
 MAX_CAPACITY = 1 << 24
 
@@ -61,17 +41,18 @@ cdef class Pool:
 
     def __dealloc__(self):
         vs_pool_free(&self.pool)
-        vs_pool_free(&self.nearest)
+        vs_nearest_free(&self.nearest)
 
     def reset(self, Py_ssize_t capacity) -> None:
         """Empty the pool and set its capacity."""
         if capacity < 1 or capacity > MAX_CAPACITY:
             raise ValueError(f"capacity must be from 1 to {MAX_CAPACITY}, not {capacity}")
+        self.tables = []
         if not vs_pool_reserve(&self.pool, capacity):
             raise MemoryError
 
     def __len__(self) -> int:
-        return self.pool.size
+        return min(self.pool.size, self.pool.capacity)
 
     @property
     def capacity(self) -> int:
@@ -80,7 +61,7 @@ cdef class Pool:
 
     @property
     def threshold(self) -> float:
-        """The greatest estimate kept once the pool is full; +inf before."""
+        """What is beyond is not kept; at least the greatest estimate kept, +inf until the pool is full."""
         return self.pool.threshold
 
     def entries(self):
@@ -93,7 +74,8 @@ cdef class Pool:
             of its record), record u64[m] (address, 0 if none). An exact distance has bound 0 and
             g_add 0.
         """
-        cdef Py_ssize_t i, n = self.pool.size
+        cdef size_t n = 0, i
+        cdef const VsRanked *order = vs_pool_order(&self.pool, &n)
         result = Entries(
             np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.int32),
             np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.uint64),
@@ -102,15 +84,18 @@ cdef class Pool:
         cdef int32_t[::1] part = result.part, slot = result.slot
         cdef int64_t[::1] row = result.row
         cdef uint64_t[::1] record = result.record
-        cdef VsEntry **order = vs_pool_sorted(&self.pool)
+        cdef uint64_t ref
+        cdef const VsProbe *probe
         for i in range(n):
-            estimate[i] = order[i].estimate
-            bound[i] = order[i].bound
-            g_add[i] = order[i].g_add
-            part[i] = order[i].part
-            row[i] = order[i].row
-            slot[i] = order[i].slot
-            record[i] = order[i].record
+            ref = self.pool.refs[order[i].value]
+            probe = vs_pool_probe_of(&self.pool, ref)
+            estimate[i] = self.pool.estimates[order[i].value]
+            bound[i] = vs_bound_of(&self.pool, ref)
+            g_add[i] = probe.g_add
+            part[i] = probe.part
+            row[i] = vs_pool_row_of(&self.pool, ref)
+            slot[i] = <int32_t><uint32_t>ref
+            record[i] = <uint64_t>probe.record
         return result
 
 
@@ -149,67 +134,59 @@ def rank_lists(
     table.require()
     if n < 0:
         raise ValueError(f"n must not be negative: {n}")
-    check_cells(table, cells, cell_lists, codes)
-    cdef size_t lists = cell_lists[cells.shape[0]]
-    cdef size_t wanted = min(<size_t>n, lists)
+    cdef Lists lists = Lists(table.table.padded_dim, cells, cell_lists, codes)
+    cdef size_t wanted = min(<size_t>n, lists.k), count
     out = np.empty(wanted, dtype=np.int32)
     if wanted == 0:
         return out
-    table.reserve_lists(lists)
+    cdef Pool pool = Pool(wanted)
+    cdef uint64_t[::1] order = np.empty(2 * cells.shape[0], dtype=np.uint64)
     cdef int32_t[::1] result = out
+    cdef const VsKernels *kernels = active_kernels()
     with nogil:
-        rank(table, &cells[0, 0], &cell_lists[0], cells.shape[0], &codes[0], wanted, &result[0])
+        count = vs_rank_lists(kernels, &table.table, &lists.lists, &pool.pool, <VsRanked *>&order[0], NULL, wanted,
+                              &result[0])
+        vs_add_lists(lists.k, NULL, wanted, count, &result[0])
     return out
 
 
+cdef class Lists:
+    """A part's lists as ranking needs them; arguments and errors as those of `rank_lists`."""
+
+    def __init__(self, Py_ssize_t padded_dim, const float[:, ::1] cells not None,
+                 const uint32_t[::1] cell_lists not None, const uint8_t[::1] codes not None) -> None:
+        check_cells(padded_dim, cells, cell_lists, codes)
+        cdef Py_ssize_t count = cells.shape[0]
+        cdef uint8_t[::1] measured = np.zeros(max(1, count * sizeof(VsCell)), dtype=np.uint8)
+        cdef int8_t[::1] centroids = np.zeros(max(1, count * padded_dim), dtype=np.int8)
+        self.keep = (cell_lists, codes, measured, centroids)
+        if count == 0 or cell_lists[count] == 0:
+            return
+        self.k = cell_lists[count]
+        self.lists.cells = <const VsCell *>&measured[0]
+        self.lists.centroids = &centroids[0]
+        self.lists.cell_lists = &cell_lists[0]
+        self.lists.codes = &codes[0]
+        self.lists.cell_count = count
+        vs_measure_cells(padded_dim, &cells[0, 0], &cell_lists[0], count, &codes[0], <VsCell *>&measured[0], &centroids[0])
+
+
 cdef int check_cells(
-    QueryTable table, const float[:, ::1] cells, const uint32_t[::1] cell_lists, const uint8_t[::1] codes
+    size_t padded_dim, const float[:, ::1] cells, const uint32_t[::1] cell_lists, const uint8_t[::1] codes
 ) except -1:
     cdef Py_ssize_t count = cells.shape[0], c
     cdef size_t blocks = 0
-    if <size_t>cells.shape[1] != table.table.padded_dim:
-        raise ValueError(f"cells have {cells.shape[1]} columns, not {table.table.padded_dim}")
+    if <size_t>cells.shape[1] != padded_dim:
+        raise ValueError(f"cells have {cells.shape[1]} columns, not {padded_dim}")
     if cell_lists.shape[0] != count + 1 or cell_lists[0] != 0:
         raise ValueError(f"cell_lists must be {count + 1} numbers from 0")
     for c in range(count):
         if cell_lists[c + 1] < cell_lists[c]:
             raise ValueError(f"cell_lists descends at cell {c}")
         blocks += vs_block_count(cell_lists[c + 1] - cell_lists[c])
-    if <size_t>codes.shape[0] < blocks * vs_block_bytes(table.table.padded_dim):
+    if <size_t>codes.shape[0] < blocks * vs_block_bytes(padded_dim):
         raise ValueError(f"{codes.shape[0]} bytes of codes do not hold {blocks} blocks")
     return 0
-
-
-cdef void rank(
-    QueryTable table,
-    const float *cells,
-    const uint32_t *cell_lists,
-    size_t count,
-    const uint8_t *block,
-    size_t wanted,
-    int32_t *out,
-) noexcept nogil:
-    """The `wanted` nearest lists; needs ``table.reserve_lists``.
-
-    All cells are scored: leaving out the farthest half of them cost .007 of recall@10 on the glosses
-    (60,000 x 384, 100 of 1,875 lists), which takes more time to win back than it saves.
-    """
-    cdef const VsKernels *kernels = active_kernels()
-    cdef size_t padded_dim = table.table.padded_dim, block_bytes = vs_block_bytes(padded_dim)
-    cdef size_t lists = cell_lists[count], c, i, end
-    cdef float g_add
-    for c in range(count):
-        i = cell_lists[c]
-        end = cell_lists[c + 1]
-        if i == end:
-            continue
-        g_add = kernels.squared_l2(table.table.z, cells + c * padded_dim, padded_dim) - table.table.q_shift
-        while i < end:
-            # The slots beyond the cell's last are overwritten by the next cell's.
-            kernels.score_block(&table.table, block, vs_first_slots(end - i), g_add, 0.0, table.scores + i)
-            block += block_bytes
-            i += VS_BLOCK_ROWS
-    vs_least(kernels, table.scores, lists, wanted, table.ranked, table.ranked + lists, out)
 
 
 def scan_lists(
@@ -228,7 +205,7 @@ def scan_lists(
     Parameters
     ----------
     table : QueryTable
-        Prepared.
+        Prepared; what it holds must not change while the pool is in use.
     pool : Pool
     part : int
         Number of the part, noted with each candidate.
@@ -239,7 +216,7 @@ def scan_lists(
     words : u32
         Allowed slots (live and matching the filter) of each block of the part.
     skip_bound : bool
-        Do not compute bounds: they are +inf, and re-ranking prunes nothing.
+        Bounds are +inf, and re-ranking prunes nothing.
     first_place : int
         Lists of the part that were scanned before these, in order of distance.
 
@@ -260,209 +237,42 @@ def scan_lists(
         raise ValueError(f"{m} addresses, {first_rows.shape[0]} first rows and {first_blocks.shape[0]} first blocks")
     if m == 0:
         return 0
-    cdef size_t ahead = VS_HEADER_BYTES + table.table.padded_dim + vs_block_bytes(table.table.padded_dim)
-    cdef const uint32_t *first_word = &words[0] if words.shape[0] else NULL
+    cdef size_t count = words.shape[0]
+    cdef const uint32_t *first_word = &words[0] if count else NULL
+    cdef const VsKernels *kernels = active_kernels()
+    cdef int kind = VS_UNBOUNDED if skip_bound else VS_BOUNDED
+    pool.tables.append(table)
     cdef int64_t scanned = 0, found = 0
     with nogil:
-        for i in range(1, min(AHEAD, m)):
-            vs_prefetch(<const uint8_t *>addresses[i], ahead)
+        for i in range(1, min(VS_LISTS_AHEAD, m)):
+            vs_prefetch_record(<const uint8_t *>addresses[i])
         for i in range(m):
-            if i + AHEAD < m:
-                vs_prefetch(<const uint8_t *>addresses[i + AHEAD], ahead)
-            found = scan_record(
-                table, pool, part, first_place + <int32_t>i, addresses[i], first_rows[i], first_blocks[i], first_word, words.shape[0], skip_bound
+            if i + VS_LISTS_AHEAD < m:
+                vs_prefetch_record(<const uint8_t *>addresses[i + VS_LISTS_AHEAD])
+            if first_blocks[i] < 0 or first_blocks[i] > <int64_t>count:
+                found = VS_NO_WORDS
+                break
+            found = vs_scan_list(
+                kernels, &table.table, &pool.pool, <const uint8_t *>addresses[i], first_rows[i],
+                first_word + first_blocks[i], count - first_blocks[i], part, first_place + <int32_t>i, kind,
             )
             if found < 0:
                 break
             scanned += found
-    if found < 0:
-        refuse_record(found, i, table.table.padded_dim)
+    refuse(found, i, table.table.padded_dim)
     return scanned
 
 
-cdef enum:
-    NO_RECORD = -1
-    OTHER_RECORD = -2
-    NO_WORDS = -3
-
-
-cdef int refuse_record(int64_t why, Py_ssize_t i, size_t padded_dim) except -1:
-    if why == NO_RECORD:
+cdef int refuse(int64_t found, Py_ssize_t i, size_t padded_dim) except -1:
+    if found == VS_NO_RECORD:
         raise ValueError(f"address {i} is 0")
-    if why == OTHER_RECORD:
-        raise ValueError(f"record {i} has no blocks of {padded_dim} dimensions")
-    raise ValueError(f"words of list {i} are missing")
-
-
-cdef int64_t scan_record(
-    QueryTable table,
-    Pool pool,
-    int32_t part,
-    int32_t place,
-    uint64_t address,
-    int64_t first_row,
-    int64_t first_block,
-    const uint32_t *words,
-    int64_t word_count,
-    bint skip_bound,
-) noexcept nogil:
-    """Allowed rows scored, or why the record is refused."""
-    cdef const VsKernels *kernels = active_kernels()
-    cdef VsPool *p = &pool.pool
-    cdef size_t padded_dim = table.table.padded_dim, block_bytes = vs_block_bytes(padded_dim)
-    cdef size_t lead = VS_HEADER_BYTES + padded_dim
-    cdef const uint8_t *record = <const uint8_t *>address
-    cdef const uint8_t *block
-    cdef const float *errors
-    cdef VsHeader header
-    cdef VsEntry entry
-    cdef float scores[32]
-    cdef float distance, g_add, g_error
-    cdef uint32_t allowed, mask
-    cdef size_t b, blocks
-    cdef int64_t scanned = 0
-    cdef int slot
-    if record == NULL:
-        return NO_RECORD
-    header = vs_header(record)
-    if header.padded_dim != padded_dim or not header.flags & VS_HAS_BLOCKS:
-        return OTHER_RECORD
-    blocks = vs_block_count(header.n)
-    if first_block < 0 or first_block + <int64_t>blocks > word_count:
-        return NO_WORDS
-    distance = squared_distance(&table.table, kernels, record, header)
-    g_add = distance - table.table.q_shift
-    g_error = sqrtf(distance) if distance > 0 else 0
-    entry.part = part
-    entry.place = place
-    entry.exact = 0
-    entry.bound = INFINITY
-    entry.g_add = g_add
-    entry.record = address
-    for b in range(blocks):
-        allowed = words[first_block + <int64_t>b] & vs_first_slots(header.n - b * VS_BLOCK_ROWS)
-        if allowed == 0:
-            continue
-        scanned += vs_count(allowed)
-        block = record + lead + b * block_bytes
-        mask = kernels.score_block(&table.table, block, allowed, g_add, p.threshold, scores)
-        errors = <const float *>(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS
-        while mask:
-            slot = vs_lowest(mask)
-            mask &= mask - 1
-            entry.estimate = scores[slot]
-            entry.slot = <int32_t>(b * VS_BLOCK_ROWS) + slot
-            entry.row = first_row + entry.slot
-            if not skip_bound:
-                entry.bound = errors[slot] * g_error
-            vs_pool_offer(p, &entry)
-    return scanned
-
-
-cdef class ResidentLists:
-    """The lists of a part whose records all lie in memory, ready to be probed in one call.
-
-    Parameters
-    ----------
-    cells, cell_lists, codes
-        As `rank_lists` takes them.
-    addresses : u64[K]
-        Of the records.
-    first_rows, first_blocks : i64[K]
-        First row and first word of each list.
-    verified : bool[K]
-        Whether a record was held against its checksum. Shared with the caller, who sets them.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not agree.
-    """
-
-    cdef const float[:, ::1] cells
-    cdef const uint32_t[::1] cell_lists
-    cdef const uint8_t[::1] codes
-    cdef const uint64_t[::1] addresses
-    cdef const int64_t[::1] first_rows
-    cdef const int64_t[::1] first_blocks
-    cdef const uint8_t[::1] verified
-
-    def __init__(self, cells, cell_lists, codes, addresses, first_rows, first_blocks, verified) -> None:
-        self.cells = cells
-        self.cell_lists = cell_lists
-        self.codes = codes
-        self.addresses = addresses
-        self.first_rows = first_rows
-        self.first_blocks = first_blocks
-        self.verified = verified.view(np.uint8)
-        cdef Py_ssize_t k = self.addresses.shape[0]
-        check_cells(QueryTable(self.cells.shape[1]), self.cells, self.cell_lists, self.codes)
-        if (
-            self.cell_lists[self.cells.shape[0]] != k
-            or k == 0
-            or self.first_rows.shape[0] != k
-            or self.first_blocks.shape[0] != k
-            or self.verified.shape[0] != k
-        ):
-            raise ValueError(f"tables of different lengths for {k} lists")
-
-    def probe(
-        self,
-        QueryTable table not None,
-        Pool pool not None,
-        int32_t part,
-        Py_ssize_t first,
-        Py_ssize_t last,
-        const uint32_t[::1] words not None,
-    ):
-        """Rank the lists and scan those ranked from `first` to `last` - 1 into the pool.
-
-        Returns
-        -------
-        int or i32[m]
-            Allowed rows scored; or the lists among them that are not verified yet, and nothing has
-            been scanned.
-
-        Raises
-        ------
-        ValueError
-            If the table is not prepared or has other dimensions, or as `scan_lists`.
-        """
-        table.require()
-        if <size_t>self.cells.shape[1] != table.table.padded_dim:
-            raise ValueError(f"the lists have {self.cells.shape[1]} dimensions, not {table.table.padded_dim}")
-        cdef Py_ssize_t k = self.addresses.shape[0], i, missing = 0
-        last = min(last, k)
-        if first < 0 or first >= last or words.shape[0] == 0:
-            return 0
-        table.reserve_lists(k)
-        cdef int32_t *order = table.order
-        cdef size_t ahead = VS_HEADER_BYTES + table.table.padded_dim + vs_block_bytes(table.table.padded_dim)
-        cdef int64_t scanned = 0, found = 0
-        cdef int32_t number
-        with nogil:
-            rank(table, &self.cells[0, 0], &self.cell_lists[0], self.cells.shape[0], &self.codes[0], last, order)
-            for i in range(first, last):
-                missing += not self.verified[order[i]]
-            if not missing:
-                for i in range(first, min(first + AHEAD, last)):
-                    vs_prefetch(<const uint8_t *>self.addresses[order[i]], ahead)
-                for i in range(first, last):
-                    if i + AHEAD < last:
-                        vs_prefetch(<const uint8_t *>self.addresses[order[i + AHEAD]], ahead)
-                    number = order[i]
-                    found = scan_record(
-                        table, pool, part, <int32_t>i, self.addresses[number], self.first_rows[number],
-                        self.first_blocks[number], &words[0], words.shape[0], False,
-                    )
-                    if found < 0:
-                        break
-                    scanned += found
-        if missing:
-            return np.array([order[i] for i in range(first, last) if not self.verified[order[i]]], dtype=np.int32)
-        if found < 0:
-            refuse_record(found, order[i], table.table.padded_dim)
-        return scanned
+    if found == VS_OTHER_RECORD:
+        raise ValueError(f"record {i} has no blocks of {padded_dim} dimensions, or no int8 rows")
+    if found == VS_NO_WORDS:
+        raise ValueError(f"words of list {i} are missing")
+    if found == VS_NO_MEMORY:
+        raise MemoryError
+    return 0
 
 
 cdef int metric_number(str name) except -1:
@@ -530,28 +340,11 @@ def scan_vectors(
     if address == 0:
         raise ValueError("address is 0")
     cdef const VsKernels *kernels = active_kernels()
-    cdef VsEntry entry
-    cdef uint32_t allowed
-    cdef Py_ssize_t start = 0, row
-    cdef int64_t scanned = 0
-    entry.bound = entry.g_add = 0
-    entry.part = part
-    entry.place = 0
-    entry.exact = 1
-    entry.record = record
+    cdef int64_t scanned
     with nogil:
-        while start < n:
-            allowed = words[start // VS_BLOCK_ROWS] & vs_first_slots(n - start)
-            scanned += vs_count(allowed)
-            while allowed:
-                row = start + vs_lowest(allowed)
-                allowed &= allowed - 1
-                entry.estimate = vs_exact_distance(kernels, &q[0], <const uint8_t *>address + row * row_bytes,
-                                                dim, half, kind)
-                entry.slot = <int32_t>row
-                entry.row = row
-                vs_pool_offer(&pool.pool, &entry)
-            start += VS_BLOCK_ROWS
+        scanned = vs_scan_vectors(kernels, &q[0], &pool.pool, part, <const uint8_t *>address, n, dim, half, kind,
+                                  &words[0], <const uint8_t *>record)
+    refuse(scanned, 0, 0)
     return scanned
 
 
@@ -595,33 +388,12 @@ def scan_int8(
     if vs_block_count(header.n) > <size_t>words.shape[0]:
         raise ValueError(f"{words.shape[0]} words do not hold {header.n} rows")
     cdef const VsKernels *kernels = active_kernels()
-    cdef size_t padded_dim = table.table.padded_dim
-    cdef VsLayout at = vs_layout(header.n, padded_dim, header.flags)
-    cdef VsEntry entry
-    cdef uint32_t allowed
-    cdef size_t start = 0, row
-    cdef int64_t scanned = 0
-    cdef const VsInt8Factors *factors = <const VsInt8Factors *>(base + at.factors)
-    cdef float inner
-    entry.bound = 0
-    entry.part = part
-    entry.place = 0
-    entry.exact = 1
-    entry.record = record
+    cdef const uint32_t *allowed = &words[0] if words.shape[0] else NULL
+    cdef int64_t scanned
+    pool.tables.append(table)
     with nogil:
-        entry.g_add = squared_distance(&table.table, kernels, base, header) - table.table.q_shift
-        while start < header.n:
-            allowed = words[start // VS_BLOCK_ROWS] & vs_first_slots(header.n - start)
-            scanned += vs_count(allowed)
-            while allowed:
-                row = start + vs_lowest(allowed)
-                allowed &= allowed - 1
-                inner = kernels.dot_i8(table.table.z, <const int8_t *>(base + at.int8) + row * padded_dim, padded_dim)
-                entry.estimate = (entry.g_add + factors[row].add) - (2 * factors[row].scale) * inner
-                entry.slot = <int32_t>row
-                entry.row = first_row + <int64_t>row
-                vs_pool_offer(&pool.pool, &entry)
-            start += VS_BLOCK_ROWS
+        scanned = vs_scan_int8(kernels, &table.table, &pool.pool, part, base, first_row, allowed)
+    refuse(scanned, 0, table.table.padded_dim)
     return scanned
 
 

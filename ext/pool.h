@@ -1,5 +1,9 @@
 /* The pool of candidates: the `capacity` least by (estimate, part, row), a total order, so that
- * what is kept does not depend on the order of the scan. */
+ * what is kept does not depend on the order of the scan.
+ *
+ * A candidate is an estimate and the place it was found at; all that its list's rows share is kept
+ * once, in a probe. Candidates are appended, never moved: a histogram of those seen so far lowers
+ * the threshold, and what has fallen behind it is left out when the pool is put in order. */
 #ifndef VECSTORE_POOL_H
 #define VECSTORE_POOL_H
 
@@ -8,166 +12,318 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "select.h"
+#include "simd/kernels.h"
 
+#define VS_POOL_BINS 128
+#define VS_FEW 32 /* up to so many in a bin, insertion sorts them */
+#define VS_POOL_SLACK 512 /* candidates beyond twice the capacity before the pool is shrunk */
+
+/* What a candidate's estimate is worth. */
+enum {
+    VS_EXACT,   /* a distance, not to be refined by int8 */
+    VS_BOUNDED, /* within f_error * g_error */
+    VS_UNBOUNDED
+};
+
+/* A list that was scanned. */
 typedef struct {
-    float estimate;
-    float bound;
+    const uint8_t *record; /* NULL if there is none */
+    const VsTable *table;
+    int64_t first_row;
     float g_add;
+    float g_error; /* ||z - c|| */
     int32_t part;
-    int64_t row;
-    int32_t slot;
-    int32_t exact; /* the estimate is not to be refined by int8 */
-    uint64_t record;
-    int32_t place; /* lists of its part that were nearer than its own */
-} VsEntry;
+    int32_t place; /* lists of its part that were nearer */
+    int32_t kind;
+} VsProbe;
 
 typedef struct {
-    float key;
-    uint32_t entry;
-} VsNode;
-
-/* A max-heap of small nodes over entries that never move. */
-typedef struct {
-    VsEntry *entries;
-    VsNode *heap;
-    VsEntry **order; /* scratch of vs_pool_sorted, with the three below */
-    VsRanked *ranked;
+    VsProbe *probes;
+    size_t probe_count;
+    size_t probe_room;
+    float *estimates;
+    uint64_t *refs; /* number of the probe << 32 | slot of the record */
+    float *spare_estimates; /* as long, like the next: scratch of shrinking */
+    uint64_t *spare_refs;
+    VsRanked *ranked; /* twice as long: the order, and scratch of sorting */
+    size_t size;
+    size_t room;
     size_t reserved;
     size_t capacity;
-    size_t size;
-    float threshold; /* +inf until full */
+    float threshold; /* of what is still wanted; +inf until there are `capacity` candidates */
+    float low;
+    float per_unit; /* 0 while nothing is counted */
+    int32_t top;    /* the last bin below the threshold */
+    size_t within;  /* candidates in the bins up to it */
+    uint32_t bins[VS_POOL_BINS];
 } VsPool;
 
-static inline int vs_entry_less(const VsEntry *a, const VsEntry *b) {
-    if (a->estimate != b->estimate)
-        return a->estimate < b->estimate;
-    if (a->part != b->part)
-        return a->part < b->part;
-    return a->row < b->row;
-}
-
-static inline int vs_keys_tie(VsNode a, VsNode b) { return __builtin_expect(a.key == b.key, 0); }
-
-static inline int vs_node_less(const VsPool *pool, VsNode a, VsNode b) {
-    if (vs_keys_tie(a, b))
-        return vs_entry_less(pool->entries + a.entry, pool->entries + b.entry);
-    return a.key < b.key;
-}
-
-/* Moves `node` up from the free place `at`. */
-static inline void vs_pool_rise(VsPool *pool, size_t at, VsNode node) {
-    VsNode *heap = pool->heap;
-    while (at > 0) {
-        size_t parent = (at - 1) / 2;
-        if (!vs_node_less(pool, heap[parent], node))
-            break;
-        heap[at] = heap[parent];
-        at = parent;
-    }
-    heap[at] = node;
-}
-
 static inline void vs_pool_clear(VsPool *pool) {
-    pool->size = 0;
+    pool->size = pool->probe_count = 0;
     pool->threshold = INFINITY;
+    pool->per_unit = 0.0f;
 }
 
-/* The caller has checked that entry->estimate <= pool->threshold (so it is no NaN). */
-static inline void vs_pool_push(VsPool *pool, const VsEntry *entry) {
-    VsNode *heap = pool->heap;
-    if (pool->size < pool->capacity) {
-        VsNode node = {entry->estimate, (uint32_t)pool->size};
-        pool->entries[pool->size] = *entry;
-        vs_pool_rise(pool, pool->size++, node);
-    } else {
-        VsNode node = {entry->estimate, heap[0].entry};
-        if (!vs_entry_less(entry, pool->entries + node.entry))
-            return;
-        pool->entries[node.entry] = *entry;
-        /* Down to a leaf along the greater children, then up again: a newcomer belongs near the
-         * leaves, and this way down has no branch that depends on the data but for ties. */
-        const size_t size = pool->size;
-        size_t at = 0, child = 1;
-        while (child + 1 < size) {
-            VsNode left = heap[child], right = heap[child + 1];
-            size_t second = left.key < right.key;
-            if (vs_keys_tie(left, right))
-                second = (size_t)vs_node_less(pool, left, right);
-            child += second;
-            heap[at] = heap[child];
-            at = child;
-            child = 2 * at + 1;
-        }
-        if (child < size) {
-            heap[at] = heap[child];
-            at = child;
-        }
-        vs_pool_rise(pool, at, node);
-    }
-    if (pool->size == pool->capacity)
-        pool->threshold = heap[0].key;
+static inline void vs_pool_release(VsPool *pool) {
+    free(pool->estimates);
+    free(pool->refs);
+    free(pool->spare_estimates);
+    free(pool->spare_refs);
+    free(pool->ranked);
+    pool->estimates = pool->spare_estimates = NULL;
+    pool->refs = pool->spare_refs = NULL;
+    pool->ranked = NULL;
+    pool->reserved = pool->capacity = pool->size = 0;
 }
 
-static inline int vs_pool_offer(VsPool *pool, const VsEntry *entry) {
-    if (!(entry->estimate <= pool->threshold))
-        return 0;
-    vs_pool_push(pool, entry);
-    return 1;
+static inline void vs_pool_free(VsPool *pool) {
+    free(pool->probes);
+    vs_pool_release(pool);
 }
 
-/* Room for `capacity` entries; what was in the pool is lost. Zero if there is no memory. */
+/* Room for `capacity` candidates; what was in the pool is lost. Zero if there is no memory. */
 static inline int vs_pool_reserve(VsPool *pool, size_t capacity) {
-    if (capacity > pool->reserved) {
-        free(pool->entries);
-        free(pool->heap);
-        free(pool->order);
-        free(pool->ranked);
-        pool->reserved = 0;
-        pool->entries = malloc(capacity * sizeof(VsEntry));
-        pool->heap = malloc(capacity * sizeof(VsNode));
-        pool->order = malloc(capacity * sizeof(VsEntry *));
-        pool->ranked = malloc(2 * capacity * sizeof(VsRanked));
-        pool->capacity = pool->size = 0;
-        if (!pool->entries || !pool->heap || !pool->order || !pool->ranked)
+    const size_t room = 2 * capacity + VS_POOL_SLACK;
+    if (room > pool->reserved) {
+        vs_pool_release(pool);
+        pool->estimates = malloc(room * sizeof *pool->estimates);
+        pool->refs = malloc(room * sizeof *pool->refs);
+        pool->spare_estimates = malloc(room * sizeof *pool->estimates);
+        pool->spare_refs = malloc(room * sizeof *pool->refs);
+        pool->ranked = malloc(2 * room * sizeof *pool->ranked);
+        if (!pool->estimates || !pool->refs || !pool->spare_estimates || !pool->spare_refs || !pool->ranked) {
+            vs_pool_release(pool);
             return 0;
-        pool->reserved = capacity;
+        }
+        pool->reserved = room;
     }
     pool->capacity = capacity;
+    pool->room = room;
     vs_pool_clear(pool);
     return 1;
 }
 
-static inline void vs_pool_free(VsPool *pool) {
-    free(pool->entries);
-    free(pool->heap);
-    free(pool->order);
-    free(pool->ranked);
-}
-
-static inline int vs_compare_entries(const void *a, const void *b) {
-    const VsEntry *const *x = a, *const *y = b;
-    return vs_entry_less(*x, *y) ? -1 : vs_entry_less(*y, *x);
-}
-
-/* The entries by (estimate, part, row). Valid until the pool changes. */
-static inline VsEntry **vs_pool_sorted(VsPool *pool) {
-    const size_t n = pool->size;
-    VsEntry **order = pool->order;
-    for (size_t i = 0; i < n; i++) {
-        pool->ranked[i].key = vs_ordered(pool->entries[i].estimate);
-        pool->ranked[i].value = (uint32_t)i;
+/* A new probe, to be filled in. NULL if there is no memory. */
+static inline VsProbe *vs_pool_probe(VsPool *pool) {
+    if (pool->probe_count == pool->probe_room) {
+        const size_t room = pool->probe_room ? 2 * pool->probe_room : 256;
+        VsProbe *probes = realloc(pool->probes, room * sizeof *probes);
+        if (!probes)
+            return NULL;
+        pool->probes = probes;
+        pool->probe_room = room;
     }
-    const VsRanked *sorted = vs_sort_ranked(pool->ranked, pool->ranked + n, n);
+    return pool->probes + pool->probe_count++;
+}
+
+static inline const VsProbe *vs_pool_probe_of(const VsPool *pool, uint64_t ref) {
+    return pool->probes + (ref >> 32);
+}
+
+static inline int64_t vs_pool_row_of(const VsPool *pool, uint64_t ref) {
+    return vs_pool_probe_of(pool, ref)->first_row + (int64_t)(uint32_t)ref;
+}
+
+static inline int vs_pool_less(const VsPool *pool, uint32_t a, uint32_t b) {
+    const uint64_t x = pool->refs[a], y = pool->refs[b];
+    if (pool->probe_count == 0)
+        return x < y;
+    const int32_t first = vs_pool_probe_of(pool, x)->part, second = vs_pool_probe_of(pool, y)->part;
+    if (first != second)
+        return first < second;
+    return vs_pool_row_of(pool, x) < vs_pool_row_of(pool, y);
+}
+
+/* Bottom-up heap sort of items whose keys are equal: ties may be many, and quadratic time must not be. */
+static inline void vs_pool_sort_ties(const VsPool *pool, VsRanked *items, size_t n) {
+    for (size_t start = n / 2, end = n; end > 1;) {
+        if (start > 0) {
+            start--;
+        } else {
+            VsRanked last = items[--end];
+            items[end] = items[0];
+            items[0] = last;
+        }
+        size_t at = start, child;
+        const VsRanked item = items[at];
+        while ((child = 2 * at + 1) < end) {
+            if (child + 1 < end && vs_pool_less(pool, items[child].value, items[child + 1].value))
+                child++;
+            if (!vs_pool_less(pool, item.value, items[child].value))
+                break;
+            items[at] = items[child];
+            at = child;
+        }
+        items[at] = item;
+    }
+}
+
+static inline int32_t vs_pool_bin(const VsPool *pool, float estimate) {
+    const float at = (estimate - pool->low) * pool->per_unit;
+    return at >= (float)VS_POOL_BINS ? VS_POOL_BINS : at > 0.0f ? (int32_t)at : 0;
+}
+
+/* Stable, byte by byte; `spare` holds as many. Returns where the result is: `items` or `spare`. */
+static inline VsRanked *vs_sort_bytes(VsRanked *items, VsRanked *spare, size_t n) {
+    for (int shift = 0; shift < 32; shift += 8) {
+        uint32_t counts[256] = {0}, sum = 0;
+        for (size_t i = 0; i < n; i++)
+            counts[items[i].key >> shift & 255]++;
+        if (n && counts[items[0].key >> shift & 255] == n)
+            continue;
+        for (int i = 0; i < 256; i++) {
+            uint32_t here = counts[i];
+            counts[i] = sum;
+            sum += here;
+        }
+        for (size_t i = 0; i < n; i++)
+            spare[counts[items[i].key >> shift & 255]++] = items[i];
+        VsRanked *sorted = spare;
+        spare = items;
+        items = sorted;
+    }
+    return items;
+}
+
+/* Stable, for items that are nearly in order. */
+static inline void vs_insertion_sort(VsRanked *items, size_t n) {
+    for (size_t i = 1; i < n; i++) {
+        const VsRanked item = items[i];
+        size_t at = i;
+        for (; at > 0 && items[at - 1].key > item.key; at--)
+            items[at] = items[at - 1];
+        items[at] = item;
+    }
+}
+
+/* By key: first into the bins that are counted anyway, unless many share one. */
+static inline VsRanked *vs_pool_sort(const VsPool *pool, VsRanked *items, VsRanked *spare, size_t n) {
+    uint32_t counts[VS_POOL_BINS + 2] = {0}, sum = 0, most = 0;
+    if (n <= VS_FEW) {
+        vs_insertion_sort(items, n);
+        return items;
+    }
+    if (pool->per_unit == 0.0f)
+        return vs_sort_bytes(items, spare, n);
     for (size_t i = 0; i < n; i++)
-        order[i] = pool->entries + sorted[i].value;
-    for (size_t start = 0, end = 1; start < n; start = end++) {
+        counts[vs_pool_bin(pool, pool->estimates[items[i].value])]++;
+    for (int i = 0; i <= VS_POOL_BINS; i++) {
+        const uint32_t here = counts[i];
+        counts[i] = sum;
+        sum += here;
+        most = here > most ? here : most;
+    }
+    if (most > VS_FEW)
+        return vs_sort_bytes(items, spare, n);
+    for (size_t i = 0; i < n; i++)
+        spare[counts[vs_pool_bin(pool, pool->estimates[items[i].value])]++] = items[i];
+    vs_insertion_sort(spare, n);
+    return spare;
+}
+
+/* The candidates that are kept, by (estimate, part, row); their number in `count`. Values are
+ * positions in `estimates` and `refs`. Valid until the pool changes. Without probes, by ref. */
+static inline const VsRanked *vs_pool_order(VsPool *pool, size_t *count) {
+    VsRanked *items = pool->ranked;
+    size_t n = 0;
+    for (size_t i = 0; i < pool->size; i++) {
+        items[n].key = vs_ordered(pool->estimates[i]);
+        items[n].value = (uint32_t)i;
+        n += pool->estimates[i] <= pool->threshold;
+    }
+    VsRanked *sorted = vs_pool_sort(pool, items, items + pool->room, n);
+    for (size_t start = 0, end = 1; start < n && start < pool->capacity; start = end++) {
         while (end < n && sorted[end].key == sorted[start].key)
             end++;
         if (end - start > 1)
-            qsort(order + start, end - start, sizeof *order, vs_compare_entries);
+            vs_pool_sort_ties(pool, sorted + start, end - start);
     }
-    return order;
+    *count = n < pool->capacity ? n : pool->capacity;
+    return sorted;
+}
+
+/* Lowers the threshold to the end of the bin that holds the capacity-th candidate. The end is taken
+ * a thousandth of a bin late, far more than the bin of an estimate can be off. */
+static inline void vs_pool_settle(VsPool *pool) {
+    if (pool->per_unit == 0.0f)
+        return;
+    const int32_t before = pool->top;
+    while (pool->top > 0 && pool->within - pool->bins[pool->top] >= pool->capacity)
+        pool->within -= pool->bins[pool->top--];
+    if (pool->top < before) {
+        const float end = nextafterf(pool->low + ((float)pool->top + 1.001f) / pool->per_unit, INFINITY);
+        pool->threshold = end < pool->threshold ? end : pool->threshold;
+    }
+}
+
+/* Begins to count, over the range of what is there. */
+static inline void vs_pool_count(VsPool *pool) {
+    float low = INFINITY, high = -INFINITY;
+    for (size_t i = 0; i < pool->size; i++) {
+        low = pool->estimates[i] < low ? pool->estimates[i] : low;
+        high = pool->estimates[i] > high ? pool->estimates[i] : high;
+    }
+    const float per_unit = ((float)VS_POOL_BINS - 0.5f) / (high - low);
+    pool->threshold = high < pool->threshold ? high : pool->threshold;
+    pool->per_unit = 0.0f;
+    if (!(per_unit > 0.0f && per_unit < INFINITY && high - low < INFINITY))
+        return; /* all alike: the threshold says it */
+    pool->low = low;
+    pool->per_unit = per_unit;
+    pool->top = VS_POOL_BINS - 1;
+    pool->within = pool->size;
+    memset(pool->bins, 0, sizeof pool->bins);
+    for (size_t i = 0; i < pool->size; i++)
+        pool->bins[vs_pool_bin(pool, pool->estimates[i])]++;
+    vs_pool_settle(pool);
+}
+
+/* Leaves only the candidates that are kept, and counts anew. */
+static inline void vs_pool_shrink(VsPool *pool) {
+    size_t count;
+    const VsRanked *order = vs_pool_order(pool, &count);
+    float *estimates = pool->spare_estimates;
+    uint64_t *refs = pool->spare_refs;
+    for (size_t i = 0; i < count; i++) {
+        estimates[i] = pool->estimates[order[i].value];
+        refs[i] = pool->refs[order[i].value];
+    }
+    pool->spare_estimates = pool->estimates;
+    pool->spare_refs = pool->refs;
+    pool->estimates = estimates;
+    pool->refs = refs;
+    pool->size = count;
+    if (count == pool->capacity)
+        vs_pool_count(pool);
+}
+
+/* Makes room for n <= VS_POOL_SLACK candidates more. */
+static inline void vs_pool_make_room(VsPool *pool, size_t n) {
+    if (__builtin_expect(pool->size + n > pool->room, 0))
+        vs_pool_shrink(pool);
+}
+
+/* Adds a candidate for which there is room and whose estimate is <= the threshold (so it is no NaN). */
+static inline void vs_pool_add(VsPool *pool, float estimate, size_t probe, size_t slot) {
+    pool->estimates[pool->size] = estimate;
+    pool->refs[pool->size++] = (uint64_t)probe << 32 | slot;
+    if (pool->per_unit != 0.0f) {
+        const int32_t bin = vs_pool_bin(pool, estimate);
+        if (bin <= pool->top) {
+            pool->bins[bin]++;
+            pool->within++;
+        }
+    }
+}
+
+/* To be called after each list: makes the threshold as low as is known by now. */
+static inline void vs_pool_update(VsPool *pool) {
+    if (pool->threshold == INFINITY) {
+        if (pool->size >= pool->capacity)
+            vs_pool_count(pool);
+    } else {
+        vs_pool_settle(pool);
+    }
 }
 
 #endif

@@ -81,6 +81,12 @@ cdef int _require_padded(Py_ssize_t padded_dim) except -1:
     return 0
 
 
+def squared_norm(const float[::1] x not None) -> float:
+    """Squared norm of f32[n], in float32; NaN or infinity if an element is."""
+    cdef size_t n = x.shape[0]
+    return _active.dot(&x[0], &x[0], n) if n else 0.0
+
+
 def rotate(
     const float[:, ::1] x not None,
     const float[::1] mean,
@@ -209,43 +215,21 @@ cdef class QueryTable:
 
     def __cinit__(self, Py_ssize_t padded_dim):
         _require_padded(padded_dim)
-        self.z = <float *>aligned_alloc(64, padded_dim * sizeof(float))
-        self.lut = <uint8_t *>aligned_alloc(64, 4 * padded_dim)
-        if self.z == NULL or self.lut == NULL:
+        self.table.z = <float *>aligned_alloc(64, padded_dim * sizeof(float))
+        self.table.whole = <int16_t *>aligned_alloc(64, padded_dim * sizeof(int16_t))
+        self.table.lut = <uint8_t *>aligned_alloc(64, 4 * padded_dim)
+        if self.table.z == NULL or self.table.whole == NULL or self.table.lut == NULL:
             raise MemoryError
-        self.table.z = self.z
-        self.table.lut = self.lut
         self.table.padded_dim = padded_dim
 
     def __dealloc__(self):
-        free(self.z)
-        free(self.lut)
-        free(self.scores)
-        free(self.ranked)
-        free(self.order)
+        free(self.table.z)
+        free(self.table.whole)
+        free(self.table.lut)
 
     cdef int require(self) except -1:
         if not self.prepared:
             raise ValueError("the query table is not prepared")
-        return 0
-
-    cdef int reserve_lists(self, size_t lists) except -1:
-        if lists <= self.scratch_lists:
-            return 0
-        free(self.scores)
-        free(self.ranked)
-        free(self.order)
-        self.scores = NULL
-        self.ranked = NULL
-        self.order = NULL
-        self.scratch_lists = 0
-        # A block writes 32 scores, whatever its last rows are.
-        self.scores = <float *>aligned_alloc(64, (lists + 2 * BLOCK_ROWS) // 16 * 64)
-        self.ranked = <VsRanked *>malloc(2 * lists * sizeof(VsRanked))
-        self.order = <int32_t *>malloc(lists * sizeof(int32_t))
-        if self.scores == NULL or self.ranked == NULL or self.order == NULL:
-            raise MemoryError
-        self.scratch_lists = lists
         return 0
 
     def prepare(self, const float[::1] z not None, float q_shift=0.0) -> None:
@@ -270,9 +254,9 @@ cdef class QueryTable:
         if <size_t>z.shape[0] != self.table.padded_dim:
             raise ValueError(f"z has {z.shape[0]} elements, not {self.table.padded_dim}")
         with nogil:
-            memcpy(self.z, &z[0], self.table.padded_dim * sizeof(float))
+            memcpy(self.table.z, &z[0], self.table.padded_dim * sizeof(float))
             self.table.q_shift = q_shift
-            _active.build_table(&self.table, self.lut)
+            _active.build_table(&self.table)
         self.prepared = True
 
     def take(
@@ -296,7 +280,7 @@ cdef class QueryTable:
         ValueError
             If shapes do not agree.
         """
-        cdef size_t padded_dim = self.table.padded_dim, dim = <size_t>q.shape[0], j
+        cdef size_t padded_dim = self.table.padded_dim, dim = <size_t>q.shape[0]
         if dim < 1 or padded_dim != (dim + 63) // 64 * 64:
             raise ValueError(f"{dim} dimensions are not {padded_dim} when rounded up to a multiple of 64")
         if mean is not None and <size_t>mean.shape[0] != dim:
@@ -305,15 +289,7 @@ cdef class QueryTable:
             raise ValueError(f"signs has the shape ({signs.shape[0]}, {signs.shape[1]}), not (rounds, {padded_dim // 8})")
         cdef const float *centre = &mean[0] if mean is not None else NULL
         with nogil:
-            if centre != NULL:
-                for j in range(dim):
-                    self.z[j] = q[j] - centre[j]
-            else:
-                memcpy(self.z, &q[0], dim * sizeof(float))
-            memset(self.z + dim, 0, (padded_dim - dim) * sizeof(float))
-            _active.rotate(self.z, padded_dim, &signs[0, 0], signs.shape[0])
-            self.table.q_shift = q_shift
-            _active.build_table(&self.table, self.lut)
+            vs_load_query(_active, &self.table, &q[0], dim, centre, &signs[0, 0], signs.shape[0], q_shift)
         self.prepared = True
 
     @property
@@ -350,7 +326,7 @@ cdef class QueryTable:
         self.require()
         out = np.empty((self.table.padded_dim // 4, 16), dtype=np.uint8)
         cdef uint8_t[:, ::1] view = out
-        memcpy(&view[0, 0], self.lut, 4 * self.table.padded_dim)
+        memcpy(&view[0, 0], self.table.lut, 4 * self.table.padded_dim)
         return out
 
 

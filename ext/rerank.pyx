@@ -6,60 +6,33 @@ import numpy as np
 
 cimport numpy as cnp
 from libc.math cimport INFINITY
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from vecstore.ext.ivf cimport (
-    VS_HAS_INT8,
-    VS_HAS_U64_IDS,
     Pool,
-    VsEntry,
-    VsHeader,
-    VsLayout,
-    VsPool,
+    VsHit,
+    VsNearest,
     is_half,
     metric_number,
     vs_exact_distance,
-    vs_header,
-    vs_layout,
-    vs_pool_offer,
-    vs_pool_reserve,
-    vs_pool_sorted,
+    vs_id_of,
+    vs_nearest_reserve,
+    vs_nearest_sort,
     vs_prefetch,
+    vs_rerank,
+    vs_take_estimates,
 )
-from vecstore.ext.rabitq cimport QueryTable, VsInt8Factors, VsKernels, active_kernels
+from vecstore.ext.rabitq cimport QueryTable, VsKernels, active_kernels
 
 
 cnp.import_array()
 
-# Candidates whose int8 rows are on their way while one is scored.
-cdef enum:
-    AHEAD = 4
-
 Hits = namedtuple("Hits", "distance part row ids reranked place margin")
 
 
-cdef inline bint _find_int8(
-    const VsEntry *entry, size_t padded_dim, const int8_t **row, const VsInt8Factors **factors
-) noexcept nogil:
-    """Where a candidate's int8 row is; false if its estimate is to stay."""
-    cdef const uint8_t *record = <const uint8_t *>entry.record
-    cdef VsHeader header
-    cdef VsLayout at
-    if entry.exact or record == NULL:
-        return False
-    header = vs_header(record)
-    if header.padded_dim != padded_dim or not header.flags & VS_HAS_INT8:
-        return False
-    at = vs_layout(header.n, padded_dim, header.flags)
-    row[0] = <const int8_t *>(record + at.int8) + entry.slot * padded_dim
-    factors[0] = <const VsInt8Factors *>(record + at.factors) + entry.slot
-    return True
-
-
-cdef object _hits(VsEntry **order, Py_ssize_t m, int64_t reranked, float margin):
+cdef object hits_of(VsNearest *nearest, int64_t reranked, float margin):
     # Straight to the arrays' memory: four memoryviews would take longer than ten hits.
-    cdef cnp.npy_intp shape = m
+    cdef cnp.npy_intp shape = nearest.size
     distances = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_FLOAT32, 0)
     parts = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT32, 0)
     rows = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT64, 0)
@@ -70,23 +43,17 @@ cdef object _hits(VsEntry **order, Py_ssize_t m, int64_t reranked, float margin)
     cdef int64_t *row = <int64_t *>cnp.PyArray_DATA(rows)
     cdef int32_t *place = <int32_t *>cnp.PyArray_DATA(places)
     cdef uint64_t *ids = <uint64_t *>cnp.PyArray_DATA(id_array)
-    cdef const uint8_t *record
-    cdef VsHeader header
-    cdef VsLayout at
-    cdef Py_ssize_t i
+    cdef const VsHit *hit
+    cdef size_t i
     with nogil:
-        for i in range(m):
-            distance[i] = order[i].estimate
-            part[i] = order[i].part
-            row[i] = order[i].row
-            place[i] = order[i].place
-            record = <const uint8_t *>order[i].record
-            if record == NULL:
-                continue
-            header = vs_header(record)
-            if header.flags & VS_HAS_U64_IDS:
-                at = vs_layout(header.n, header.padded_dim, header.flags)
-                memcpy(&ids[i], record + at.ids + 8 * <size_t>order[i].slot, 8)
+        vs_nearest_sort(nearest)
+        for i in range(nearest.size):
+            hit = nearest.hits + i
+            distance[i] = hit.distance
+            part[i] = hit.part
+            row[i] = hit.row
+            place[i] = hit.place
+            vs_id_of(hit, ids + i)
     return Hits(distances, parts, rows, id_array, reranked, places, margin)
 
 
@@ -105,7 +72,11 @@ def pool_hits(Pool pool not None, Py_ssize_t top_k):
     """
     if top_k < 0:
         raise ValueError(f"top_k must not be negative: {top_k}")
-    return _hits(vs_pool_sorted(&pool.pool), min(top_k, <Py_ssize_t>pool.pool.size), 0, INFINITY)
+    if not vs_nearest_reserve(&pool.nearest, min(<size_t>top_k, <size_t>len(pool))):
+        raise MemoryError
+    with nogil:
+        vs_take_estimates(&pool.pool, &pool.nearest)
+    return hits_of(&pool.nearest, 0, INFINITY)
 
 
 def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k):
@@ -139,41 +110,14 @@ def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k)
     table.require()
     if top_k < 0:
         raise ValueError(f"top_k must not be negative: {top_k}")
-    cdef Py_ssize_t count = pool.pool.size, i, m = min(top_k, count)
-    cdef size_t padded_dim = table.table.padded_dim
-    if m == 0:
-        return _hits(NULL, 0, 0, INFINITY)
     cdef const VsKernels *kernels = active_kernels()
-    cdef VsPool *nearest = &pool.nearest
-    if not vs_pool_reserve(nearest, m):
+    cdef int64_t reranked
+    cdef float margin = INFINITY
+    if not vs_nearest_reserve(&pool.nearest, min(<size_t>top_k, <size_t>len(pool))):
         raise MemoryError
-    cdef VsEntry **order
-    cdef VsEntry entry
-    cdef const int8_t *row = NULL
-    cdef const VsInt8Factors *factors = NULL
-    cdef int64_t reranked = 0
-    cdef float inner, margin = INFINITY
     with nogil:
-        order = vs_pool_sorted(&pool.pool)
-        for i in range(count + AHEAD):
-            if i < count and not order[i].estimate - order[i].bound > nearest.threshold:
-                if _find_int8(order[i], padded_dim, &row, &factors):
-                    vs_prefetch(<const uint8_t *>row, padded_dim)
-                    vs_prefetch(<const uint8_t *>factors, 1)
-            if i < AHEAD:
-                continue
-            entry = order[i - AHEAD][0]
-            if entry.estimate - entry.bound > nearest.threshold:
-                continue
-            if _find_int8(&entry, padded_dim, &row, &factors):
-                inner = kernels.dot_i8(table.table.z, row, padded_dim)
-                entry.estimate = (entry.g_add + factors.add) - (2 * factors.scale) * inner
-                reranked += 1
-            vs_pool_offer(nearest, &entry)
-        # Whether a candidate that the pool dropped could still be among the nearest.
-        if pool.pool.size == pool.pool.capacity and order[count - 1].bound > 0:
-            margin = (order[count - 1].estimate - nearest.threshold) / order[count - 1].bound
-    return _hits(vs_pool_sorted(nearest), nearest.size, reranked, margin)
+        reranked = vs_rerank(kernels, &pool.pool, &pool.nearest, NULL, 0, &margin)
+    return hits_of(&pool.nearest, reranked, margin)
 
 
 def rerank_fp32(

@@ -75,6 +75,17 @@ def test_the_whole_way_over_a_store_and_over_http(url: str, tmp_path: Path) -> N
     np.save(tmp_path / "queries.npy", ROWS[:2])
     many = good("search", url, "docs", "--file", str(tmp_path / "queries.npy"), "--top-k", "1", "--debug")
     assert [r["hits"][0]["id"] for r in json.loads(many)["results"]] == [0, 1]
+    full = ("--probe-fraction", "1", "--rerank-precision", "fp32", "--rerank-scale", "1000")
+    told = good("recall", url, "docs", "--sample", "20", *full)
+    assert told.startswith("recall 1.0000 (0.")
+    assert "to 1.0000 at 0.95), 20 stored rows, epoch" in told
+    assert "scans 25 of 25 rows" in told
+    measured = json.loads(
+        good("recall", url, "docs", "--file", str(tmp_path / "queries.npy"), "--json", "--top-k", "3", *full)
+    )
+    assert (measured["recall"], measured["queries"], measured["top_k"]) == (1.0, 2, 3)
+    assert good("recall", url, "docs", "--live").startswith("no live search has been measured; 0 of")
+    assert "recent" in run("recall", url, "docs", "--recent").stderr
     assert "2 rows deleted" in good("delete", url, "docs", "7", "8", "99")
     assert "rows" in good("compact", url, "docs")
     assert json.loads(good("ns", "show", url, "docs", "--json"))["rows"] == 23
@@ -240,6 +251,8 @@ def test_parquet_without_vectors_is_refused(tmp_path: Path) -> None:
         (["maintain", "http://127.0.0.1:1"], "store itself"),
         (["serve", "{store}", "--host", "0.0.0.0"], "no authentication"),
         (["serve", "{store}", "--port", "70000"], "port"),
+        (["serve", "{store}", "--recall-sample-rate", "2"], "recall_sample_rate"),
+        (["recall", "{store}", "nothing"], "no namespace"),
         (["demo", "--data", "nowhere"], "no sample data"),
     ],
 )
@@ -257,6 +270,7 @@ def test_an_error_is_one_line_and_status_1(store: str, words: list[str], says: s
         ["ns", "create", "x", "y"],
         ["search", "x", "y"],
         ["search", "x", "y", "--vector", "[1]", "--id", "3"],
+        ["recall", "x", "y", "--recent", "--live"],
         ["ns", "update", "x", "y"],
         ["ns", "update", "x", "y", "--set", "novalue"],
         ["ingest", "x", "y", "a.npy", "b.npy", "--start-at", "3"],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vecstore
-from tests.server.support import Server, running_server
+from tests.server.support import Server, eventually, running_server
 from vecstore.api import Database
 from vecstore.client import HttpBackend, _classes
 from vecstore.errors import (
@@ -173,6 +173,27 @@ def test_past_epochs_and_manifests_are_read(database: Database) -> None:
     assert ns.manifest(first.epoch)["epoch"] == first.epoch
 
 
+def test_recall_is_measured(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "l2", small_part_threshold=0, list_rows=4)
+    ns.insert(ROWS, ids=[f"row-{i}" for i in range(50)])
+    queries = np.random.default_rng(4).standard_normal((30, DIM))
+    full = {"probe_fraction": 1.0, "rerank_precision": "fp32", "rerank_scale": 1000.0}
+    found = ns.measure_recall(queries, **full)
+    assert (found.recall, found.high, found.queries, found.source) == (1.0, 1.0, 30, "queries")
+    assert (found.incarnation, found.epoch) == (ns.stats().incarnation, ns.stats().epoch)
+    assert found.rows_scanned == found.rows == 50
+    truth = np.argsort(((ROWS[None] - queries[:, None]) ** 2).sum(axis=2), axis=1)[:, :5]
+    hits = ns.search_batch(queries, top_k=5, nprobe=1).ids
+    counted = [len({f"row-{i}" for i in a} & set(b)) / 5 for a, b in zip(truth, hits, strict=True)]
+    low = ns.measure_recall(queries.tolist(), top_k=5, nprobe=1, confidence=0.99, seed=3)
+    assert low.recall == pytest.approx(np.mean(counted))
+    assert (low.top_k, low.confidence, low.seed, low.options["nprobe"]) == (5, 0.99, 3, 1)
+    some = ns.measure_recall(sample=20, nprobe=1, seed=8)
+    assert (some.source, some.queries) == ("rows", 20)
+    assert ns.measure_recall(sample=20, nprobe=1, seed=8).recall == some.recall
+    assert ns.recall_estimate().queries == 0
+
+
 def test_compaction_merges_everything(database: Database) -> None:
     ns = database.create_namespace("docs", DIM, "l2")
     for i in range(3):
@@ -233,6 +254,12 @@ def test_writes_can_ask_for_the_epoch_they_were_planned_on(database: Database) -
         (InvalidId, "id", lambda ns: ns.get("b")),
         (RowNotFound, None, lambda ns: ns.get(99)),
         (InvalidArgument, "epoch", lambda ns: ns.manifest(10**6)),
+        (InvalidArgument, "sample", lambda ns: ns.measure_recall(ROWS, sample=0)),
+        (InvalidArgument, "source", lambda ns: ns.measure_recall(source="recent")),
+        (InvalidArgument, "source", lambda ns: ns.measure_recall()),
+        (InvalidArgument, "debug", lambda ns: ns.measure_recall(ROWS, debug=True)),
+        (DimensionMismatch, "vectors", lambda ns: ns.measure_recall(ROWS[:, :4])),
+        (InvalidVector, "vectors", lambda ns: ns.measure_recall(np.zeros((1, DIM)))),
     ],
 )
 def test_errors_are_the_same_classes_with_the_same_field(
@@ -247,6 +274,27 @@ def test_errors_are_the_same_classes_with_the_same_field(
     if field is not None:
         assert caught.value.details["field"] == field
     assert ns.stats().epoch == epoch
+
+
+def test_a_server_samples_live_searches_if_it_is_told_to(tmp_path: Path) -> None:
+    with (
+        running_server(
+            tmp_path / "data", "--workers", "1", "--no-maintenance", "--recall-sample-rate", "1"
+        ) as server,
+        vecstore.connect(server.url) as database,
+    ):
+        ns = database.create_namespace("docs", DIM, "l2")
+        ns.insert(ROWS)
+        assert ns.recall_estimate().sample_rate == 1.0
+        ns.search(ROWS[0])
+        ns.search_batch(ROWS[1:10])
+        eventually("ten searches measured", lambda: ns.recall_estimate().queries == 10)
+        found = ns.recall_estimate()
+        assert (found.recall, found.epoch) == (1.0, ns.stats().epoch)
+        assert found.since is not None
+        assert found.until is not None
+        assert found.since <= found.until
+        assert ns.measure_recall(source="recent").queries == 10
 
 
 # -- the transport -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
-from vecstore.limits import MAX_PAGE_SIZE, MAX_TOP_K
+from vecstore.limits import MAX_PAGE_SIZE, MAX_QUERIES, MAX_TOP_K
 from vecstore.types import (
     BatchHits,
     CompactResult,
@@ -27,6 +28,10 @@ from vecstore.types import (
     InsertResult,
     Metric,
     NamespaceInfo,
+    RecallEstimate,
+    RecallReport,
+    RecallSample,
+    RecallSource,
     RerankPrecision,
     Row,
     RowId,
@@ -35,6 +40,7 @@ from vecstore.types import (
 )
 
 INCLUDABLE = ("vector",)
+CONFIDENCES = (0.5, 0.999)
 
 
 class Backend(Protocol):
@@ -64,6 +70,10 @@ class Backend(Protocol):
     ) -> DeleteResult: ...
     def search(self, name: str, vector: object, params: SearchParams) -> Hits: ...
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits: ...
+    def measure_recall(
+        self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
+    ) -> RecallReport: ...
+    def recall_estimate(self, name: str) -> RecallEstimate: ...
     def row(self, name: str, identity: RowId, *, include_vector: bool) -> Row: ...
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
     def compact(self, name: str, *, everything: bool) -> CompactResult: ...
@@ -77,6 +87,7 @@ def connect(
     *,
     maintenance: Literal["thread", "off"] = "thread",
     cache_bytes: int | None = None,
+    recall_sample_rate: float = 0.0,
     **options: Any,
 ) -> Database:
     """Open a database.
@@ -91,6 +102,9 @@ def connect(
         process for that; over HTTP this is ignored.
     cache_bytes
         Memory for pages read from S3; 256 MiB by default.
+    recall_sample_rate
+        Share of searches whose recall a thread of this process measures (`Namespace.recall_estimate`).
+        A server has a setting for that; over HTTP this is ignored.
     options
         Of the transport: for S3 ``endpoint_url``, ``region``, ``access_key``, …; for HTTP ``timeout``.
 
@@ -105,6 +119,8 @@ def connect(
         return Database(HttpBackend(url, **options))
     if maintenance not in ("thread", "off"):
         raise InvalidArgument('maintenance must be "thread" or "off"', field="maintenance")
+    if not _number(recall_sample_rate) or not 0.0 <= recall_sample_rate <= 1.0:
+        raise InvalidArgument("recall_sample_rate must be from 0 to 1", field="recall_sample_rate", limit=1.0)
     from vecstore.engine.database import CACHE_BYTES, EmbeddedDatabase
     from vecstore.storage.open import open_store
 
@@ -113,6 +129,7 @@ def connect(
             open_store(url, **options),
             cache_bytes=CACHE_BYTES if cache_bytes is None else cache_bytes,
             maintenance=maintenance == "thread",
+            recall_sample_rate=recall_sample_rate,
         )
     )
 
@@ -283,20 +300,18 @@ class Namespace:
         debug
             Return plan, counts, stage times and storage traffic.
         """
-        params = check_params(
-            SearchParams(
-                top_k=_plain(top_k),
-                probe_fraction=_plain(probe_fraction),
-                nprobe=_plain(nprobe),
-                target_recall=_plain(target_recall),
-                rerank_scale=_plain(rerank_scale),
-                rerank_precision=rerank_precision,
-                consistency=consistency,
-                max_staleness=_plain(max_staleness),
-                epoch=_plain(epoch),
-                include=_included(include),
-                debug=debug,
-            )
+        params = _search_params(
+            top_k,
+            probe_fraction,
+            nprobe,
+            target_recall,
+            rerank_scale,
+            rerank_precision,
+            consistency,
+            max_staleness,
+            epoch,
+            include if include == () else _included(include),
+            debug,
         )
         return self._backend.search(self.name, vector, params)
 
@@ -304,6 +319,61 @@ class Namespace:
         """As `search`, for f32[M, dim] queries on one epoch; takes the same options."""
         params = check_params(_params(top_k, options))
         return self._backend.search_batch(self.name, vectors, params)
+
+    def measure_recall(
+        self,
+        queries: npt.ArrayLike | None = None,
+        *,
+        source: RecallSource | None = None,
+        sample: int | None = None,
+        top_k: int = 10,
+        confidence: float = 0.95,
+        seed: int | None = None,
+        **options: Any,
+    ) -> RecallReport:
+        """Measure recall against exact search, both on one epoch.
+
+        Exact search reads every live row, so this takes work in proportion to rows times queries.
+
+        Parameters
+        ----------
+        queries
+            f32[M, dim]; held-out queries tell most.
+        source
+            Where queries come from if none are given: ``"rows"`` (default) takes stored rows, each of
+            which is no hit of itself; ``"recent"`` those that this process has answered and kept.
+        sample
+            How many are drawn at random; by default 500, or fewer if so many would be too much work,
+            or all that are given.
+        confidence
+            Of the interval, 0.5 to 0.999.
+        seed
+            Of the draw; the report names the one that was used.
+        options
+            How to search, as for `search`: ``target_recall``, ``nprobe``, ``epoch``, …
+
+        Raises
+        ------
+        InvalidArgument
+            And its kinds; also if there are no rows, or no recent queries.
+        """
+        if source is None:
+            source = "rows" if queries is None else "queries"
+        asked = check_sample(
+            RecallSample(source, _plain(sample), _plain(confidence), _plain(seed)), given=queries is not None
+        )
+        for name in ("include", "debug"):
+            if name in options:
+                raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)
+        params = check_params(_params(top_k, options))
+        return self._backend.measure_recall(self.name, queries, asked, params)
+
+    def recall_estimate(self) -> RecallEstimate:
+        """Recall of live searches, from the share that is sampled (``recall_sample_rate``).
+
+        The figure is that of one process: this one, or the worker of a server that answers.
+        """
+        return self._backend.recall_estimate(self.name)
 
     def get(self, id: RowId, *, include_vector: bool = True) -> Row:
         """The live row of an id. `RowNotFound` if there is none."""
@@ -328,6 +398,19 @@ class Namespace:
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""
         return self._backend.collect(self.name, retention=retention, grace=grace, dry_run=dry_run)
+
+
+def _search_params(*values: Any) -> SearchParams:
+    """Checked parameters from the values of their fields, in order."""
+    try:
+        return _known_params(*values)
+    except TypeError:  # a value that cannot be hashed, and will be refused by name
+        return _known_params.__wrapped__(*values)
+
+
+@lru_cache(maxsize=1_024, typed=True)
+def _known_params(*values: Any) -> SearchParams:
+    return check_params(SearchParams(*map(_plain, values)))
 
 
 def _params(top_k: int, options: dict[str, Any]) -> SearchParams:
@@ -357,34 +440,56 @@ def check_params(params: SearchParams) -> SearchParams:
     def refuse(name: str, rule: str, limit: object) -> InvalidArgument:
         return InvalidArgument(f"{name} must be {rule}", field=name, limit=limit)
 
-    def integer(value: object) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool)
-
-    def number(value: object) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
-
-    if not integer(params.top_k) or not 1 <= params.top_k <= MAX_TOP_K:
+    if not _integer(params.top_k) or not 1 <= params.top_k <= MAX_TOP_K:
         raise refuse("top_k", f"an integer from 1 to {MAX_TOP_K}", MAX_TOP_K)
     fraction = params.probe_fraction
-    if fraction is not None and (not number(fraction) or not 0.0 < fraction <= 1.0):
+    if fraction is not None and (not _number(fraction) or not 0.0 < fraction <= 1.0):
         raise refuse("probe_fraction", "above 0 and at most 1", 1.0)
-    if params.nprobe is not None and (not integer(params.nprobe) or params.nprobe < 1):
+    if params.nprobe is not None and (not _integer(params.nprobe) or params.nprobe < 1):
         raise refuse("nprobe", "an integer of at least 1", 1)
     target = params.target_recall
-    if target is not None and (not number(target) or not 0.0 < target < 1.0):
+    if target is not None and (not _number(target) or not 0.0 < target < 1.0):
         raise refuse("target_recall", "between 0 and 1", 1.0)
     scale = params.rerank_scale
-    if scale is not None and (not number(scale) or not 0.0 <= scale <= 1000.0):
+    if scale is not None and (not _number(scale) or not 0.0 <= scale <= 1000.0):
         raise refuse("rerank_scale", "from 0 to 1000", 1000)
     if params.rerank_precision not in (None, "none", "int8", "fp32"):
         raise refuse("rerank_precision", '"none", "int8" or "fp32"', ["none", "int8", "fp32"])
     if params.consistency not in ("strong", "eventual"):
         raise refuse("consistency", '"strong" or "eventual"', ["strong", "eventual"])
-    if not number(params.max_staleness) or params.max_staleness < 0:
+    if not _number(params.max_staleness) or params.max_staleness < 0:
         raise refuse("max_staleness", "at least 0 seconds", 0)
-    if params.epoch is not None and (not integer(params.epoch) or params.epoch < 1):
+    if params.epoch is not None and (not _integer(params.epoch) or params.epoch < 1):
         raise refuse("epoch", "an integer of at least 1", 1)
     for name in params.include:
         if name not in INCLUDABLE:
             raise InvalidArgument(f"include names {name!r}; known is {INCLUDABLE}", field="include")
     return params
+
+
+def check_sample(asked: RecallSample, *, given: bool) -> RecallSample:
+    """`InvalidArgument` names the field and its limit; ``given``: queries come with the request."""
+    if asked.source not in ("rows", "recent", "queries"):
+        raise InvalidArgument('source must be "rows" or "recent"', field="source", limit=["rows", "recent"])
+    if given != (asked.source == "queries"):
+        raise InvalidArgument("queries are given, or source says where they come from", field="source")
+    if asked.sample is not None and (not _integer(asked.sample) or not 1 <= asked.sample <= MAX_QUERIES):
+        raise InvalidArgument(
+            f"sample must be an integer from 1 to {MAX_QUERIES}", field="sample", limit=MAX_QUERIES
+        )
+    low, high = CONFIDENCES
+    if not _number(asked.confidence) or not low <= asked.confidence <= high:
+        raise InvalidArgument(
+            f"confidence must be from {low} to {high}", field="confidence", limit=[low, high]
+        )
+    if asked.seed is not None and (not _integer(asked.seed) or not 0 <= asked.seed < 1 << 63):
+        raise InvalidArgument("seed must be an integer from 0 to 2^63 - 1", field="seed", limit=(1 << 63) - 1)
+    return asked
+
+
+def _integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf

@@ -22,6 +22,7 @@ from vecstore.types import Metric
 
 F = Callable[..., Any]
 _REMOTE: Final = ("http://", "https://")
+_SOURCES: Final = {"rows": "stored rows", "recent": "recent queries", "queries": "queries"}
 
 
 class _Command(click.Command):
@@ -52,6 +53,21 @@ def main() -> None:
 
 def _json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def _effort_options(command: F) -> F:
+    """How to search."""
+    for option in (
+        click.option("--epoch", type=int, help="A past epoch."),
+        click.option("--rerank-precision", type=click.Choice(["none", "int8", "fp32"])),
+        click.option("--rerank-scale", type=float),
+        click.option("--target-recall", type=float),
+        click.option("--nprobe", type=int),
+        click.option("--probe-fraction", type=float),
+        click.option("--top-k", default=10, show_default=True, type=int),
+    ):
+        command = option(command)
+    return command
 
 
 def _print(value: Any) -> None:
@@ -87,6 +103,7 @@ def _database(
 @click.option(
     "--allow-remote", is_flag=True, default=None, help="Listen beyond loopback, without authentication."
 )
+@click.option("--recall-sample-rate", type=float, help="Share of searches whose recall is measured.")
 @click.option("--maintenance/--no-maintenance", default=None, help="Compact and collect beside the workers.")
 def serve(**options: Any) -> None:
     """Serve a store over HTTP until SIGTERM or Ctrl-C."""
@@ -188,13 +205,7 @@ def _namespace(database: Any, name: str, dim: int | None, metric: Metric) -> Any
 @click.option("--vector", help="JSON array or base64 of little-endian float32; - reads a line from stdin.")
 @click.option("--file", "path", type=click.Path(path_type=Path), help="Queries in a file that ingest reads.")
 @click.option("--id", "identity", help="Search with the vector of this row.")
-@click.option("--top-k", default=10, show_default=True, type=int)
-@click.option("--probe-fraction", type=float)
-@click.option("--nprobe", type=int)
-@click.option("--target-recall", type=float)
-@click.option("--rerank-scale", type=float)
-@click.option("--rerank-precision", type=click.Choice(["none", "int8", "fp32"]))
-@click.option("--epoch", type=int, help="A past epoch.")
+@_effort_options
 @click.option("--debug", is_flag=True, help="Plan, counts and times; implies --json.")
 @_json_option
 def search(
@@ -240,6 +251,51 @@ def search(
             click.echo()
         for hit in hits:
             click.echo(f"{hit.distance:.6f}\t{hit.id}")
+
+
+@main.command()
+@click.argument("url")
+@click.argument("namespace")
+@click.option("--file", "path", type=click.Path(path_type=Path), help="Queries in a file that ingest reads.")
+@click.option("--recent", is_flag=True, help="Queries that a server has kept; stored rows by default.")
+@click.option("--live", is_flag=True, help="What a server has measured of its live searches, and no more.")
+@click.option("--sample", type=int, help="Queries, drawn at random; 500 by default, or the whole file.")
+@click.option("--confidence", default=0.95, show_default=True, type=float, help="Of the interval.")
+@click.option("--seed", type=int, help="Of the draw.")
+@_effort_options
+@_json_option
+def recall(
+    url: str, namespace: str, path: Path | None, recent: bool, live: bool, as_json: bool, **options: Any
+) -> None:
+    """Measure recall against exact search."""
+    if sum((path is not None, recent, live)) > 1:
+        raise click.UsageError("give one of --file, --recent and --live")
+    with _database(url) as database:
+        ns = database.namespace(namespace)
+        if live:
+            found = ns.recall_estimate()
+        elif path is not None:
+            from vecstore.ingest import open_file
+
+            file = open_file(path)
+            queries, _ = next(file.batches(file.rows, 0))
+            found = ns.measure_recall(queries, **options)
+        else:
+            found = ns.measure_recall(source="recent" if recent else "rows", **options)
+    if as_json:
+        _print(found)
+    elif live and found.recall is None:
+        click.echo(f"no live search has been measured; {found.sample_rate:g} of them are sampled")
+    else:
+        click.echo(
+            f"recall {found.recall:.4f} ({found.low:.4f} to {found.high:.4f} at {found.confidence:.4g}), "
+            f"{found.queries:,} {'live searches' if live else _SOURCES[found.source]}, epoch {found.epoch}"
+        )
+        if not live:
+            click.echo(
+                f"a query scans {found.rows_scanned:,.0f} of {found.rows:,} rows in "
+                f"{1e3 * found.search_seconds:.3f} ms; exact search takes {1e3 * found.exact_seconds:.3f} ms"
+            )
 
 
 def _row_id(ns: Any, text: str) -> int | str:

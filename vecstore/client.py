@@ -45,6 +45,9 @@ from vecstore.types import (
     InsertResult,
     Metric,
     NamespaceInfo,
+    RecallEstimate,
+    RecallReport,
+    RecallSample,
     Row,
     RowId,
     SearchParams,
@@ -192,6 +195,23 @@ class HttpBackend:
         debug = [{} if r.debug is msgspec.UNSET else r.debug for r in results] if params.debug else None
         return BatchHits(ids, distances, counts, answer.epoch, stacked, debug, _incarnation(found))
 
+    def measure_recall(
+        self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
+    ) -> RecallReport:
+        body = {**_options(params), "confidence": asked.confidence}
+        for option in ("include", "debug"):
+            del body[option]
+        body |= {k: v for k, v in (("sample", asked.sample), ("seed", asked.seed)) if v is not None}
+        if queries is None:
+            body["source"] = asked.source
+        else:
+            values = _matrix(queries)
+            body |= {"vectors": _packed(values), "dim": values.shape[1]}
+        return _decode(self._send("POST", _path(name, "recall"), body), RecallReport)
+
+    def recall_estimate(self, name: str) -> RecallEstimate:
+        return _decode(self._send("GET", _path(name, "recall"), repeat=True), RecallEstimate)
+
     def row(self, name: str, identity: RowId, *, include_vector: bool) -> Row:
         ids = parse_ids([identity], field="id")
         segment = quote(str(ids.values[0]), safe="")
@@ -274,7 +294,7 @@ class HttpBackend:
                 f"{self._base} cannot be reached: {_short(error)}", url=self._base
             ) from error
         except (HTTPError, OSError) as error:
-            if method == "GET" or path.endswith("/search"):
+            if method == "GET" or path.endswith(("/search", "/recall")):
                 raise ServerUnavailable(
                     f"{self._base} did not answer: {_short(error)}", url=self._base
                 ) from error

@@ -39,6 +39,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     graceful_timeout: Annotated[int, Meta(ge=1, le=3_600)] = 30
     max_body_bytes: Annotated[int, Meta(ge=1_024, le=MAX_BODY_BYTES)] = MAX_BODY_BYTES
     cache_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    recall_sample_rate: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
     maintenance: bool = True
     maintenance_interval: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 10.0
     gc_interval: Annotated[float, Meta(gt=0.0, le=604_800.0)] = 600.0

@@ -15,6 +15,7 @@ Consistency = Literal["strong", "eventual"]
 RerankPrecision = Literal["none", "int8", "fp32"]
 StoreVectors = Literal["fp32", "fp16", "none"]
 WriteMode = Literal["upsert", "insert"]
+RecallSource = Literal["rows", "recent", "queries"]
 RowId = int | str
 Expected = tuple[str, int]  # incarnation and epoch that a write asks a namespace to be at
 
@@ -99,6 +100,100 @@ class SearchParams:
     epoch: int | None = None
     include: tuple[str, ...] = ()
     debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecallSample:
+    """Which queries recall is measured with.
+
+    Attributes
+    ----------
+    source
+        Stored rows, recent queries of the process, or queries that are given.
+    sample
+        How many of them at most, drawn at random; None for a default, or for all that are given.
+    confidence
+        Of the interval.
+    seed
+        Of the draw; None for a new one.
+    """
+
+    source: RecallSource = "rows"
+    sample: int | None = None
+    confidence: float = 0.95
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecallReport:
+    """Recall that was measured against exact search, on one epoch.
+
+    Attributes
+    ----------
+    recall
+        Mean over the queries of the share of each query's ``top_k`` nearest rows that were found.
+    low, high
+        Bounds of the interval of that ``confidence`` for the mean over all such queries.
+    queries, source, seed
+        How many were asked, where they come from, and the seed that draws the same again.
+    top_k
+        Rows wanted of each.
+    epoch, rows
+        What was searched, and its live rows.
+    rows_scanned, lists_probed, lists
+        Means a query of the search; all lists of the namespace.
+    search_seconds, exact_seconds
+        Means a query, each asked in batches.
+    options
+        How it was searched: the options given, and the namespace's defaults for the others.
+    """
+
+    recall: float
+    low: float
+    high: float
+    confidence: float
+    queries: int
+    source: RecallSource
+    seed: int
+    top_k: int
+    epoch: int
+    rows: int
+    rows_scanned: float
+    lists_probed: float
+    lists: int
+    search_seconds: float
+    exact_seconds: float
+    options: dict[str, Any]
+    incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecallEstimate:
+    """Recall of live searches of one process, from the share of them that it samples.
+
+    Attributes
+    ----------
+    sample_rate
+        The share; 0 if nothing is sampled.
+    queries
+        Measured and counted here: the latest thousand at most.
+    recall, low, high
+        Mean over them and the bounds of its interval; None as long as there are none.
+    since, until
+        When the first and the last of them were asked, in seconds of Unix time.
+    epoch
+        The last that one was measured on.
+    """
+
+    sample_rate: float
+    queries: int = 0
+    recall: float | None = None
+    low: float | None = None
+    high: float | None = None
+    confidence: float = 0.95
+    since: float | None = None
+    until: float | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

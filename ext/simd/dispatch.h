@@ -9,7 +9,6 @@
 #include "nearest/serial.h"
 #include "rotate/serial.h"
 #include "scan/serial.h"
-#include "select/serial.h"
 #include "table/serial.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -24,8 +23,6 @@
 #include "rotate/avx512.h"
 #include "scan/avx2.h"
 #include "scan/avx512.h"
-#include "select/avx2.h"
-#include "select/avx512.h"
 #include "table/avx2.h"
 
 /* What 512 bits do not make faster (bench/kernels.py, Zen 4). */
@@ -33,7 +30,6 @@
 #define vs_squared_l2_f16_avx512 vs_squared_l2_f16_avx2
 #define vs_squared_norm_f16_avx512 vs_squared_norm_f16_avx2
 #define vs_build_table_avx512 vs_build_table_avx2
-#define vs_histogram_avx512 vs_histogram_avx2
 #define vs_encode_int8_avx512 vs_encode_int8_avx2
 #endif
 
@@ -50,9 +46,6 @@
         .score_block = vs_score_block_##ISA,                                                       \
         .rotate = vs_rotate_##ISA,                                                                 \
         .nearest = vs_nearest_##ISA,                                                               \
-        .range = vs_range_##ISA,                                                                   \
-        .histogram = vs_histogram_##ISA,                                                           \
-        .collect = vs_collect_##ISA,                                                               \
         .encode_slot = vs_encode_slot_##ISA,                                                       \
         .encode_int8 = vs_encode_int8_##ISA,                                                       \
     }

@@ -16,14 +16,16 @@
 
 #define VS_LANES 32
 #define VS_BLOCK_ROWS 32
-#define VS_BINS 512
 #define VS_LEVELS 63 /* of a table entry: 4 * 63 < 256, and 1,024 groups * 63 < 65,536 */
 
 /* The look-up table of one query. `lut` holds 32 bytes a pair of groups (2p, 2p + 1): 16 entries
- * of each; sum_i s_i z_i ~ scale * (sum of entries) + bias. */
+ * of each; sum_i s_i z_i ~ scale * (sum of entries) + bias. `whole` is the query in whole numbers,
+ * z ~ step * whole, for products with int8 rows, which are then exact and the same in any order. */
 typedef struct {
-    const float *z;
-    const uint8_t *lut;
+    float *z;
+    int16_t *whole;
+    uint8_t *lut;
+    float step;
     size_t padded_dim;
     float scale;
     float bias;
@@ -54,12 +56,13 @@ typedef struct {
     const char *name;
     float (*dot)(const float *q, const float *o, size_t n);
     float (*squared_l2)(const float *q, const float *o, size_t n);
-    float (*dot_i8)(const float *q, const int8_t *o, size_t n);
+    /* n is a multiple of 64. */
+    int32_t (*dot_i8)(const int16_t *q, const int8_t *o, size_t n);
     float (*dot_f16)(const float *q, const uint16_t *o, size_t n);
     float (*squared_l2_f16)(const float *q, const uint16_t *o, size_t n);
     float (*squared_norm_f16)(const uint16_t *o, size_t n);
-    /* Fills `lut` and table->{scale, bias, squared_norm} from table->z. */
-    void (*build_table)(VsTable *table, uint8_t *lut);
+    /* Fills in all that follows from z, and the places of `lut` and `whole`. */
+    void (*build_table)(VsTable *table);
     /* Estimates of the slots of a block that are set in `slots` into `estimates`, room for 32; the
      * mask of those <= limit. What is left in the places of other slots is not said. */
     uint32_t (*score_block)(const VsTable *table, const uint8_t *block, uint32_t slots, float g_add,
@@ -69,17 +72,23 @@ typedef struct {
     /* Lowers (*best, *label) to min_j half_norms[j] - dots[j], strictly, with the least such j. */
     void (*nearest)(const float *dots, const float *half_norms, size_t k, int32_t label_base,
                     float *best, int32_t *label);
-    /* Least and greatest of scores, NaN left out. */
-    void (*range)(const float *scores, size_t count, float *low, float *high);
-    /* Counts each score in bin (score - low) * per_unit; the last bin takes whatever is beyond. */
-    void (*histogram)(const float *scores, size_t count, float low, float per_unit, uint32_t *bins);
-    /* Keys and indices of the scores whose bin is below `edge`, in order; `items` holds `count`. */
-    size_t (*collect)(const float *scores, size_t count, float low, float per_unit, float edge,
-                      VsRanked *items);
     /* Sets one slot of a zeroed block. */
     void (*encode_slot)(const VsSource *source, uint8_t *block, size_t slot);
     void (*encode_int8)(const VsSource *source, int8_t *out, VsInt8Factors *factors);
 } VsKernels;
+
+/* Bits that are set; the baseline of x86-64 has no instruction for it, and a call costs more. */
+static inline uint32_t vs_count(uint32_t x) {
+    x -= x >> 1 & 0x55555555u;
+    x = (x & 0x33333333u) + (x >> 2 & 0x33333333u);
+    return ((x + (x >> 4)) & 0x0f0f0f0fu) * 0x01010101u >> 24;
+}
+
+/* The greatest of a query's whole numbers: the sum of n products with int8 fits in 32 bits. */
+static inline float vs_steps(size_t n) {
+    const size_t most = INT32_MAX / (127 * n);
+    return (float)(most < INT16_MAX ? most : INT16_MAX);
+}
 
 /* Ascending as an unsigned integer; -0 and +0 alike, NaN after everything. */
 static inline uint32_t vs_ordered(float x) {
@@ -87,6 +96,14 @@ static inline uint32_t vs_ordered(float x) {
     x += 0.0f;
     memcpy(&bits, &x, 4);
     return x != x ? UINT32_MAX : bits ^ ((uint32_t)((int32_t)bits >> 31) | 0x80000000u);
+}
+
+/* What `vs_ordered` was made from; NaN for the key of one. */
+static inline float vs_unordered(uint32_t key) {
+    const uint32_t bits = key & 0x80000000u ? key ^ 0x80000000u : ~key;
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
 }
 
 static inline float vs_half_to_float(uint16_t h) {

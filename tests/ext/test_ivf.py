@@ -115,7 +115,10 @@ def test_exact_entries_say_where_they_are() -> None:
     values=st.lists(
         st.one_of(
             st.integers(-3, 3).map(float),
-            st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False),
+            # Half of it is to be exact.
+            st.floats(width=32, allow_nan=False, allow_infinity=False).filter(
+                lambda v: v == 0 or abs(v) > 1e-37
+            ),
         ),
         max_size=200,
     ),
@@ -138,7 +141,7 @@ def test_the_pool_keeps_the_least_by_estimate_part_and_row(
         oracle += [(float(np.float32(v)) + 0.0, part, row) for row, v in enumerate(rows)]
         kept = sorted(oracle)[:capacity]
         assert len(pool) == len(kept)
-        assert pool.threshold == (kept[-1][0] if len(kept) == capacity else np.inf)
+        assert pool.threshold >= kept[-1][0] if kept else pool.threshold == np.inf
     entries = pool.entries()
     got = zip(entries.estimate.tolist(), entries.part.tolist(), entries.row.tolist(), strict=True)
     assert list(got) == sorted(oracle)[:capacity]
@@ -320,12 +323,19 @@ class Cells:
 def test_lists_rank_by_their_estimates(name: str, sizes: list[int]) -> None:
     with variant(name):
         some = Cells(len(sizes), 128, sizes)
-        wanted = np.argsort(some.estimates(), kind="stable")
+        estimates = some.estimates()
         table = table_of(some.z)
         for n in (0, 1, 2, 10, 48, 49, sum(sizes) // 2, sum(sizes) - 1, sum(sizes), 10_000):
             got = rank_lists(table, some.cells, some.bounds, some.codes, n)
             assert got.dtype == np.int32
-            assert np.array_equal(got, wanted[:n])
+            assert len(got) == len(set(got.tolist())) == min(n, len(estimates))
+            # But for the rounding of the cells, which their lists share; empty ones had an estimate of 0.
+            here, rest = estimates[got], np.delete(estimates, got)
+            assert (np.diff(here) >= -1.5).all()
+            assert not len(here) or not len(rest) or here.max() <= rest.min() + 1.5
+            tied = np.isin(here, here[:1]) & np.isin(np.searchsorted(some.bounds, got, "right"), [1])
+            assert (np.diff(got[tied]) > 0).all(), "ties go by number"
+            assert got.tolist() == rank_lists(table, some.cells, some.bounds, some.codes, 10_000)[:n].tolist()
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -10,7 +10,8 @@ import pytest
 from tests.core import CODED, EXACT, RangeStore, assert_exact, clustered, database, engine, generator
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import StorageMissing
-from vecstore.index.search import Scratch, search_namespace
+from vecstore.ext.search import Searcher
+from vecstore.index.search import search_namespace
 from vecstore.index.view import View, join_traces
 from vecstore.storage.cache import ReadTrace
 from vecstore.storage.faults import CountingStore
@@ -41,7 +42,9 @@ def view_of(db: EmbeddedDatabase) -> View:
 
 def exact(db: EmbeddedDatabase, view: View, q: Any, k: int) -> list[int]:
     params = SearchParams(top_k=k, **EXACT)
-    found = search_namespace(view, q, params, Scratch(), ReadTrace(), db.namespace("ns")._executor)
+    found = search_namespace(
+        view, q, params, Searcher(view.field.padded_dim), ReadTrace(), db.namespace("ns")._executor
+    )
     return [int(i) for i in found.ids]
 
 
@@ -85,12 +88,11 @@ def test_a_view_knows_its_parts_apart() -> None:
     insert(db, clustered(generator(3), 101, DIM), range(500, 601))
     view = view_of(db)
     assert [part.small for part in view.parts] == [True, True, True, False]
-    assert len(view.small) == 3
-    assert len(view.coded) == 1
+    assert len(view.searched) == len(view.field) == 4
     db.delete_rows("ns", list(range(100)), expected=None, idempotency_key=None)
     view = view_of(db)
     assert len(view.parts) == 4
-    assert len(view.small) == 2, "a part without live rows is not searched"
+    assert len(view.searched) == len(view.field) == 3, "a part without live rows is not searched"
 
 
 @pytest.mark.parametrize("make", [MemoryStore, RangeStore, None])

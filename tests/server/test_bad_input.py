@@ -27,6 +27,7 @@ from vecstore.limits import (
 DOCS = "/v1/namespaces/docs"
 WORDS = "/v1/namespaces/words/parts"
 PARTS, DELETES, SEARCH = f"{DOCS}/parts", f"{DOCS}/deletes", f"{DOCS}/search"
+RECALL = f"{DOCS}/recall"
 ROW = [1.0, 0.0, 0.0]
 
 
@@ -70,6 +71,10 @@ def insert(title: str, code: str, where: str, limit: Any = None, /, **body: Any)
 
 def search(title: str, code: str, where: str, limit: Any = None, /, **body: Any) -> Bad:
     return post(title, SEARCH, {"vector": ROW, **body}, code, where, limit=limit)
+
+
+def recall(title: str, code: str, where: str, limit: Any = None, /, **body: Any) -> Bad:
+    return post(f"recall: {title}", RECALL, body, code, where, limit=limit)
 
 
 def raw(name: str, path: str, data: bytes, code: str, where: str | None, **more: Any) -> Bad:
@@ -202,6 +207,32 @@ CASES = [
     Bad("GET with max_staleness NaN", "GET", f"{SEARCH}?vector=[1,0,0]&max_staleness=nan", 400, INVALID,
         "max_staleness", limit=0),
     Bad("GET with a body", "GET", SEARCH, 400, INVALID, "body", {"vector": ROW}),
+    # recall
+    recall("sample 0", INVALID, "sample", 1, sample=0),
+    recall("sample huge", INVALID, "sample", 10_000, sample=10_001),
+    recall("sample text", INVALID, "sample", sample="all"),
+    recall("confidence 1", INVALID, "confidence", 0.999, confidence=1),
+    recall("confidence too low", INVALID, "confidence", 0.5, confidence=0.1),
+    recall("seed negative", INVALID, "seed", 0, seed=-1),
+    recall("source unknown", INVALID, "source", ["rows", "recent"], source="log"),
+    recall("source of queries", INVALID, "source", ["rows", "recent"], source="queries"),
+    recall("two sources", INVALID, "source", vectors=[ROW], source="rows"),
+    recall("recent queries where none are kept", INVALID, "source", source="recent"),
+    recall("stored rows where there is one", INVALID, "source"),
+    recall("top_k 0", INVALID, "top_k", 1, top_k=0),
+    recall("top_k too large for its queries", INVALID, "sample", 100, vectors=[ROW] * 101, top_k=MAX_TOP_K),
+    recall("target_recall 1", INVALID, "target_recall", 1, target_recall=1),
+    recall("include", INVALID, "include", include=["vector"]),
+    recall("debug", INVALID, "debug", debug=True),
+    recall("a query of another dimension", DIM, "vectors", 3, vectors=[[1, 2]]),
+    recall("a zero query under cosine", VECTOR, "vectors", vectors=[[0, 0, 0]]),
+    recall("no queries", INVALID, "vectors", vectors=[]),
+    recall("an epoch that is not yet", INVALID, "epoch", epoch=999),
+    Bad("recall: a parameter", "GET", f"{RECALL}?confidence=0.9", 400, INVALID, "confidence"),
+    Bad("recall of a missing namespace", "GET", "/v1/namespaces/nothing/recall", 404, "namespace_not_found",
+        "nothing"),
+    post("recall measured of a missing namespace", "/v1/namespaces/nothing/recall", {}, "namespace_not_found",
+         "nothing", status=404),
     # listing, rows, manifests
     Bad("page_size 0", "GET", "/v1/namespaces?page_size=0", 400, INVALID, "page_size", limit=MAX_PAGE_SIZE),
     Bad("page_size huge", "GET", "/v1/namespaces?page_size=1001", 400, INVALID, "page_size",

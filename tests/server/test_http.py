@@ -57,6 +57,38 @@ def test_the_shapes_that_clients_rely_on(docs: FlaskClient) -> None:
     assert (shown["rows"], shown["parts"], shown["dim"], shown["metric"]) == (2, 2, 2, "l2")
 
 
+def test_recall_is_measured_and_told(docs: FlaskClient) -> None:
+    full = {"probe_fraction": 1.0, "rerank_precision": "fp32", "rerank_scale": 1000, "top_k": 1}
+    for body in (
+        {"vectors": [[0, 1], [2, 4]], **full},
+        {"vectors": packed(0, 1, 2, 4), **full},
+        {"vectors": packed(0, 1, 2, 4), "dim": 2, "confidence": 0.9, **full},
+        {"source": "rows", "sample": 2, "seed": 7, **full},
+    ):
+        answer = docs.post(f"{DOCS}/recall", json=body)
+        found = answer.get_json()
+        assert answer.headers["ETag"] == docs.get(DOCS).headers["ETag"]
+        assert (found["recall"], found["queries"], found["epoch"], found["rows"]) == (1.0, 2, 2, 2)
+        assert 0.0 <= found["low"] < found["recall"] == found["high"]
+        assert found["source"] == body.get("source", "queries")
+        assert found["options"] == {"nprobe": None, "target_recall": None} | {
+            name: full[name] for name in ("probe_fraction", "rerank_precision", "rerank_scale")
+        }
+    assert found["seed"] == 7
+    assert docs.post(f"{DOCS}/recall").get_json()["source"] == "rows"  # no body at all
+    assert docs.get(f"{DOCS}/recall").get_json() == {
+        "sample_rate": 0.0,
+        "queries": 0,
+        "recall": None,
+        "low": None,
+        "high": None,
+        "confidence": 0.95,
+        "since": None,
+        "until": None,
+        "epoch": None,
+    }
+
+
 def test_etags_name_the_epoch_of_every_answer_and_guard_writes(docs: FlaskClient) -> None:
     shown = docs.get(DOCS).headers["ETag"]
     assert shown.startswith('"')

@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
+from vecstore.engine.monitor import RecallMonitor
 from vecstore.engine.namespace import NamespaceEngine, describe
-from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound
-from vecstore.limits import MAX_PAGE_SIZE
+from vecstore.engine.recall import measure_recall
+from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound, TooManyRequests
+from vecstore.limits import MAX_PAGE_SIZE, MAX_RECALL_AT_ONCE
 from vecstore.maintenance.compactor import Policy, compact_once
 from vecstore.maintenance.gc import GRACE, RETENTION, collect
 from vecstore.maintenance.worker import MaintenanceThread
@@ -37,6 +39,9 @@ from vecstore.types import (
     InsertResult,
     Metric,
     NamespaceInfo,
+    RecallEstimate,
+    RecallReport,
+    RecallSample,
     Row,
     RowId,
     SearchParams,
@@ -59,6 +64,8 @@ class EmbeddedDatabase:
         Memory for pages of parts that the store cannot map.
     maintenance
         Whether a thread compacts and collects the namespaces that this process writes to.
+    recall_sample_rate
+        Share of searches whose recall a thread measures.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class EmbeddedDatabase:
         maintenance: bool = False,
         policy: Policy | None = None,
         rng: Random | None = None,
+        recall_sample_rate: float = 0.0,
     ) -> None:
         self.store = store
         self._cache = PageCache(cache_bytes)
@@ -80,14 +88,18 @@ class EmbeddedDatabase:
         self._executor: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
         self._maintenance = MaintenanceThread(self.maintain) if maintenance else None
+        self._measuring = threading.BoundedSemaphore(MAX_RECALL_AT_ONCE)
+        self.recall: RecallMonitor | None = None
+        if recall_sample_rate > 0.0:
+            self.recall = RecallMonitor(recall_sample_rate, self.namespace, rng=self._rng)
 
     def namespace(self, name: str) -> NamespaceEngine:
         """The engine of a namespace, whether it exists or not; one object a name."""
-        validate_name(name)
-        if os.getpid() != self._pid:
-            raise ForkedHandle("the database was opened before fork; connect again in the child process")
-        engine = self._namespaces.get(name)
+        engine = self._namespaces.get(name) if isinstance(name, str) else None
         if engine is None:
+            validate_name(name)
+            if os.getpid() != self._pid:
+                raise ForkedHandle("the database was opened before fork; connect again in the child process")
             with self._lock:
                 engine = self._namespaces.get(name)
                 if engine is None:
@@ -171,10 +183,36 @@ class EmbeddedDatabase:
         return self.namespace(name).delete(ids, expected=expected, idempotency_key=idempotency_key)
 
     def search(self, name: str, vector: object, params: SearchParams) -> Hits:
-        return self.namespace(name).search(vector, params)
+        hits = self.namespace(name).search(vector, params)
+        if self.recall is not None:
+            self.recall.saw(name, vector, params)
+        return hits
 
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
-        return self.namespace(name).search_batch(vectors, params)
+        hits = self.namespace(name).search_batch(vectors, params)
+        if self.recall is not None:
+            self.recall.saw_batch(name, vectors, params)
+        return hits
+
+    def measure_recall(
+        self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
+    ) -> RecallReport:
+        """Held against exact search, which keeps a processor busy: only a few at once."""
+        engine = self.namespace(name)
+        if not self._measuring.acquire(blocking=False):
+            raise TooManyRequests(
+                f"recall is measured {MAX_RECALL_AT_ONCE} times at once already; try again later",
+                limit=MAX_RECALL_AT_ONCE,
+            )
+        try:
+            recent = [] if self.recall is None else self.recall.recent(name)
+            return measure_recall(engine, queries, asked, params, recent=recent)
+        finally:
+            self._measuring.release()
+
+    def recall_estimate(self, name: str) -> RecallEstimate:
+        self.namespace(name).manifest()  # there is one
+        return RecallEstimate(0.0) if self.recall is None else self.recall.estimate(name)
 
     def row(self, name: str, identity: RowId, *, include_vector: bool) -> Row:
         return self.namespace(name).row(identity, include_vector=include_vector)
@@ -225,6 +263,8 @@ class EmbeddedDatabase:
         if os.getpid() == self._pid:  # a forked child has the threads' locks, but not the threads
             if self._maintenance is not None:
                 self._maintenance.stop()
+            if self.recall is not None:
+                self.recall.stop()
             if self._executor is not None:
                 self._executor.shutdown()
         self.store.close()

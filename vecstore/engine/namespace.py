@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,8 +27,9 @@ from vecstore.errors import (
     SnapshotExpired,
     StorageMissing,
 )
+from vecstore.ext.search import Searcher
 from vecstore.index.rotation import Rotation
-from vecstore.index.search import Answer, Scratch, search_namespace
+from vecstore.index.search import Answer, search_many, search_namespace
 from vecstore.index.view import View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_DELETE_IDS, MAX_QUERIES
 from vecstore.manifest.keys import part_key
@@ -57,6 +58,8 @@ from vecstore.types import (
     WriteMode,
 )
 
+T = TypeVar("T")
+
 # A search or a look-up that loses its parts to collection starts again on a newer snapshot, so often.
 _RESTARTS = 3
 
@@ -82,7 +85,7 @@ class NamespaceEngine:
         self.views = Views(store, cache, executor, self.tombstones)
         self._executor = executor
         self.rng = rng
-        self._scratch: deque[tuple[int, Scratch]] = deque(maxlen=64)
+        self._searchers: deque[Searcher] = deque(maxlen=64)  # each the scratch of a search
         self._wrote = wrote
         self._pid = os.getpid()
 
@@ -227,91 +230,98 @@ class NamespaceEngine:
 
     def search(self, q: object, params: SearchParams) -> Hits:
         """The neighbours of one query, dim numbers."""
-        (answer,), view, vectors = self._search(q, params, batch=False)
-        return Hits(
-            answer.ids,
-            answer.distances,
-            view.manifest.epoch,
-            None if vectors is None else vectors[0],
-            answer.debug,
-            view.manifest.incarnation,
-        )
+        return self._on_snapshot(self._search, q, params)
 
     def search_batch(self, queries: object, params: SearchParams) -> BatchHits:
         """The neighbours of M queries of dim numbers, all of one epoch."""
-        answers, view, vectors = self._search(queries, params, batch=True)
-        counts = np.array([len(a.rows) for a in answers], dtype=np.int64)
-        shape = (len(answers), params.top_k)
-        strings = view.manifest.id_kind == "string"
-        ids: npt.NDArray[Any] = np.full(shape, "", dtype=object) if strings else np.zeros(shape, np.uint64)
-        distances = np.full(shape, np.inf, dtype=np.float32)
-        stacked = None
-        if vectors is not None:
-            stacked = np.zeros((*shape, view.manifest.dim), dtype=np.float32)
-        for i, answer in enumerate(answers):
-            ids[i, : counts[i]] = answer.ids
-            distances[i, : counts[i]] = answer.distances
-            if stacked is not None and vectors is not None:
-                stacked[i, : counts[i]] = vectors[i]
-        debug = [a.debug or {} for a in answers] if params.debug else None
-        return BatchHits(
-            ids, distances, counts, view.manifest.epoch, stacked, debug, view.manifest.incarnation
-        )
+        return self._on_snapshot(self._search_batch, queries, params)
 
-    def _search(
-        self, values: object, params: SearchParams, *, batch: bool
-    ) -> tuple[list[Answer], View, list[F32] | None]:
-        """All queries on one view; started again if collection took its parts away meanwhile."""
-        self._check_process()
-        for restart in range(_RESTARTS + 1):
-            snapshot = self._snapshot(params)
-            manifest = snapshot.manifest
-            if batch:
-                queries = as_vectors(values, manifest.dim, manifest.metric)
-                if len(queries) > MAX_QUERIES:
-                    raise InvalidArgument(
-                        f"vectors must be at most {MAX_QUERIES}", field="vectors", limit=MAX_QUERIES
-                    )
-                _check_answer(len(queries), manifest.dim, params)
-            else:
-                queries = as_vector(values, manifest.dim, manifest.metric)[None, :]
+    def _on_snapshot(
+        self, ask: Callable[[Manifest, object, SearchParams], T], values: object, params: SearchParams
+    ) -> T:
+        """One search; started again if collection took its parts away meanwhile."""
+        if os.getpid() != self._pid:
+            self._check_process()
+        snapshot = self._snapshot(params)
+        for _ in range(_RESTARTS):
             try:
-                return self._on_view(manifest, queries, params)
+                return ask(snapshot.manifest, values, params)
             except StorageMissing as missing:
                 if params.epoch is not None:
                     raise SnapshotExpired(
                         f"epoch {params.epoch} of {self.name!r} is no longer kept", epoch=params.epoch
                     ) from missing
-                moved = self.snapshots.strong().epoch != snapshot.epoch
-                if not moved or restart == _RESTARTS:
+                newer = self.snapshots.strong()
+                if newer.epoch == snapshot.epoch:
                     raise
-        raise AssertionError("the last restart returns or raises")
+                snapshot = newer
+        return ask(snapshot.manifest, values, params)
 
-    def _on_view(
-        self, manifest: Manifest, queries: F32, params: SearchParams
-    ) -> tuple[list[Answer], View, list[F32] | None]:
+    def _search(self, manifest: Manifest, values: object, params: SearchParams) -> Hits:
+        q = as_vector(values, manifest.dim, manifest.metric)
         trace = ReadTrace()
         view = self.views.open(manifest, trace)
-        width = view.rotation.padded_dim
-        scratch = self._take_scratch(width)
+        searcher = self._take_searcher(view)
         try:
-            answers, vectors = [], []
-            for q in queries:
-                answers.append(search_namespace(view, q, params, scratch, trace, self._executor))
-                if "vector" in params.include:
-                    vectors.append(_vectors_of(view, answers[-1], trace, self._executor))
-                if len(queries) > 1:
-                    trace = ReadTrace()
+            answer = search_namespace(view, q, params, searcher, trace, self._executor)
         finally:
-            self._scratch.append((width, scratch))
-        return answers, view, vectors if "vector" in params.include else None
+            self._searchers.append(searcher)
+        vectors = None
+        if params.include:
+            vectors = _vectors_of(view, answer, trace, self._executor)
+        return Hits(answer.ids, answer.distances, manifest.epoch, vectors, answer.debug, manifest.incarnation)
 
-    def _take_scratch(self, width: int) -> Scratch:
+    def _search_batch(self, manifest: Manifest, values: object, params: SearchParams) -> BatchHits:
+        queries = as_vectors(values, manifest.dim, manifest.metric)
+        if len(queries) > MAX_QUERIES:
+            raise InvalidArgument(
+                f"vectors must be at most {MAX_QUERIES}", field="vectors", limit=MAX_QUERIES
+            )
+        _check_answer(len(queries), manifest.dim, params)
+        view = self.views.open(manifest, ReadTrace())
+        if params.include or params.debug:
+            return self._one_by_one(view, queries, params)
+        searcher = self._take_searcher(view)
         try:
-            found, scratch = self._scratch.pop()
+            found = search_many(view, queries, params, searcher, self._executor)
+        finally:
+            self._searchers.append(searcher)
+        return BatchHits(
+            found.ids, found.distances, found.counts, manifest.epoch, None, None, manifest.incarnation
+        )
+
+    def _one_by_one(self, view: View, queries: F32, params: SearchParams) -> BatchHits:
+        """A batch whose queries are told of, or bring vectors, one by one."""
+        manifest, shape = view.manifest, (len(queries), params.top_k)
+        strings = manifest.id_kind == "string"
+        ids: npt.NDArray[Any] = np.full(shape, "", dtype=object) if strings else np.zeros(shape, np.uint64)
+        distances = np.full(shape, np.inf, dtype=np.float32)
+        counts = np.zeros(len(queries), dtype=np.int64)
+        vectors = np.zeros((*shape, manifest.dim), dtype=np.float32) if params.include else None
+        debug: list[dict[str, Any]] | None = [] if params.debug else None
+        searcher = self._take_searcher(view)
+        try:
+            for i, q in enumerate(queries):
+                trace = ReadTrace()
+                answer = search_namespace(view, q, params, searcher, trace, self._executor)
+                counts[i] = len(answer.rows)
+                ids[i, : counts[i]] = answer.ids
+                distances[i, : counts[i]] = answer.distances
+                if vectors is not None:
+                    vectors[i, : counts[i]] = _vectors_of(view, answer, trace, self._executor)
+                if debug is not None:
+                    debug.append(answer.debug or {})
+        finally:
+            self._searchers.append(searcher)
+        return BatchHits(ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation)
+
+    def _take_searcher(self, view: View) -> Searcher:
+        width = view.rotation.padded_dim
+        try:
+            searcher = self._searchers.pop()
         except IndexError:
-            return Scratch()
-        return scratch if found == width else Scratch()
+            return Searcher(width)
+        return searcher if searcher.padded_dim == width else Searcher(width)
 
     def _snapshot(self, params: SearchParams) -> Snapshot:
         if params.epoch is not None:

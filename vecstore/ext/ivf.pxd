@@ -1,34 +1,72 @@
-"""The pool of candidates and the records behind them, which ``rerank`` reads."""
+"""The pool of candidates, the records behind them, and the ways of a query over them."""
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from vecstore.ext.rabitq cimport VsKernels, VsTable
+from vecstore.ext.rabitq cimport VsInt8Factors, VsKernels, VsRanked, VsTable
 
 
 cdef extern from "pool.h" nogil:
-    ctypedef struct VsEntry:
-        float estimate
-        float bound
+    enum: VS_EXACT
+    enum: VS_BOUNDED
+    enum: VS_UNBOUNDED
+
+    ctypedef struct VsProbe:
+        const uint8_t *record
+        const VsTable *table
+        int64_t first_row
         float g_add
+        float g_error
         int32_t part
-        int64_t row
-        int32_t slot
-        int32_t exact
-        uint64_t record
         int32_t place
+        int32_t kind
 
     ctypedef struct VsPool:
-        VsEntry *entries
+        size_t probe_count
+        float *estimates
+        uint64_t *refs
         size_t capacity
         size_t size
         float threshold
 
     void vs_pool_clear(VsPool *pool)
     int vs_pool_reserve(VsPool *pool, size_t capacity)
-    void vs_pool_push(VsPool *pool, const VsEntry *entry)
-    int vs_pool_offer(VsPool *pool, const VsEntry *entry)
     void vs_pool_free(VsPool *pool)
-    VsEntry **vs_pool_sorted(VsPool *pool)
+    const VsRanked *vs_pool_order(VsPool *pool, size_t *count)
+    const VsProbe *vs_pool_probe_of(const VsPool *pool, uint64_t ref)
+    int64_t vs_pool_row_of(const VsPool *pool, uint64_t ref)
+
+
+cdef extern from "hits.h" nogil:
+    ctypedef struct VsHit:
+        float distance
+        int32_t part
+        int64_t row
+        int32_t place
+        uint32_t slot
+        const uint8_t *record
+
+    ctypedef struct VsNearest:
+        VsHit *hits
+        size_t capacity
+        size_t size
+        float threshold
+
+    ctypedef struct VsScored:
+        VsHit hit
+        float bound
+
+    ctypedef struct VsScoredList:
+        VsScored *items
+        size_t size
+
+    int vs_scored_reserve(VsScoredList *items, size_t room)
+    void vs_scored_free(VsScoredList *items)
+    bint vs_hit_less(const VsHit *a, const VsHit *b)
+    int vs_nearest_reserve(VsNearest *nearest, size_t capacity)
+    void vs_nearest_clear(VsNearest *nearest)
+    void vs_nearest_free(VsNearest *nearest)
+    void vs_nearest_offer(VsNearest *nearest, const VsHit *hit)
+    void vs_nearest_sort(VsNearest *nearest)
 
 
 cdef extern from "record.h" nogil:
@@ -52,34 +90,70 @@ cdef extern from "record.h" nogil:
     enum: VS_HAS_U64_IDS
     size_t vs_block_count(size_t n)
     size_t vs_block_bytes(size_t padded_dim)
-    uint32_t vs_first_slots(size_t n)
     VsLayout vs_layout(size_t n, size_t padded_dim, uint32_t flags)
     VsHeader vs_header(const uint8_t *record)
-    const int8_t *vs_centroid(const uint8_t *record)
     void vs_prefetch(const uint8_t *p, size_t bytes)
+    void vs_prefetch_record(const uint8_t *record)
 
 
-cdef extern from "exact.h" nogil:
+cdef extern from "rank.h" nogil:
+    ctypedef struct VsCell:
+        float scale
+
+    ctypedef struct VsLists:
+        const VsCell *cells
+        const int8_t *centroids
+        const uint32_t *cell_lists
+        const uint8_t *codes
+        size_t cell_count
+
+    void vs_measure_cells(size_t padded_dim, const float *centroids, const uint32_t *cell_lists, size_t cell_count,
+                          const uint8_t *codes, VsCell *cells, int8_t *quantised)
+    size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsPool *pool,
+                         VsRanked *order, const uint8_t *seen, size_t wanted, int32_t *out)
+    void vs_add_lists(size_t k, const uint8_t *seen, size_t wanted, size_t count, int32_t *out)
+
+
+cdef extern from "probe.h" nogil:
     enum: VS_L2
     enum: VS_DOT
     enum: VS_COSINE
+    enum: VS_LISTS_AHEAD
+    enum: VS_NO_RECORD
+    enum: VS_OTHER_RECORD
+    enum: VS_NO_WORDS
+    enum: VS_NO_MEMORY
     float vs_exact_distance(const VsKernels *kernels, const float *q, const void *row, size_t dim, int half,
                             int metric)
+    float vs_bound_of(const VsPool *pool, uint64_t ref)
+    int64_t vs_scan_list(const VsKernels *kernels, const VsTable *table, VsPool *pool, const uint8_t *record,
+                         int64_t first_row, const uint32_t *words, size_t word_count, int32_t part,
+                         int32_t place, int32_t kind)
+    int64_t vs_scan_vectors(const VsKernels *kernels, const float *q, VsPool *pool, int32_t part,
+                            const uint8_t *vectors, size_t n, size_t dim, int half, int metric,
+                            const uint32_t *words, const uint8_t *record)
+    int64_t vs_scan_int8(const VsKernels *kernels, const VsTable *table, VsPool *pool, int32_t part,
+                         const uint8_t *record, int64_t first_row, const uint32_t *words)
+    int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
+                      float slack, float *margin)
+    float vs_int8_slack(size_t dim, size_t padded_dim)
+    void vs_id_of(const VsHit *hit, uint64_t *out)
+    void vs_take_estimates(VsPool *pool, VsNearest *nearest)
 
 
+cdef int refuse(int64_t found, Py_ssize_t i, size_t padded_dim) except -1
 cdef int metric_number(str name) except -1
 cdef int is_half(str dtype) except -1
 
 
-cdef inline float squared_distance(
-    const VsTable *table, const VsKernels *kernels, const uint8_t *record, VsHeader header
-) noexcept nogil:
-    """||z - c||^2 of a record's centroid."""
-    cdef float inner = kernels.dot_i8(table.z, vs_centroid(record), table.padded_dim)
-    return (table.squared_norm - (2 * header.scale) * inner) + header.squared_norm
+cdef class Lists:
+    cdef VsLists lists
+    cdef size_t k
+    cdef tuple keep
 
 
 cdef class Pool:
     cdef VsPool pool
     # Scratch of re-ranking, kept from query to query.
-    cdef VsPool nearest
+    cdef VsNearest nearest
+    cdef list tables  # of the scans, which candidates refer to

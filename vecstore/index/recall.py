@@ -80,7 +80,12 @@ def pool_size(top_k: int, rerank_scale: float) -> int:
 
 
 def dot_length(cells: F32) -> float:
-    """How long a query must be under the dot product, beside the rows of a part."""
+    """How long a query must be under the dot product, beside the rows of a part; 0: as it is.
+
+    A single cell lies at the mean on which the part is centred, and tells nothing of its rows.
+    """
+    if len(cells) < 2:
+        return 0.0
     return DOT_LENGTH * math.sqrt(float(np.einsum("ij,ij->i", cells, cells).max()))
 
 

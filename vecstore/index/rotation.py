@@ -28,14 +28,15 @@ def padded(dim: int) -> int:
 class Rotation:
     """An orthogonal map from R^dim to R^padded_dim.
 
-    The sign bits are raw 64-bit draws of Philox, a stream that NumPy keeps from version to version
-    (as it does not promise for distributions), taken as little-endian bytes.
+    ``signs``, u8[rounds, padded_dim // 8], is what the kernels take. The bits are raw 64-bit draws of
+    Philox, a stream that NumPy keeps from version to version (as it does not promise for
+    distributions), taken as little-endian bytes.
     """
 
     dim: int
     seed: int
     padded_dim: int = field(init=False)
-    _signs: NDArray[np.uint8] = field(init=False, repr=False, compare=False)
+    signs: NDArray[np.uint8] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.dim <= MAX_DIM:
@@ -47,7 +48,7 @@ class Rotation:
         signs = np.asarray(draws, dtype="<u8").view(np.uint8).reshape(ROUNDS, width // 8)
         signs.flags.writeable = False
         object.__setattr__(self, "padded_dim", width)
-        object.__setattr__(self, "_signs", signs)
+        object.__setattr__(self, "signs", signs)
 
     def apply(
         self,
@@ -83,11 +84,11 @@ class Rotation:
         if mean is not None:
             mean = np.ascontiguousarray(mean, np.float32)
         if len(x) <= CHUNK_ROWS and x.dtype == np.float32 and x.flags.c_contiguous:
-            rotate(x, mean, self._signs, out)
+            rotate(x, mean, self.signs, out)
             return out
         for start in range(0, len(x), CHUNK_ROWS):
             chunk = np.ascontiguousarray(x[start : start + CHUNK_ROWS], dtype=np.float32)
-            rotate(chunk, mean, self._signs, out[start : start + CHUNK_ROWS])
+            rotate(chunk, mean, self.signs, out[start : start + CHUNK_ROWS])
         return out
 
     def load(
@@ -98,4 +99,4 @@ class Rotation:
         q_shift: float = 0.0,
     ) -> None:
         """Rotate one query f32[dim] less `mean` straight into its table; errors as `QueryTable.take`."""
-        table.take(q, mean, self._signs, q_shift)
+        table.take(q, mean, self.signs, q_shift)

@@ -1,32 +1,28 @@
-"""The two stages of a search over a view: candidates by codes, then re-ranking.
+"""A search over a view: what is asked becomes a plan, the kernels carry it out, we fetch what they miss.
 
-    query -> tables -> lists of each part -> scan (live mask, shared threshold) -> pool
-          -> more lists while the answer is not full -> int8 -> fp32 -> hits
+    parameters -> lists of each part -> `vecstore.ext.search` (table, lists, scan, re-rank) -> hits
 
-Small parts go beside that through an exact scan. Internal distances are squared L2 (cosine: of
-unit vectors; dot: less both squared norms, which leaves -2<q, o>); they become public at the end.
+Internal distances are squared L2 (cosine: of unit vectors; dot: less both squared norms, which leaves
+-2<q, o>); they become public at the end.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.ext.ivf import MAX_CAPACITY, Pool, scan_int8, scan_lists, scan_vectors
-from vecstore.ext.rabitq import QueryTable
-from vecstore.ext.rerank import Hits as Ranked
-from vecstore.ext.rerank import pool_hits, rerank_fp32, rerank_int8
+from vecstore.ext.ivf import MAX_CAPACITY
+from vecstore.ext.search import Missing, Plan, Searcher
 from vecstore.index.ivf import planned_probes
-from vecstore.index.recall import dot_gain, pool_size, probes_for
-from vecstore.index.view import OpenPart, View, join_traces
+from vecstore.index.recall import pool_size, probes_for
+from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, RerankPrecision, SearchParams
@@ -40,26 +36,7 @@ MAX_LOOKS: Final = 6
 MAX_PLANS: Final = 1_000  # remembered by a view
 UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
 
-
-@dataclass(slots=True)
-class Scratch:
-    """What one query at a time needs; reused, never shared by two threads at once."""
-
-    tables: list[QueryTable] = field(default_factory=list)
-    pools: list[Pool] = field(default_factory=list)
-    exact: Pool = field(default_factory=lambda: Pool(1))
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """Search parameters with the namespace's defaults filled in."""
-
-    top_k: int
-    pool: int
-    precision: RerankPrecision
-    fp32_cap: int
-    probes: tuple[int, ...]
-    target: float | None
+Executors = Callable[[], Executor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +47,22 @@ class Answer:
     distances: F32
     parts: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int64]
-    debug: dict[str, Any] | None
+    debug: dict[str, Any] | None = None
 
 
-def resolve(view: View, params: SearchParams) -> Resolved:
-    """Fill in defaults and plan every part; remembered by the view."""
+@dataclass(frozen=True, slots=True)
+class BatchAnswer:
+    """The hits of M queries, [M, k]; of each query the first ``counts`` are set."""
+
+    ids: npt.NDArray[Any]
+    distances: F32
+    parts: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+
+def plan_for(view: View, params: SearchParams) -> Plan:
+    """Fill in the namespace's defaults and plan every part; remembered by the view."""
     key = (
         params.top_k,
         params.nprobe,
@@ -83,15 +71,15 @@ def resolve(view: View, params: SearchParams) -> Resolved:
         params.rerank_scale,
         params.rerank_precision,
     )
-    found = view.plans.get(key)
+    found: Plan | None = view.plans.get(key)
     if found is None:
-        found = _resolve(view, params)
+        found = _plan(view, params)
         if len(view.plans) < MAX_PLANS:
             view.plans[key] = found
     return found
 
 
-def _resolve(view: View, params: SearchParams) -> Resolved:
+def _plan(view: View, params: SearchParams) -> Plan:
     settings = view.manifest.settings
     target = params.target_recall
     if target is None and params.nprobe is None and params.probe_fraction is None:
@@ -105,13 +93,30 @@ def _resolve(view: View, params: SearchParams) -> Resolved:
     precision: RerankPrecision = (
         "none" if scale <= 0.0 else params.rerank_precision or settings.rerank_precision
     )
-    probes = tuple(_probes(view, part, params, target, precision) for part in view.parts)
     pool = pool_size(params.top_k, scale)
     if target is not None and precision != "none":
-        # Dead rows among the nearest put the answer farther out; see `_Search._look_again`.
+        # Dead rows among the nearest put the answer farther out; see docs/decisions/0004.
         total = sum(part.reader.entry.n for part in view.parts)
         pool = math.ceil(pool * total / max(1, view.alive)) if total < 2 * view.alive else 2 * pool
-    return Resolved(params.top_k, pool, precision, settings.fp32_rerank_cap, probes, target)
+    searched = view.searched
+    most = [min(part.reader.entry.k, settings.nprobe_cap) for part in searched]
+    return Plan(
+        top_k=params.top_k,
+        pool=pool,
+        most=max(1, min(view.alive, MAX_CAPACITY)),
+        alive=view.alive,
+        precision=precision,
+        fp32_cap=settings.fp32_rerank_cap,
+        probes=np.array(
+            [_probes(view, part, params, target, precision) for part in searched], dtype=np.int32
+        ),
+        limits=np.array(most, dtype=np.int32),
+        # Where lists have to be fetched, more of them are not worth another trip.
+        patience=PATIENCE if target is not None and view.mapped else 0.0,
+        margin=MARGIN if target is not None else 0.0,
+        widen=WIDEN,
+        looks=MAX_LOOKS if target is not None else 0,
+    )
 
 
 def _probes(
@@ -139,12 +144,7 @@ def _probes(
 
 
 def search_namespace(
-    view: View,
-    q: F32,
-    params: SearchParams,
-    scratch: Scratch,
-    trace: ReadTrace,
-    executor: Callable[[], Executor],
+    view: View, q: F32, params: SearchParams, searcher: Searcher, trace: ReadTrace, executor: Executors
 ) -> Answer:
     """Answer one query on one view.
 
@@ -155,314 +155,111 @@ def search_namespace(
     trace
         Counts requests, bytes and dependent trips of this search.
     """
-    search = _Search(view, q, resolve(view, params), scratch, trace, executor, timed=params.debug)
-    return search.run()
+    plan = plan_for(view, params)
+    missing = searcher.begin(view.field, plan, q, params.debug)
+    while missing is not None:
+        _read(view, searcher, missing, trace, executor)
+        missing = searcher.run()
+    ids, distances, parts, rows = searcher.hits()
+    found: npt.NDArray[Any] = ids
+    if view.manifest.id_kind == "string":
+        found = string_ids(view, parts, rows, trace)
+    debug = _debug(view, plan, searcher, trace) if params.debug else None
+    return Answer(found, distances, parts, rows, debug)
 
 
-class _Search:
-    """One query on its way; the methods are its stages, in order."""
+def search_many(
+    view: View, queries: F32, params: SearchParams, searcher: Searcher, executor: Executors
+) -> BatchAnswer:
+    """Answer f32[M, dim] queries on one view, each as `search_namespace` does."""
+    plan = plan_for(view, params)
+    shape = (len(queries), params.top_k)
+    ids = np.zeros(shape, dtype=np.uint64)
+    distances = np.full(shape, np.inf, dtype=np.float32)
+    parts, rows = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int64)
+    counts = np.zeros(len(queries), dtype=np.int64)
+    at, resume = 0, False
+    while at < len(queries):
+        at = searcher.run_batch(view.field, plan, queries, at, resume, ids, distances, parts, rows, counts)
+        if at == len(queries):
+            break
+        resume = True
+        missing = searcher.run()
+        if missing is not None:
+            _read(view, searcher, missing, ReadTrace(), executor)
+    if view.manifest.id_kind != "string":
+        return BatchAnswer(ids, distances, parts, rows, counts)
+    names = np.full(shape, "", dtype=object)
+    set_ = np.arange(params.top_k) < counts[:, None]
+    names[set_] = string_ids(view, parts[set_], rows[set_], ReadTrace())
+    return BatchAnswer(names, distances, parts, rows, counts)
 
-    def __init__(
-        self,
-        view: View,
-        q: F32,
-        plan: Resolved,
-        scratch: Scratch,
-        trace: ReadTrace,
-        executor: Callable[[], Executor],
-        *,
-        timed: bool,
-    ) -> None:
-        self.view = view
-        self.plan = plan
-        self.scratch = scratch
-        self.trace = trace
-        self.executor = executor
-        self.timed = timed
-        self.metric = view.manifest.metric
-        self.q = q
-        self.gain = 1.0
-        if self.metric == "cosine":
-            self.q = q * np.float32(1.0 / math.sqrt(float(np.dot(q, q))))
-        elif self.metric == "dot":
-            self.gain = dot_gain(q, view.dot_length)
-            self.q = q * np.float32(self.gain)
-        self.scanned = self.reranked = self.exact_reranked = 0
-        self.pools: list[Pool] = []
-        self.room = 0
-        self.most = min(view.alive, MAX_CAPACITY)
-        self.probed: dict[int, int] = {}
-        self.keep: list[object] = []
-        self.times: dict[str, float] = {}
-        self.clock = time.perf_counter()
 
-    def run(self) -> Answer:
-        self._prepare()
-        self._lap("prepare")
-        first = {part.number: (0, self.plan.probes[part.number]) for part in self.view.coded}
-        self._scan(self.view.small, first)
-        self._fill()
-        self._lap("scan")
-        found = self._candidates()
-        for _ in range(MAX_LOOKS):
-            if not self._look_again(found):
-                break
-            found = self._candidates()
-        self._lap("look")
-        best = self._rerank(found)
-        answer = self._answer(best)
-        self._lap("rerank")
-        if not self.timed:
-            return answer
-        return Answer(answer.ids, answer.distances, answer.parts, answer.rows, self._debug())
+def string_ids(
+    view: View, parts: npt.NDArray[np.int32], rows: npt.NDArray[np.int64], trace: ReadTrace
+) -> npt.NDArray[Any]:
+    """object[m] of str."""
+    ids = np.empty(len(rows), dtype=object)
+    for number in np.unique(parts).tolist():
+        mine = np.flatnonzero(parts == number)
+        ids[mine] = view.parts[number].reader.ids_of(rows[mine], trace)
+    return ids
 
-    def _prepare(self) -> None:
-        scratch, view = self.scratch, self.view
-        shift = float(np.dot(self.q, self.q)) if self.metric == "dot" else 0.0
-        while len(scratch.tables) < len(view.means):
-            scratch.tables.append(QueryTable(view.rotation.padded_dim))
-            scratch.pools.append(Pool(1))
-        for table, mean in zip(scratch.tables, view.means, strict=False):
-            view.rotation.load(table, self.q, mean, shift)
-        self.pools = scratch.pools[: len(view.means)]
-        scratch.exact.reset(self.plan.top_k)
-        self._empty_pools(self.plan.pool)
 
-    def _empty_pools(self, room: int) -> None:
-        """Room for so many candidates in each pool, and for no more than there are rows."""
-        self.room = min(room, max(1, self.most))
-        for pool in self.pools:
-            pool.reset(self.room)
-
-    def _scan(self, small: list[OpenPart], spans: dict[int, tuple[int, int]]) -> None:
-        """Score small parts whole and, in coded ones, the lists ranked from … to.
-
-        What is cold comes in one trip.
-        """
-        self.probed.update((number, last) for number, (_, last) in spans.items())
-        if self.view.mapped:
-            for part in small:
-                self._scan_small(part, *self._read_small(part))
-            for number, span in spans.items():
-                part = self.view.parts[number]
-                table, pool = self._table(part), self.pools[part.group]
-                self.scanned += part.reader.probe(table, pool, number, span, part.live.words)
-            return
-        parts = [*small, *(self.view.parts[number] for number in spans)]
-        chosen = {}
-        for number, (first, last) in spans.items():
-            part = self.view.parts[number]
-            chosen[number] = part.reader.rank(self._table(part), last)[first:]
-        stored = [part for part in small if part.reader.vector_dtype is not None]
-        gathered = self._fetch(
-            [partial(p.reader.records, chosen.get(p.number, _ONLY_LIST)) for p in parts]
-            + [part.reader.all_vectors for part in stored]
-        )
-        records = {part.number: found for part, found in zip(parts, gathered, strict=False)}
-        vectors = {p.number: v for p, v in zip(stored, gathered[len(parts) :], strict=True)}
-        for part in small:
-            self._scan_small(part, records[part.number], vectors.get(part.number))
-        for number, lists in chosen.items():
-            part = self.view.parts[number]
-            self.scanned += scan_lists(
-                self._table(part),
-                self.pools[part.group],
-                number,
-                records[number].addresses,
-                part.reader.first_rows[lists],
-                part.reader.first_blocks[lists],
-                part.live.words,
-                first_place=spans[number][0],
-            )
-
-    def _table(self, part: OpenPart) -> QueryTable:
-        return self.scratch.tables[part.group]
-
-    def _read_small(self, part: OpenPart) -> tuple[Gathered, Gathered | None]:
-        reader = part.reader
-        vectors = None if reader.vector_dtype is None else reader.all_vectors(self.trace)
-        return reader.records(_ONLY_LIST, self.trace), vectors
-
-    def _scan_small(self, part: OpenPart, record: Gathered, vectors: Gathered | None) -> None:
-        """Every live row of a part without codes, by its vector or else by its int8 row."""
-        reader, words, address = part.reader, part.live.words, int(record.addresses[0])
-        if vectors is None or reader.vector_dtype is None:
-            table = self.scratch.tables[part.group]
-            self.scanned += scan_int8(table, self.scratch.exact, part.number, address, 0, words)
+def _read(view: View, searcher: Searcher, missing: Missing, trace: ReadTrace, executor: Executors) -> None:
+    """Read what a search misses, side by side, and tell it where that lies."""
+    lists = [(view.parts[number], chosen) for number, chosen in missing.lists.items()]
+    small = [view.parts[number] for number in missing.small]
+    stored = [part for part in small if part.reader.vector_dtype is not None]
+    exact = [(view.parts[number], places, rows) for number, (places, rows) in missing.vectors.items()]
+    reads: Sequence[Callable[[ReadTrace], Gathered]] = [
+        *(partial(part.reader.records, chosen) for part, chosen in lists),
+        *(partial(part.reader.records, _ONLY_LIST) for part in small),
+        *(part.reader.all_vectors for part in stored),
+        *(partial(part.reader.vectors, rows) for part, _, rows in exact),
+    ]
+    if view.mapped:
+        found = iter([read(trace) for read in reads])
+    else:
+        found = iter(read_side_by_side(reads, trace, executor))
+    for part, chosen in lists:
+        records = next(found)
+        if not view.mapped:
+            searcher.give_lists(part.number, chosen, records.addresses, records.keep)
+    heads = {part.number: next(found) for part in small}
+    vectors = {part.number: next(found) for part in stored}
+    for number, head in heads.items():
+        own = vectors.get(number)
+        address = 0 if own is None else int(own.addresses[0])
+        if view.mapped:
+            view.field.place_small(number, int(head.addresses[0]), address)
         else:
-            self.scanned += scan_vectors(
-                self.q,
-                self.scratch.exact,
-                part.number,
-                int(vectors.addresses[0]),
-                reader.vector_dtype,
-                reader.entry.n,
-                self.metric,
-                words,
-                address,
-            )
-        self.probed[part.number] = 1
-
-    def _fill(self) -> None:
-        """Probe more lists until the answer is full or every part is exhausted (promise P6)."""
-        wanted = min(self.plan.top_k, self.view.alive)
-        while len(self.scratch.exact) + sum(map(len, self.pools)) < wanted:
-            spans = {}
-            for part in self.view.coded:
-                done, k = self.probed[part.number], part.reader.entry.k
-                if done < k:
-                    spans[part.number] = (done, min(k, 2 * done + 8))
-            if not spans:
-                return
-            self._scan([], spans)
-
-    def _candidates(self) -> list[Ranked]:
-        """The nearest candidates of each pool, by int8 where that is asked for."""
-        if self.plan.precision == "none":
-            return [pool_hits(pool, self.plan.top_k) for pool in self.pools if len(pool)]
-        found = []
-        for table, pool in zip(self.scratch.tables, self.pools, strict=False):
-            if len(pool):
-                found.append(rerank_int8(table, pool, self.plan.top_k))
-                self.reranked += found[-1].reranked
-        return found
-
-    def _look_again(self, found: list[Ranked]) -> bool:
-        """Scan more where this query turned out harder than the plan took it to be; false if it did not.
-
-        Two signs tell, whatever the data: the pool ends within the error of the estimates of the
-        last hit, so that it may have dropped a nearer row; or hits come from lists that were near
-        the last to be probed, so that lists further on may hold some too. The second is not worth
-        the trip where lists have to be fetched.
-        """
-        if self.plan.target is None:
-            return False
-        spans: dict[int, tuple[int, int]] = {}
-        for ranked in found if self.view.mapped else ():
-            for number, place in zip(ranked.part.tolist(), ranked.place.tolist(), strict=True):
-                wanted = math.ceil(PATIENCE * (place + 1))
-                done = self.probed[number]
-                if wanted > done and wanted > spans.get(number, (0, 0))[1]:
-                    spans[number] = (done, min(wanted, self._most(number)))
-        spans = {number: span for number, span in spans.items() if span[0] < span[1]}
-        if any(ranked.margin < MARGIN for ranked in found) and self.room < self.most:
-            self._empty_pools(WIDEN * self.room)
-            for part in self.view.coded:
-                spans[part.number] = (0, spans.get(part.number, (0, self.probed[part.number]))[1])
-        if spans:
-            self._scan([], spans)
-        return bool(spans)
-
-    def _most(self, number: int) -> int:
-        """Lists that a query may probe in a part."""
-        return min(self.view.parts[number].reader.entry.k, self.view.manifest.settings.nprobe_cap)
-
-    def _fetch(self, reads: Sequence[Callable[[ReadTrace], Gathered]]) -> list[Gathered]:
-        """Run reads that do not depend on each other: one trip, whatever their number."""
-        if not reads:
-            return []
-        if self.view.mapped:
-            found = [read(self.trace) for read in reads]
-        else:
-            traces = [ReadTrace() for _ in reads]
-            if len(reads) == 1:
-                found = [reads[0](traces[0])]
-            else:
-                found = list(self.executor().map(_call, reads, traces))
-            join_traces(self.trace, traces)
-        self.keep += found
-        return found
-
-    def _rerank(self, found: list[Ranked]) -> Ranked:
-        """The answer: candidates of all pools, scored by their vectors if that is asked for."""
-        exact = self.plan.precision == "fp32"
-        if exact:
-            found = []
-            for table, pool in zip(self.scratch.tables, self.pools, strict=False):
-                kept = max(self.plan.top_k, min(self.plan.fp32_cap, len(pool)))
-                ranked = rerank_int8(table, pool, kept)
-                self.reranked += ranked.reranked
-                found.append(self._exact(ranked))
-        if len(self.scratch.exact):
-            found = [*found, pool_hits(self.scratch.exact, self.plan.top_k)]
-        return _merge(found, self.plan.top_k, in_order=not exact)
-
-    def _exact(self, ranked: Ranked) -> Ranked:
-        """Replace distances by exact ones up to the cap, where the part keeps its vectors."""
-        distances = ranked.distance.copy()
-        capped = np.arange(len(distances)) < self.plan.fp32_cap
-        groups = []
-        for number in np.unique(ranked.part[capped]).tolist():
-            reader = self.view.parts[number].reader
-            if reader.vector_dtype is not None:
-                groups.append((reader, np.flatnonzero((ranked.part == number) & capped)))
-        gathered = self._fetch([partial(reader.vectors, ranked.row[mine]) for reader, mine in groups])
-        for (reader, mine), rows in zip(groups, gathered, strict=True):
-            if reader.vector_dtype is not None:
-                distances[mine] = rerank_fp32(self.q, rows.addresses, reader.vector_dtype, self.metric)
-                self.exact_reranked += len(mine)
-        return ranked._replace(distance=distances)
-
-    def _answer(self, best: Ranked) -> Answer:
-        scale = np.float32(1.0 if self.metric == "l2" else 0.5 / self.gain)
-        distances = best.distance * scale
-        if self.metric != "dot":
-            np.maximum(distances, 0.0, out=distances)
-        parts = self.view.parts
-        ids: npt.NDArray[Any]
-        if self.view.manifest.id_kind == "string":
-            ids = np.empty(len(best.row), dtype=object)
-            for number in np.unique(best.part).tolist():
-                mine = np.flatnonzero(best.part == number)
-                ids[mine] = parts[number].reader.ids_of(best.row[mine], self.trace)
-        elif self.view.id_bases is not None:
-            ids = best.ids + self.view.id_bases[best.part]
-        else:
-            ids = best.ids
-        return Answer(ids, distances, best.part, best.row, None)
-
-    def _lap(self, stage: str) -> None:
-        if self.timed:
-            now = time.perf_counter()
-            self.times[stage] = now - self.clock
-            self.clock = now
-
-    def _debug(self) -> dict[str, Any]:
-        return {
-            "epoch": self.view.manifest.epoch,
-            "parts": [
-                {
-                    "id": part.reader.entry.id,
-                    "rows": part.reader.entry.n,
-                    "live": part.live.alive,
-                    "lists": part.reader.entry.k,
-                    "probed": self.probed.get(part.number, 0),
-                    "exact": part.small,
-                }
-                for part in self.view.parts
-            ],
-            "rows_scanned": self.scanned,
-            "rows_live": self.view.alive,
-            "rows_reranked": self.reranked,
-            "rows_reranked_fp32": self.exact_reranked,
-            "rerank_precision": self.plan.precision,
-            "seconds": self.times,
-            "storage": self.trace.report(),
-        }
+            searcher.give_small(number, int(head.addresses[0]), address, (head.keep, own))
+    for (_, places, _), rows in zip(exact, found, strict=True):
+        searcher.give_vectors(places, rows.addresses, rows.keep)
 
 
-def _call(read: Callable[[ReadTrace], Gathered], trace: ReadTrace) -> Gathered:
-    return read(trace)
-
-
-def _merge(found: list[Ranked], top_k: int, *, in_order: bool) -> Ranked:
-    """The ``top_k`` nearest of several rankings, ties by part and row."""
-    if len(found) == 1 and in_order:
-        return found[0]
-    if not found:
-        none = np.empty(0, dtype=np.int64)
-        narrow = none.astype(np.int32)
-        return Ranked(none.astype(np.float32), narrow, none, none.astype(np.uint64), 0, narrow, math.inf)
-    distance, part, row, ids = (np.concatenate([ranked[column] for ranked in found]) for column in range(4))
-    order = np.lexsort((row, part, distance))[:top_k]
-    return found[0]._replace(distance=distance[order], part=part[order], row=row[order], ids=ids[order])
+def _debug(view: View, plan: Plan, searcher: Searcher, trace: ReadTrace) -> dict[str, Any]:
+    probed, counts = searcher.probed(), searcher.counts()
+    return {
+        "epoch": view.manifest.epoch,
+        "parts": [
+            {
+                "id": part.reader.entry.id,
+                "rows": part.reader.entry.n,
+                "live": part.live.alive,
+                "lists": part.reader.entry.k,
+                "probed": probed.get(part.number, 0),
+                "exact": part.small,
+            }
+            for part in view.parts
+        ],
+        "rows_scanned": counts.scanned,
+        "rows_live": view.alive,
+        "rows_reranked": counts.reranked,
+        "rows_reranked_fp32": counts.exact,
+        "second_looks": counts.looks,
+        "rerank_precision": plan.precision,
+        "seconds": searcher.times(),
+        "storage": trace.report(),
+    }

@@ -9,21 +9,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
+from vecstore.ext.search import Field
 from vecstore.index.recall import dot_length
 from vecstore.index.rotation import Rotation, padded
 from vecstore.live import LiveSet
 from vecstore.manifest.model import Manifest, Part
 from vecstore.manifest.tombstones import TombstoneCache
+from vecstore.part.format import PAGE
 from vecstore.part.reader import PartReader
-from vecstore.storage.base import ObjectStore
+from vecstore.storage.base import ObjectStore, Watch
 from vecstore.storage.cache import PageCache, ReadTrace
-from vecstore.types import F32, U64
+from vecstore.types import F32
 
 T = TypeVar("T")
 
@@ -74,31 +77,27 @@ class View:
 
     Attributes
     ----------
-    coded, small
-        The parts with live rows that are searched by codes, and those that are scanned exactly.
+    searched
+        The parts with live rows.
     mapped
         Whether reading the parts needs no request.
     means
         The distinct centres that parts were encoded with; a query has one table for each.
     plans
         What `vecstore.index.search` made of the parameters of searches seen so far.
-    id_bases
-        u64[parts] to add to stored ids, where some part's ids were assigned at commit (R11).
-    dot_length
-        That queries are given under the dot product (`vecstore.index.recall.dot_gain`).
+    field
+        The parts with live rows, as the kernels see them.
     """
 
     manifest: Manifest
     rotation: Rotation
     parts: tuple[OpenPart, ...]
-    coded: list[OpenPart]
-    small: list[OpenPart]
+    searched: list[OpenPart]
     mapped: bool
     means: tuple[F32 | None, ...]
     alive: int
-    id_bases: U64 | None
-    dot_length: float
-    plans: dict[Any, Any] = field(default_factory=dict)
+    field: Field
+    plans: dict[Any, Any] = dataclass_field(default_factory=dict)
 
 
 class Views:
@@ -118,6 +117,7 @@ class Views:
         self._lock = threading.Lock()
         self._latest: View | None = None
         self._readers: dict[str, PartReader] = {}
+        self._watched: tuple[Watch, list[str]] | None = None
 
     def open(self, manifest: Manifest, trace: ReadTrace) -> View:
         """The view of a manifest; cold parts and tombstones come in one dependent trip.
@@ -136,15 +136,23 @@ class Views:
             if newer or (kept is not None and kept.manifest.epoch <= manifest.epoch):
                 self._latest = view
                 named = {part.id for part in manifest.parts}
-                self._readers = {i: r for i, r in self._readers.items() if i in named}
+                self._keep({i: r for i, r in self._readers.items() if i in named})
         return view
 
     def _forget_touched(self) -> None:
-        touched = [part_id for part_id, reader in list(self._readers.items()) if reader.touched()]
-        if touched:
+        watched = self._watched
+        if watched is not None and (changed := watched[0].changed()):
+            touched = {watched[1][i] for i in changed}
             with self._lock:
                 self._latest = None
-                self._readers = {i: r for i, r in self._readers.items() if i not in touched}
+                self._keep({i: r for i, r in self._readers.items() if i not in touched})
+
+    def _keep(self, readers: dict[str, PartReader]) -> None:
+        """Keep these readers and watch the files that they map; with the lock held."""
+        self._readers = readers
+        stamped = [(i, r.key, r.stamp) for i, r in readers.items() if r.stamp is not None]
+        watch = self._store.watch([(key, stamp) for _, key, stamp in stamped]) if stamped else None
+        self._watched = None if watch is None else (watch, [i for i, _, _ in stamped])
 
     def reader(self, manifest: Manifest, entry: Part, trace: ReadTrace | None = None) -> PartReader:
         """The reader of a part, opened once."""
@@ -160,7 +168,9 @@ class Views:
                 trace=trace if trace is not None else ReadTrace(),
             )
             with self._lock:
-                reader = self._readers.setdefault(entry.id, reader)
+                if entry.id not in self._readers:
+                    self._keep({**self._readers, entry.id: reader})
+                reader = self._readers[entry.id]
         return reader if reader.entry == entry else reader.with_entry(entry)
 
     def _build(self, manifest: Manifest, before: View | None, trace: ReadTrace) -> View:
@@ -181,19 +191,17 @@ class Views:
         )
         by_name = {mean.id: np.frombuffer(mean.f32, dtype="<f4") for mean in manifest.means}
         means = tuple(None if name is None else by_name[name] for name in names)
-        assigned = any(part.reader.entry.id_base is not None for part in parts)
-        bases = np.array([part.reader.entry.id_base or 0 for part in parts], dtype=np.uint64)
+        searched = [part for part in parts if part.live.alive]
+        mapped = all(part.reader.mapped for part in parts)
         return View(
             manifest=manifest,
             rotation=rotation,
             parts=parts,
-            coded=[part for part in parts if not part.small and part.live.alive],
-            small=[part for part in parts if part.small and part.live.alive],
-            mapped=all(part.reader.mapped for part in parts),
+            searched=searched,
+            mapped=mapped,
             means=means,
             alive=sum(part.live.alive for part in parts),
-            id_bases=bases if assigned else None,
-            dot_length=_dot_length(parts) if manifest.metric == "dot" else 0.0,
+            field=_field(manifest, rotation, means, searched, mapped),
         )
 
     def _fetch_missing(self, manifest: Manifest, trace: ReadTrace) -> None:
@@ -220,6 +228,42 @@ class Views:
             return OpenPart(number, reader, before.live, group)
         deletes = None if entry.tombstone is None else self._tombstones.dead(entry)
         return OpenPart(number, reader, LiveSet.from_deletes(deletes, entry.n, reader.list_rows), group)
+
+
+def _field(
+    manifest: Manifest,
+    rotation: Rotation,
+    means: Sequence[F32 | None],
+    parts: Sequence[OpenPart],
+    mapped: bool,
+) -> Field:
+    """The parts as the kernels see them, in the order of their numbers."""
+    length = _dot_length(parts) if manifest.metric == "dot" else 0.0
+    field = Field(manifest.dim, manifest.metric, rotation.signs, means, PAGE, mapped, length)
+    for part in parts:
+        reader, base = part.reader, part.reader.entry.id_base or 0
+        dtype = reader.vector_dtype
+        if reader.cells is None:
+            field.add_small(part.number, part.group, part.live.words, reader.entry.n, dtype, base)
+            continue
+        address, pages = reader.mapped_vectors() if mapped and dtype is not None else (0, None)
+        field.add_coded(
+            part.number,
+            part.group,
+            part.live.words,
+            reader.cells,
+            reader.cell_lists,
+            reader.centroid_codes,
+            reader.first_rows,
+            reader.first_blocks,
+            reader.ready if mapped else None,
+            reader.entry.n,
+            dtype,
+            address,
+            pages,
+            base,
+        )
+    return field
 
 
 def _dot_length(parts: Iterable[OpenPart]) -> float:

@@ -85,6 +85,9 @@ class SnapshotSource:
 
     def strong(self) -> Snapshot:
         """The current epoch, no older than this call (P1). `NamespaceNotFound` if none or deleted."""
+        snapshot = self._state[0]
+        if snapshot is not None and self._store.is_current(self._key, snapshot.etag):
+            return self._active(snapshot)
         return self._active(self.refresh())
 
     def eventual(self, max_staleness: float) -> Snapshot:

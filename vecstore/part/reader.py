@@ -17,15 +17,14 @@ import numpy.typing as npt
 from crc32c import crc32c
 
 from vecstore.errors import StorageCorrupt
-from vecstore.ext.ivf import Pool, ResidentLists, rank_lists, record_layout
-from vecstore.ext.rabitq import QueryTable
+from vecstore.ext.ivf import record_layout
 from vecstore.index.recall import Calibration
 from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part
 from vecstore.part.format import HEAD, LIST_DTYPE, PAGE, page_bounds
 from vecstore.rows.ids import Ids, may_contain
-from vecstore.storage.base import ObjectStore
+from vecstore.storage.base import ObjectStore, Stamp
 from vecstore.storage.cache import Page, PageCache, ReadTrace
 from vecstore.types import F32, U64, IdKind
 
@@ -59,7 +58,14 @@ class PartReader:
         The table of lists, `LIST_DTYPE`[K].
     list_rows
         i64[K].
+    stamp
+        Of a mapped part: what changes when somebody writes to it, so that what was verified may not hold.
+    ready
+        Of a mapped part, u64[K]: the addresses of the records that were verified, 0 for the others.
     """
+
+    stamp: Stamp | None = None
+    ready: U64 | None = None
 
     def __init__(
         self,
@@ -108,17 +114,10 @@ class PartReader:
             base = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
             self._base = base
             records = entry.sections["records"]
-            self._record_addresses = self.lists["offset"].astype(np.uint64) + np.uint64(base + records.offset)
-            if self.cells is not None:
-                self._resident = ResidentLists(
-                    self.cells,
-                    self.cell_lists,
-                    self.centroid_codes,
-                    self._record_addresses,
-                    self.first_rows,
-                    self.first_blocks,
-                    self._verified["records"],
-                )
+            self._record_addresses: U64 = self.lists["offset"].astype(np.uint64) + np.uint64(
+                base + records.offset
+            )
+            self.ready = np.zeros(entry.k, dtype=np.uint64)
 
     @property
     def mapped(self) -> bool:
@@ -133,15 +132,8 @@ class PartReader:
 
     # -- opening ---------------------------------------------------------------------------
 
-    def touched(self) -> bool:
-        """Whether somebody wrote to the mapped object since it was opened: what was verified may not hold."""
-        if self._map is None:
-            return False
-        stamp = self._store.stamp(self.key)
-        return stamp is not None and stamp != self._stamp
-
     def _open_map(self) -> memoryview | None:
-        self._stamp = self._store.stamp(self.key)
+        self.stamp = self._store.stamp(self.key)
         view = self._store.map(self.key)
         if view is not None and len(view) != self.entry.bytes:
             raise self._corrupt(
@@ -263,6 +255,8 @@ class PartReader:
             if crc32c(data) != self._crcs[first + page]:
                 raise self._corrupt(name, "fails its checksum", offset=int(bounds[page]))
             verified[page] = True
+        if name == "records" and self.ready is not None:
+            self.ready[missing] = self._record_addresses[missing]
 
     def _pages(self, name: str, numbers: Sequence[int], trace: ReadTrace) -> list[Bytes]:
         """Verified pages of a section; from the mapping without a copy."""
@@ -310,26 +304,14 @@ class PartReader:
         pages = self._pages("records", lists.tolist(), trace)
         return Gathered(np.array([page.ctypes.data for page in pages], dtype=np.uint64), pages)
 
-    def probe(
-        self, table: QueryTable, pool: Pool, number: int, span: tuple[int, int], words: npt.NDArray[np.uint32]
-    ) -> int:
-        """Scan the lists ranked from … to of a mapped part with codes; the rows scored."""
-        scanned = self._resident.probe(table, pool, number, span[0], span[1], words)
-        if isinstance(scanned, int):
-            return scanned
-        self._verify_mapped("records", scanned.astype(np.int64))
-        return self.probe(table, pool, number, span, words)
-
-    def rank(self, table: QueryTable, n: int) -> npt.NDArray[np.int32]:
-        """The ``n`` lists whose centroids are nearest, the nearest first, by their codes."""
-        if self.cells is None:
-            return np.zeros(1, dtype=np.int32)
-        return rank_lists(table, self.cells, self.cell_lists, self.centroid_codes, n)
-
     @property
     def vector_dtype(self) -> Literal["f4", "f2"] | None:
         """``"f4"`` or ``"f2"``; None if the part keeps no vectors."""
         return _VECTOR_DTYPES[self.entry.vectors]
+
+    def mapped_vectors(self) -> tuple[int, npt.NDArray[np.uint8]]:
+        """Address of the vectors of a mapped part, and which of their pages were verified, u8[pages]."""
+        return self._base + self.entry.sections["vectors"].offset, self._verified["vectors"].view(np.uint8)
 
     def vectors(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> Gathered:
         """The vectors of rows as given, one after another at each address."""

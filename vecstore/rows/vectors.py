@@ -8,12 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidVector
+from vecstore.ext.rabitq import squared_norm
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_ROWS, MAX_DIM
 from vecstore.types import F32, Metric
 
 MAX_NORM: Final = 1e18  # squares of sums and differences stay within float32
 MIN_NORM: Final = 1e-18  # below it a direction is rounding
 _CHECK_ROWS: Final = 16_384
+_FLOAT32: Final = np.dtype(np.float32)  # there is one object of it, whatever array it describes
+_LEAST: Final = MIN_NORM**2
+_MOST: Final = MAX_NORM**2
 
 
 def as_vectors(values: object, dim: int, metric: Metric, *, field: str = "vectors") -> F32:
@@ -49,16 +53,18 @@ def as_vectors(values: object, dim: int, metric: Metric, *, field: str = "vector
 
 def as_vector(values: object, dim: int, metric: Metric, *, field: str = "vector") -> F32:
     """One query vector as f32[dim]; errors as `as_vectors`."""
-    array = _as_float32(values, field)
-    if array.ndim != 1 or len(array) != dim:
+    if type(values) is np.ndarray and values.dtype is _FLOAT32 and values.flags.c_contiguous:
+        array = values
+    else:
+        array = _as_float32(values, field)
+    if array.shape != (dim,):
         raise DimensionMismatch(
             f"{field} has shape {array.shape}, the namespace has dimension {dim}",
             field=field,
             limit=dim,
             given=list(array.shape),
         )
-    square = float(np.dot(array, array))
-    if not MIN_NORM**2 <= square <= MAX_NORM**2:
+    if not _LEAST <= squared_norm(array) <= _MOST:
         _check(array[None, :], 0, metric, field)
     return array
 

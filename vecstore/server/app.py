@@ -14,7 +14,15 @@ from werkzeug.routing import BaseConverter
 
 from vecstore.api import Database, connect
 from vecstore.config import Config, load_config
-from vecstore.server import handlers, routes_namespaces, routes_rows, routes_search, routes_system
+from vecstore.server import (
+    handlers,
+    routes_namespaces,
+    routes_recall,
+    routes_rows,
+    routes_search,
+    routes_system,
+)
+from vecstore.server.shortcut import Shortcut
 
 __all__ = ["create_app", "create_app_from_env", "open_database"]
 
@@ -41,7 +49,9 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_namespaces.register(app, backend, config)
     routes_rows.register(app, backend, config)
     routes_search.register(app, backend, config)
+    routes_recall.register(app, backend, config)
     routes_system.register(app, backend)
+    app.wsgi_app = Shortcut(app.wsgi_app, backend, config.max_body_bytes)  # type: ignore[method-assign]
     return app
 
 
@@ -54,7 +64,11 @@ def create_app_from_env() -> Flask:
 
 def open_database(config: Config) -> Database:
     """A worker's database. Maintenance is a process of its own beside the workers."""
-    options: dict[str, Any] = {"maintenance": "off", "cache_bytes": config.cache_bytes}
+    options: dict[str, Any] = {
+        "maintenance": "off",
+        "cache_bytes": config.cache_bytes,
+        "recall_sample_rate": config.recall_sample_rate,
+    }
     return connect(config.url, **options)
 
 

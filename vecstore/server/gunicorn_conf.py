@@ -16,7 +16,7 @@ def settings(config: Config) -> dict[str, Any]:
         "proc_name": "vecstore",
         # Kernels release the GIL and requests wait for storage, so threads help within a worker;
         # JSON and validation hold it, so a worker a processor helps too. Workers share resident
-        # data through memory maps.
+        # data through memory maps. Figures of other classes: docs/decisions/0006.
         "workers": config.processes,
         "worker_class": "gthread",
         "threads": config.threads,

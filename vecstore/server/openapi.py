@@ -10,7 +10,7 @@ import msgspec
 from vecstore.config import package_version
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
 from vecstore.server import wire
-from vecstore.types import CompactResult, NamespaceInfo
+from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport
 
 _TYPES: Final[tuple[Any, ...]] = (
     wire.CreateNamespace,
@@ -19,6 +19,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.DeleteRows,
     wire.Search,
     wire.SearchQuery,
+    wire.MeasureRecall,
     wire.Compact,
     wire.NamespacePage,
     wire.Inserted,
@@ -29,6 +30,8 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.ErrorBody,
     NamespaceInfo,
     CompactResult,
+    RecallReport,
+    RecallEstimate,
 )
 
 
@@ -137,6 +140,21 @@ def _paths() -> dict[str, Any]:
                 "Search one query",
                 {"200": _json("Found", etag=True)},
                 parameters=_search_parameters(),
+            ),
+        },
+        f"{one}/recall": {
+            "parameters": [ns],
+            "post": _operation(
+                "measureRecall",
+                "Measure recall against exact search",
+                {"200": _json("RecallReport", etag=True)},
+                body="MeasureRecall",
+                body_required=False,
+            ),
+            "get": _operation(
+                "recallEstimate",
+                "Recall of live searches that the answering process has sampled",
+                {"200": _json("RecallEstimate")},
             ),
         },
         f"{one}/rows/{{id}}": {

@@ -1,11 +1,14 @@
-"""Searches: one query or a batch by POST, one query by GET."""
+"""Searches: one query or a batch by POST, one query by GET.
+
+A plain POST of one query has been answered by `vecstore.server.shortcut` before it gets here.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 import msgspec
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 from vecstore.api import Backend, check_params
 from vecstore.config import Config
@@ -15,6 +18,7 @@ from vecstore.server import wire
 from vecstore.server.handlers import answer
 from vecstore.server.requests import json_body, query, read_body
 from vecstore.server.routes_rows import batch
+from vecstore.server.shortcut import FAILED
 from vecstore.types import F32, SearchParams
 
 _search = msgspec.json.Decoder(wire.Search)
@@ -30,6 +34,9 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         return answer(wire.found(hits), at=(hits.incarnation, hits.epoch))
 
     def post(ns: str) -> Response:
+        failed = request.environ.get(FAILED)
+        if failed is not None:
+            raise failed
         query()
         asked: wire.Search = json_body(_search, limit)
         single, many = len(memoryview(asked.vector)), len(memoryview(asked.vectors))

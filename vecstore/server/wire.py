@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import struct
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
@@ -53,7 +55,7 @@ _ID: Final = {
 }
 
 
-def _array(items: dict[str, Any], limit: int) -> dict[str, Any]:
+def _list_of(items: dict[str, Any], limit: int) -> dict[str, Any]:
     return {"type": "array", "items": items, "minItems": 1, "maxItems": limit}
 
 
@@ -67,10 +69,10 @@ Name = Annotated[
         }
     ),
 ]
-Ids = Annotated[list[int | str], Meta(extra_json_schema=_array(_ID, MAX_DELETE_IDS))]
+Ids = Annotated[list[int | str], Meta(extra_json_schema=_list_of(_ID, MAX_DELETE_IDS))]
 VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64]})]
-BatchField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_array(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})]
-QueriesField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_array(_NUMBERS, MAX_QUERIES), _BASE64]})]
+BatchField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})]
+QueriesField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_QUERIES), _BASE64]})]
 Dim = Annotated[int, Meta(ge=1, le=MAX_DIM)]
 
 # Every setting, none of them required: what creation and PATCH may change.
@@ -116,7 +118,9 @@ class DeleteRows(Struct, forbid_unknown_fields=True, kw_only=True):
     ids: Ids
 
 
-class _SearchOptions(Struct, forbid_unknown_fields=True, kw_only=True):
+class _Effort(Struct, forbid_unknown_fields=True, kw_only=True):
+    """How to search, but not what to answer."""
+
     top_k: Annotated[int, Meta(ge=1, le=MAX_TOP_K)] = 10
     probe_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
     nprobe: Annotated[int, Meta(ge=1)] | None = None
@@ -126,8 +130,6 @@ class _SearchOptions(Struct, forbid_unknown_fields=True, kw_only=True):
     consistency: Consistency = "strong"
     max_staleness: Annotated[float, Meta(ge=0.0)] = 10.0
     epoch: Annotated[int, Meta(ge=1)] | None = None
-    include: list[Literal["vector"]] = []
-    debug: bool = False
 
     def params(self) -> SearchParams:
         return SearchParams(
@@ -140,9 +142,26 @@ class _SearchOptions(Struct, forbid_unknown_fields=True, kw_only=True):
             consistency=self.consistency,
             max_staleness=self.max_staleness,
             epoch=self.epoch,
-            include=tuple(self.include),
-            debug=self.debug,
         )
+
+
+class _SearchOptions(_Effort, forbid_unknown_fields=True, kw_only=True):
+    include: list[Literal["vector"]] = []
+    debug: bool = False
+
+    def params(self) -> SearchParams:
+        return replace(super().params(), include=tuple(self.include), debug=self.debug)
+
+
+class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
+    """Measure recall with ``vectors``, or with stored rows or recent queries; ``dim`` as in an insert."""
+
+    vectors: QueriesField = msgspec.field(default_factory=Raw)
+    dim: Dim | None = None
+    source: Literal["rows", "recent"] | None = None
+    sample: Annotated[int, Meta(ge=1, le=MAX_QUERIES)] | None = None
+    confidence: Annotated[float, Meta(ge=0.5, le=0.999)] = 0.95
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
 
 
 class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
@@ -151,6 +170,12 @@ class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
     vector: VectorField = msgspec.field(default_factory=Raw)
     vectors: QueriesField = msgspec.field(default_factory=Raw)
     dim: Dim | None = None
+
+
+class PlainSearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
+    """`Search` for one query, decoded in one pass: by far the most frequent request."""
+
+    vector: list[float] | str
 
 
 class SearchQuery(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
@@ -332,6 +357,7 @@ _CHOICES: Final[dict[str, list[str]]] = {
     "rerank_precision": ["none", "int8", "fp32"],
     "store_vectors": ["fp32", "fp16", "none"],
     "include": ["vector"],
+    "source": ["rows", "recent"],
 }
 
 
@@ -377,14 +403,29 @@ def invalid(error: msgspec.ValidationError, field: str = "") -> InvalidArgument:
 
 _row_decoder = msgspec.json.Decoder(list[float])
 _rows_decoder = msgspec.json.Decoder(list[Raw])
+_plain_decoder = msgspec.json.Decoder(PlainSearch)
+
+
+def plain_search(data: bytes) -> tuple[F32, SearchParams] | None:
+    """One query and how to search, or None: a batch, or whatever else `Search` may have to refuse."""
+    try:
+        asked = _plain_decoder.decode(data)
+        given = asked.vector
+        if isinstance(given, str):
+            values = _floats(_strict_base64(given, "vector"), "vector")
+        else:
+            values = _array(given)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidArgument):
+        return None
+    return (values, asked.params()) if len(values) else None
 
 
 def vector(raw: Raw | bytes, *, field: str = "vector") -> F32:
     """f32[n] from JSON numbers or base64."""
-    data = memoryview(raw).tobytes()
-    if data[:1] == b'"':
-        return _floats(_from_base64(data, field), field)
-    return _row(data, field)
+    view = memoryview(raw)
+    if bytes(view[:1]) == b'"':
+        return _floats(_from_base64(view, field), field)
+    return _row(view, field)
 
 
 def vectors(raw: Raw, dim: int | None, *, limit: int, field: str = "vectors") -> F32 | bytes:
@@ -439,7 +480,7 @@ def from_query(text: str, *, field: str = "vector") -> F32:
     return _floats(_strict_base64(text + "=" * (-len(text) % 4), field), field)
 
 
-def _row(data: Raw | bytes, field: str) -> F32:
+def _row(data: Raw | bytes | memoryview, field: str) -> F32:
     try:
         values = _row_decoder.decode(data)
     except msgspec.ValidationError as error:
@@ -452,8 +493,16 @@ def _row(data: Raw | bytes, field: str) -> F32:
         raise InvalidArgument(f"{field} must be numbers or base64 of float32", field=_outer(field)) from error
     if not values:
         raise DimensionMismatch(f"{field} is empty", field=_outer(field))
-    with np.errstate(over="ignore"):
-        return np.array(values, dtype=np.float64).astype(np.float32)
+    return _array(values)
+
+
+def _array(values: list[float]) -> F32:
+    """f32[n]; infinite where a number is beyond float32. By way of ``struct``, which is faster than NumPy."""
+    try:
+        return np.frombuffer(struct.pack(f"<{len(values)}f", *values), dtype="<f4")
+    except OverflowError:
+        with np.errstate(over="ignore"):
+            return np.array(values, dtype=np.float64).astype(np.float32)
 
 
 def _outer(field: str) -> str:

@@ -61,6 +61,17 @@ class ListPage:
     next: str | None
 
 
+Stamp = tuple[int, int, int]
+
+
+class Watch(Protocol):
+    """Objects whose stamps were noted."""
+
+    def changed(self) -> Sequence[int]:
+        """Numbers of those whose bytes somebody touched since; ones that are gone are left out."""
+        ...
+
+
 class ObjectStore(Protocol):
     """An object store. Thread-safe; a handle that cannot survive ``fork`` reopens itself."""
 
@@ -75,6 +86,13 @@ class ObjectStore(Protocol):
 
     def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
         """None if the object still has ``etag`` (a 304), else as `get`."""
+        ...
+
+    def is_current(self, key: str, etag: str) -> bool:
+        """Whether an object is known to have ``etag`` still, at the cost of no request.
+
+        False says nothing: `get_if_changed` tells.
+        """
         ...
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
@@ -127,11 +145,18 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def stamp(self, key: str) -> object:
+    def stamp(self, key: str) -> Stamp | None:
         """What changes when somebody touches a mapped object's bytes behind the store's back.
 
         Costs no request. None where the store cannot tell, or the object is gone (a mapping of it
         then still holds what it held).
+        """
+        ...
+
+    def watch(self, stamps: Sequence[tuple[str, Stamp]]) -> Watch | None:
+        """Keys and stamps that `stamp` gave, to be asked together which of them have changed.
+
+        None where the store cannot tell.
         """
         ...
 

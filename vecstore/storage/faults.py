@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, Final, TypeVar, cast
 
 from vecstore.errors import StorageRetryable
-from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, ObjectStore, StoredObject
+from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, ObjectStore, Stamp, StoredObject, Watch
 
 _T = TypeVar("_T")
 
@@ -64,6 +64,10 @@ class _Wrapper:
     def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
         return self._call("get_if_changed", key, lambda: self.inner.get_if_changed(key, etag))
 
+    def is_current(self, key: str, etag: str) -> bool:  # noqa: ARG002
+        """False, so that a strong read goes through `get_if_changed`, which can be made to fail."""
+        return False
+
     def get_range(self, key: str, start: int, length: int) -> bytes:
         return self._call("get_range", key, lambda: self.inner.get_range(key, start, length))
 
@@ -96,8 +100,11 @@ class _Wrapper:
     def map(self, key: str) -> memoryview | None:
         return self._call("map", key, lambda: self.inner.map(key))
 
-    def stamp(self, key: str) -> object:
+    def stamp(self, key: str) -> Stamp | None:
         return self.inner.stamp(key)
+
+    def watch(self, stamps: Sequence[tuple[str, Stamp]]) -> Watch | None:
+        return self.inner.watch(stamps)
 
     def now(self) -> float:
         return self._call("now", "", self.inner.now)

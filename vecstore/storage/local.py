@@ -22,7 +22,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from vecstore.errors import InvalidArgument, StorageConflict, StorageRetryable, Unauthorised
-from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, StoredObject
+from vecstore.ext.files import Watch, is_same
+from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, Stamp, StoredObject
 from vecstore.storage.checks import check_key, check_limit, check_prefix, check_ranges, cut_off, missing
 from vecstore.storage.forks import reset_in_children
 from vecstore.storage.mapping import map_file
@@ -31,7 +32,6 @@ _TMP: Final = ".tmp"
 _STALE_SECONDS: Final = 3600.0
 _LOCK_FILES: Final = 256  # shared by all keys; a lock is held for one write and never with another
 _READ_BYTES: Final = 1 << 20
-_MAX_STAMPED: Final = 10_000
 _MAX_FOLDERS: Final = 10_000  # known to be durable
 _MAX_HELD: Final = 128  # descriptors of objects that are asked again and again whether they changed
 
@@ -53,7 +53,6 @@ class LocalStore:
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._lock = threading.Lock()
         self._durable_folders: set[str] = set()
-        self._stamped: dict[str, str] = {}  # paths of keys, which are asked for at every search
         self._swept = False
         reset_in_children(self)
 
@@ -81,9 +80,14 @@ class LocalStore:
             if held is not None:
                 self._held.move_to_end(key)
         # ``held`` keeps its descriptor open for as long as this frame refers to it.
-        if held is not None and held.etag == etag and held.is_at(held.path):
+        if held is not None and held.etag == etag and held.is_there():
             return None
         return self._read_and_hold(key, etag)
+
+    def is_current(self, key: str, etag: str) -> bool:
+        """One ``stat``, as in `get_if_changed`."""
+        held = self._held.get(key)
+        return held is not None and held.etag == etag and held.is_there()
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         return self.get_ranges(key, (ByteRange(start, length),))[0]
@@ -138,18 +142,17 @@ class LocalStore:
         with self._reading(key) as descriptor:
             return map_file(descriptor)
 
-    def stamp(self, key: str) -> object:
+    def stamp(self, key: str) -> Stamp | None:
         """Inode, size and time of the last change of content: one ``stat``."""
-        path = self._stamped.get(key)
-        if path is None:
-            if len(self._stamped) >= _MAX_STAMPED:
-                self._stamped.clear()
-            path = self._stamped[key] = self._readable_path(key)
         try:
-            found = os.stat(path)
+            found = os.stat(self._readable_path(key))
         except OSError:
             return None
         return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def watch(self, stamps: Sequence[tuple[str, Stamp]]) -> Watch:
+        """Costs one ``stat`` a key each time it is asked."""
+        return Watch([(os.fsencode(self._readable_path(key)), stamp) for key, stamp in stamps])
 
     def now(self) -> float:
         return time.time()
@@ -247,7 +250,7 @@ class LocalStore:
 
     def _matches(self, key: str, etag: str) -> bool:
         held = self._held.get(key)
-        if held is not None and held.is_at(held.path):
+        if held is not None and held.is_there():
             return held.etag == etag
         try:
             descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
@@ -353,21 +356,17 @@ class LocalStore:
 class _Held:
     """A descriptor of a file whose content is known; it is closed with the last reference."""
 
-    __slots__ = ("descriptor", "etag", "identity", "path")
+    __slots__ = ("_device", "_inode", "_path", "descriptor", "etag")
 
     def __init__(self, path: str, descriptor: int, etag: str) -> None:
-        self.path = path
         self.descriptor = descriptor
         self.etag = etag
         found = os.fstat(descriptor)
-        self.identity = (found.st_dev, found.st_ino)
+        self._path, self._device, self._inode = os.fsencode(path), found.st_dev, found.st_ino
 
-    def is_at(self, path: str) -> bool:
-        try:
-            found = os.stat(path)
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self.identity
+    def is_there(self) -> bool:
+        """Whether its path still leads to it."""
+        return is_same(self._path, self._device, self._inode)
 
     def __del__(self) -> None:
         os.close(self.descriptor)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from vecstore.errors import StorageConflict
-from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, StoredObject
+from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, Stamp, StoredObject
 from vecstore.storage.buffers import Bytes, aligned_copy
 from vecstore.storage.checks import check_key, check_limit, check_prefix, check_ranges, cut_off, missing
 from vecstore.storage.forks import reset_in_children
@@ -55,6 +55,10 @@ class MemoryStore:
     def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
         found = self._find(key)
         return None if found.meta.etag == etag else StoredObject(found.data, found.meta)
+
+    def is_current(self, key: str, etag: str) -> bool:  # noqa: ARG002
+        """False: only `get_if_changed` tells, so that whoever counts or fails reads sees it."""
+        return False
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         return self.get_ranges(key, (ByteRange(start, length),))[0]
@@ -126,10 +130,13 @@ class MemoryStore:
             found.mapped = aligned_copy(found.data)
         return found.mapped.data
 
-    def stamp(self, key: str) -> object:
+    def stamp(self, key: str) -> Stamp | None:
         """None: what is mapped is a copy that nobody else can reach."""
         check_key(key)
         return None
+
+    def watch(self, stamps: Sequence[tuple[str, Stamp]]) -> None:
+        """None: what is mapped is a copy that nobody else can reach."""
 
     def now(self) -> float:
         return self._clock()

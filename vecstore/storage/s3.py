@@ -52,7 +52,7 @@ from vecstore.errors import (
     StorageRetryable,
     Unauthorised,
 )
-from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, StoredObject
+from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, Stamp, StoredObject
 from vecstore.storage.checks import check_key, check_limit, check_prefix, check_ranges, cut_off, missing
 from vecstore.storage.forks import reset_in_children
 
@@ -192,6 +192,10 @@ class S3Store:
 
         return self._repeat(attempt)
 
+    def is_current(self, key: str, etag: str) -> bool:  # noqa: ARG002
+        """False: only a request can tell."""
+        return False
+
     def get_range(self, key: str, start: int, length: int) -> bytes:
         check_key(key)
         wanted = ByteRange(start, length)
@@ -260,10 +264,13 @@ class S3Store:
         check_key(key)
         return None
 
-    def stamp(self, key: str) -> object:
+    def stamp(self, key: str) -> Stamp | None:
         """None: nothing is mapped."""
         check_key(key)
         return None
+
+    def watch(self, stamps: Sequence[tuple[str, Stamp]]) -> None:
+        """None: nothing is mapped."""
 
     def now(self) -> float:
         """The server's clock as its answers told it, at most about a second behind."""

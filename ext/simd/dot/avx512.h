@@ -19,10 +19,7 @@ VS_AVX512 static inline float vs_reduce_avx512(__m512 a0, __m512 a1) {
 
 /* Sixteen elements as floats, all or those that a mask names. */
 #define VS_WIDE_F32(p) _mm512_loadu_ps(p)
-#define VS_WIDE_I8(p)                                                                              \
-    _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))))
 #define VS_SOME_F32(m, p) _mm512_maskz_loadu_ps(m, p)
-#define VS_SOME_I8(m, p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, p)))
 
 #define VS_WIDE_PRODUCT(acc, a, b) acc = _mm512_add_ps(acc, _mm512_mul_ps(a, b))
 #define VS_WIDE_SQUARE(acc, a, b)                                                                  \
@@ -50,6 +47,16 @@ VS_AVX512 static inline float vs_reduce_avx512(__m512 a0, __m512 a1) {
 
 VS_AVX512_SUM(vs_dot_avx512, float, F32, VS_WIDE_PRODUCT)
 VS_AVX512_SUM(vs_squared_l2_avx512, float, F32, VS_WIDE_SQUARE)
-VS_AVX512_SUM(vs_dot_i8_avx512, int8_t, I8, VS_WIDE_PRODUCT)
+
+VS_AVX512 static int32_t vs_dot_i8_avx512(const int16_t *q, const int8_t *o, size_t n) {
+    __m512i a0 = _mm512_setzero_si512(), a1 = a0;
+    for (size_t i = 0; i < n; i += 64) {
+        __m512i first = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(o + i)));
+        __m512i second = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(o + i + 32)));
+        a0 = _mm512_add_epi32(a0, _mm512_madd_epi16(first, _mm512_loadu_si512(q + i)));
+        a1 = _mm512_add_epi32(a1, _mm512_madd_epi16(second, _mm512_loadu_si512(q + i + 32)));
+    }
+    return _mm512_reduce_add_epi32(_mm512_add_epi32(a0, a1));
+}
 
 #endif

@@ -29,9 +29,15 @@ static inline float vs_reduce_serial(float *lane) {
 
 VS_SERIAL_SUM(vs_dot_serial, float, VS_AS_FLOAT, VS_PRODUCT)
 VS_SERIAL_SUM(vs_squared_l2_serial, float, VS_AS_FLOAT, VS_SQUARE_OF_DIFFERENCE)
-VS_SERIAL_SUM(vs_dot_i8_serial, int8_t, VS_AS_FLOAT, VS_PRODUCT)
 VS_SERIAL_SUM(vs_dot_f16_serial, uint16_t, vs_half_to_float, VS_PRODUCT)
 VS_SERIAL_SUM(vs_squared_l2_f16_serial, uint16_t, vs_half_to_float, VS_SQUARE_OF_DIFFERENCE)
+
+static int32_t vs_dot_i8_serial(const int16_t *q, const int8_t *o, size_t n) {
+    int32_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (int32_t)q[i] * o[i];
+    return sum;
+}
 
 static float vs_squared_norm_f16_serial(const uint16_t *o, size_t n) {
     float lane[VS_LANES] = {0};

@@ -12,12 +12,19 @@
                                 _mm256_and_ps(_mm256_broadcast_ss((a) + 1), bit1)),                \
                   _mm256_and_ps(_mm256_broadcast_ss((a) + 2), bit2))
 
-VS_AVX2 static void vs_build_table_avx2(VsTable *table, uint8_t *lut) {
+VS_AVX2 static inline float vs_greatest_avx2(__m256 x) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+VS_AVX2 static void vs_build_table_avx2(VsTable *table) {
     const float *z = table->z;
+    uint8_t *lut = table->lut;
     size_t n = table->padded_dim;
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     __m256 n0 = _mm256_setzero_ps(), n1 = n0, n2 = n0, n3 = n0;
-    __m256 s0 = n0, s1 = n0, s2 = n0, s3 = n0, tops = n0;
+    __m256 s0 = n0, s1 = n0, s2 = n0, s3 = n0, tops = n0, mosts = n0;
     for (size_t i = 0; i < n; i += VS_LANES) {
         __m256 x0 = _mm256_and_ps(_mm256_loadu_ps(z + i), magnitude);
         __m256 x1 = _mm256_and_ps(_mm256_loadu_ps(z + i + 8), magnitude);
@@ -31,18 +38,25 @@ VS_AVX2 static void vs_build_table_avx2(VsTable *table, uint8_t *lut) {
         s1 = _mm256_add_ps(s1, x1);
         s2 = _mm256_add_ps(s2, x2);
         s3 = _mm256_add_ps(s3, x3);
+        mosts = _mm256_max_ps(_mm256_max_ps(_mm256_max_ps(x0, x1), _mm256_max_ps(x2, x3)), mosts);
         tops = _mm256_max_ps(_mm256_hadd_ps(_mm256_hadd_ps(x0, x1), _mm256_hadd_ps(x2, x3)), tops);
     }
     table->squared_norm = vs_reduce_avx2(n0, n1, n2, n3);
-    __m128 four = _mm_max_ps(_mm256_castps256_ps128(tops), _mm256_extractf128_ps(tops, 1));
-    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-    float top = _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+    const float top = vs_greatest_avx2(tops), most = vs_greatest_avx2(mosts);
     if (vs_table_is_flat(top)) {
-        vs_flat_table(table, lut);
+        vs_flat_table(table);
         return;
     }
     table->scale = top * (2.0f / VS_LEVELS);
     table->bias = -vs_reduce_avx2(s0, s1, s2, s3);
+    table->step = most / vs_steps(table->padded_dim);
+    const __m256 steps = _mm256_set1_ps(vs_steps(table->padded_dim) / most);
+    for (size_t i = 0; i < n; i += 16) {
+        __m256i first = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(z + i), steps));
+        __m256i second = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(z + i + 8), steps));
+        __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(first, second), 0xD8);
+        _mm256_storeu_si256((__m256i *)(void *)(table->whole + i), packed);
+    }
     const __m256 unit = _mm256_set1_ps(VS_LEVELS / top);
     const __m256 bit0 = _mm256_castsi256_ps(_mm256_setr_epi32(0, -1, 0, -1, 0, -1, 0, -1));
     const __m256 bit1 = _mm256_castsi256_ps(_mm256_setr_epi32(0, 0, -1, -1, 0, 0, -1, -1));

@@ -14,33 +14,42 @@
 
 static inline int vs_table_is_flat(float top) { return !(top >= VS_LEAST_GROUP && top <= FLT_MAX); }
 
-static inline void vs_flat_table(VsTable *table, uint8_t *lut) {
-    memset(lut, 0, table->padded_dim * 4);
+static inline void vs_flat_table(VsTable *table) {
+    memset(table->lut, 0, table->padded_dim * 4);
+    memset(table->whole, 0, table->padded_dim * sizeof *table->whole);
     table->scale = 0.0f;
     table->bias = 0.0f;
+    table->step = 0.0f;
 }
 
-static void vs_build_table_serial(VsTable *table, uint8_t *lut) {
+static void vs_build_table_serial(VsTable *table) {
     const float *z = table->z;
+    uint8_t *lut = table->lut;
     size_t groups = table->padded_dim / 4;
     float lane[VS_LANES] = {0};
-    float top = 0.0f;
+    float top = 0.0f, most = 0.0f;
     table->squared_norm = vs_dot_serial(z, z, table->padded_dim);
     for (size_t i = 0; i < table->padded_dim; i += VS_LANES)
-        for (size_t j = 0; j < VS_LANES; j++)
-            lane[j] += fabsf(z[i + j]);
+        for (size_t j = 0; j < VS_LANES; j++) {
+            float magnitude = fabsf(z[i + j]);
+            lane[j] += magnitude;
+            most = magnitude > most ? magnitude : most;
+        }
     for (size_t g = 0; g < groups; g++) {
         const float *p = z + 4 * g;
         float sum = (fabsf(p[0]) + fabsf(p[1])) + (fabsf(p[2]) + fabsf(p[3]));
         top = sum > top ? sum : top;
     }
     if (vs_table_is_flat(top)) {
-        vs_flat_table(table, lut);
+        vs_flat_table(table);
         return;
     }
     table->scale = top * (2.0f / VS_LEVELS);
     table->bias = -vs_reduce_serial(lane);
-    float unit = VS_LEVELS / top;
+    table->step = most / vs_steps(table->padded_dim);
+    const float unit = VS_LEVELS / top, steps = vs_steps(table->padded_dim) / most;
+    for (size_t i = 0; i < table->padded_dim; i++)
+        table->whole[i] = (int16_t)lrintf(z[i] * steps);
     for (size_t g = 0; g < groups; g++) {
         float a[4];
         unsigned negative = 0;

@@ -1,0 +1,257 @@
+/* The ways of a query over a part: ranking its lists, scanning them, scoring rows exactly. */
+#ifndef VECSTORE_PROBE_H
+#define VECSTORE_PROBE_H
+
+#include "exact.h"
+#include "hits.h"
+#include "record.h"
+
+/* Lists on their way while one is scanned. From DRAM in random order, one list ahead took 20 ns a row
+ * at D = 384, four 8 to 10, more than that no less. */
+#define VS_LISTS_AHEAD 4
+#define VS_ROWS_AHEAD 4
+
+/* How far off an int8 distance can be, in steps of its row times ||z - c||. Each number is off by at most
+ * half a step: sqrt(Dp) at the very most. Over many dimensions errors are even and independent, and three
+ * standard errors do; a few dimensions spread over 64 keep them in step with each other. */
+static inline float vs_int8_slack(size_t dim, size_t padded_dim) {
+    return dim < 32 ? sqrtf((float)padded_dim) : 3.0f * 0.57735027f;
+}
+
+/* Why a list could not be scanned. */
+enum { VS_NO_RECORD = -1, VS_OTHER_RECORD = -2, VS_NO_WORDS = -3, VS_NO_MEMORY = -4 };
+
+/* ||z - c||^2 of a record's centroid. */
+static inline float vs_centroid_distance(const VsKernels *kernels, const VsTable *table, const uint8_t *record,
+                                         VsHeader header) {
+    const float inner = (float)kernels->dot_i8(table->whole, vs_centroid(record), table->padded_dim);
+    return (table->squared_norm - (2.0f * header.scale) * (table->step * inner)) + header.squared_norm;
+}
+
+/* Scans a list by its codes into the pool; `words` are its blocks' own. Rows scored, or why not. */
+static inline int64_t vs_scan_list(const VsKernels *kernels, const VsTable *table, VsPool *pool,
+                                   const uint8_t *record, int64_t first_row, const uint32_t *words,
+                                   size_t word_count, int32_t part, int32_t place, int32_t kind) {
+    const size_t padded_dim = table->padded_dim, block_bytes = vs_block_bytes(padded_dim);
+    if (record == NULL)
+        return VS_NO_RECORD;
+    const VsHeader header = vs_header(record);
+    if (header.padded_dim != padded_dim || !(header.flags & VS_HAS_BLOCKS))
+        return VS_OTHER_RECORD;
+    const size_t blocks = vs_block_count(header.n);
+    if (blocks > word_count)
+        return VS_NO_WORDS;
+    const float distance = vs_centroid_distance(kernels, table, record, header);
+    const float g_add = distance - table->q_shift;
+    const uint8_t *block = record + VS_HEADER_BYTES + padded_dim;
+    int64_t scanned = 0;
+    int noted = 0;
+    for (size_t b = 0; b < blocks; b++, block += block_bytes) {
+        float estimates[VS_BLOCK_ROWS];
+        const uint32_t allowed = words[b] & vs_first_slots(header.n - b * VS_BLOCK_ROWS);
+        if (allowed == 0)
+            continue;
+        scanned += vs_count(allowed);
+        uint32_t mask = kernels->score_block(table, block, allowed, g_add, pool->threshold, estimates);
+        if (mask == 0)
+            continue;
+        if (!noted) {
+            VsProbe *probe = vs_pool_probe(pool);
+            if (!probe)
+                return VS_NO_MEMORY;
+            probe->record = record;
+            probe->table = table;
+            probe->first_row = first_row;
+            probe->g_add = g_add;
+            probe->g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
+            probe->part = part;
+            probe->place = place;
+            probe->kind = kind;
+            noted = 1;
+        }
+        vs_pool_make_room(pool, VS_BLOCK_ROWS);
+        for (; mask; mask &= mask - 1) {
+            const size_t slot = (size_t)__builtin_ctz(mask);
+            vs_pool_add(pool, estimates[slot], pool->probe_count - 1, b * VS_BLOCK_ROWS + slot);
+        }
+        vs_pool_update(pool);
+    }
+    return scanned;
+}
+
+/* The bound of a candidate's estimate. */
+static inline float vs_bound_of(const VsPool *pool, uint64_t ref) {
+    const VsProbe *probe = vs_pool_probe_of(pool, ref);
+    if (probe->kind != VS_BOUNDED)
+        return probe->kind == VS_EXACT ? 0.0f : INFINITY;
+    const size_t padded_dim = probe->table->padded_dim;
+    const uint32_t slot = (uint32_t)ref;
+    const uint8_t *block = probe->record + VS_HEADER_BYTES + padded_dim +
+                           slot / VS_BLOCK_ROWS * vs_block_bytes(padded_dim) + 4 * padded_dim;
+    const float *errors = (const float *)(const void *)block + 2 * VS_BLOCK_ROWS;
+    return errors[slot % VS_BLOCK_ROWS] * probe->g_error;
+}
+
+/* Where a candidate's int8 row is; zero if its estimate is to stay. */
+static inline int vs_find_int8(const VsPool *pool, uint64_t ref, const int8_t **row,
+                               const VsInt8Factors **factors) {
+    const VsProbe *probe = vs_pool_probe_of(pool, ref);
+    if (probe->kind == VS_EXACT || !probe->record)
+        return 0;
+    const VsHeader header = vs_header(probe->record);
+    const size_t padded_dim = probe->table->padded_dim, slot = (uint32_t)ref;
+    if (header.padded_dim != padded_dim || !(header.flags & VS_HAS_INT8))
+        return 0;
+    const VsLayout at = vs_layout(header.n, padded_dim, header.flags);
+    *row = (const int8_t *)(probe->record + at.int8) + slot * padded_dim;
+    *factors = (const VsInt8Factors *)(const void *)(probe->record + at.factors) + slot;
+    return 1;
+}
+
+static inline float vs_int8_distance(const VsKernels *kernels, const VsTable *table, float g_add,
+                                     const int8_t *row, VsInt8Factors factors) {
+    const float inner = (float)kernels->dot_i8(table->whole, row, table->padded_dim);
+    return (g_add + factors.add) - (2.0f * factors.scale) * (table->step * inner);
+}
+
+/* The candidates of a pool into `nearest`, by their int8 rows, by ascending estimate. One whose
+ * estimate less its bound is beyond the farthest wanted is left out unread (Gao & Long, RaBitQ,
+ * SIGMOD 2024, section 4). With `scored`, none is left out, and all go there too, `slack` (see
+ * above) as their bound. Sets how far beyond the last hit the pool ends, in bounds of an estimate
+ * (+inf if it is not full). The rows that were read. */
+static inline int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
+                                float slack, float *margin) {
+    size_t count;
+    const VsRanked *order = vs_pool_order(pool, &count);
+    const int8_t *row = NULL;
+    const VsInt8Factors *factors = NULL;
+    int64_t read = 0;
+    *margin = INFINITY;
+    if (nearest->capacity == 0)
+        return 0;
+    for (size_t i = 0; i < count + VS_ROWS_AHEAD; i++) {
+        if (i < count) {
+            const uint32_t at = order[i].value;
+            if ((scored || !(pool->estimates[at] - vs_bound_of(pool, pool->refs[at]) > nearest->threshold)) &&
+                vs_find_int8(pool, pool->refs[at], &row, &factors)) {
+                vs_prefetch((const uint8_t *)row, vs_pool_probe_of(pool, pool->refs[at])->table->padded_dim);
+                vs_prefetch((const uint8_t *)factors, 1);
+            }
+        }
+        if (i < VS_ROWS_AHEAD)
+            continue;
+        const uint32_t at = order[i - VS_ROWS_AHEAD].value;
+        const uint64_t ref = pool->refs[at];
+        const VsProbe *probe = vs_pool_probe_of(pool, ref);
+        float distance = pool->estimates[at], bound = vs_bound_of(pool, ref);
+        if (!scored && distance - bound > nearest->threshold)
+            continue;
+        if (vs_find_int8(pool, ref, &row, &factors)) {
+            bound = slack * factors->scale * probe->g_error;
+            distance = vs_int8_distance(kernels, probe->table, probe->g_add, row, *factors);
+            read++;
+        }
+        const VsHit hit = vs_hit_of(pool, ref, distance);
+        vs_nearest_offer(nearest, &hit);
+        if (scored) {
+            scored->items[scored->size].hit = hit;
+            scored->items[scored->size++].bound = bound;
+        }
+    }
+    if (count && count == pool->capacity) {
+        const uint32_t last = order[count - 1].value;
+        const float bound = vs_bound_of(pool, pool->refs[last]);
+        if (bound > 0.0f)
+            *margin = (pool->estimates[last] - nearest->threshold) / bound;
+    }
+    return read;
+}
+
+/* The candidates of a pool into `nearest` as they are. */
+static inline void vs_take_estimates(VsPool *pool, VsNearest *nearest) {
+    size_t count;
+    const VsRanked *order = vs_pool_order(pool, &count);
+    for (size_t i = 0; i < count; i++) {
+        const VsHit hit = vs_hit_of(pool, pool->refs[order[i].value], pool->estimates[order[i].value]);
+        vs_nearest_offer(nearest, &hit);
+    }
+}
+
+/* The stored u64 id of a hit; 0 where its record holds none. */
+static inline void vs_id_of(const VsHit *hit, uint64_t *out) {
+    *out = 0;
+    if (!hit->record)
+        return;
+    const VsHeader header = vs_header(hit->record);
+    if (header.flags & VS_HAS_U64_IDS)
+        memcpy(out, hit->record + vs_layout(header.n, header.padded_dim, header.flags).ids + 8 * (size_t)hit->slot, 8);
+}
+
+/* A probe for exact distances, whose number is what `vs_offer_exact` takes. Zero if there is no memory. */
+static inline int vs_exact_probe(VsPool *pool, const VsTable *table, const uint8_t *record, int64_t first_row,
+                                 int32_t part) {
+    VsProbe *probe = vs_pool_probe(pool);
+    if (!probe)
+        return 0;
+    memset(probe, 0, sizeof *probe);
+    probe->record = record;
+    probe->table = table;
+    probe->first_row = first_row;
+    probe->part = part;
+    probe->kind = VS_EXACT;
+    return 1;
+}
+
+static inline void vs_offer_exact(VsPool *pool, float distance, size_t slot) {
+    if (!(distance <= pool->threshold))
+        return;
+    vs_pool_make_room(pool, 1);
+    vs_pool_add(pool, distance, pool->probe_count - 1, slot);
+    vs_pool_update(pool);
+}
+
+/* Allowed rows of n vectors as given into the pool, exactly. Rows scored, or why not. */
+static inline int64_t vs_scan_vectors(const VsKernels *kernels, const float *q, VsPool *pool, int32_t part,
+                                      const uint8_t *vectors, size_t n, size_t dim, int half, int metric,
+                                      const uint32_t *words, const uint8_t *record) {
+    const size_t row_bytes = dim * (half ? 2 : 4);
+    int64_t scanned = 0;
+    if (!vs_exact_probe(pool, NULL, record, 0, part))
+        return VS_NO_MEMORY;
+    for (size_t start = 0; start < n; start += VS_BLOCK_ROWS) {
+        uint32_t allowed = words[start / VS_BLOCK_ROWS] & vs_first_slots(n - start);
+        scanned += vs_count(allowed);
+        for (; allowed; allowed &= allowed - 1) {
+            const size_t row = start + (size_t)__builtin_ctz(allowed);
+            vs_offer_exact(pool, vs_exact_distance(kernels, q, vectors + row * row_bytes, dim, half, metric), row);
+        }
+    }
+    return scanned;
+}
+
+/* Allowed rows of one record into the pool, by int8, as if that were exact. Rows scored, or why not. */
+static inline int64_t vs_scan_int8(const VsKernels *kernels, const VsTable *table, VsPool *pool, int32_t part,
+                                   const uint8_t *record, int64_t first_row, const uint32_t *words) {
+    const size_t padded_dim = table->padded_dim;
+    const VsHeader header = vs_header(record);
+    if (header.padded_dim != padded_dim || !(header.flags & VS_HAS_INT8))
+        return VS_OTHER_RECORD;
+    const VsLayout at = vs_layout(header.n, padded_dim, header.flags);
+    const int8_t *rows = (const int8_t *)(record + at.int8);
+    const VsInt8Factors *factors = (const VsInt8Factors *)(const void *)(record + at.factors);
+    const float g_add = vs_centroid_distance(kernels, table, record, header) - table->q_shift;
+    int64_t scanned = 0;
+    if (!vs_exact_probe(pool, table, record, first_row, part))
+        return VS_NO_MEMORY;
+    for (size_t start = 0; start < header.n; start += VS_BLOCK_ROWS) {
+        uint32_t allowed = words[start / VS_BLOCK_ROWS] & vs_first_slots(header.n - start);
+        scanned += vs_count(allowed);
+        for (; allowed; allowed &= allowed - 1) {
+            const size_t row = start + (size_t)__builtin_ctz(allowed);
+            vs_offer_exact(pool, vs_int8_distance(kernels, table, g_add, rows + row * padded_dim, factors[row]), row);
+        }
+    }
+    return scanned;
+}
+
+#endif

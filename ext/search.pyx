@@ -1,0 +1,1074 @@
+"""A query over all parts of a view, from its numbers to its hits, without the interpreter on the way.
+
+A `Field` is what a view offers to the kernels: each part's lists, where their records lie, which slots
+are allowed. A `Plan` is what is asked of it. A `Searcher` holds the scratch of one query at a time; it
+runs until the query is answered or needs something that is not in memory, which it then names:
+
+    begin -> (what is missing is fetched and given) -> run -> ... -> hits
+
+The stages, which are the two of DESIGN.md section 7 and the second looks of docs/decisions/0004:
+
+    table -> rank lists -> scan (shared threshold) -> more lists until the answer is full -> int8
+          -> another look where the query is harder than planned -> vectors as given -> hits
+"""
+
+from collections import namedtuple
+
+import numpy as np
+
+cimport numpy as cnp
+from libc.math cimport INFINITY, ceil, ldexp, log2, sqrt
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from vecstore.ext.ivf cimport (
+    VS_BOUNDED,
+    VS_COSINE,
+    VS_DOT,
+    VS_L2,
+    VS_LISTS_AHEAD,
+    VS_NO_MEMORY,
+    Lists,
+    VsHit,
+    VsLists,
+    VsNearest,
+    VsPool,
+    VsScoredList,
+    is_half,
+    metric_number,
+    refuse,
+    vs_add_lists,
+    vs_block_count,
+    vs_exact_distance,
+    vs_hit_less,
+    vs_int8_slack,
+    vs_id_of,
+    vs_nearest_clear,
+    vs_nearest_free,
+    vs_nearest_offer,
+    vs_nearest_reserve,
+    vs_nearest_sort,
+    vs_pool_free,
+    vs_pool_reserve,
+    vs_prefetch,
+    vs_prefetch_record,
+    vs_rank_lists,
+    vs_rerank,
+    vs_scan_int8,
+    vs_scan_list,
+    vs_scan_vectors,
+    vs_scored_free,
+    vs_scored_reserve,
+    vs_take_estimates,
+)
+from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, active_kernels, vs_load_query
+
+
+cdef extern from "<time.h>" nogil:
+    ctypedef int clockid_t
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(clockid_t clock, timespec *now)
+    clockid_t CLOCK_MONOTONIC
+
+
+cnp.import_array()
+
+PRECISIONS = ("none", "int8", "fp32")
+
+Missing = namedtuple("Missing", "lists small vectors")
+Counts = namedtuple("Counts", "scanned reranked exact looks")
+STAGES = ("prepare", "rank", "scan", "rerank", "exact")
+
+cdef enum:
+    PREPARE
+    RANK
+    SCAN
+    RERANK
+    EXACT
+    STAGE_COUNT
+
+cdef double MAX_NORM = 1e18  # of a query; see `vecstore.rows.vectors`
+
+cdef enum:
+    DONE = 0
+    NEEDS_LISTS = 1
+    NEEDS_VECTORS = 2
+
+
+# A part as the kernels see it. `addresses` and the two of a small part are 0 where nothing has been read yet.
+cdef struct VsPart:
+    int32_t number
+    int32_t group
+    uint64_t id_base
+    const uint32_t *words
+    size_t word_count
+    # Of a coded part; without lists, a part of one list that is scanned exactly.
+    const VsLists *lists
+    size_t k
+    const int64_t *first_rows
+    const int64_t *first_blocks
+    const uint64_t *addresses
+    size_t first_list  # of its lists among those of all parts
+    # Vectors as given, in row order.
+    int has_vectors
+    int half
+    size_t n
+    uint64_t vectors
+    const uint8_t *pages
+    uint64_t record
+
+
+cdef class Field:
+    """The parts of a view. Immutable once searched, but for addresses that are filled in as records are read.
+
+    Parameters
+    ----------
+    dim : int
+    metric : "l2", "dot" or "cosine"
+    signs : u8[rounds, Dp // 8]
+        Of the rotation, as `vecstore.ext.rabitq.rotate` takes them.
+    means : sequence of f32[dim] or None
+        What parts are centred on; a group is a number in it.
+    page : int
+        Bytes of a page of vectors.
+    resident : bool
+        Whether what was read once stays where it is; else every search is given what it reads.
+    dot_length : float
+        That queries are given under the dot product (`vecstore.index.recall`).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree.
+    """
+
+    cdef readonly Py_ssize_t dim, padded_dim, page
+    cdef readonly bint resident
+    cdef readonly double dot_length
+    cdef int metric
+    cdef const uint8_t[:, ::1] signs
+    cdef readonly Py_ssize_t groups
+    cdef const float **mean_of
+    cdef VsPart *parts
+    cdef Py_ssize_t count
+    cdef size_t lists  # of all parts
+    cdef size_t most_cells  # of one part
+    cdef list keep
+    cdef dict places  # number -> position
+
+    def __cinit__(self, Py_ssize_t dim, str metric not None, const uint8_t[:, ::1] signs not None, means,
+                  Py_ssize_t page, bint resident, double dot_length=0.0):
+        cdef const float[::1] mean
+        self.dim = dim
+        self.padded_dim = 8 * signs.shape[1]
+        if dim < 1 or self.padded_dim != (dim + 63) // 64 * 64 or signs.shape[0] < 1 or page < 1:
+            raise ValueError(f"no field of {dim} dimensions, {self.padded_dim} of signs, in pages of {page} bytes")
+        self.metric = metric_number(metric)
+        self.signs = signs
+        means = list(means)
+        self.keep = [means]
+        self.mean_of = <const float **>calloc(max(1, len(means)), sizeof(float *))
+        if self.mean_of == NULL:
+            raise MemoryError
+        for given in means:
+            if given is not None:
+                mean = given
+                if mean.shape[0] != dim:
+                    raise ValueError(f"a mean has {mean.shape[0]} elements, not {dim}")
+                self.mean_of[self.groups] = &mean[0]
+            self.groups += 1
+        self.page = page
+        self.resident = resident
+        self.dot_length = dot_length
+        self.places = {}
+
+    def __dealloc__(self):
+        free(self.parts)
+        free(self.mean_of)
+
+    def __len__(self) -> int:
+        return self.count
+
+    cdef VsPart *_append(self, int32_t number, int32_t group, uint64_t id_base, const uint32_t[::1] words) except NULL:
+        if group < 0 or group >= self.groups:
+            raise ValueError(f"no mean {group}")
+        cdef VsPart *parts = <VsPart *>realloc(self.parts, (self.count + 1) * sizeof(VsPart))
+        if parts == NULL:
+            raise MemoryError
+        self.parts = parts
+        cdef VsPart *part = parts + self.count
+        memset(part, 0, sizeof(VsPart))
+        part.number = number
+        part.group = group
+        part.id_base = id_base
+        part.words = &words[0] if words.shape[0] else NULL
+        part.word_count = words.shape[0]
+        part.first_list = self.lists
+        self.places[number] = self.count
+        self.count += 1
+        return part
+
+    def add_coded(
+        self,
+        int32_t number,
+        int32_t group,
+        const uint32_t[::1] words not None,
+        const float[:, ::1] cells not None,
+        const uint32_t[::1] cell_lists not None,
+        const uint8_t[::1] codes not None,
+        const int64_t[::1] first_rows not None,
+        const int64_t[::1] first_blocks not None,
+        const uint64_t[::1] addresses,
+        Py_ssize_t n,
+        str dtype,
+        uint64_t vectors=0,
+        const uint8_t[::1] pages=None,
+        uint64_t id_base=0,
+    ) -> None:
+        """A part with codes.
+
+        Parameters
+        ----------
+        number, group : int
+            Its number in the view, and that of the mean it was encoded with.
+        words : u32
+            Allowed slots of each block.
+        cells, cell_lists, codes
+            As `vecstore.ext.ivf.rank_lists` takes them.
+        first_rows, first_blocks : i64[K]
+        addresses : u64[K] or None
+            Of the records, 0 until one was read; shared with the caller, who fills them in. None where
+            the field is not resident.
+        n : int
+            Rows.
+        dtype : "f4", "f2" or None
+            Of the vectors as given; None if there are none.
+        vectors : int
+            Their address; 0 where every search is given those that it needs.
+        pages : u8
+            Which of their pages may be read; shared with the caller.
+        id_base : int
+            Added to stored ids.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not agree.
+        """
+        cdef Lists lists = Lists(self.padded_dim, cells, cell_lists, codes)
+        cdef Py_ssize_t k = lists.k
+        if k < 1 or first_rows.shape[0] != k or first_blocks.shape[0] != k:
+            raise ValueError(f"tables of different lengths for {k} lists")
+        if self.resident and (addresses is None or addresses.shape[0] != k):
+            raise ValueError(f"no addresses of {k} lists")
+        cdef Py_ssize_t i
+        for i in range(k):
+            if first_blocks[i] < 0 or first_blocks[i] > words.shape[0]:
+                raise ValueError(f"words of list {i} are missing")
+        self._check_vectors(n, dtype, vectors, pages)
+        cdef VsPart *part = self._append(number, group, id_base, words)
+        part.lists = &lists.lists
+        part.k = k
+        part.first_rows = &first_rows[0]
+        part.first_blocks = &first_blocks[0]
+        part.addresses = &addresses[0] if self.resident else NULL
+        self._set_vectors(part, n, dtype, vectors, pages)
+        self.lists += k
+        self.most_cells = max(self.most_cells, lists.lists.cell_count)
+        self.keep.append((words, lists, first_rows, first_blocks, addresses, pages))
+
+    def add_small(
+        self, int32_t number, int32_t group, const uint32_t[::1] words not None, Py_ssize_t n, str dtype,
+        uint64_t id_base=0,
+    ) -> None:
+        """A part of one list that is scanned exactly: by its vectors, or by int8 if `dtype` is None."""
+        if vs_block_count(n) > <size_t>words.shape[0]:
+            raise ValueError(f"{words.shape[0]} words do not hold {n} rows")
+        self._check_vectors(n, dtype, 0, None)
+        self._set_vectors(self._append(number, group, id_base, words), n, dtype, 0, None)
+        self.keep.append(words)
+
+    def place_small(self, int32_t number, uint64_t record, uint64_t vectors) -> None:
+        """Where the record of a small part lies, and its vectors; for a resident field."""
+        cdef VsPart *part = self.parts + <Py_ssize_t>self.places[number]
+        part.vectors = vectors
+        part.record = record  # last: it says that both can be read
+
+    def _check_vectors(self, Py_ssize_t n, str dtype, uint64_t vectors, const uint8_t[::1] pages) -> None:
+        if n < 1:
+            raise ValueError(f"a part has at least one row, not {n}")
+        if dtype is None:
+            return
+        cdef size_t size = n * self.dim * (2 if is_half(dtype) else 4)
+        if vectors and (pages is None or <size_t>pages.shape[0] * self.page < size):
+            raise ValueError(f"pages of {self.page} bytes do not hold {size}")
+
+    cdef int _set_vectors(self, VsPart *part, Py_ssize_t n, str dtype, uint64_t vectors, const uint8_t[::1] pages) except -1:
+        part.n = n
+        part.has_vectors = dtype is not None
+        part.half = is_half(dtype) if dtype is not None else 0
+        part.vectors = vectors
+        part.pages = &pages[0] if vectors else NULL
+        return 0
+
+
+cdef class Plan:
+    """What is asked of a field.
+
+    Parameters
+    ----------
+    top_k, pool : int
+        Hits, and candidates that the scan keeps.
+    most : int
+        Live rows of the view: a pool has no more room.
+    alive : int
+        Rows that an answer can have.
+    precision : "none", "int8" or "fp32"
+    fp32_cap : int
+        Rows that are scored by their vectors as given, at most.
+    probes, limits : i32[len(field)]
+        Lists to scan in each part, in the order they were added, and how many a query may ever scan
+        for a second look.
+    patience : float
+        Lists that are scanned, in places of the farthest list that held a hit; 0: as many as planned.
+    margin : float
+        Bounds of an estimate that the pool must end beyond the last hit; 0: however it ends.
+    widen : int
+        By how much a pool that was too small is widened.
+    looks : int
+        Second looks at most.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+
+    cdef readonly Py_ssize_t top_k, pool, most, alive, fp32_cap, looks, widen
+    cdef readonly double patience, margin
+    cdef readonly str precision
+    cdef int kind
+    cdef const int32_t[::1] probes, limits
+
+    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, patience, margin, widen, looks) -> None:
+        if top_k < 1 or pool < top_k or most < 1 or alive < 0 or fp32_cap < 0 or widen < 2 or looks < 0:
+            raise ValueError("a plan is out of range")
+        self.top_k = top_k
+        self.pool = min(pool, most)
+        self.most = most
+        self.alive = alive
+        self.precision = precision
+        self.kind = PRECISIONS.index(precision)
+        self.fp32_cap = fp32_cap
+        self.probes = probes
+        self.limits = limits
+        self.patience = patience
+        self.margin = margin
+        self.widen = widen
+        self.looks = looks
+
+    def probed(self):
+        """i32[parts]: lists that are planned."""
+        return np.asarray(self.probes)
+
+
+cdef class Searcher:
+    """The scratch of one query at a time, reused from query to query. Not to be used by two threads at once.
+
+    Parameters
+    ----------
+    padded_dim : int
+    """
+
+    cdef readonly Py_ssize_t padded_dim
+    cdef list tables
+    cdef VsTable **table_of  # of each group
+    cdef const VsKernels *kernels
+    cdef VsPool pool
+    cdef VsPool exact
+    cdef VsNearest nearest
+    cdef VsNearest chosen
+    cdef VsScoredList scored
+    cdef float margin  # of the pool beyond the last hit, in bounds
+    cdef float *q
+    cdef Field field
+    cdef Plan plan
+    cdef const VsPart *parts
+    cdef Py_ssize_t count
+    # One element a part: lists scanned, to be scanned, and ranked.
+    cdef int32_t *done
+    cdef int32_t *want
+    cdef int32_t *ranked
+    cdef uint64_t *records  # of small parts, and their vectors, where every search is given them
+    cdef uint64_t *vectors
+    cdef Py_ssize_t part_room
+    # One element a list of any part: its number by rank, whether it has a rank, and its record's address.
+    cdef int32_t *order
+    cdef uint8_t *seen
+    cdef uint64_t *given
+    cdef size_t list_room
+    cdef VsPool nearest_lists  # scratch of ranking, like the next
+    cdef VsRanked *cells
+    cdef size_t cell_room
+    cdef uint64_t *where  # of the vectors of `chosen`
+    cdef size_t where_room
+    cdef list held
+    cdef double gain
+    cdef int stage
+    cdef bint small_done, timed
+    cdef size_t room
+    cdef Py_ssize_t looked
+    cdef int64_t scanned, reranked, rescored
+    cdef double seconds[STAGE_COUNT]
+    cdef double clock
+
+    def __cinit__(self, Py_ssize_t padded_dim):
+        self.padded_dim = padded_dim
+        self.tables = []
+        self.held = []
+        self.q = <float *>malloc(padded_dim * sizeof(float))
+        if self.q == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        vs_pool_free(&self.pool)
+        vs_pool_free(&self.exact)
+        vs_nearest_free(&self.nearest)
+        vs_nearest_free(&self.chosen)
+        vs_scored_free(&self.scored)
+        free(self.table_of)
+        free(self.q)
+        free(self.done)
+        free(self.want)
+        free(self.ranked)
+        free(self.records)
+        free(self.vectors)
+        vs_pool_free(&self.nearest_lists)
+        free(self.order)
+        free(self.seen)
+        free(self.given)
+        free(self.cells)
+        free(self.where)
+
+    # -- what Python calls -----------------------------------------------------------------
+
+    def begin(self, Field field not None, Plan plan not None, const float[::1] q not None, bint timed=False):
+        """Take a query as given, f32[dim], of a norm that the metric allows, and `run`.
+
+        Raises
+        ------
+        ValueError
+            If the plan or the query does not fit the field.
+        """
+        if q.shape[0] != field.dim:
+            raise ValueError(f"the query has {q.shape[0]} dimensions, not {field.dim}")
+        self._take(field, plan)
+        self.held = []
+        self.timed = timed
+        if timed:
+            memset(self.seconds, 0, sizeof(self.seconds))
+        cdef int64_t found
+        with nogil:
+            found = self._begin(&q[0])
+            if found == DONE:
+                found = self._advance()
+        return self._told(found)
+
+    def run(self):
+        """Go on until the query is answered, or something is missing.
+
+        Returns
+        -------
+        Missing or None
+            ``lists``: {number: i32[m]} records of lists that are to be read, to be told by `give_lists`
+            (in a resident field: written into the part's addresses); ``small``: numbers of small parts,
+            to be told by `give_small` (`Field.place_small`); ``vectors``: {number: (places, rows)} rows
+            whose vectors are to be told by `give_vectors`. All of it can be read side by side.
+        """
+        cdef int64_t found
+        with nogil:
+            found = self._advance()
+        return self._told(found)
+
+    cdef object _told(self, int64_t found):
+        if found == DONE:
+            return None
+        refuse(found, 0, self.padded_dim)
+        if found == NEEDS_VECTORS:
+            return Missing({}, [], self._missing_vectors())
+        return self._missing_lists()
+
+    def give_lists(self, int32_t number, const int32_t[::1] lists not None, const uint64_t[::1] addresses not None,
+                   keep) -> None:
+        """Where the records of lists lie, for this search; `keep` owns the memory."""
+        cdef const VsPart *part = self._part(number)
+        cdef Py_ssize_t i
+        if addresses.shape[0] != lists.shape[0]:
+            raise ValueError(f"{addresses.shape[0]} addresses of {lists.shape[0]} lists")
+        for i in range(lists.shape[0]):
+            if lists[i] < 0 or <size_t>lists[i] >= part.k:
+                raise ValueError(f"no list {lists[i]}")
+            self.given[part.first_list + lists[i]] = addresses[i]
+        self.held.append(keep)
+
+    def give_small(self, int32_t number, uint64_t record, uint64_t vectors, keep) -> None:
+        """Where a small part's record and vectors lie, for this search."""
+        cdef Py_ssize_t at = self._part(number) - self.parts
+        self.records[at] = record
+        self.vectors[at] = vectors
+        self.held.append(keep)
+
+    def give_vectors(self, const int64_t[::1] places not None, const uint64_t[::1] addresses not None, keep) -> None:
+        """Where the vectors of hits lie; places as `run` told them."""
+        cdef Py_ssize_t i
+        if addresses.shape[0] != places.shape[0]:
+            raise ValueError(f"{addresses.shape[0]} addresses of {places.shape[0]} rows")
+        for i in range(places.shape[0]):
+            if places[i] < 0 or <size_t>places[i] >= self.chosen.size:
+                raise ValueError(f"no place {places[i]}")
+            self.where[places[i]] = addresses[i]
+        self.held.append(keep)
+
+    def hits(self):
+        """The answer, nearest first.
+
+        Returns
+        -------
+        ids u64[m], distances f32[m], parts i32[m], rows i64[m]
+            Ids are 0 where records hold none; distances are the metric's own (``1 - cos``, squared L2, ``-dot``).
+        """
+        cdef cnp.npy_intp shape = self.nearest.size
+        ids = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_UINT64, 0)
+        distances = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_FLOAT32, 0)
+        parts = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT32, 0)
+        rows = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT64, 0)
+        self._write(
+            <uint64_t *>cnp.PyArray_DATA(ids), <float *>cnp.PyArray_DATA(distances),
+            <int32_t *>cnp.PyArray_DATA(parts), <int64_t *>cnp.PyArray_DATA(rows),
+        )
+        return ids, distances, parts, rows
+
+    def run_batch(
+        self,
+        Field field not None,
+        Plan plan not None,
+        const float[:, ::1] queries not None,
+        Py_ssize_t start,
+        bint resume,
+        uint64_t[:, ::1] ids not None,
+        float[:, ::1] distances not None,
+        int32_t[:, ::1] parts not None,
+        int64_t[:, ::1] rows not None,
+        int64_t[::1] counts not None,
+    ) -> Py_ssize_t:
+        """Answer queries from `start` on, one after another, until the last or until something is missing.
+
+        Parameters
+        ----------
+        resume : bool
+            Go on with query `start`, which missed something that has been given since.
+        ids, distances, parts, rows : [M, top_k]
+            Written for each query that was answered, as `hits` gives them; what is beyond its hits is left.
+        counts : i64[M]
+
+        Returns
+        -------
+        int
+            The query that is not answered yet, on which `run` tells what is missing; M if there is none.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not agree.
+        """
+        cdef Py_ssize_t m = queries.shape[0], k = plan.top_k
+        cdef int64_t found = DONE
+        if queries.shape[1] != field.dim or start < 0:
+            raise ValueError(f"queries have {queries.shape[1]} dimensions, not {field.dim}")
+        if (
+            ids.shape[0] != m or distances.shape[0] != m or parts.shape[0] != m or rows.shape[0] != m
+            or ids.shape[1] != k or distances.shape[1] != k or parts.shape[1] != k or rows.shape[1] != k
+            or counts.shape[0] != m
+        ):
+            raise ValueError(f"the answer has no room for {k} hits of {m} queries")
+        self._take(field, plan)
+        if not resume:
+            self.held = []
+        self.timed = False
+        with nogil:
+            while start < m:
+                if not resume:
+                    found = self._begin(&queries[start, 0])
+                    if found < 0:
+                        break
+                resume = False
+                found = self._advance()
+                if found != DONE:
+                    break
+                self._write(&ids[start, 0], &distances[start, 0], &parts[start, 0], &rows[start, 0])
+                counts[start] = self.nearest.size
+                start += 1
+                if not self.field.resident:
+                    with gil:
+                        self.held = []
+        refuse(found, 0, self.padded_dim)
+        return start
+
+    def counts(self):
+        """What the query took: rows scanned, read as int8, scored by their vectors, and second looks."""
+        return Counts(self.scanned, self.reranked, self.rescored, self.looked)
+
+    def probed(self):
+        """{number: lists scanned} of each part."""
+        return {self.parts[i].number: max(self.done[i], 1) for i in range(self.count)}
+
+    def times(self):
+        """{stage: seconds} of a query that was begun with ``timed``."""
+        return {name: self.seconds[i] for i, name in enumerate(STAGES)}
+
+    # -- below: the way of a query ---------------------------------------------------------
+
+    cdef int _take(self, Field field, Plan plan) except -1:
+        """Make room for a field and a plan."""
+        cdef Py_ssize_t groups = field.groups, have = len(self.tables), count = field.count
+        if field.padded_dim != self.padded_dim:
+            raise ValueError(f"the field has {field.padded_dim} dimensions when padded, not {self.padded_dim}")
+        if plan.probes.shape[0] != count or plan.limits.shape[0] != count:
+            raise ValueError(f"the plan is for {plan.probes.shape[0]} parts, not {count}")
+        self.kernels = active_kernels()
+        self.field = field
+        self.plan = plan
+        self.parts = field.parts
+        self.count = count
+        if have < groups:
+            free(self.table_of)
+            self.table_of = <VsTable **>malloc(groups * sizeof(VsTable *))
+            if self.table_of == NULL:
+                self.tables = []
+                raise MemoryError
+            while len(self.tables) < groups:
+                self.tables.append(QueryTable(self.padded_dim))
+            for i in range(groups):
+                self.table_of[i] = &(<QueryTable>self.tables[i]).table
+        if count > self.part_room:
+            self.part_room = 0
+            self.done = <int32_t *>_room(self.done, count * sizeof(int32_t))
+            self.want = <int32_t *>_room(self.want, count * sizeof(int32_t))
+            self.ranked = <int32_t *>_room(self.ranked, count * sizeof(int32_t))
+            self.records = <uint64_t *>_room(self.records, count * sizeof(uint64_t))
+            self.vectors = <uint64_t *>_room(self.vectors, count * sizeof(uint64_t))
+            self.part_room = count
+        if field.lists > self.list_room:
+            self.list_room = 0
+            self.seen = <uint8_t *>_room(self.seen, field.lists)
+            memset(self.seen, 0, field.lists)
+            self.order = <int32_t *>_room(self.order, field.lists * sizeof(int32_t))
+            self.given = <uint64_t *>_room(self.given, field.lists * sizeof(uint64_t))
+            self.list_room = field.lists
+        if field.most_cells > self.cell_room:
+            self.cell_room = 0
+            self.cells = <VsRanked *>_room(self.cells, 2 * field.most_cells * sizeof(VsRanked))
+            self.cell_room = field.most_cells
+        return 0
+
+    cdef int _begin(self, const float *q) noexcept nogil:
+        """Make the tables of a query and forget the one before; needs `_take`."""
+        cdef size_t dim = self.field.dim, i
+        cdef Py_ssize_t g
+        cdef double square = 0, shift = 0, scale = 1
+        self._start_clock()
+        self.gain = 1
+        if self.field.metric != VS_L2:
+            square = self.kernels.dot(q, q, dim)
+            if self.field.metric == VS_COSINE:
+                scale = 1 / sqrt(square)
+            else:
+                self.gain = scale = _gain(sqrt(square), self.field.dot_length)
+                shift = square * scale * scale
+        for i in range(dim):
+            self.q[i] = <float>(q[i] * scale)
+        for g in range(self.field.groups):
+            vs_load_query(self.kernels, self.table_of[g], self.q, dim, self.field.mean_of[g],
+                          &self.field.signs[0, 0], self.field.signs.shape[0], <float>shift)
+        for i in range(<size_t>self.count):
+            self.done[i] = 0
+            self.ranked[i] = 0
+            self.want[i] = min(self.plan.probes[i], <int32_t>self.parts[i].k)
+        if not self.field.resident:
+            memset(self.given, 0, self.field.lists * sizeof(uint64_t))
+            memset(self.records, 0, self.count * sizeof(uint64_t))
+            memset(self.vectors, 0, self.count * sizeof(uint64_t))
+        self.small_done = False
+        self.looked = 0
+        self.scanned = self.reranked = self.rescored = 0
+        self.room = self.plan.pool
+        self.stage = SCAN
+        if not vs_pool_reserve(&self.pool, self.room) or not vs_pool_reserve(&self.exact, self.plan.top_k):
+            return VS_NO_MEMORY
+        if not vs_nearest_reserve(&self.nearest, self.plan.top_k):
+            return VS_NO_MEMORY
+        self._lap(PREPARE)
+        return 0
+
+    cdef int64_t _advance(self) noexcept nogil:
+        """Go on from the stage that was reached; DONE, what is needed, or why it cannot be."""
+        cdef int64_t found
+        while True:
+            if self.stage == SCAN:
+                found = self._scan()
+                if found != DONE:
+                    return found
+                if self._fill():
+                    continue
+                self.stage = RERANK
+            if self.stage == RERANK:
+                found = self._rerank()
+                if found != DONE:
+                    return found
+                if self._look_again():
+                    self.stage = SCAN
+                    continue
+                if self.plan.kind < 2:
+                    break
+                found = self._choose()
+                if found != DONE:
+                    return found
+                self.stage = EXACT
+            found = self._rescore()
+            if found != DONE:
+                return found
+            break
+        vs_nearest_sort(&self.nearest)
+        return DONE
+
+    cdef const uint64_t *_addresses(self, Py_ssize_t p) noexcept nogil:
+        return self.parts[p].addresses if self.field.resident else self.given + self.parts[p].first_list
+
+    cdef int64_t _scan(self) noexcept nogil:
+        """Scan what is wanted and has not been scanned, if all of it can be read."""
+        cdef Py_ssize_t p
+        cdef int64_t found
+        for p in range(self.count):
+            if self.parts[p].lists != NULL and self.ranked[p] < self.want[p] and not self._rank(p):
+                return VS_NO_MEMORY
+        self._lap(RANK)
+        for p in range(self.count):
+            if not self._readable(p):
+                return NEEDS_LISTS
+        for p in range(self.count):
+            if self.parts[p].lists != NULL:
+                found = self._scan_lists(p)
+            elif self.small_done:
+                continue
+            else:
+                found = self._scan_small(p)
+            if found < 0:
+                return found
+            self.scanned += found
+        self.small_done = True
+        self._lap(SCAN)
+        return DONE
+
+    cdef bint _rank(self, Py_ssize_t p) noexcept nogil:
+        """Rank as many lists of a part as are wanted; those that have a rank keep it."""
+        cdef const VsPart *part = self.parts + p
+        cdef size_t ranked = self.ranked[p], wanted = self.want[p] - ranked, found, i
+        cdef int32_t *order = self.order + part.first_list + ranked
+        cdef uint8_t *seen = NULL
+        if not vs_pool_reserve(&self.nearest_lists, wanted):
+            return False
+        if ranked:
+            seen = self.seen + part.first_list
+            for i in range(ranked):
+                seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 1
+        found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.nearest_lists, self.cells,
+                              seen, wanted, order)
+        vs_add_lists(part.k, seen, wanted, found, order)
+        if ranked:
+            for i in range(ranked):
+                seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 0
+        self.ranked[p] = self.want[p]
+        return True
+
+    cdef bint _readable(self, Py_ssize_t p) noexcept nogil:
+        cdef const VsPart *part = self.parts + p
+        cdef const uint64_t *addresses
+        cdef const int32_t *order
+        cdef int32_t i
+        if part.lists == NULL:
+            return self.small_done or self._small_record(p) != 0
+        addresses = self._addresses(p)
+        order = self.order + part.first_list
+        for i in range(self.done[p], self.want[p]):
+            if addresses[order[i]] == 0:
+                return False
+        return True
+
+    cdef uint64_t _small_record(self, Py_ssize_t p) noexcept nogil:
+        return self.parts[p].record if self.field.resident else self.records[p]
+
+    cdef int64_t _scan_lists(self, Py_ssize_t p) noexcept nogil:
+        cdef const VsPart *part = self.parts + p
+        cdef const VsTable *table = self.table_of[part.group]
+        cdef const uint64_t *addresses = self._addresses(p)
+        cdef const int32_t *order = self.order + part.first_list
+        cdef int32_t i, end = self.want[p], number
+        cdef int64_t scanned = 0, found
+        for i in range(self.done[p], min(self.done[p] + <int32_t>VS_LISTS_AHEAD, end)):
+            vs_prefetch_record(<const uint8_t *>addresses[order[i]])
+        for i in range(self.done[p], end):
+            if i + <int32_t>VS_LISTS_AHEAD < end:
+                vs_prefetch_record(<const uint8_t *>addresses[order[i + VS_LISTS_AHEAD]])
+            number = order[i]
+            found = vs_scan_list(
+                self.kernels, table, &self.pool, <const uint8_t *>addresses[number], part.first_rows[number],
+                part.words + part.first_blocks[number], part.word_count - part.first_blocks[number], part.number,
+                i, VS_BOUNDED,
+            )
+            if found < 0:
+                return found
+            scanned += found
+        self.done[p] = max(self.done[p], end)
+        return scanned
+
+    cdef int64_t _scan_small(self, Py_ssize_t p) noexcept nogil:
+        cdef const VsPart *part = self.parts + p
+        cdef const uint8_t *record = <const uint8_t *>self._small_record(p)
+        if part.has_vectors:
+            return vs_scan_vectors(
+                self.kernels, self.q, &self.exact, part.number,
+                <const uint8_t *>(part.vectors if self.field.resident else self.vectors[p]), part.n, self.field.dim,
+                part.half, self.field.metric, part.words, record,
+            )
+        return vs_scan_int8(self.kernels, self.table_of[part.group], &self.exact, part.number, record, 0, part.words)
+
+    cdef bint _fill(self) noexcept nogil:
+        """Whether more lists must be scanned for the answer to be full (promise P6)."""
+        cdef Py_ssize_t p
+        cdef bint more = False
+        if <Py_ssize_t>(self.pool.size + self.exact.size) >= min(self.plan.top_k, self.plan.alive):
+            return False
+        for p in range(self.count):
+            if self.parts[p].lists != NULL and self.done[p] < <int32_t>self.parts[p].k:
+                self.want[p] = min(<int32_t>self.parts[p].k, 2 * self.done[p] + 8)
+                more = True
+        return more
+
+    cdef int64_t _rerank(self) noexcept nogil:
+        """The nearest candidates by int8, where that is asked for, beside those that are exact."""
+        cdef bint exact = self.plan.kind == 2
+        vs_nearest_clear(&self.nearest)
+        vs_take_estimates(&self.exact, &self.nearest)
+        if self.plan.kind == 0:
+            vs_take_estimates(&self.pool, &self.nearest)
+            self.margin = INFINITY
+        else:
+            if exact and not vs_scored_reserve(&self.scored, self.room):
+                return VS_NO_MEMORY
+            self.reranked += vs_rerank(self.kernels, &self.pool, &self.nearest, &self.scored if exact else NULL,
+                                   vs_int8_slack(self.field.dim, self.padded_dim), &self.margin)
+        self._lap(RERANK)
+        return DONE
+
+    cdef bint _look_again(self) noexcept nogil:
+        """Whether this query turned out harder than it was planned for; says then what is wanted.
+
+        Two signs tell, whatever the data: the pool ends within the error of the estimates of the last
+        hit, so that it may have dropped a nearer row; or hits come from lists that were near the last
+        to be probed, so that lists further on may hold some too.
+        """
+        cdef size_t i
+        cdef Py_ssize_t p
+        cdef bint more = False
+        cdef int32_t wanted
+        cdef const VsHit *hit
+        if self.looked >= self.plan.looks:
+            return False
+        if self.plan.patience > 0:
+            for p in range(self.count):
+                if self.parts[p].lists == NULL:
+                    continue
+                wanted = 0
+                for i in range(self.nearest.size):
+                    hit = self.nearest.hits + i
+                    if hit.part == self.parts[p].number:
+                        wanted = max(wanted, hit.place + 1)
+                wanted = min(self.plan.limits[p], <int32_t>ceil(self.plan.patience * wanted))
+                if wanted > self.done[p]:
+                    self.want[p] = wanted
+                    more = True
+        if self.margin < self.plan.margin and self.room < <size_t>self.plan.most:
+            self.room = min(<size_t>self.plan.widen * self.room, <size_t>self.plan.most)
+            if not vs_pool_reserve(&self.pool, self.room):
+                return False
+            memset(self.done, 0, self.count * sizeof(int32_t))
+            more = True
+        self.looked += more
+        return more
+
+    cdef int64_t _choose(self) noexcept nogil:
+        """The hits by int8 that their vectors can bring among the nearest; `nearest` takes the others."""
+        cdef float last = self.nearest.threshold
+        cdef size_t i, kept = 0, most
+        cdef VsHit *hit
+        cdef uint64_t *where
+        for i in range(self.scored.size):
+            if (
+                not self.scored.items[i].hit.distance - 2 * self.scored.items[i].bound > last
+                and self.parts[self._place(self.scored.items[i].hit.part)].has_vectors
+            ):
+                self.scored.items[kept], self.scored.items[i] = self.scored.items[i], self.scored.items[kept]
+                kept += 1
+        most = min(kept, <size_t>self.plan.fp32_cap)
+        if not vs_nearest_reserve(&self.chosen, most):
+            return VS_NO_MEMORY
+        for i in range(kept):
+            vs_nearest_offer(&self.chosen, &self.scored.items[i].hit)
+        vs_nearest_clear(&self.nearest)
+        vs_take_estimates(&self.exact, &self.nearest)
+        for i in range(self.scored.size):
+            hit = &self.scored.items[i].hit
+            if i >= kept or most == 0 or vs_hit_less(self.chosen.hits, hit):
+                vs_nearest_offer(&self.nearest, hit)
+        if self.chosen.size > self.where_room:
+            where = <uint64_t *>realloc(self.where, self.chosen.size * sizeof(uint64_t))
+            if where == NULL:
+                return VS_NO_MEMORY
+            self.where = where
+            self.where_room = self.chosen.size
+        vs_nearest_sort(&self.chosen)
+        for i in range(self.chosen.size):
+            self.where[i] = self._vector(self.chosen.hits + i)
+        return DONE
+
+    cdef uint64_t _vector(self, const VsHit *hit) noexcept nogil:
+        """Where the vector of a hit can be read; 0 if it cannot yet."""
+        cdef const VsPart *part = self.parts + self._place(hit.part)
+        cdef size_t size = self.field.dim * (2 if part.half else 4), page = self.field.page, at = hit.row * size, i
+        if part.vectors == 0 or not self.field.resident:
+            return 0
+        for i in range(at // page, (at + size - 1) // page + 1):
+            if not part.pages[i]:
+                return 0
+        return part.vectors + at
+
+    cdef int64_t _rescore(self) noexcept nogil:
+        """The chosen hits by their vectors as given."""
+        cdef size_t i, j
+        cdef VsHit hit
+        for i in range(self.chosen.size):
+            if self.where[i] == 0:
+                return NEEDS_VECTORS
+        for i in range(self.chosen.size):
+            hit = self.chosen.hits[i]
+            if i == 0:
+                for j in range(min(<size_t>4, self.chosen.size)):
+                    vs_prefetch(<const uint8_t *>self.where[j], 2 * self.field.dim)
+            if i + 4 < self.chosen.size:
+                vs_prefetch(<const uint8_t *>self.where[i + 4], 2 * self.field.dim)
+            hit.distance = vs_exact_distance(
+                self.kernels, self.q, <const void *>self.where[i], self.field.dim,
+                self.parts[self._place(hit.part)].half, self.field.metric,
+            )
+            vs_nearest_offer(&self.nearest, &hit)
+        self.rescored = self.chosen.size
+        self._lap(EXACT)
+        return DONE
+
+    cdef Py_ssize_t _place(self, int32_t number) noexcept nogil:
+        """The position of a part in the field, whose numbers ascend."""
+        cdef Py_ssize_t low = 0, high = self.count, middle
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.parts[middle].number <= number:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    cdef void _write(self, uint64_t *ids, float *distances, int32_t *parts, int64_t *rows) noexcept nogil:
+        cdef float scale = <float>(1 if self.field.metric == VS_L2 else 0.5 / self.gain), distance
+        cdef const VsHit *hit
+        cdef size_t i
+        for i in range(self.nearest.size):
+            hit = self.nearest.hits + i
+            vs_id_of(hit, ids + i)
+            ids[i] += self.parts[self._place(hit.part)].id_base
+            distance = hit.distance * scale
+            distances[i] = distance if self.field.metric == VS_DOT or distance > 0 else 0
+            parts[i] = hit.part
+            rows[i] = hit.row
+
+    # -- below: what is missing --------------------------------------------------------------
+
+    cdef const VsPart *_part(self, int32_t number) except NULL:
+        if self.field is None or number not in self.field.places:
+            raise ValueError(f"no part {number} is searched")
+        return self.parts + <Py_ssize_t>self.field.places[number]
+
+    cdef object _missing_lists(self):
+        lists, small = {}, []
+        cdef Py_ssize_t p
+        cdef const uint64_t *addresses
+        cdef const int32_t *order
+        cdef int32_t i
+        for p in range(self.count):
+            if self._readable(p):
+                continue
+            if self.parts[p].lists == NULL:
+                small.append(self.parts[p].number)
+                continue
+            addresses = self._addresses(p)
+            order = self.order + self.parts[p].first_list
+            lists[self.parts[p].number] = np.array(
+                [order[i] for i in range(self.done[p], self.want[p]) if addresses[order[i]] == 0], dtype=np.int32
+            )
+        return Missing(lists, small, {})
+
+    cdef object _missing_vectors(self):
+        found = {}
+        cdef size_t i
+        for i in range(self.chosen.size):
+            if self.where[i] == 0:
+                places, rows = found.setdefault(self.chosen.hits[i].part, ([], []))
+                places.append(i)
+                rows.append(self.chosen.hits[i].row)
+        return {number: (np.array(p, np.int64), np.array(r, np.int64)) for number, (p, r) in found.items()}
+
+    # -- below: time -------------------------------------------------------------------------
+
+    cdef void _start_clock(self) noexcept nogil:
+        if self.timed:
+            self.clock = _now()
+
+    cdef void _lap(self, int stage) noexcept nogil:
+        cdef double now
+        if self.timed:
+            now = _now()
+            self.seconds[stage] += now - self.clock
+            self.clock = now
+
+
+cdef double _now() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + 1e-9 * now.tv_nsec
+
+
+cdef void *_room(void *old, size_t size) except NULL:
+    """Scratch of a larger size; `old` is still good if there is no memory."""
+    cdef void *new = realloc(old, max(<size_t>1, size))
+    if new == NULL:
+        raise MemoryError
+    return new
+
+
+cdef double _gain(double own, double length) noexcept nogil:
+    """As `vecstore.index.recall.dot_gain`."""
+    length = min(length, MAX_NORM)
+    if own == 0 or length == 0:
+        return 1
+    return ldexp(1, <int>max(-120.0, min(120.0, ceil(log2(length / own)))))
