@@ -19,6 +19,7 @@ ENGINE = "vecstore"
 SCALES = (None, 3.0)  # candidates a hit; None: the namespace's default
 TARGETS = (0.85, 0.90, 0.93, 0.95, 0.97, 0.98, 0.99)
 MAX_BATCH = 1 << 29  # bytes of vectors in one insert
+MAX_PLAIN = 1 << 32  # numbers in a part that is kept without lists
 
 
 class Ours:
@@ -50,11 +51,16 @@ class Ours:
             "bench", dim=dataset.base.shape[1], metric=dataset.metric
         )
         self.label = "vecstore"
+        own_threshold = self.ns.stats().defaults["small_part_threshold"]
         parts = max(parts, -(-dataset.base.nbytes // MAX_BATCH))
+        merged = compact and parts > 1
+        if merged:  # what will be merged at once need not be trained before
+            self.ns.update(small_part_threshold=MAX_PLAIN)
         watch = Stopwatch()
         for rows in np.array_split(np.arange(len(dataset.base), dtype=np.uint64), parts):
             self.ns.insert(dataset.base[rows[0] : rows[-1] + 1], ids=rows)
-        if compact and parts > 1:
+        if merged:
+            self.ns.update(small_part_threshold=own_threshold)
             self.ns.compact()
         self.build_seconds = watch.read()[clock]
         if compact and parts == 1:

@@ -34,7 +34,11 @@ def main() -> None:
     parser.add_argument("--engine", action="append", help="peers to compare with; default: all")
     parser.add_argument("--rounds", type=int, default=3, help="times that each contender is measured")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--small", action="store_true", help="one index an engine, fewer rounds and sets")
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="one index an engine, the shipped sample, one round: under 5 minutes",
+    )
     parser.add_argument("--fresh", action="store_true", help="build every index anew")
     parser.add_argument("--processors", type=int, default=1)
     parser.add_argument("--into", type=Path, default=None, help="default: out/bench")
@@ -45,7 +49,7 @@ def main() -> None:
     from bench.rows import Run, rows
 
     run = Run(
-        names=tuple(options.set or (("glosses",) if options.small else ("glosses", "fashion", "grown"))),
+        names=tuple(options.set or (("sample",) if options.small else ("glosses", "fashion", "grown"))),
         engines=tuple(options.engine or peers.PEERS),
         rounds=1 if options.small else options.rounds,
         clock=options.clock,

@@ -33,7 +33,7 @@ def defaults(run: Run) -> Iterator[Verdict]:
     for dataset in run.datasets():
         own = run.comparison(dataset).of(ENGINE)
         point = next(point for point in own if not point.setting)
-        best = best_at(own, min(point.recall, max(DEFAULT_RECALL, point.recall)))
+        best = best_at(own, point.recall)
         assert best is not None
         ratio = point.single_qps / best.single_qps
         yield Verdict(
