@@ -59,7 +59,8 @@ class Verdict:
     def __str__(self) -> str:
         value = "–" if self.value is None else f"{self.value:.3f}"
         verdict = {None: "", True: "PASS", False: "FAIL"}[self.passed]
-        return f"row {self.row:2} {self.set:12} {value:>9} {self.floor:>10} {verdict:4} {self.what}. {self.detail}"
+        figure = f"{value:>9} {self.floor:>10} {verdict:4}"
+        return f"row {self.row:2} {self.set:12} {figure} {self.what}. {self.detail}"
 
 
 @dataclass(slots=True)
