@@ -6,6 +6,9 @@ The graph is built over 8-bit codes, as its authors do; the searcher tunes its o
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,17 +61,37 @@ def build(dataset: Dataset, keep: Keep, wanted: set[str]) -> Iterator[Index]:
     graph, record = keep.index(
         "pyglass-portable",
         "HNSW R32 SQ8U",
-        lambda: glass.Index("HNSW", "L2", "SQ8U", R=32, L=200).build(base),
+        lambda: _graph(base),
         lambda made, path: made.save(str(path)),
         _load,
     )
     for refine in keep.choose(("FP16", "FP32")):
-        searcher = glass.Searcher(graph, base, "L2", "SQ8U", refine)
-        searcher.set_ef(50)
-        searcher.optimize(1)
+        with told_to_stderr():
+            searcher = glass.Searcher(graph, base, "L2", "SQ8U", refine)
+            searcher.set_ef(50)
+            searcher.optimize(1)
         own = base.size * (1 + (2 if refine == "FP16" else 4))
         yield Glass(f"HNSW32 SQ8U {refine}", searcher, Record(record.seconds, record.bytes + own))
 
 
+@contextlib.contextmanager
+def told_to_stderr() -> Iterator[None]:
+    """What the library prints of its progress goes where progress goes."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _graph(base: F32) -> Any:
+    with told_to_stderr():
+        return glass.Index("HNSW", "L2", "SQ8U", R=32, L=200).build(base)
+
+
 def _load(path: Path) -> Any:
-    return glass.Graph(str(path), "glass")
+    with told_to_stderr():
+        return glass.Graph(str(path), "glass")
