@@ -62,7 +62,7 @@ def build(dataset: Dataset, keep: Keep, wanted: set[str]) -> Iterator[Index]:
         "pyglass-portable",
         "HNSW R32 SQ8U",
         lambda: _graph(base),
-        lambda made, path: made.save(str(path)),
+        _save,
         _load,
     )
     for refine in keep.choose(("FP16", "FP32")):
@@ -90,6 +90,11 @@ def told_to_stderr() -> Iterator[None]:
 def _graph(base: F32) -> Any:
     with told_to_stderr():
         return glass.Index("HNSW", "L2", "SQ8U", R=32, L=200).build(base)
+
+
+def _save(graph: Any, path: Path) -> None:
+    with told_to_stderr():
+        graph.save(str(path))
 
 
 def _load(path: Path) -> Any:
