@@ -1,7 +1,8 @@
-"""glass (pyglass-portable): HNSW, R = 32, L = 200, searched over 8-bit codes and refined in fp16 or fp32.
+"""glass (pyglass-portable): HNSW, R = 32 and 16, L = 200, over 8-bit codes, refined in fp16.
 
 The graph is built over 8-bit codes, as its authors do; the searcher tunes its own prefetching
-(``optimize``) before it is measured.
+(``optimize``) before it is measured. A searcher takes the graph that it is given for itself: each has one
+of its own.
 """
 
 from __future__ import annotations
@@ -54,24 +55,21 @@ class Glass:
 
 
 def build(dataset: Dataset, keep: Keep, wanted: set[str]) -> Iterator[Index]:
-    """One graph, two refinements."""
+    """A graph and a searcher for each degree."""
     del wanted
     glass.set_num_threads(1)
     base = normalised(dataset)
-    graph, record = keep.index(
-        "pyglass-portable",
-        "HNSW R32 SQ8U",
-        lambda: _graph(base),
-        _save,
-        _load,
-    )
-    for refine in keep.choose(("FP16", "FP32")):
+    for degree in keep.choose((32, 16)):
+        label = f"HNSW R{degree} SQ8U"
+        graph, record = keep.index(
+            "pyglass-portable", label, lambda degree=degree: _graph(base, degree), _save, _load
+        )
         with told_to_stderr():
-            searcher = glass.Searcher(graph, base, "L2", "SQ8U", refine)
+            searcher = glass.Searcher(graph, base, "L2", "SQ8U", "FP16")
             searcher.set_ef(50)
             searcher.optimize(1)
-        own = base.size * (1 + (2 if refine == "FP16" else 4))
-        yield Glass(f"HNSW32 SQ8U {refine}", searcher, Record(record.seconds, record.bytes + own))
+        own = base.size * (1 + 2)  # codes, and what refines them
+        yield Glass(f"{label} FP16", searcher, Record(record.seconds, record.bytes + own))
 
 
 @contextlib.contextmanager
@@ -87,9 +85,9 @@ def told_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _graph(base: F32) -> Any:
+def _graph(base: F32, degree: int) -> Any:
     with told_to_stderr():
-        return glass.Index("HNSW", "L2", "SQ8U", R=32, L=200).build(base)
+        return glass.Index("HNSW", "L2", "SQ8U", R=degree, L=200).build(base)
 
 
 def _save(graph: Any, path: Path) -> None:
