@@ -14,7 +14,7 @@ BUILT := $(VENV)/.built
 DEV := $(VENV)/.dev
 PEERS := $(VENV)/.bench
 
-.PHONY: help demo serve test neon eval bench build clean
+.PHONY: help demo serve test neon eval bench bench-small build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,7 +23,7 @@ help:
 	@echo 'make test    ruff, mypy, and the tests with coverage (JOBS=$(JOBS) processes)'
 	@echo 'make neon    the NEON kernels against the scalar ones, under qemu (make test does it where it can)'
 	@echo 'make eval    recall on the benchmark sets'
-	@echo 'make bench   speed on the benchmark sets, beside FAISS'
+	@echo 'make bench   every figure of docs/benchmarks.md, beside other engines (SMALL=1: under 5 minutes)'
 	@echo 'make build   build the extension modules into vecstore/ext'
 	@echo 'make clean   remove what was built, and .venv'
 
@@ -52,7 +52,10 @@ eval: $(PEERS)
 	@$(BIN)/python -m bench.eval
 
 bench: $(PEERS)
-	@$(BIN)/python -m bench.speed
+	@$(BIN)/python -m bench.rows $(if $(SMALL),--small) $(BENCH)
+
+bench-small:
+	@$(MAKE) --no-print-directory bench SMALL=1
 
 build: $(BUILT)
 
