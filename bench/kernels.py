@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vecstore.ext import ivf, rabitq, rerank
+from vecstore.ext import ivf, rabitq, rerank, train
 from vecstore.index.rotation import Rotation
 
 
@@ -32,7 +32,7 @@ class Lists:
         n = lists * size
         rows = rng.standard_normal((n, dim), dtype=np.float32)
         starts = np.arange(lists + 1, dtype=np.int64) * size
-        centroids, scales = ivf.quantise_centroids(rows[::size] * np.float32(0.5))
+        centroids, scales = train.quantise_centroids(rows[::size] * np.float32(0.5))
         layout = ivf.record_layout(size, dim, True, True)
         length = -(-(layout[3] + 8 * size) // 64) * 64
         offsets = np.arange(lists + 1, dtype=np.int64) * length
@@ -41,7 +41,7 @@ class Lists:
         ids = np.arange(n, dtype=np.uint64)
 
         def encode() -> None:
-            ivf.encode_lists(rows, starts, centroids, scales, None, ids, True, True, offsets, out)
+            train.encode_lists(rows, starts, centroids, scales, None, ids, True, True, offsets, out)
 
         self.encode = least(encode, 20 if n < 10_000 else 1) / n
         self.out = out
@@ -128,7 +128,7 @@ def measure(dim: int) -> dict[str, float]:
 
     def assign() -> None:
         best.fill(np.inf)
-        ivf.assign_nearest(dots, half, 0, best, labels)
+        train.assign_nearest(dots, half, 0, best, labels)
 
     out["assign_nearest, ns a row of 512"] = least(assign, 100) / 512
     return out

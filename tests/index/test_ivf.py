@@ -1,4 +1,4 @@
-"""Training of lists."""
+"""How many lists a part has, and how many a query plans to probe."""
 
 from __future__ import annotations
 
@@ -6,100 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core import clustered, generator
-from vecstore.index.ivf import Partition, lists_for, planned_probes, single_list, train
+from tests.index.test_training import check as check_partition
+from vecstore.index.ivf import capacity_for, lists_for, planned_probes, single_list
 from vecstore.manifest.model import Settings
-
-
-def check(partition: Partition, n: int, k: int, width: int) -> None:
-    """What every partition of n rows into at most k lists satisfies."""
-    assert 1 <= partition.k <= max(1, k)
-    assert sorted(partition.order.tolist()) == list(range(n))
-    assert partition.starts[0] == 0
-    assert partition.starts[-1] == n
-    assert (np.diff(partition.starts) >= 1).all()
-    assert partition.centroids.shape == (partition.k, width)
-    assert partition.scales.shape == (partition.k,)
-    assert partition.cell_lists[0] == 0
-    assert partition.cell_lists[-1] == partition.k
-    assert (np.diff(partition.cell_lists.astype(np.int64)) >= 1).all()
-    assert partition.cells.shape == (len(partition.cell_lists) - 1, width)
-    assert np.isfinite(partition.cells).all()
-    assert np.isfinite(partition.scales).all()
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    n=st.integers(1, 400),
-    k=st.integers(1, 80),
-    width=st.sampled_from([64, 128]),
-    held=st.floats(0, 0.5),
-    clusters=st.integers(1, 30),
-    spread=st.sampled_from([0.0, 0.5, 5.0]),
-    seed=st.integers(0, 2**32),
-)
-def test_each_row_is_in_exactly_one_list(
-    n: int, k: int, width: int, held: float, clusters: int, spread: float, seed: int
-) -> None:
-    rng = generator(seed)
-    z = clustered(rng, n, width, clusters=clusters, spread=spread)
-    held_out = rng.random(n) < held
-    if held_out.all():
-        held_out[0] = False
-    check(train(z, k, seed=seed, held_out=held_out), n, k, width)
-
-
-def same(one: Partition, other: Partition) -> bool:
-    fields = ("cells", "cell_lists", "centroids", "scales", "order", "starts")
-    return all(np.array_equal(getattr(one, f), getattr(other, f)) for f in fields)
-
-
-def test_training_is_deterministic_for_a_seed() -> None:
-    z = clustered(generator(1), 1_500, 64)
-    assert same(train(z, 40, seed=9), train(z, 40, seed=9))
-    assert not same(train(z, 40, seed=9), train(z, 40, seed=10))
-
-
-def test_a_held_out_row_never_moves_a_centroid() -> None:
-    rng = generator(2)
-    z = clustered(rng, 1_000, 64)
-    held_out = np.zeros(1_000, dtype=np.bool_)
-    held_out[::7] = True
-    first = train(z, 30, seed=1, held_out=held_out)
-    moved = z.copy()
-    # Rows at the places of others: every list that is kept stays filled whatever they do.
-    moved[held_out] = z[~held_out][: held_out.sum()]
-    second = train(moved, 30, seed=1, held_out=held_out)
-    np.testing.assert_array_equal(first.centroids, second.centroids)
-    np.testing.assert_array_equal(first.scales, second.scales)
-
-
-def test_rows_lie_near_their_lists() -> None:
-    z = clustered(generator(3), 3_000, 64, clusters=60, spread=0.1)
-    partition = train(z, 90, seed=1)
-    centres = partition.centroids.astype(np.float32) * partition.scales[:, None]
-    own = np.repeat(np.arange(partition.k), np.diff(partition.starts))
-    rows = z[partition.order]
-    nearest = np.stack([((centres - row) ** 2).sum(axis=1).argmin() for row in rows])
-    assert (nearest == own).mean() > 0.97
-
-
-def test_lists_of_a_cell_lie_together_and_near_it() -> None:
-    z = clustered(generator(4), 3_000, 64, clusters=12, spread=0.2)
-    partition = train(z, 100, seed=1)
-    centres = partition.centroids.astype(np.float32) * partition.scales[:, None]
-    for cell, centre in enumerate(partition.cells):
-        lists = slice(int(partition.cell_lists[cell]), int(partition.cell_lists[cell + 1]))
-        np.testing.assert_allclose(centres[lists].mean(axis=0), centre, rtol=1e-4, atol=1e-4)
 
 
 def test_a_single_list_is_centred_on_the_mean() -> None:
     z = clustered(generator(5), 50, 64)
     partition = single_list(z)
-    check(partition, 50, 1, 64)
+    check_partition(partition, 50, 1, 64)
     np.testing.assert_allclose(partition.cells[0], z.mean(axis=0), rtol=1e-4, atol=1e-5)
 
 
@@ -109,7 +28,7 @@ def test_a_single_list_is_centred_on_the_mean() -> None:
         (1, 4096, {"small_part_threshold": 0}, 1),
         (200, 1000, {}, 1),
         (201, 1000, {}, 6),
-        (10_000, 384, {}, 312),
+        (10_000, 384, {}, 322),
         (10_000, 384, {"list_rows": 0}, 400),
         (10_000, 384, {"list_rows": 0, "cluster_factor": 1.0}, 100),
         (10_000, 384, {"k_max": 100}, 100),
@@ -129,3 +48,29 @@ def test_planned_probes_stay_within_bounds(k: int, fraction: float, cap: int) ->
     probes = planned_probes(k, fraction, cap)
     assert 1 <= probes <= min(k, cap)
     assert planned_probes(k, 1.0, 65_536) == min(k, 65_536)
+
+
+@pytest.mark.parametrize(
+    ("n", "changes", "expected"),
+    [
+        (10_000, {}, 32),
+        (10_000, {"list_rows": 0}, None),
+        (10_000, {"list_rows": 7}, 7),
+        (10_000, {"k_max": 100}, 128),
+        (4_000_000, {}, 64),
+    ],
+)
+def test_a_list_holds_no_more_than_the_settings_say(
+    n: int, changes: dict[str, Any], expected: int | None
+) -> None:
+    how = Settings(**changes)
+    assert capacity_for(n, lists_for(n, 384, how), how) == expected
+
+
+@given(st.integers(202, 5_000_000), st.integers(1, 2_000), st.integers(1, 65_536))
+def test_the_lists_have_room_for_all_rows(n: int, list_rows: int, k_max: int) -> None:
+    how = Settings(list_rows=list_rows, k_max=k_max)
+    k = lists_for(n, 1_000, how)
+    capacity = capacity_for(n, k, how)
+    assert capacity is not None
+    assert capacity * k >= n

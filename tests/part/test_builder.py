@@ -92,10 +92,10 @@ def test_the_smallest_and_the_widest_parts_are_built_and_read(n: int, dim: int, 
     np.testing.assert_array_equal(found, vectors[stored.order])
 
 
-def test_rows_that_are_all_the_same_make_one_list() -> None:
+def test_rows_that_are_all_the_same_fill_their_lists() -> None:
     vectors = np.tile(clustered(generator(2), 1, 32), (700, 1))
     stored = build(vectors, parse_ids(np.arange(700)), spec(32))
-    assert stored.entry.k == 1
+    assert stored.entry.k == -(-700 // 32)
     memory = MemoryStore()
     put(memory, stored)
     read_everything(open_part(memory, stored))
@@ -104,7 +104,7 @@ def test_rows_that_are_all_the_same_make_one_list() -> None:
 @pytest.mark.parametrize(
     ("settings_", "expected"),
     [
-        ({"list_rows": 10}, range(15, 21)),
+        ({"list_rows": 10}, range(20, 22)),
         ({"list_rows": 10, "k_max": 5}, range(1, 6)),
         ({"list_rows": 100, "k_min": 50}, range(30, 51)),
         ({"list_rows": 0, "cluster_factor": 1.0}, range(8, 15)),

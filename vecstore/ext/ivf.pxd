@@ -31,6 +31,7 @@ cdef extern from "pool.h" nogil:
     void vs_pool_clear(VsPool *pool)
     int vs_pool_reserve(VsPool *pool, size_t capacity)
     void vs_pool_free(VsPool *pool)
+    void vs_pool_add_block(VsPool *pool, uint32_t mask, const float *estimates, size_t probe, size_t first)
     const VsRanked *vs_pool_order(VsPool *pool, size_t *count)
     const VsProbe *vs_pool_probe_of(const VsPool *pool, uint64_t ref)
     int64_t vs_pool_row_of(const VsPool *pool, uint64_t ref)
@@ -90,6 +91,7 @@ cdef extern from "record.h" nogil:
     enum: VS_HAS_U64_IDS
     size_t vs_block_count(size_t n)
     size_t vs_block_bytes(size_t padded_dim)
+    uint32_t vs_first_slots(size_t n)
     VsLayout vs_layout(size_t n, size_t padded_dim, uint32_t flags)
     VsHeader vs_header(const uint8_t *record)
     void vs_prefetch(const uint8_t *p, size_t bytes)
@@ -129,6 +131,9 @@ cdef extern from "probe.h" nogil:
     int64_t vs_scan_list(const VsKernels *kernels, const VsTable *table, VsPool *pool, const uint8_t *record,
                          int64_t first_row, const uint32_t *words, size_t word_count, int32_t part,
                          int32_t place, int32_t kind)
+    int64_t vs_scan_together(const VsKernels *kernels, const VsTable *const *tables, VsPool *const *pools, size_t n,
+                             const uint8_t *record, int64_t first_row, const uint32_t *words, size_t word_count,
+                             int32_t part, const int32_t *places)
     int64_t vs_scan_vectors(const VsKernels *kernels, const float *q, VsPool *pool, int32_t part,
                             const uint8_t *vectors, size_t n, size_t dim, int half, int metric,
                             const uint32_t *words, const uint8_t *record)

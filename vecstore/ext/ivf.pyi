@@ -86,32 +86,3 @@ def scan_int8(
     words: NDArray[np.uint32],
 ) -> int: ...
 def record_layout(n: int, padded_dim: int, codes: bool, int8: bool) -> tuple[int, int, int, int]: ...
-def quantise_centroids(
-    centroids: NDArray[np.float32],
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
-def encode_lists(
-    rows: NDArray[np.float32],
-    starts: NDArray[np.int64],
-    centroids: NDArray[np.int8],
-    scales: NDArray[np.float32],
-    shift: NDArray[np.float32] | None,
-    ids: NDArray[np.uint64] | None,
-    codes: bool,
-    int8: bool,
-    offsets: NDArray[np.int64],
-    out: NDArray[np.uint8],
-) -> None: ...
-def assign_nearest(
-    dots: NDArray[np.float32],
-    half_norms: NDArray[np.float32],
-    label_base: int,
-    best: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    rows: NDArray[np.int64] | None = None,
-) -> None: ...
-def accumulate(
-    x: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    sums: NDArray[np.float64],
-    counts: NDArray[np.int64],
-) -> None: ...

@@ -6,7 +6,9 @@ of that); the part itself is streamed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,11 +16,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.ext.ivf import encode_lists, record_layout
+from vecstore.ext.ivf import record_layout
 from vecstore.ext.rabitq import encode_rabitq
-from vecstore.index.ivf import Partition, lists_for, train
+from vecstore.ext.train import encode_lists, list_spread, unit_rows
+from vecstore.index.ivf import Partition, capacity_for, lists_for, single_list
 from vecstore.index.recall import Calibration, calibrate, held_out_rows
 from vecstore.index.rotation import Rotation
+from vecstore.index.training import Progress, in_parts, train
 from vecstore.limits import MAX_PART_ROWS
 from vecstore.manifest.model import Part, Section, Settings
 from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, aligned
@@ -26,6 +30,8 @@ from vecstore.rows.ids import Ids, build_filter
 from vecstore.types import F32, Metric, StoreVectors
 
 CHUNK_ROWS: Final = 16_384
+SHARES: Final = (0.05, 0.5, 0.6)  # of a build's time that have gone by after rotating, training, encoding
+SPREAD_WEIGHT: Final = np.float32(0.25)  # of a list's mean squared residual in its rank (decision 0005)
 MAX_HALF: Final = 65_504.0  # of float16
 MIN_HALF: Final = 2.0**-13  # a row whose greatest number is less loses digits to float16's steps of 2^-24
 
@@ -172,8 +178,8 @@ def prepare(vectors: F32, metric: Metric) -> F32:
     """Vectors in the space in which nearest by squared L2 is nearest by the metric (cosine: unit length)."""
     if metric != "cosine":
         return vectors
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    unit: F32 = (vectors / norms[:, None]).astype(np.float32)
+    unit = np.empty(vectors.shape, dtype=np.float32)
+    unit_rows(np.ascontiguousarray(vectors), unit)
     return unit
 
 
@@ -196,7 +202,14 @@ def stored_precision(vectors: F32, settings: Settings) -> StoreVectors:
     return "fp16"
 
 
-def build_part(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
+def build_part(
+    vectors: F32,
+    ids: Ids | None,
+    spec: PartSpec,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PartImage:
     """Quantise, train and lay out a batch.
 
     Parameters
@@ -205,6 +218,10 @@ def build_part(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
         f32[N, dim], finite (and not zero under cosine), N >= 1; not copied, not changed.
     ids
         N ids, or None if they are assigned at commit (protocol R11).
+    workers
+        Threads; None for all cores of this process. The part does not depend on it.
+    progress
+        Called with the share that is done, 0 to 1, of a part that is trained.
     """
     n, dim = vectors.shape
     if not 1 <= n <= MAX_PART_ROWS or dim != spec.dim:
@@ -213,11 +230,23 @@ def build_part(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
     if k == 1 and n * dim <= spec.settings.small_part_threshold:
         return _build_small(vectors, ids, spec)
 
-    z = _rotated(vectors, spec)
-    held_out = held_out_rows(n, spec.rotation.padded_dim, spec.seed)
-    partition = train(z, k, seed=spec.seed, held_out=held_out)
-    records, lists = _encode(z, vectors, ids, partition, spec, codes=True, int8=True)
-    codes = _encode_centroids(partition, spec)
+    report = progress if progress is not None else _silent
+    with ThreadPoolExecutor(workers or available_cores()) as pool:
+        z = _rotated(vectors, spec, pool)
+        report(SHARES[0])
+        held_out = held_out_rows(n, spec.rotation.padded_dim, spec.seed)
+        partition = train(
+            z,
+            k,
+            seed=spec.seed,
+            held_out=held_out,
+            capacity=capacity_for(n, k, spec.settings),
+            pool=pool,
+            progress=lambda share: report(SHARES[0] + share * (SHARES[1] - SHARES[0])),
+        )
+        records, lists = _encode(z, vectors, ids, partition, spec, codes=True, int8=True, pool=pool)
+        codes = _encode_centroids(partition, _spread(z, partition, pool), spec)
+    report(SHARES[2])
     calibration = calibrate(
         z,
         held_out,
@@ -230,7 +259,19 @@ def build_part(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
         settings=spec.settings,
     )
     stored = stored_precision(vectors, spec.settings)
+    report(1.0)
     return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration)
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _silent(share: float) -> None:
+    """For whoever passes no callback."""
 
 
 def _build_small(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
@@ -238,19 +279,22 @@ def _build_small(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
     n = len(vectors)
     without_vectors = spec.settings.store_vectors == "none"
     width = spec.rotation.padded_dim
-    z = _rotated(vectors, spec) if without_vectors else np.zeros((n, width), dtype=np.float32)
-    partition = train(z, 1, seed=spec.seed)
+    z = _rotated(vectors, spec, None) if without_vectors else np.zeros((n, width), dtype=np.float32)
+    partition = single_list(z)
     records, lists = _encode(z, vectors, ids, partition, spec, codes=False, int8=without_vectors)
     stored = stored_precision(vectors, spec.settings)
     return PartImage(spec, stored, vectors, ids, None, records, lists, None, None)
 
 
-def _rotated(vectors: F32, spec: PartSpec) -> F32:
+def _rotated(vectors: F32, spec: PartSpec, pool: Executor | None) -> F32:
     z = np.empty((len(vectors), spec.rotation.padded_dim), dtype=np.float32)
-    for start in range(0, len(vectors), CHUNK_ROWS):
+
+    def some(start: int) -> None:
         rows = slice(start, start + CHUNK_ROWS)
         prepared = np.ascontiguousarray(prepare(vectors[rows], spec.metric), dtype=np.float32)
         spec.rotation.apply(prepared, spec.mean, out=z[rows])
+
+    in_parts(pool, some, range(0, len(vectors), CHUNK_ROWS))
     return z
 
 
@@ -267,6 +311,7 @@ def _encode(
     *,
     codes: bool,
     int8: bool,
+    pool: Executor | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
     """All records, and the table of lists."""
     sizes = np.diff(partition.starts)
@@ -281,13 +326,15 @@ def _encode(
     values = None
     if strings is None:
         values = np.arange(len(vectors), dtype=np.uint64) if ids is None else ids.values
-    for first, last in _batches(partition.starts):
+
+    def some(batch: tuple[int, int]) -> None:
+        first, last = batch
         span = slice(int(partition.starts[first]), int(partition.starts[last]))
         rows = partition.order[span]
         shift = None
         if spec.metric == "dot":
-            some = vectors[rows]
-            shift = np.einsum("ij,ij->i", some, some, dtype=np.float64).astype(np.float32)
+            given = vectors[rows]
+            shift = np.einsum("ij,ij->i", given, given, dtype=np.float64).astype(np.float32)
         encode_lists(
             z[rows],
             partition.starts[first : last + 1] - partition.starts[first],
@@ -300,6 +347,8 @@ def _encode(
             offsets[first : last + 1] - offsets[first],
             records[int(offsets[first]) : int(offsets[last])],
         )
+
+    in_parts(pool, some, _batches(partition.starts))
     if strings is not None:
         _write_strings(records, lists, strings, width, codes=codes, int8=int8)
     return records, lists
@@ -360,16 +409,35 @@ def _write_strings(
         records[at : at + len(body)] = np.frombuffer(body, dtype=np.uint8)
 
 
-def _encode_centroids(partition: Partition, spec: PartSpec) -> npt.NDArray[np.uint8]:
-    """The centroids' own codes, cell by cell."""
+def _spread(z: F32, partition: Partition, pool: Executor) -> F32:
+    """f32[K]: mean squared distance of each list's rows from its centroid."""
+    out = np.empty(partition.k, dtype=np.float32)
+
+    def some(batch: tuple[int, int]) -> None:
+        lists = slice(*batch)
+        list_spread(
+            z,
+            partition.order,
+            partition.starts[lists.start : lists.stop + 1],
+            partition.centroids[lists],
+            partition.scales[lists],
+            out[lists],
+        )
+
+    in_parts(pool, some, _batches(partition.starts))
+    return out
+
+
+def _encode_centroids(partition: Partition, spread: F32, spec: PartSpec) -> npt.NDArray[np.uint8]:
+    """The centroids' own codes, cell by cell; a list that is spread wide ranks a little farther."""
     exact = partition.centroids.astype(np.float32) * partition.scales[:, None]
-    shift = None
+    shift = -SPREAD_WEIGHT * spread
     if spec.metric == "dot":
         mean = _rotated_mean(spec)
         given = exact if mean is None else exact + mean
-        shift = np.einsum("ij,ij->i", given, given, dtype=np.float64).astype(np.float32)
+        shift += np.einsum("ij,ij->i", given, given, dtype=np.float64).astype(np.float32)
     blocks = []
     for cell, centre in enumerate(partition.cells):
         lists = slice(int(partition.cell_lists[cell]), int(partition.cell_lists[cell + 1]))
-        blocks.append(encode_rabitq(exact[lists], centre, None if shift is None else shift[lists]))
+        blocks.append(encode_rabitq(exact[lists], centre, shift[lists]))
     return np.concatenate(blocks)

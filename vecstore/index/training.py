@@ -1,0 +1,390 @@
+"""Divides the rows of a part into lists that fill their blocks (docs/decisions/0005).
+
+1. Cells by k-means over a sample, and lists by a few iterations of k-means within each cell: one
+   level of K ~ N/31 would cost N * K * D.
+2. Each row's choice of lists: those of its nearest cells that are nearest by the centroids' own
+   1-bit codes, with their exact distances. It is made once and once again, after the lists have
+   moved most.
+3. Rounds of an auction that puts rows into lists of limited capacity, and of moving each centroid
+   to the mean of its rows.
+
+Every row is worked on by itself and every list is summed in the order of its rows, so that the
+number of threads changes nothing. Beside the rows, N * (8 * CHOICES + 4 * NEAR_CELLS) bytes are held
+and as much as the centroids three times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from vecstore.ext.rabitq import encode_rabitq
+from vecstore.ext.train import (
+    accumulate,
+    assign_nearest,
+    fill_lists,
+    list_costs,
+    list_means,
+    nearest_few,
+    nearest_lists,
+    quantise_centroids,
+)
+from vecstore.index.ivf import CHUNK_BYTES, Partition, single_list
+from vecstore.types import F32
+
+Progress = Callable[[float], None]
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+SAMPLE_A_CENTROID: Final = 256  # rows a centroid that k-means of the cells sees
+CELL_ITERATIONS: Final = 10
+LIST_ITERATIONS: Final = 2
+NEAR_CELLS: Final = 6  # cells whose lists a row may move to
+CHOICES: Final = 12  # lists that a row may move to
+FREE_ROUNDS: Final = 1  # without a capacity, first
+ROUNDS: Final = 4  # of auctions that move the centroids
+STEP: Final = 0.01  # of an auction, in mean costs
+ROWS_A_TASK: Final = 4_096
+LISTS_A_TASK: Final = 512
+
+
+def train(
+    z: F32,
+    k: int,
+    *,
+    seed: int,
+    held_out: npt.NDArray[np.bool_] | None = None,
+    capacity: int | None = None,
+    pool: Executor | None = None,
+    progress: Progress | None = None,
+) -> Partition:
+    """Divide rows into lists.
+
+    Parameters
+    ----------
+    z
+        f32[N, Dp], centred and rotated.
+    k
+        Lists wanted. Empty ones are dropped; there are more only if ``k * capacity < N``.
+    seed
+        Same rows, ``k``, capacity and seed give the same partition.
+    held_out
+        bool[N]: rows that are assigned but never move a centroid, so that calibration may ask
+        for their neighbours as if they were new.
+    capacity
+        Rows a list holds at most; None for no limit.
+    pool
+        Threads to work with; None for the caller's alone. The partition does not depend on it.
+    progress
+        Called with the share that is done, 0 to 1.
+    """
+    if k <= 1:
+        return single_list(z)
+    report = progress if progress is not None else _silent
+    rng = np.random.Generator(np.random.Philox(seed))
+    teachers = np.arange(len(z)) if held_out is None else np.flatnonzero(~held_out)
+    k = min(k, len(teachers))
+
+    c = max(1, round(math.sqrt(k)))
+    sample = _sample(rng, teachers, c * SAMPLE_A_CENTROID)
+    cells = _kmeans(z[sample], c, CELL_ITERATIONS, rng)
+    near = _nearest_cells(z, cells, min(NEAR_CELLS, len(cells)))
+    report(0.1)
+    centroids, owner = _train_lists(z, teachers, near[:, 0], cells, k, rng)
+    report(0.4)
+    work = _Rows.of(z, near, pool)
+    steps = FREE_ROUNDS + ROUNDS + 2
+    lists = _Lists.of(centroids, owner, cells)
+    work.choose(lists)
+    for turn in range(FREE_ROUNDS + ROUNDS):
+        report(0.4 + 0.6 * (turn + 1) / steps)
+        if capacity is None or turn < FREE_ROUNDS:
+            labels = work.cheapest()
+        else:
+            labels = work.auction(lists, centroids, capacity, teachers)
+        moved = work.means(labels, teachers, centroids)
+        lists = _Lists.of(moved, owner, cells)
+        centroids = moved
+        if turn == FREE_ROUNDS:
+            work.choose(lists)
+        else:
+            work.price(lists)
+    if capacity is None:
+        labels = work.cheapest()
+    else:
+        labels = work.auction(lists, centroids, capacity, np.arange(len(z)))
+    homeless = np.flatnonzero(labels < 0)
+    if capacity is not None and len(homeless):
+        centroids, owner = _new_lists(z, homeless, labels, centroids, owner, near[:, 0], capacity)
+    report(1.0)
+    return _partition(centroids, owner, labels)
+
+
+def _silent(share: float) -> None:
+    """Whoever passes no callback."""
+
+
+def _sample(rng: np.random.Generator, rows: I64, size: int) -> I64:
+    if len(rows) <= size:
+        return rows
+    return np.sort(rng.choice(rows, size=size, replace=False))
+
+
+def _kmeans(x: F32, k: int, iterations: int, rng: np.random.Generator) -> F32:
+    """Lloyd's iterations from random rows; an empty cluster is reseeded beside the largest one."""
+    k = min(k, len(x))
+    centroids: F32 = x[np.sort(rng.choice(len(x), size=k, replace=False))].copy()
+    for _ in range(iterations):
+        labels = _assign(x, centroids)
+        sums = np.zeros((k, x.shape[1]), dtype=np.float64)
+        counts = np.zeros(k, dtype=np.int64)
+        accumulate(x, labels, sums, counts)
+        filled = counts > 0
+        centroids[filled] = (sums[filled] / counts[filled, None]).astype(np.float32)
+        for empty in np.flatnonzero(~filled):
+            largest = int(counts.argmax())
+            members = np.flatnonzero(labels == largest)
+            taken = members[rng.integers(len(members))]
+            centroids[empty] = x[taken]
+            labels[taken] = empty
+            counts[largest] -= 1
+            counts[empty] = 1
+    return centroids
+
+
+def _half_norms(centroids: F32) -> F32:
+    norms: F32 = np.einsum("ij,ij->i", centroids, centroids) * np.float32(0.5)
+    return norms
+
+
+def _chunk_rows(columns: int) -> int:
+    return max(256, CHUNK_BYTES // (4 * columns))
+
+
+def _assign(x: F32, centroids: F32) -> I32:
+    labels = np.zeros(len(x), dtype=np.int32)
+    best = np.full(len(x), np.inf, dtype=np.float32)
+    half = _half_norms(centroids)
+    step = _chunk_rows(len(centroids))
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        assign_nearest(x[part] @ centroids.T, half, 0, best[part], labels[part], None)
+    return labels
+
+
+def _nearest_cells(z: F32, cells: F32, t: int) -> I32:
+    """i32[N, t]: the nearest cells of each row, the nearest first."""
+    near = np.empty((len(z), t), dtype=np.int32)
+    half = _half_norms(cells)
+    step = _chunk_rows(len(cells))
+    for start in range(0, len(z), step):
+        part = slice(start, start + step)
+        nearest_few(z[part] @ cells.T, half, near[part])
+    return near
+
+
+def _train_lists(
+    z: F32, teachers: I64, cell_of: I32, cells: F32, k: int, rng: np.random.Generator
+) -> tuple[F32, I32]:
+    """Lists within each cell, as many as its share of the rows; returns centroids and their cells."""
+    order = teachers[np.argsort(cell_of[teachers], kind="stable")]
+    bounds = np.searchsorted(cell_of[order], np.arange(len(cells) + 1))
+    wanted = _shares(np.diff(bounds), k)
+    centroids: list[F32] = []
+    owner: list[I32] = []
+    for cell in range(len(cells)):
+        rows = order[bounds[cell] : bounds[cell + 1]]
+        if not len(rows):
+            continue
+        found = _kmeans(z[rows], int(wanted[cell]), LIST_ITERATIONS, rng)
+        centroids.append(found)
+        owner.append(np.full(len(found), cell, dtype=np.int32))
+    return np.concatenate(centroids), np.concatenate(owner)
+
+
+def _shares(rows: I64, k: int) -> I64:
+    """Lists a cell in proportion to its rows: one at least, ``k`` together."""
+    exact = k * rows / rows.sum()
+    shares: I64 = np.maximum(np.rint(exact), rows > 0).astype(np.int64)
+    while shares.sum() > k:
+        shares[np.argmax(shares)] -= 1
+    while shares.sum() < k:
+        shares[np.argmax(exact - shares)] += 1
+    return shares
+
+
+@dataclass(frozen=True, slots=True)
+class _Lists:
+    """Centroids as they are stored, with their codes, cell by cell. ``owner`` of them is sorted."""
+
+    cells: F32
+    bounds: I64
+    codes: npt.NDArray[np.uint8]
+    centroids: npt.NDArray[np.int8]
+    scales: F32
+    half: F32
+
+    @classmethod
+    def of(cls, centroids: F32, owner: I32, cells: F32) -> _Lists:
+        bounds = np.searchsorted(owner, np.arange(len(cells) + 1)).astype(np.int64)
+        quantised, scales = quantise_centroids(centroids)
+        exact = quantised.astype(np.float32) * scales[:, None]
+        codes = [
+            encode_rabitq(exact[bounds[c] : bounds[c + 1]], centre, None) for c, centre in enumerate(cells)
+        ]
+        return cls(cells, bounds, np.concatenate(codes), quantised, scales, _half_norms(exact))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows with the lists that each may be in, and what these cost: half of the squared distance
+    less half of the row's squared norm."""
+
+    z: F32
+    near: I32
+    by_cell: I64  # rows whose nearest cell is the same lie together
+    half: npt.NDArray[np.float64]
+    choices: I32
+    costs: F32
+    pool: Executor | None
+
+    @classmethod
+    def of(cls, z: F32, near: I32, pool: Executor | None) -> _Rows:
+        by_cell = np.argsort(near[:, 0], kind="stable").astype(np.int64)
+        half = 0.5 * np.einsum("ij,ij->i", z, z).astype(np.float64)
+        shape = (len(z), CHOICES)
+        return cls(z, near, by_cell, half, np.empty(shape, np.int32), np.empty(shape, np.float32), pool)
+
+    def choose(self, lists: _Lists) -> None:
+        def some(rows: I64) -> None:
+            nearest_lists(
+                self.z,
+                rows,
+                self.near,
+                lists.cells,
+                lists.bounds,
+                lists.codes,
+                lists.centroids,
+                lists.scales,
+                lists.half,
+                self.choices,
+                self.costs,
+            )
+
+        in_parts(self.pool, some, _cut(self.by_cell, ROWS_A_TASK))
+
+    def price(self, lists: _Lists) -> None:
+        def some(rows: I64) -> None:
+            list_costs(self.z, rows, self.choices, lists.centroids, lists.scales, lists.half, self.costs)
+
+        in_parts(self.pool, some, _cut(self.by_cell, ROWS_A_TASK))
+
+    def cheapest(self) -> I32:
+        best = self.costs.argmin(axis=1)[:, None]
+        return np.take_along_axis(self.choices, best, axis=1)[:, 0]
+
+    def auction(self, lists: _Lists, centroids: F32, capacity: int, rows: I64) -> I32:
+        """i32[N]: the list of each of ``rows``; -1 of others, and of rows for whom no list has room."""
+        labels = np.full(len(self.z), -1, dtype=np.int32)
+        mean = float((self.half[rows] + self.costs[rows].min(axis=1)).mean())
+        step = max(STEP * mean, 1e-6 * float(self.half.mean()), 1e-30)
+        left = fill_lists(self.costs, self.choices, rows, len(lists.scales), capacity, step, labels)
+        if left:
+            _place_rest(self.z, rows[labels[rows] < 0], labels, centroids, capacity)
+        return labels
+
+    def means(self, labels: I32, teachers: I64, centroids: F32) -> F32:
+        """Centroids of the teaching rows; a list without any stays where it was."""
+        taught = labels[teachers]
+        found = np.flatnonzero(taught >= 0)
+        order = teachers[found[np.argsort(taught[found], kind="stable")]]
+        starts = np.searchsorted(labels[order], np.arange(len(centroids) + 1)).astype(np.int64)
+        moved = centroids.copy()
+
+        def some(lists: I64) -> None:
+            part = slice(int(lists[0]), int(lists[-1]) + 1)
+            list_means(self.z, order, starts[part.start : part.stop + 1], moved[part])
+
+        in_parts(self.pool, some, _cut(np.arange(len(centroids)), LISTS_A_TASK))
+        return moved
+
+
+def in_parts(pool: Executor | None, do: Callable[[T], object], parts: Iterable[T]) -> None:
+    """Do each part, in the threads of the pool if there is one; raises what a part raises."""
+    for _ in map(do, parts) if pool is None else pool.map(do, parts):
+        pass
+
+
+def _cut(numbers: I64, size: int) -> list[I64]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def _place_rest(z: F32, rest: I64, labels: I32, centroids: F32, capacity: int) -> I64:
+    """Give each row of ``rest`` the nearest list that has room; returns those for whom none had."""
+    sizes = np.bincount(labels[labels >= 0], minlength=len(centroids))
+    roomy = np.flatnonzero(sizes < capacity)
+    if not len(roomy):
+        return rest
+    room = capacity - sizes[roomy]
+    there = centroids[roomy]
+    half = _half_norms(there)
+    homeless = []
+    step = _chunk_rows(len(roomy))
+    for start in range(0, len(rest), step):
+        some = rest[start : start + step]
+        for row, scores in zip(some, half - z[some] @ there.T, strict=True):
+            scores[room == 0] = np.inf
+            best = int(scores.argmin())
+            if room[best] == 0:
+                homeless.append(row)
+                continue
+            labels[row] = roomy[best]
+            room[best] -= 1
+    return np.array(homeless, dtype=np.int64)
+
+
+def _new_lists(
+    z: F32, homeless: I64, labels: I32, centroids: F32, owner: I32, cell_of: I32, capacity: int
+) -> tuple[F32, I32]:
+    """Rows that fit into no list get lists of their own, near rows together."""
+    homeless = homeless[np.argsort(cell_of[homeless], kind="stable")]
+    means, cells = [], []
+    for number, rows in enumerate(_cut(homeless, capacity)):
+        labels[rows] = len(centroids) + number
+        means.append(z[rows].mean(axis=0, dtype=np.float64).astype(np.float32))
+        cells.append(cell_of[rows[0]])
+    return np.concatenate([centroids, np.stack(means)]), np.concatenate(
+        [owner, np.array(cells, dtype=np.int32)]
+    )
+
+
+def _partition(centroids: F32, owner: I32, labels: I32) -> Partition:
+    """Empty lists dropped, the others cell by cell."""
+    counts = np.bincount(labels, minlength=len(centroids))
+    kept = np.flatnonzero(counts)
+    kept = kept[np.argsort(owner[kept], kind="stable")]
+    renumber = np.full(len(centroids), -1, dtype=np.int64)
+    renumber[kept] = np.arange(len(kept))
+    labels64 = renumber[labels]
+    owner = owner[kept]
+    used = np.unique(owner)
+    cell_lists = np.append(np.searchsorted(owner, used), len(owner)).astype(np.uint32)
+    codes, scales = quantise_centroids(np.ascontiguousarray(centroids[kept]))
+    exact: Any = codes.astype(np.float32) * scales[:, None]
+    means = np.add.reduceat(exact, cell_lists[:-1].astype(np.int64), axis=0)
+    sizes = np.diff(cell_lists.astype(np.int64))
+    return Partition(
+        cells=np.ascontiguousarray(means / sizes[:, None], dtype=np.float32),
+        cell_lists=cell_lists,
+        centroids=codes,
+        scales=scales,
+        order=np.argsort(labels64, kind="stable").astype(np.int64),
+        starts=np.append(0, np.cumsum(counts[kept])).astype(np.int64),
+    )
