@@ -51,6 +51,7 @@ def write(into: Path) -> None:
     for comparison in comparisons:
         parts += [
             f"## {comparison.name}: {comparison.rows:,} × {comparison.dim}, {comparison.metric}", "",
+            f"{comparison.queries:,} queries, k = 10; queries a second. {comparison.note}", "",
             speeds(comparison), "",
         ]  # fmt: skip
         parts += [f"![recall and queries a second]({comparison.name}-recall-qps.svg)", ""]
@@ -98,7 +99,16 @@ def read(path: Path) -> Comparison:
     told = json.loads(path.read_text())
     points = [Point(**point) for point in told["points"]]
     built = [Built(**one) for one in told["built"]]
-    return Comparison(told["name"], told["metric"], told["rows"], told["dim"], told["queries"], points, built)
+    return Comparison(
+        told["name"],
+        told["metric"],
+        told["rows"],
+        told["dim"],
+        told["queries"],
+        points,
+        built,
+        told.get("note", ""),
+    )
 
 
 def machine() -> str:
