@@ -36,14 +36,12 @@ def keep(into: Path, verdicts: Iterable[Verdict], comparisons: Iterable[Comparis
     path.write_text(json.dumps(sorted(known.values(), key=lambda one: one["row"]), indent=1) + "\n")
     for comparison in comparisons:
         told = {"machine": machine(), "clock": clock, "versions": versions(), **comparison.json()}
-        (into / f"{comparison.name}.json").write_text(json.dumps(told, indent=1) + "\n")
+        (into / f"compare-{comparison.name}.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 def write(into: Path) -> None:
     """Tables and plots of all that is recorded there."""
-    comparisons = [
-        read(path) for path in sorted(into.glob("*.json")) if path.name not in ("rows.json", "grown.json")
-    ]
+    comparisons = [read(path) for path in sorted(into.glob("compare-*.json"))]
     rows = json.loads((into / "rows.json").read_text()) if (into / "rows.json").exists() else []
     parts = ["# Benchmark figures", ""]
     if rows:
