@@ -35,6 +35,7 @@ class Comparison:
     queries: int
     points: list[Point] = field(default_factory=list)
     built: list[Built] = field(default_factory=list)
+    note: str = ""
 
     def of(self, *engines: str) -> list[Point]:
         """The points of these engines."""
@@ -70,4 +71,5 @@ def compare(
         built = [Built(index.engine, index.label, index.build_seconds, index.bytes) for index in indexes]
         ours.close()
     count, dim = dataset.base.shape
-    return Comparison(dataset.name, dataset.metric, count, dim, len(dataset.queries), points, built)
+    note = f"rounds: {rounds}; clock: {clock}{'; one index an engine' if small else ''}"
+    return Comparison(dataset.name, dataset.metric, count, dim, len(dataset.queries), points, built, note)

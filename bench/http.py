@@ -1,6 +1,6 @@
 """Server CPU of a search over HTTP beside that of a route that only parses: ``python -m bench.http``.
 
-Two gunicorn workers as ``vecstore serve`` runs them hold the glosses (60,000 x 384; `bench.data`) on a
+Two gunicorn workers as ``vecstore serve`` runs them hold the glosses (60,000 x 384; `bench.sets`) on a
 local store, in one part after ``compact()``; `bench.http_app` adds the routes to compare with. ``wrk``
 (Debian's package) asks over kept-alive connections of loopback, each request with another query, the
 routes by turns in several rounds. The figure of a request is what master and workers together spent on
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 import vecstore
-from bench.data import glosses
+from bench.sets import glosses
 from tests.server.support import Server, await_ready, children, environment, eventually, free_port
 from vecstore.server import wire
 from vecstore.types import F32

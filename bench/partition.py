@@ -15,7 +15,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from bench import data
+from bench import sets
 from vecstore.ext.ivf import rank_lists
 from vecstore.ext.rabitq import QueryTable, encode_rabitq
 from vecstore.ext.train import list_spread
@@ -28,7 +28,7 @@ from vecstore.types import F32
 
 BLOCK = 32
 TARGETS = (0.95, 0.99)
-SETS = {"glosses": data.glosses, "fashion": data.fashion, "sample": data.sample}
+SETS = {"glosses": sets.glosses, "fashion": sets.fashion, "sample": sets.sample}
 
 
 def ranks(partition: Partition, z: F32, queries: F32, weight: float) -> npt.NDArray[np.int32]:

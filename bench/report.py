@@ -36,14 +36,12 @@ def keep(into: Path, verdicts: Iterable[Verdict], comparisons: Iterable[Comparis
     path.write_text(json.dumps(sorted(known.values(), key=lambda one: one["row"]), indent=1) + "\n")
     for comparison in comparisons:
         told = {"machine": machine(), "clock": clock, "versions": versions(), **comparison.json()}
-        (into / f"{comparison.name}.json").write_text(json.dumps(told, indent=1) + "\n")
+        (into / f"compare-{comparison.name}.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
 def write(into: Path) -> None:
     """Tables and plots of all that is recorded there."""
-    comparisons = [
-        read(path) for path in sorted(into.glob("*.json")) if path.name not in ("rows.json", "grown.json")
-    ]
+    comparisons = [read(path) for path in sorted(into.glob("compare-*.json"))]
     rows = json.loads((into / "rows.json").read_text()) if (into / "rows.json").exists() else []
     parts = ["# Benchmark figures", ""]
     if rows:
@@ -51,6 +49,7 @@ def write(into: Path) -> None:
     for comparison in comparisons:
         parts += [
             f"## {comparison.name}: {comparison.rows:,} × {comparison.dim}, {comparison.metric}", "",
+            f"{comparison.queries:,} queries, k = 10; queries a second. {comparison.note}", "",
             speeds(comparison), "",
         ]  # fmt: skip
         parts += [f"![recall and queries a second]({comparison.name}-recall-qps.svg)", ""]
@@ -98,7 +97,16 @@ def read(path: Path) -> Comparison:
     told = json.loads(path.read_text())
     points = [Point(**point) for point in told["points"]]
     built = [Built(**one) for one in told["built"]]
-    return Comparison(told["name"], told["metric"], told["rows"], told["dim"], told["queries"], points, built)
+    return Comparison(
+        told["name"],
+        told["metric"],
+        told["rows"],
+        told["dim"],
+        told["queries"],
+        points,
+        built,
+        told.get("note", ""),
+    )
 
 
 def machine() -> str:
