@@ -15,7 +15,9 @@
 #include "simd/kernels.h"
 
 #define VS_POOL_BINS 128
-#define VS_FEW 32 /* up to so many in a bin, insertion sorts them */
+#define VS_BUCKETS 1024 /* of sorting */
+#define VS_SORTED 4096  /* the most that are sorted by buckets */
+#define VS_FEW 32       /* the most that insertion sorts in one of them */
 #define VS_POOL_SLACK 512 /* candidates beyond twice the capacity before the pool is shrunk */
 
 /* What a candidate's estimate is worth. */
@@ -196,28 +198,40 @@ static inline void vs_insertion_sort(VsRanked *items, size_t n) {
     }
 }
 
-/* By key: first into the bins that are counted anyway, unless many share one. */
+/* By key, stable: into buckets over the range of what is kept, of which a bitmap tells those in use, and
+ * within a bucket by insertion. Where many share a bucket, byte by byte. */
 static inline VsRanked *vs_pool_sort(const VsPool *pool, VsRanked *items, VsRanked *spare, size_t n) {
-    uint32_t counts[VS_POOL_BINS + 2] = {0}, sum = 0, most = 0;
-    if (n <= VS_FEW) {
+    uint64_t used[VS_BUCKETS / 64] = {0};
+    uint16_t first[VS_BUCKETS], next[VS_SORTED];
+    if (n <= 8) {
         vs_insertion_sort(items, n);
         return items;
     }
-    if (pool->per_unit == 0.0f)
+    const float scale = (float)(VS_BUCKETS - 1) / (pool->threshold - pool->low);
+    if (pool->per_unit == 0.0f || n > VS_SORTED || !(scale > 0.0f && scale < INFINITY))
         return vs_sort_bytes(items, spare, n);
-    for (size_t i = 0; i < n; i++)
-        counts[vs_pool_bin(pool, pool->estimates[items[i].value])]++;
-    for (int i = 0; i <= VS_POOL_BINS; i++) {
-        const uint32_t here = counts[i];
-        counts[i] = sum;
-        sum += here;
-        most = here > most ? here : most;
+    for (size_t i = 0; i < n; i++) {
+        const float at = (pool->estimates[items[i].value] - pool->low) * scale;
+        const size_t bucket = at > 0.0f ? (size_t)at : 0;
+        const uint64_t bit = (uint64_t)1 << bucket % 64;
+        if (!(used[bucket / 64] & bit)) {
+            used[bucket / 64] |= bit;
+            first[bucket] = (uint16_t)i;
+            next[i] = VS_SORTED;
+            continue;
+        }
+        uint16_t *link = first + bucket;
+        for (int steps = 0; *link != VS_SORTED && items[*link].key <= items[i].key; link = next + *link)
+            if (++steps > VS_FEW)
+                return vs_sort_bytes(items, spare, n);
+        next[i] = *link;
+        *link = (uint16_t)i;
     }
-    if (most > VS_FEW)
-        return vs_sort_bytes(items, spare, n);
-    for (size_t i = 0; i < n; i++)
-        spare[counts[vs_pool_bin(pool, pool->estimates[items[i].value])]++] = items[i];
-    vs_insertion_sort(spare, n);
+    size_t found = 0;
+    for (size_t word = 0; word < VS_BUCKETS / 64; word++)
+        for (uint64_t left = used[word]; left; left &= left - 1)
+            for (size_t i = first[64 * word + (size_t)__builtin_ctzll(left)]; i != VS_SORTED; i = next[i])
+                spare[found++] = items[i];
     return spare;
 }
 

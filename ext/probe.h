@@ -9,7 +9,7 @@
 /* Lists on their way while one is scanned. From DRAM in random order, one list ahead took 20 ns a row
  * at D = 384, four 8 to 10, more than that no less. */
 #define VS_LISTS_AHEAD 4
-#define VS_ROWS_AHEAD 4
+#define VS_ROWS_AHEAD 8
 
 /* How far off an int8 distance can be, in steps of its row times ||z - c||. Each number is off by at most
  * half a step: sqrt(Dp) at the very most. Over many dimensions errors are even and independent, and three
@@ -26,6 +26,23 @@ static inline float vs_centroid_distance(const VsKernels *kernels, const VsTable
                                          VsHeader header) {
     const float inner = (float)kernels->dot_i8(table->whole, vs_centroid(record), table->padded_dim);
     return (table->squared_norm - (2.0f * header.scale) * (table->step * inner)) + header.squared_norm;
+}
+
+/* Notes that candidates of a list follow. Zero if there is no memory. */
+static inline int vs_note_probe(VsPool *pool, const VsTable *table, const uint8_t *record, int64_t first_row,
+                                float distance, int32_t part, int32_t place, int32_t kind) {
+    VsProbe *probe = vs_pool_probe(pool);
+    if (!probe)
+        return 0;
+    probe->record = record;
+    probe->table = table;
+    probe->first_row = first_row;
+    probe->g_add = distance - table->q_shift;
+    probe->g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
+    probe->part = part;
+    probe->place = place;
+    probe->kind = kind;
+    return 1;
 }
 
 /* Scans a list by its codes into the pool; `words` are its blocks' own. Rows scored, or why not. */
@@ -55,23 +72,63 @@ static inline int64_t vs_scan_list(const VsKernels *kernels, const VsTable *tabl
         uint32_t mask = kernels->score_block(table, block, allowed, g_add, pool->threshold, estimates);
         if (mask == 0)
             continue;
-        if (!noted) {
-            VsProbe *probe = vs_pool_probe(pool);
-            if (!probe)
-                return VS_NO_MEMORY;
-            probe->record = record;
-            probe->table = table;
-            probe->first_row = first_row;
-            probe->g_add = g_add;
-            probe->g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
-            probe->part = part;
-            probe->place = place;
-            probe->kind = kind;
-            noted = 1;
-        }
+        if (!noted && !vs_note_probe(pool, table, record, first_row, distance, part, place, kind))
+            return VS_NO_MEMORY;
+        noted = 1;
         vs_pool_add_block(pool, mask, estimates, pool->probe_count - 1, b * VS_BLOCK_ROWS);
     }
     return scanned;
+}
+
+/* Scans one list for n <= VS_TOGETHER queries, each into its own pool: `vs_scan_list` for each of them,
+ * but the list is read once. */
+static inline int64_t vs_scan_together(const VsKernels *kernels, const VsTable *const *tables, VsPool *const *pools,
+                                       size_t n, const uint8_t *record, int64_t first_row, const uint32_t *words,
+                                       size_t word_count, int32_t part, const int32_t *places) {
+    const size_t padded_dim = tables[0]->padded_dim, block_bytes = vs_block_bytes(padded_dim);
+    const VsHeader header = vs_header(record);
+    if (header.padded_dim != padded_dim || !(header.flags & VS_HAS_BLOCKS))
+        return VS_OTHER_RECORD;
+    const size_t blocks = vs_block_count(header.n);
+    if (blocks > word_count)
+        return VS_NO_WORDS;
+    float distances[VS_TOGETHER], g_add[VS_TOGETHER], limits[VS_TOGETHER];
+    int noted[VS_TOGETHER] = {0};
+    for (size_t i = 0; i < n; i++) {
+        distances[i] = vs_centroid_distance(kernels, tables[i], record, header);
+        g_add[i] = distances[i] - tables[i]->q_shift;
+    }
+    const uint8_t *block = record + VS_HEADER_BYTES + padded_dim;
+    int64_t scanned = 0;
+    for (size_t b = 0; b < blocks; b++, block += block_bytes) {
+        float estimates[VS_TOGETHER][VS_BLOCK_ROWS];
+        uint32_t masks[VS_TOGETHER];
+        const uint32_t allowed = words[b] & vs_first_slots(header.n - b * VS_BLOCK_ROWS);
+        if (allowed == 0)
+            continue;
+        scanned += vs_count(allowed);
+        for (size_t i = 0; i < n; i++)
+            limits[i] = pools[i]->threshold;
+        kernels->score_together(tables, n, block, allowed, g_add, limits, estimates, masks);
+        for (size_t i = 0; i < n; i++) {
+            if (masks[i] == 0)
+                continue;
+            if (!noted[i] &&
+                !vs_note_probe(pools[i], tables[i], record, first_row, distances[i], part, places[i], VS_BOUNDED))
+                return VS_NO_MEMORY;
+            noted[i] = 1;
+            vs_pool_add_block(pools[i], masks[i], estimates[i], pools[i]->probe_count - 1, b * VS_BLOCK_ROWS);
+        }
+    }
+    return scanned;
+}
+
+/* The f_error of a slot of a probe's record. */
+static inline const float *vs_error_of(const VsProbe *probe, uint32_t slot) {
+    const size_t padded_dim = probe->table->padded_dim;
+    const uint8_t *block =
+        probe->record + VS_HEADER_BYTES + padded_dim + slot / VS_BLOCK_ROWS * vs_block_bytes(padded_dim);
+    return (const float *)(const void *)(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS + slot % VS_BLOCK_ROWS;
 }
 
 /* The bound of a candidate's estimate. */
@@ -79,12 +136,14 @@ static inline float vs_bound_of(const VsPool *pool, uint64_t ref) {
     const VsProbe *probe = vs_pool_probe_of(pool, ref);
     if (probe->kind != VS_BOUNDED)
         return probe->kind == VS_EXACT ? 0.0f : INFINITY;
-    const size_t padded_dim = probe->table->padded_dim;
-    const uint32_t slot = (uint32_t)ref;
-    const uint8_t *block = probe->record + VS_HEADER_BYTES + padded_dim +
-                           slot / VS_BLOCK_ROWS * vs_block_bytes(padded_dim) + 4 * padded_dim;
-    const float *errors = (const float *)(const void *)block + 2 * VS_BLOCK_ROWS;
-    return errors[slot % VS_BLOCK_ROWS] * probe->g_error;
+    return *vs_error_of(probe, (uint32_t)ref) * probe->g_error;
+}
+
+/* Fetches what the bound of a candidate is made of. */
+static inline void vs_prefetch_bound(const VsPool *pool, uint64_t ref) {
+    const VsProbe *probe = vs_pool_probe_of(pool, ref);
+    if (probe->kind == VS_BOUNDED)
+        __builtin_prefetch(vs_error_of(probe, (uint32_t)ref), 0, 3);
 }
 
 /* Where a candidate's int8 row is; zero if its estimate is to stay. */
@@ -124,6 +183,8 @@ static inline int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNeares
     *margin = INFINITY;
     if (nearest->capacity == 0)
         return 0;
+    for (size_t i = 0; i < count && !scored; i++)
+        vs_prefetch_bound(pool, pool->refs[order[i].value]);
     for (size_t i = 0; i < count + VS_ROWS_AHEAD; i++) {
         if (i < count) {
             const uint32_t at = order[i].value;

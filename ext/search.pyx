@@ -84,44 +84,7 @@ Missing = namedtuple("Missing", "lists small vectors")
 Counts = namedtuple("Counts", "scanned reranked exact looks")
 STAGES = ("prepare", "rank", "scan", "rerank", "exact")
 
-cdef enum:
-    PREPARE
-    RANK
-    SCAN
-    RERANK
-    EXACT
-    STAGE_COUNT
-    ANSWERED = STAGE_COUNT
-
 cdef double MAX_NORM = 1e18  # of a query; see `vecstore.rows.vectors`
-
-cdef enum:
-    DONE = 0
-    NEEDS_LISTS = 1
-    NEEDS_VECTORS = 2
-
-
-# A part as the kernels see it. `addresses` and the two of a small part are 0 where nothing has been read yet.
-cdef struct VsPart:
-    int32_t number
-    int32_t group
-    uint64_t id_base
-    const uint32_t *words
-    size_t word_count
-    # Of a coded part; without lists, a part of one list that is scanned exactly.
-    const VsLists *lists
-    size_t k
-    const int64_t *first_rows
-    const int64_t *first_blocks
-    const uint64_t *addresses
-    size_t first_list  # of its lists among those of all parts
-    # Vectors as given, in row order.
-    int has_vectors
-    int half
-    size_t n
-    uint64_t vectors
-    const uint8_t *pages
-    uint64_t record
 
 
 cdef class Field:
@@ -147,21 +110,6 @@ cdef class Field:
     ValueError
         If shapes do not agree.
     """
-
-    cdef readonly Py_ssize_t dim, padded_dim, page
-    cdef readonly bint resident
-    cdef readonly double dot_length
-    cdef int metric
-    cdef const uint8_t[:, ::1] signs
-    cdef readonly Py_ssize_t groups
-    cdef const float **mean_of
-    cdef VsPart *parts
-    cdef Py_ssize_t count
-    cdef size_t lists  # of all parts
-    cdef size_t most_cells  # of one part
-    cdef bint searched
-    cdef list keep
-    cdef dict places  # number -> position
 
     def __cinit__(self, Py_ssize_t dim, str metric not None, const uint8_t[:, ::1] signs not None, means,
                   Py_ssize_t page, bint resident, double dot_length=0.0):
@@ -360,12 +308,6 @@ cdef class Plan:
         If a number is out of range.
     """
 
-    cdef readonly Py_ssize_t top_k, pool, most, alive, fp32_cap, looks, widen
-    cdef readonly double patience, margin
-    cdef readonly str precision
-    cdef int kind
-    cdef const int32_t[::1] probes, limits
-
     def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, patience, margin, widen, looks) -> None:
         if (
             not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
@@ -398,48 +340,6 @@ cdef class Searcher:
     ----------
     padded_dim : int
     """
-
-    cdef readonly Py_ssize_t padded_dim
-    cdef list tables
-    cdef VsTable **table_of  # of each group
-    cdef const VsKernels *kernels
-    cdef VsPool pool
-    cdef VsPool exact
-    cdef VsNearest nearest
-    cdef VsNearest chosen
-    cdef VsScoredList scored
-    cdef float margin  # of the pool beyond the last hit, in bounds
-    cdef float *q
-    cdef Field field
-    cdef Plan plan
-    cdef const VsPart *parts
-    cdef Py_ssize_t count
-    # One element a part: lists scanned, to be scanned, and ranked.
-    cdef int32_t *done
-    cdef int32_t *want
-    cdef int32_t *ranked
-    cdef uint64_t *records  # of small parts, and their vectors, where every search is given them
-    cdef uint64_t *vectors
-    cdef Py_ssize_t part_room
-    # One element a list of any part: its number by rank, whether it has a rank, and its record's address.
-    cdef int32_t *order
-    cdef uint8_t *seen
-    cdef uint64_t *given
-    cdef size_t list_room
-    cdef VsPool nearest_lists  # scratch of ranking, like the next
-    cdef VsRanked *cells
-    cdef size_t cell_room
-    cdef uint64_t *where  # of the vectors of `chosen`
-    cdef size_t where_room
-    cdef list held
-    cdef double gain
-    cdef int stage
-    cdef bint small_done, timed
-    cdef size_t room
-    cdef Py_ssize_t looked
-    cdef int64_t scanned, reranked, rescored
-    cdef double seconds[STAGE_COUNT]
-    cdef double clock
 
     def __cinit__(self, Py_ssize_t padded_dim):
         self.padded_dim = padded_dim
@@ -573,77 +473,6 @@ cdef class Searcher:
             <int32_t *>cnp.PyArray_DATA(parts), <int64_t *>cnp.PyArray_DATA(rows),
         )
         return ids, distances, parts, rows
-
-    def run_batch(
-        self,
-        Field field not None,
-        Plan plan not None,
-        const float[:, ::1] queries not None,
-        Py_ssize_t start,
-        bint resume,
-        uint64_t[:, ::1] ids not None,
-        float[:, ::1] distances not None,
-        int32_t[:, ::1] parts not None,
-        int64_t[:, ::1] rows not None,
-        int64_t[::1] counts not None,
-    ) -> Py_ssize_t:
-        """Answer queries from `start` on, one after another, until the last or until something is missing.
-
-        Parameters
-        ----------
-        resume : bool
-            Go on with query `start`, which missed something that has been given since.
-        ids, distances, parts, rows : [M, top_k]
-            Written for each query that was answered, as `hits` gives them; what is beyond its hits is left.
-        counts : i64[M]
-
-        Returns
-        -------
-        int
-            The query that is not answered yet, on which `run` tells what is missing; M if there is none.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not agree.
-        """
-        cdef Py_ssize_t m = queries.shape[0], k = plan.top_k
-        cdef int64_t found = DONE
-        if queries.shape[1] != field.dim or start < 0:
-            raise ValueError(f"queries have {queries.shape[1]} dimensions, not {field.dim}")
-        if (
-            ids.shape[0] != m or distances.shape[0] != m or parts.shape[0] != m or rows.shape[0] != m
-            or ids.shape[1] != k or distances.shape[1] != k or parts.shape[1] != k or rows.shape[1] != k
-            or counts.shape[0] != m
-        ):
-            raise ValueError(f"the answer has no room for {k} hits of {m} queries")
-        if resume:
-            self._require()
-            if field is not self.field or plan is not self.plan:
-                raise ValueError("the query was begun on another field or plan")
-        self._take(field, plan)
-        if not resume:
-            self.held = []
-        self.timed = False
-        with nogil:
-            while start < m:
-                if not resume:
-                    found = self._begin(&queries[start, 0])
-                    if found < 0:
-                        break
-                resume = False
-                found = self._advance()
-                if found != DONE:
-                    break
-                self._write(&ids[start, 0], &distances[start, 0], &parts[start, 0], &rows[start, 0])
-                counts[start] = self.nearest.size
-                start += 1
-                if not self.field.resident:
-                    vs_nearest_clear(&self.nearest)  # whose records go
-                    with gil:
-                        self.held = []
-        refuse(found, 0, self.padded_dim)
-        return start
 
     def counts(self):
         """What the query took: rows scanned, read as int8, scored by their vectors, and second looks."""
@@ -779,7 +608,21 @@ cdef class Searcher:
     cdef int64_t _scan(self) noexcept nogil:
         """Scan what is wanted and has not been scanned, if all of it can be read."""
         cdef Py_ssize_t p
-        cdef int64_t found
+        cdef int64_t found = self._rank_lists()
+        if found != DONE:
+            return found
+        for p in range(self.count):
+            if self.parts[p].lists != NULL:
+                found = self._scan_lists(p)
+                if found != DONE:
+                    return found
+        found = self._scan_small()
+        self._lap(SCAN)
+        return found
+
+    cdef int64_t _rank_lists(self) noexcept nogil:
+        """Rank the lists that are wanted, and see whether all that is to be scanned can be read."""
+        cdef Py_ssize_t p
         for p in range(self.count):
             if self.parts[p].lists != NULL and self.ranked[p] < self.want[p] and not self._rank(p):
                 return VS_NO_MEMORY
@@ -787,24 +630,13 @@ cdef class Searcher:
         for p in range(self.count):
             if not self._readable(p):
                 return NEEDS_LISTS
-        for p in range(self.count):
-            if self.parts[p].lists != NULL:
-                found = self._scan_lists(p)
-            elif self.small_done:
-                continue
-            else:
-                found = self._scan_small(p)
-            if found < 0:
-                return found
-            self.scanned += found
-        self.small_done = True
-        self._lap(SCAN)
         return DONE
 
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil:
-        """Rank as many lists of a part as are wanted; those that have a rank keep it."""
+        """Rank as many lists of a part as are wanted, and as a second look may want; a rank once given is kept."""
         cdef const VsPart *part = self.parts + p
-        cdef size_t ranked = self.ranked[p], wanted = self.want[p] - ranked, found, i
+        cdef size_t ranked = self.ranked[p], found, i
+        cdef size_t wanted = min(part.k, <size_t>self.want[p] + (self.want[p] // 2 if self.plan.patience > 0 else 0)) - ranked
         cdef int32_t *order = self.order + part.first_list + ranked
         cdef uint8_t *seen = NULL
         if not vs_pool_reserve(&self.nearest_lists, wanted):
@@ -819,7 +651,7 @@ cdef class Searcher:
         if ranked:
             for i in range(ranked):
                 seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 0
-        self.ranked[p] = self.want[p]
+        self.ranked[p] = ranked + wanted
         return True
 
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil:
@@ -840,12 +672,13 @@ cdef class Searcher:
         return self.parts[p].record if self.field.resident else self.records[p]
 
     cdef int64_t _scan_lists(self, Py_ssize_t p) noexcept nogil:
+        """Scan the lists of a part that are wanted and have not been scanned; DONE, or why not."""
         cdef const VsPart *part = self.parts + p
         cdef const VsTable *table = self.table_of[part.group]
         cdef const uint64_t *addresses = self._addresses(p)
         cdef const int32_t *order = self.order + part.first_list
         cdef int32_t i, end = self.want[p], number
-        cdef int64_t scanned = 0, found
+        cdef int64_t found
         for i in range(self.done[p], min(self.done[p] + <int32_t>VS_LISTS_AHEAD, end)):
             vs_prefetch_record(<const uint8_t *>addresses[order[i]])
         for i in range(self.done[p], end):
@@ -859,20 +692,41 @@ cdef class Searcher:
             )
             if found < 0:
                 return found
-            scanned += found
+            self.scanned += found
         self.done[p] = max(self.done[p], end)
-        return scanned
+        return DONE
 
-    cdef int64_t _scan_small(self, Py_ssize_t p) noexcept nogil:
-        cdef const VsPart *part = self.parts + p
-        cdef const uint8_t *record = <const uint8_t *>self._small_record(p)
-        if part.has_vectors:
-            return vs_scan_vectors(
-                self.kernels, self.q, &self.exact, part.number,
-                <const uint8_t *>(part.vectors if self.field.resident else self.vectors[p]), part.n, self.field.dim,
-                part.half, self.field.metric, part.words, record,
-            )
-        return vs_scan_int8(self.kernels, self.table_of[part.group], &self.exact, part.number, record, 0, part.words)
+    cdef int64_t _scan_small(self) noexcept nogil:
+        """Scan the small parts, once."""
+        cdef Py_ssize_t p
+        cdef const VsPart *part
+        cdef const uint8_t *record
+        cdef int64_t found
+        if self.small_done:
+            return DONE
+        for p in range(self.count):
+            part = self.parts + p
+            if part.lists != NULL:
+                continue
+            record = <const uint8_t *>self._small_record(p)
+            if part.has_vectors:
+                found = vs_scan_vectors(
+                    self.kernels, self.q, &self.exact, part.number,
+                    <const uint8_t *>(part.vectors if self.field.resident else self.vectors[p]), part.n,
+                    self.field.dim, part.half, self.field.metric, part.words, record,
+                )
+            else:
+                found = vs_scan_int8(self.kernels, self.table_of[part.group], &self.exact, part.number, record, 0,
+                                     part.words)
+            if found < 0:
+                return found
+            self.scanned += found
+        self.small_done = True
+        return DONE
+
+    cdef void _count(self, int64_t rows) noexcept nogil:
+        """Count rows that were scanned for this query elsewhere."""
+        self.scanned += rows
 
     cdef bint _fill(self) noexcept nogil:
         """Whether more lists must be scanned for the answer to be full (promise P6)."""

@@ -5,7 +5,7 @@ Kernels of ``index/training.py`` and ``part/builder.py``; no query calls them. A
 
 import numpy as np
 
-from libc.math cimport INFINITY, nextafterf
+from libc.math cimport INFINITY, nextafterf, sqrt
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -253,6 +253,38 @@ def accumulate(
             for j in range(dim):
                 total[j] += row[j]
             counts[labels[i]] += 1
+
+
+def unit_rows(const float[:, ::1] x not None, float[:, ::1] out not None) -> None:
+    """Each row divided by its norm, in float64, rounded once. A row of zeros gives no numbers.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ.
+    """
+    cdef Py_ssize_t n = x.shape[0], dim = x.shape[1], i, j, lane
+    if out.shape[0] != n or out.shape[1] != dim:
+        raise ValueError(f"out has the shape ({out.shape[0]}, {out.shape[1]}), not ({n}, {dim})")
+    cdef double sums[8]
+    cdef double norm
+    cdef const float *row
+    cdef float *unit
+    if dim == 0:
+        return
+    with nogil:
+        for i in range(n):
+            row = &x[i, 0]
+            unit = &out[i, 0]
+            memset(sums, 0, sizeof(sums))
+            for j in range(0, dim - 7, 8):
+                for lane in range(8):
+                    sums[lane] += <double>row[j + lane] * row[j + lane]
+            for j in range(dim - dim % 8, dim):
+                sums[0] += <double>row[j] * row[j]
+            norm = sqrt(((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7])))
+            for j in range(dim):
+                unit[j] = <float>(row[j] / norm)
 
 
 def nearest_few(

@@ -44,6 +44,7 @@
         .squared_norm_f16 = vs_squared_norm_f16_##ISA,                                             \
         .build_table = vs_build_table_##ISA,                                                       \
         .score_block = vs_score_block_##ISA,                                                       \
+        .score_together = vs_score_together_##ISA,                                                 \
         .rotate = vs_rotate_##ISA,                                                                 \
         .nearest = vs_nearest_##ISA,                                                               \
         .encode_slot = vs_encode_slot_##ISA,                                                       \

@@ -16,6 +16,7 @@
 
 #define VS_LANES 32
 #define VS_BLOCK_ROWS 32
+#define VS_TOGETHER 4 /* queries that can share the loads of a block */
 #define VS_LEVELS 63 /* of a table entry: 4 * 63 < 256, and 1,024 groups * 63 < 65,536 */
 
 /* The look-up table of one query. `lut` holds 32 bytes a pair of groups (2p, 2p + 1): 16 entries
@@ -75,6 +76,10 @@ typedef struct {
     /* Sets one slot of a zeroed block. */
     void (*encode_slot)(const VsSource *source, uint8_t *block, size_t slot);
     void (*encode_int8)(const VsSource *source, int8_t *out, VsInt8Factors *factors);
+    /* `score_block` for 1 <= n <= VS_TOGETHER queries, each with its table, g_add, limit, room and mask. */
+    void (*score_together)(const VsTable *const *tables, size_t n, const uint8_t *block, uint32_t slots,
+                           const float *g_add, const float *limits, float (*estimates)[VS_BLOCK_ROWS],
+                           uint32_t *masks);
 } VsKernels;
 
 /* Bits that are set; the baseline of x86-64 has no instruction for it, and a call costs more. */

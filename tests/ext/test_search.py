@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from tests.ext.helpers import VARIANTS, padded, variant
 from vecstore.ext import ivf, rabitq, rerank, train
+from vecstore.ext.batch import GROUP, Batch
 from vecstore.ext.rabitq import QueryTable, encode_rabitq
 from vecstore.ext.search import Field, Missing, Plan, Searcher
 from vecstore.index.rotation import Rotation
@@ -562,92 +562,121 @@ def room(m: int, top_k: int) -> tuple[Any, ...]:
     )
 
 
-def batch(
-    world: World, field: Field, plan: Plan, queries: F32, searcher: Searcher, read: Callable[..., None]
-) -> tuple[Any, ...]:
-    out, at, resume = room(len(queries), plan.top_k), 0, False
-    while True:
-        at = searcher.run_batch(field, plan, queries, at, resume, *out)
-        if at == len(queries):
-            return out
-        missing, resume = searcher.run(), True
-        if missing is not None:
-            read(searcher, missing)
-
-
-def assert_batch(world: World, field: Field, plan: Plan, out: tuple[Any, ...]) -> None:
-    for i, q in enumerate(world.queries):
+def assert_batch(
+    world: World, field: Field, plan: Plan, queries: F32, out: tuple[Any, ...], left: list[int]
+) -> None:
+    for i in set(range(len(queries))) - set(left):
         n = int(out[4][i])
-        assert same(tuple(column[i, :n] for column in out[:4]), answer(world, field, plan, q))
+        assert same(tuple(column[i, :n] for column in out[:4]), answer(world, field, plan, queries[i]))
 
 
-@pytest.mark.parametrize("resident", [True, False], ids=["resident", "given"])
+@pytest.mark.parametrize("name", rabitq.simd_available())
 @pytest.mark.parametrize("precision", ["none", "int8", "fp32"])
 @pytest.mark.parametrize("metric", METRICS)
-def test_a_batch_is_its_queries_one_by_one(metric: Metric, precision: str, resident: bool) -> None:
-    world = World(100, metric)
-    field, searcher = world.field(resident), Searcher(128)
-    for top_k in (10, world.alive + 3):
-        plan = world.plan(top_k, 2, precision=precision, pool=2 * top_k, patience=2.5, margin=0.8, looks=6)
-        assert_batch(world, field, plan, batch(world, field, plan, world.queries, searcher, world.read))
+def test_a_batch_is_its_queries_one_by_one(metric: Metric, precision: str, name: str) -> None:
+    world, batch = World(100, metric), Batch(128)
+    for top_k, probes, m in ((10, 2, 16), (10, 0, 5), (3, 13, 128), (world.alive + 3, 9, 7), (10, 9, 1)):
+        plan = world.plan(
+            top_k, probes, precision=precision, pool=2 * top_k, patience=2.5, margin=0.8, looks=6
+        )
+        queries, out = np.resize(world.queries, (m, 100)), room(m, top_k)
+        with variant(name):
+            field = world.field()
+            left = batch.run(field, plan, queries, *out)
+            assert left == []
+            assert_batch(world, field, plan, queries, out, left)
 
 
-@pytest.mark.parametrize("precision", ["none", "int8", "fp32"])
-def test_a_batch_goes_on_though_another_thread_read_what_it_missed(precision: str) -> None:
-    """Between the batch that stops and the question what is missing, nothing may be missing any more."""
-    world = World(64, "l2")
+def test_queries_that_miss_something_are_left_and_the_others_answered() -> None:
+    world, batch = World(64, "l2"), Batch(64)
     known = [np.zeros(len(part.sizes), np.uint64) for part in world.parts]
     field = Field(64, "l2", world.rotation.signs, world.means, PAGE, True)
     for part, addresses in zip(world.parts, known, strict=True):
         part.add_to(field, True, addresses)
-    plan, searcher, out = world.plan(10, precision=precision), Searcher(64), room(len(world.queries), 10)
-    assert searcher.run_batch(field, plan, world.queries, 0, False, *out) == 0
-    for part, addresses in zip(world.parts, known, strict=True):
-        addresses[:] = part.addresses
-    assert searcher.run() is None
-    assert searcher.run_batch(field, plan, world.queries, 0, True, *out) == len(world.queries)
-    assert_batch(world, field, plan, out)
+    plan, out = world.plan(10, 2, patience=2.5, margin=0.8, looks=6), room(len(world.queries), 10)
+    everyone = list(range(len(world.queries)))
+    assert batch.run(field, plan, world.queries, *out) == everyone
+    assert not out[4].any()
+    lefts = [everyone]
+    for i in range(13):
+        for part, addresses in zip(world.parts, known, strict=True):
+            addresses[i : i + 1] = part.addresses[i : i + 1]
+        lefts.append(batch.run(field, plan, world.queries, *out))
+        assert set(lefts[-1]) <= set(lefts[-2])
+        whole = world.field()
+        assert_batch(world, whole, plan, world.queries, out, lefts[-1])
+    assert any(0 < len(left) < len(everyone) for left in lefts)
+    assert lefts[-1] == []
 
 
-def test_a_batch_keeps_what_one_query_was_given_no_longer_than_that() -> None:
+def test_a_batch_of_no_queries_is_answered() -> None:
+    world = World(64, "l2")
+    assert Batch(64).run(world.field(), world.plan(), world.queries[:0], *room(0, 10)) == []
+    world.parts = []
+    out = room(len(world.queries), 10)
+    assert Batch(64).run(world.field(), world.plan(), world.queries, *out) == []
+    assert not out[4].any()
+
+
+def test_one_batch_serves_fields_and_plans_of_any_shape() -> None:
+    batch, worlds = Batch(64), [World(dim, metric) for metric in METRICS for dim in (64, 3)]
+    worlds[1].parts = worlds[1].parts[1:2]
+    worlds[3].parts = [worlds[3].part(i, [5] * (i + 1), i) for i in range(12)]
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        world = worlds[rng.integers(len(worlds))]
+        top_k, m = int(rng.choice([1, 10, 300])), int(rng.integers(1, 16))
+        plan = world.plan(top_k, int(rng.integers(0, 14)), pool=2 * top_k, patience=2.5, margin=0.8, looks=2)
+        field, out, queries = world.field(), room(m, top_k), world.queries[:m].copy()
+        assert batch.run(field, plan, queries, *out) == []
+        assert_batch(world, field, plan, queries, out, [])
+
+
+def test_a_batch_that_does_not_fit_is_refused() -> None:
+    world, batch = World(64, "l2"), Batch(64)
+    field, plan, queries = world.field(), world.plan(), world.queries
+    out = room(len(queries), 10)
+    for arguments in (
+        (world.field(resident=False), plan, queries, *out),
+        (field, world.plan(limits=np.zeros(3, np.int32)), queries, *out),
+        (field, plan, queries[:, :-1].copy(), *out),
+        (field, plan, queries[0], *out),
+        (field, plan, queries, *room(len(queries), 9)),
+        (field, plan, queries, *room(len(queries) + 1, 10)),
+        (field, plan, queries, *out[:4], out[4][:-1]),
+        (field, plan, np.resize(queries, (GROUP + 1, 64)), *room(GROUP + 1, 10)),
+        (World(100, "l2").field(), plan, np.zeros((16, 100), np.float32), *out),
+    ):
+        with pytest.raises(ValueError):
+            batch.run(*arguments)
+    assert batch.run(field, plan, queries, *out) == []
+
+
+def test_what_a_query_was_given_is_kept_no_longer_than_that() -> None:
     world = World(64, "l2")
     field, searcher, plan = world.field(resident=False), Searcher(64), world.plan(10, 2)
 
     class Kept:
         pass
 
-    most, alive = 0, weakref.WeakSet[Kept]()
-
-    def read(searcher: Searcher, missing: Missing) -> None:
-        nonlocal most
-        known = {part.number: part for part in world.parts}
-        for number, lists in missing.lists.items():
-            alive.add(kept := Kept())
-            searcher.give_lists(number, lists, known[number].addresses[lists], kept)
-        for number in missing.small:
-            alive.add(kept := Kept())
-            searcher.give_small(number, int(known[number].addresses[0]), known[number].where, kept)
-        for number, (places, rows) in missing.vectors.items():
-            alive.add(kept := Kept())
-            searcher.give_vectors(places, known[number].vector_addresses(rows), kept)
-        most = max(most, len(alive))
-
-    batch(world, field, plan, world.queries, searcher, read)
-    assert 0 < most <= 3 * len(world.parts)
-    assert len(alive) == 0
-
-
-def test_what_a_batch_has_let_go_is_not_read_again() -> None:
-    world = World(64, "l2")
-    field, searcher, plan = world.field(resident=False), Searcher(64), world.plan(10, 2)
-    batch(world, field, plan, world.queries, searcher, world.read)
-    assert all(len(column) == 0 for column in searcher.hits())
-
-
-def test_a_batch_of_no_queries_is_answered() -> None:
-    world = World(64, "l2")
-    out = room(0, 10)
-    assert Searcher(64).run_batch(world.field(), world.plan(), world.queries[:0], 0, False, *out) == 0
+    alive = weakref.WeakSet[Kept]()
+    known = {part.number: part for part in world.parts}
+    for q in world.queries:
+        missing = searcher.begin(field, plan, q)
+        assert len(alive) == 0
+        while missing is not None:
+            for number, lists in missing.lists.items():
+                alive.add(kept := Kept())
+                searcher.give_lists(number, lists, known[number].addresses[lists], kept)
+            for number in missing.small:
+                alive.add(kept := Kept())
+                searcher.give_small(number, int(known[number].addresses[0]), known[number].where, kept)
+            for number, (places, rows) in missing.vectors.items():
+                alive.add(kept := Kept())
+                searcher.give_vectors(places, known[number].vector_addresses(rows), kept)
+            del kept
+            assert 0 < len(alive) <= 3 * len(world.parts)
+            missing = searcher.run()
 
 
 # -- reuse -----------------------------------------------------------------------------------
@@ -825,17 +854,6 @@ def test_a_query_that_does_not_fit_is_refused_and_harms_nothing() -> None:
     ):
         with pytest.raises(ValueError):
             searcher.begin(*arguments)
-    queries, out = world.queries, room(len(world.queries), 10)
-    for start, *rest in (
-        (-1, *out),
-        (0, *room(len(queries), 9)),
-        (0, *room(len(queries) + 1, 10)),
-        (0, *out[:4], out[4][:-1]),
-    ):
-        with pytest.raises(ValueError):
-            searcher.run_batch(field, plan, queries, start, False, *rest)
-    with pytest.raises(ValueError):
-        searcher.run_batch(field, plan, queries[:, :-1].copy(), 0, False, *out)
     assert same(searcher.hits(), wanted)
     assert same(answer(world, field, plan, q, searcher), wanted)
 
@@ -857,26 +875,12 @@ PLAN: dict[str, Any] = {
 
 
 def test_a_searcher_without_a_query_has_nothing_to_go_on_with() -> None:
-    world, searcher = World(64, "l2"), Searcher(64)
+    searcher = Searcher(64)
     with pytest.raises(ValueError, match="no query"):
         searcher.run()
     with pytest.raises(ValueError, match="no query"):
         searcher.hits()
-    out = room(len(world.queries), 10)
-    with pytest.raises(ValueError, match="no query"):
-        searcher.run_batch(world.field(), world.plan(), world.queries, 0, True, *out)
     assert searcher.probed() == {}
-
-
-def test_a_batch_is_resumed_on_the_field_and_the_plan_it_began_with() -> None:
-    world, other = World(64, "l2"), World(64, "l2", seed=2)
-    field, plan, searcher = world.field(resident=False), world.plan(), Searcher(64)
-    out = room(len(world.queries), 10)
-    assert searcher.run_batch(field, plan, world.queries, 0, False, *out) == 0
-    for arguments in ((other.field(), plan), (field, world.plan())):
-        with pytest.raises(ValueError, match="another"):
-            searcher.run_batch(*arguments, world.queries, 0, True, *out)
-    assert searcher.run() is not None
 
 
 def test_what_nobody_asked_for_is_refused() -> None:

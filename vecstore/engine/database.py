@@ -64,6 +64,8 @@ class EmbeddedDatabase:
         Memory for pages of parts that the store cannot map.
     maintenance
         Whether a thread compacts and collects the namespaces that this process writes to.
+    threads
+        That a batch of queries is spread over; None: as many as there are processors for this process.
     recall_sample_rate
         Share of searches whose recall a thread measures.
     """
@@ -74,6 +76,7 @@ class EmbeddedDatabase:
         *,
         cache_bytes: int = CACHE_BYTES,
         maintenance: bool = False,
+        threads: int | None = None,
         policy: Policy | None = None,
         rng: Random | None = None,
         recall_sample_rate: float = 0.0,
@@ -87,6 +90,7 @@ class EmbeddedDatabase:
         self._collected: dict[str, float] = {}
         self._executor: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
+        self._threads = min(len(os.sched_getaffinity(0)), IO_THREADS) if threads is None else threads
         self._maintenance = MaintenanceThread(self.maintain) if maintenance else None
         self._measuring = threading.BoundedSemaphore(MAX_RECALL_AT_ONCE)
         self.recall: RecallMonitor | None = None
@@ -104,7 +108,13 @@ class EmbeddedDatabase:
                 engine = self._namespaces.get(name)
                 if engine is None:
                     engine = NamespaceEngine(
-                        self.store, name, self._cache, self._get_executor, self._rng, wrote=self._wrote
+                        self.store,
+                        name,
+                        self._cache,
+                        self._get_executor,
+                        self._rng,
+                        threads=self._threads,
+                        wrote=self._wrote,
                     )
                     self._namespaces[name] = engine
         return engine

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -27,9 +26,8 @@ from vecstore.errors import (
     SnapshotExpired,
     StorageMissing,
 )
-from vecstore.ext.search import Searcher
 from vecstore.index.rotation import Rotation
-from vecstore.index.search import Answer, search_many, search_namespace
+from vecstore.index.search import Answer, Scratch, search_many, search_namespace
 from vecstore.index.view import View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_DELETE_IDS, MAX_QUERIES
 from vecstore.manifest.keys import part_key
@@ -65,7 +63,13 @@ _RESTARTS = 3
 
 
 class NamespaceEngine:
-    """One namespace in one process. Thread-safe; keep one a name, so that commits are grouped."""
+    """One namespace in one process. Thread-safe; keep one a name, so that commits are grouped.
+
+    Parameters
+    ----------
+    threads
+        That a batch of queries is spread over.
+    """
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class NamespaceEngine:
         executor: Callable[[], Executor],
         rng: Random,
         *,
+        threads: int = 1,
         wrote: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.store = store
@@ -85,7 +90,8 @@ class NamespaceEngine:
         self.views = Views(store, cache, executor, self.tombstones)
         self._executor = executor
         self.rng = rng
-        self._searchers: deque[Searcher] = deque(maxlen=64)  # each the scratch of a search
+        self._scratch = Scratch()
+        self._threads = threads
         self._wrote = wrote
         self._pid = os.getpid()
 
@@ -261,11 +267,11 @@ class NamespaceEngine:
         q = as_vector(values, manifest.dim, manifest.metric)
         trace = ReadTrace()
         view = self.views.open(manifest, trace)
-        searcher = self._take_searcher(view)
+        searcher = self._scratch.take(view.field.padded_dim)
         try:
             answer = search_namespace(view, q, params, searcher, trace, self._executor)
         finally:
-            self._searchers.append(searcher)
+            self._scratch.give(searcher)
         vectors = None
         if params.include:
             vectors = _vectors_of(view, answer, trace, self._executor)
@@ -281,11 +287,7 @@ class NamespaceEngine:
         view = self.views.open(manifest, ReadTrace())
         if params.include or params.debug:
             return self._one_by_one(view, queries, params)
-        searcher = self._take_searcher(view)
-        try:
-            found = search_many(view, queries, params, searcher, self._executor)
-        finally:
-            self._searchers.append(searcher)
+        found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
         return BatchHits(
             found.ids, found.distances, found.counts, manifest.epoch, None, None, manifest.incarnation
         )
@@ -299,7 +301,7 @@ class NamespaceEngine:
         counts = np.zeros(len(queries), dtype=np.int64)
         vectors = np.zeros((*shape, manifest.dim), dtype=np.float32) if params.include else None
         debug: list[dict[str, Any]] | None = [] if params.debug else None
-        searcher = self._take_searcher(view)
+        searcher = self._scratch.take(view.field.padded_dim)
         try:
             for i, q in enumerate(queries):
                 trace = ReadTrace()
@@ -312,16 +314,8 @@ class NamespaceEngine:
                 if debug is not None:
                     debug.append(answer.debug or {})
         finally:
-            self._searchers.append(searcher)
+            self._scratch.give(searcher)
         return BatchHits(ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation)
-
-    def _take_searcher(self, view: View) -> Searcher:
-        width = view.rotation.padded_dim
-        try:
-            searcher = self._searchers.pop()
-        except IndexError:
-            return Searcher(width)
-        return searcher if searcher.padded_dim == width else Searcher(width)
 
     def _snapshot(self, params: SearchParams) -> Snapshot:
         if params.epoch is not None:

@@ -131,6 +131,9 @@ cdef extern from "probe.h" nogil:
     int64_t vs_scan_list(const VsKernels *kernels, const VsTable *table, VsPool *pool, const uint8_t *record,
                          int64_t first_row, const uint32_t *words, size_t word_count, int32_t part,
                          int32_t place, int32_t kind)
+    int64_t vs_scan_together(const VsKernels *kernels, const VsTable *const *tables, VsPool *const *pools, size_t n,
+                             const uint8_t *record, int64_t first_row, const uint32_t *words, size_t word_count,
+                             int32_t part, const int32_t *places)
     int64_t vs_scan_vectors(const VsKernels *kernels, const float *q, VsPool *pool, int32_t part,
                             const uint8_t *vectors, size_t n, size_t dim, int half, int metric,
                             const uint32_t *words, const uint8_t *record)

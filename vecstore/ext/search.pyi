@@ -108,19 +108,6 @@ class Searcher:
     def hits(
         self,
     ) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]: ...
-    def run_batch(
-        self,
-        field: Field,
-        plan: Plan,
-        queries: NDArray[np.float32],
-        start: int,
-        resume: bool,
-        ids: NDArray[np.uint64],
-        distances: NDArray[np.float32],
-        parts: NDArray[np.int32],
-        rows: NDArray[np.int64],
-        counts: NDArray[np.int64],
-    ) -> int: ...
     def counts(self) -> Counts: ...
     def probed(self) -> dict[int, int]: ...
     def times(self) -> dict[str, float]: ...

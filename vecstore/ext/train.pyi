@@ -30,6 +30,7 @@ def accumulate(
     sums: NDArray[np.float64],
     counts: NDArray[np.int64],
 ) -> None: ...
+def unit_rows(x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
 def nearest_few(
     dots: NDArray[np.float32],
     half_norms: NDArray[np.float32],

@@ -71,10 +71,9 @@ def capacity_for(n: int, k: int, settings: Settings) -> int | None:
     """
     if not settings.list_rows:
         return None
-    needed = math.ceil(n / (FILL * k))
-    if needed <= settings.list_rows + 1:
+    if settings.list_rows * k >= n:
         return settings.list_rows
-    return -(-needed // BLOCK) * BLOCK
+    return math.ceil(n / (FILL * k * BLOCK)) * BLOCK
 
 
 def single_list(z: F32) -> Partition:

@@ -35,6 +35,8 @@ GRID: Final = 48
 MAX_COVERAGE: Final = 0.999
 DOT_LENGTH: Final = 32.0  # of a query under the dot product, in lengths of the farthest cell
 MARGIN_ERRORS: Final = 0.5  # standard errors of the calibration that a plan adds to its target
+PATIENCE: Final = 2.0  # lists probed, in places of the farthest list that held a hit
+MAX_LOOKS: Final = 6
 
 
 class Calibration(Struct, frozen=True):
@@ -50,6 +52,9 @@ class Calibration(Struct, frozen=True):
         For each of ``KS``: mean share of the true k nearest that lie in the lists, a value a grid point.
     errors
         For each of ``KS``: standard error of the coverage, a value a grid point.
+    patient
+        As ``coverage``, where a query that found hits in the farthest of these lists goes on
+        (docs/decisions/0004).
     quality
         For each re-rank precision and each of ``KS``: share of the covered that is kept.
     """
@@ -59,6 +64,7 @@ class Calibration(Struct, frozen=True):
     coverage: tuple[tuple[float, ...], ...]
     errors: tuple[tuple[float, ...], ...]
     quality: dict[str, tuple[float, ...]]
+    patient: tuple[tuple[float, ...], ...] = ()
 
 
 def held_out_rows(n: int, width: int, seed: int) -> npt.NDArray[np.bool_] | None:
@@ -138,12 +144,13 @@ def calibrate(
     needed = np.take_along_axis(rank, list_of_row[neighbours].astype(np.int64), axis=1)
 
     grid = np.unique(np.geomspace(1, partition.k, GRID).round().astype(np.int64))
-    coverage, errors = [], []
+    coverage, errors, patient = [], [], []
     for k in KS:
         some = needed[:, : min(k, needed.shape[1])]
         found = np.array([(some < p).mean(axis=1) for p in grid])
         coverage.append(tuple(found.mean(axis=1).tolist()))
         errors.append(tuple((found.std(axis=1) / math.sqrt(len(asked))).tolist()))
+        patient.append(tuple(_found_by_patience(some, int(p), partition.k) for p in grid))
     quality = _quality(
         len(z), queries, asked, neighbours, order, needed, grid, coverage, records, lists, table, settings
     )
@@ -153,7 +160,20 @@ def calibrate(
         coverage=tuple(coverage),
         errors=tuple(errors),
         quality=quality,
+        patient=tuple(patient),
     )
+
+
+def _found_by_patience(needed: npt.NDArray[np.int32], probes: int, k: int) -> float:
+    """Mean share of the neighbours that a query finds which looks again as `vecstore.ext.search` does."""
+    reach = np.full(len(needed), probes, dtype=np.int64)
+    for _ in range(MAX_LOOKS):
+        farthest = np.where(needed < reach[:, None], needed, -1).max(axis=1) + 1
+        further = np.maximum(reach, np.minimum(np.ceil(PATIENCE * farthest), k).astype(np.int64))
+        if np.array_equal(further, reach):
+            break
+        reach = further
+    return float((needed < reach[:, None]).mean())
 
 
 def _lengthened(z: F32, offset: F32 | None, cells: F32) -> F32:
@@ -241,6 +261,7 @@ def probes_for(
     top_k: int,
     rank: float,
     skip: float = 0.0,
+    patient: bool = False,
 ) -> int:
     """Lists to probe for a mean recall of ``target``.
 
@@ -253,11 +274,13 @@ def probes_for(
         which holds only some of the answer.
     skip
         Rows of this part that are nearer than those but not wanted, because they are dead.
+    patient
+        Whether the query will look again where its hits come from far lists.
     """
     kept = _at(calibration.quality[precision], math.log(max(top_k, 1)))
     # A precision that cannot reach the target is no reason to read everything.
     wanted = target / kept if target / kept <= MAX_COVERAGE else max(target, MAX_COVERAGE * kept)
-    coverage = _coverage(calibration, max(rank, 1.0), skip)
+    coverage = _coverage(calibration, max(rank, 1.0), skip, patient)
     wanted = min(wanted, float(coverage[-1]))
     reached = int(np.argmax(coverage >= wanted))
     if reached == 0:
@@ -268,25 +291,26 @@ def probes_for(
     return math.ceil(first * math.pow(last / first, step))
 
 
-def _coverage(calibration: Calibration, rank: float, skip: float) -> npt.NDArray[np.float64]:
+def _coverage(calibration: Calibration, rank: float, skip: float, patient: bool) -> npt.NDArray[np.float64]:
     """Coverage of the neighbours ``skip + 1 … skip + rank`` less a margin, a value a grid point."""
     skip = min(skip, KS[-1] - 1.0)
     rank = min(rank, KS[-1] - skip)
-    coverage = _mean_coverage(calibration, skip + rank)
+    coverage = _mean_coverage(calibration, skip + rank, patient)
     if skip > 0.0:
-        nearer = _mean_coverage(calibration, max(skip, 1.0))
+        nearer = _mean_coverage(calibration, max(skip, 1.0), patient)
         coverage = coverage + (coverage - nearer) * (skip / rank)
     return np.maximum.accumulate(coverage)
 
 
-def _mean_coverage(calibration: Calibration, k: float) -> npt.NDArray[np.float64]:
+def _mean_coverage(calibration: Calibration, k: float, patient: bool) -> npt.NDArray[np.float64]:
     low, high, share = _between(math.log(k))
 
     def blend(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
         first, second = np.asarray(rows[low]), np.asarray(rows[high])
         return np.asarray(first + share * (second - first), dtype=np.float64)
 
-    return blend(calibration.coverage) - MARGIN_ERRORS * blend(calibration.errors)
+    found = calibration.patient if patient and calibration.patient else calibration.coverage
+    return blend(found) - MARGIN_ERRORS * blend(calibration.errors)
 
 
 def _between(x: float) -> tuple[int, int, float]:

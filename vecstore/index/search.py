@@ -9,19 +9,21 @@ Internal distances are squared L2 (cosine: of unit vectors; dot: less both squar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from vecstore.ext.batch import GROUP, Batch
 from vecstore.ext.ivf import MAX_CAPACITY
 from vecstore.ext.search import Missing, Plan, Searcher
 from vecstore.index.ivf import planned_probes
-from vecstore.index.recall import pool_size, probes_for
+from vecstore.index.recall import MAX_LOOKS, PATIENCE, pool_size, probes_for
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
@@ -29,10 +31,10 @@ from vecstore.types import F32, RerankPrecision, SearchParams
 
 _ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall that a target lets go
-PATIENCE: Final = 2.5  # lists probed, in places of the farthest list that held a hit
 MARGIN: Final = 0.8  # bounds of an estimate (1.9 of its errors) between the last hit and the pool's end
 WIDEN: Final = 4
-MAX_LOOKS: Final = 6
+LEAST_SHARED: Final = 32  # queries from which on threads share a batch
+EXACT_WORTH: Final = 4  # lists whose scan takes as long as to score one hit by its vector
 MAX_PLANS: Final = 1_000  # remembered by a view
 UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
 
@@ -90,9 +92,7 @@ def _plan(view: View, params: SearchParams) -> Plan:
         if scale > 0.0 and target is not None:
             # Beyond .98 the candidates that a narrow pool drops are most of what is missing.
             scale = max(scale, MISSED_SHARE / (1.0 - target))
-    precision: RerankPrecision = (
-        "none" if scale <= 0.0 else params.rerank_precision or settings.rerank_precision
-    )
+    precision, probes = _cheapest(view, params, target, scale)
     pool = pool_size(params.top_k, scale)
     if target is not None and precision != "none":
         # Dead rows among the nearest put the answer farther out; see docs/decisions/0004.
@@ -107,9 +107,7 @@ def _plan(view: View, params: SearchParams) -> Plan:
         alive=view.alive,
         precision=precision,
         fp32_cap=settings.fp32_rerank_cap,
-        probes=np.array(
-            [_probes(view, part, params, target, precision) for part in searched], dtype=np.int32
-        ),
+        probes=probes,
         limits=np.array(most, dtype=np.int32),
         # Where lists have to be fetched, more of them are not worth another trip.
         patience=PATIENCE if target is not None and view.mapped else 0.0,
@@ -117,6 +115,30 @@ def _plan(view: View, params: SearchParams) -> Plan:
         widen=WIDEN,
         looks=MAX_LOOKS if target is not None else 0,
     )
+
+
+def _cheapest(
+    view: View, params: SearchParams, target: float | None, scale: float
+) -> tuple[RerankPrecision, npt.NDArray[np.int32]]:
+    """How to re-rank, and the lists to probe in each part.
+
+    What int8 loses of a high target has to be made up by more lists. Where vectors are at hand, it
+    costs less to score the hits by them, so a target is met that way unless the caller says how.
+    """
+
+    def probes(precision: RerankPrecision) -> npt.NDArray[np.int32]:
+        return np.array([_probes(view, p, params, target, precision) for p in view.searched], dtype=np.int32)
+
+    if scale <= 0.0:
+        return "none", probes("none")
+    asked: RerankPrecision = params.rerank_precision or view.manifest.settings.rerank_precision
+    by_codes = probes(asked)
+    free = params.rerank_precision is None and asked == "int8" and target is not None and view.mapped
+    if free and all(part.reader.vector_dtype is not None for part in view.searched):
+        exact = probes("fp32")
+        if int(by_codes.sum()) - int(exact.sum()) > EXACT_WORTH * params.top_k:
+            return "fp32", exact
+    return asked, by_codes
 
 
 def _probes(
@@ -138,7 +160,13 @@ def _probes(
     # of the first 1 + share * (top_k - 1).
     rank = 1.0 + (params.top_k - 1) * part.live.alive / max(1, view.alive)
     found = probes_for(
-        part.reader.calibration, target, precision, top_k=params.top_k, rank=rank, skip=rank * dead
+        part.reader.calibration,
+        target,
+        precision,
+        top_k=params.top_k,
+        rank=rank,
+        skip=rank * dead,
+        patient=view.mapped,
     )
     return min(k, settings.nprobe_cap, found)
 
@@ -168,31 +196,118 @@ def search_namespace(
     return Answer(found, distances, parts, rows, debug)
 
 
+class Scratch:
+    """Searchers and batches of one namespace, kept from search to search."""
+
+    def __init__(self) -> None:
+        self._searchers: deque[Searcher] = deque(maxlen=64)
+        self._batches: deque[Batch] = deque(maxlen=16)
+
+    def take(self, width: int) -> Searcher:
+        """A searcher for ``width`` padded dimensions, to be given back."""
+        try:
+            searcher = self._searchers.pop()
+        except IndexError:
+            return Searcher(width)
+        return searcher if searcher.padded_dim == width else Searcher(width)
+
+    def give(self, searcher: Searcher) -> None:
+        self._searchers.append(searcher)
+
+    def take_batch(self, width: int) -> Batch:
+        """As `take`."""
+        try:
+            batch = self._batches.pop()
+        except IndexError:
+            return Batch(width)
+        return batch if batch.padded_dim == width else Batch(width)
+
+    def give_batch(self, batch: Batch) -> None:
+        self._batches.append(batch)
+
+
 def search_many(
-    view: View, queries: F32, params: SearchParams, searcher: Searcher, executor: Executors
+    view: View, queries: F32, params: SearchParams, scratch: Scratch, executor: Executors, threads: int
 ) -> BatchAnswer:
-    """Answer f32[M, dim] queries on one view, each as `search_namespace` does."""
+    """Answer f32[M, dim] queries on one view, each as `search_namespace` does.
+
+    Parameters
+    ----------
+    threads
+        That share the queries, where no query has to wait for a request.
+    """
     plan = plan_for(view, params)
     shape = (len(queries), params.top_k)
-    ids = np.zeros(shape, dtype=np.uint64)
-    distances = np.full(shape, np.inf, dtype=np.float32)
-    parts, rows = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int64)
-    counts = np.zeros(len(queries), dtype=np.int64)
-    at, resume = 0, False
-    while at < len(queries):
-        at = searcher.run_batch(view.field, plan, queries, at, resume, ids, distances, parts, rows, counts)
-        if at == len(queries):
-            break
-        resume = True
-        missing = searcher.run()
-        if missing is not None:
-            _read(view, searcher, missing, ReadTrace(), executor)
+    answer = BatchAnswer(
+        np.zeros(shape, dtype=np.uint64),
+        np.full(shape, np.inf, dtype=np.float32),
+        np.zeros(shape, dtype=np.int32),
+        np.zeros(shape, dtype=np.int64),
+        np.zeros(len(queries), dtype=np.int64),
+    )
+    left: Iterable[int] = range(len(queries))
+    if view.mapped:
+        left = _together(view, plan, queries, answer, scratch, executor, threads)
+    searcher = scratch.take(view.field.padded_dim)
+    try:
+        for i in left:
+            found = search_namespace(view, queries[i], params, searcher, ReadTrace(), executor)
+            n = answer.counts[i] = len(found.rows)
+            answer.distances[i, :n], answer.parts[i, :n], answer.rows[i, :n] = (
+                found.distances,
+                found.parts,
+                found.rows,
+            )
+            if view.manifest.id_kind != "string":
+                answer.ids[i, :n] = found.ids
+    finally:
+        scratch.give(searcher)
     if view.manifest.id_kind != "string":
-        return BatchAnswer(ids, distances, parts, rows, counts)
+        return answer
     names = np.full(shape, "", dtype=object)
-    set_ = np.arange(params.top_k) < counts[:, None]
-    names[set_] = string_ids(view, parts[set_], rows[set_], ReadTrace())
-    return BatchAnswer(names, distances, parts, rows, counts)
+    filled = np.arange(params.top_k) < answer.counts[:, None]
+    names[filled] = string_ids(view, answer.parts[filled], answer.rows[filled], ReadTrace())
+    return replace(answer, ids=names)
+
+
+def _together(
+    view: View,
+    plan: Plan,
+    queries: F32,
+    answer: BatchAnswer,
+    scratch: Scratch,
+    executor: Executors,
+    threads: int,
+) -> list[int]:
+    """Answer queries in groups that share their loads; the numbers of those that miss something yet."""
+
+    def answer_group(start: int, end: int) -> list[int]:
+        span = slice(start, end)
+        batch = scratch.take_batch(view.field.padded_dim)
+        try:
+            left = batch.run(
+                view.field,
+                plan,
+                queries[span],
+                answer.ids[span],
+                answer.distances[span],
+                answer.parts[span],
+                answer.rows[span],
+                answer.counts[span],
+            )
+        finally:
+            scratch.give_batch(batch)
+        return [start + i for i in left]
+
+    # Groups of one size, as many as keep the threads equally busy.
+    groups = -(-len(queries) // GROUP)
+    groups = min(len(queries), -(-groups // threads) * threads) if len(queries) >= LEAST_SHARED else groups
+    bounds = [len(queries) * i // groups for i in range(groups + 1)]
+    if threads == 1 or groups == 1:
+        found: Iterable[list[int]] = map(answer_group, bounds[:-1], bounds[1:])
+    else:
+        found = executor().map(answer_group, bounds[:-1], bounds[1:])
+    return [i for left in found for i in left]
 
 
 def string_ids(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from vecstore.ext.ivf import record_layout
 from vecstore.ext.rabitq import encode_rabitq
-from vecstore.ext.train import encode_lists, list_spread
+from vecstore.ext.train import encode_lists, list_spread, unit_rows
 from vecstore.index.ivf import Partition, capacity_for, lists_for, single_list
 from vecstore.index.recall import Calibration, calibrate, held_out_rows
 from vecstore.index.rotation import Rotation
@@ -178,8 +178,8 @@ def prepare(vectors: F32, metric: Metric) -> F32:
     """Vectors in the space in which nearest by squared L2 is nearest by the metric (cosine: unit length)."""
     if metric != "cosine":
         return vectors
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-    unit: F32 = (vectors / norms[:, None]).astype(np.float32)
+    unit = np.empty(vectors.shape, dtype=np.float32)
+    unit_rows(np.ascontiguousarray(vectors), unit)
     return unit
 
 

@@ -79,4 +79,62 @@ VS_AVX2 static uint32_t vs_score_block_avx2(const VsTable *table, const uint8_t 
     return slots & vs_score_slots_avx2(table, block, g_add, limit, estimates, 1);
 }
 
+/* n queries over one load of the codes, whose nibbles are taken apart once for all. */
+VS_AVX2 static inline __attribute__((always_inline)) void
+vs_share_block_avx2(const VsTable *const *tables, const size_t n, const uint8_t *block, uint32_t slots,
+                     const float *g_add, const float *limits, float (*estimates)[VS_BLOCK_ROWS],
+                     uint32_t *masks) {
+    const size_t code_bytes = 4 * tables[0]->padded_dim;
+    const float *add = (const float *)(const void *)(block + code_bytes);
+    const __m256i nibble = _mm256_set1_epi8(15);
+    __m256i low_whole[VS_TOGETHER], low_odd[VS_TOGETHER], high_whole[VS_TOGETHER], high_odd[VS_TOGETHER];
+    for (size_t i = 0; i < n; i++)
+        low_whole[i] = low_odd[i] = high_whole[i] = high_odd[i] = _mm256_setzero_si256();
+    for (size_t at = 0; at < code_bytes; at += 128) {
+        __m256i low[VS_TOGETHER], high[VS_TOGETHER];
+        for (size_t i = 0; i < n; i++)
+            low[i] = high[i] = _mm256_setzero_si256();
+        for (size_t k = 0; k < 128; k += 32) {
+            const __m256i codes = _mm256_loadu_si256((const __m256i *)(const void *)(block + at + k));
+            const __m256i lows = _mm256_and_si256(codes, nibble);
+            const __m256i highs = _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble);
+            for (size_t i = 0; i < n; i++) {
+                const __m256i entries = _mm256_loadu_si256((const __m256i *)(const void *)(tables[i]->lut + at + k));
+                low[i] = _mm256_add_epi8(low[i], _mm256_shuffle_epi8(entries, lows));
+                high[i] = _mm256_add_epi8(high[i], _mm256_shuffle_epi8(entries, highs));
+            }
+        }
+        for (size_t i = 0; i < n; i++) {
+            low_whole[i] = _mm256_add_epi16(low_whole[i], low[i]);
+            low_odd[i] = _mm256_add_epi16(low_odd[i], _mm256_srli_epi16(low[i], 8));
+            high_whole[i] = _mm256_add_epi16(high_whole[i], high[i]);
+            high_odd[i] = _mm256_add_epi16(high_odd[i], _mm256_srli_epi16(high[i], 8));
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        const __m256i low = vs_unmix_avx2(low_whole[i], low_odd[i]);
+        const __m256i high = vs_unmix_avx2(high_whole[i], high_odd[i]);
+        const __m256 scale = _mm256_set1_ps(tables[i]->scale), bias = _mm256_set1_ps(tables[i]->bias);
+        const __m256 g = _mm256_set1_ps(g_add[i]), most = _mm256_set1_ps(limits[i]);
+        uint32_t mask = vs_estimate_avx2(_mm256_castsi256_si128(low), add, scale, bias, g, most, estimates[i]);
+        mask |= vs_estimate_avx2(_mm256_extracti128_si256(low, 1), add + 8, scale, bias, g, most,
+                                 estimates[i] + 8) << 8;
+        mask |= vs_estimate_avx2(_mm256_castsi256_si128(high), add + 16, scale, bias, g, most,
+                                 estimates[i] + 16) << 16;
+        mask |= vs_estimate_avx2(_mm256_extracti128_si256(high, 1), add + 24, scale, bias, g, most,
+                                 estimates[i] + 24) << 24;
+        masks[i] = mask & slots;
+    }
+}
+
+VS_AVX2 static void vs_score_together_avx2(const VsTable *const *tables, size_t n, const uint8_t *block,
+                                              uint32_t slots, const float *g_add, const float *limits,
+                                              float (*estimates)[VS_BLOCK_ROWS], uint32_t *masks) {
+    /* Two fill the sixteen registers. */
+    for (; n >= 2; n -= 2, tables += 2, g_add += 2, limits += 2, estimates += 2, masks += 2)
+        vs_share_block_avx2(tables, 2, block, slots, g_add, limits, estimates, masks);
+    if (n)
+        masks[0] = vs_score_block_avx2(tables[0], block, slots, g_add[0], limits[0], estimates[0]);
+}
+
 #endif

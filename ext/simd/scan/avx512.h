@@ -71,4 +71,60 @@ VS_AVX512 static uint32_t vs_score_block_avx512(const VsTable *table, const uint
     return slots & vs_score_slots_avx512(table, block, g_add, limit, estimates, 1);
 }
 
+/* n queries over one load of the codes, whose nibbles are taken apart once for all. */
+VS_AVX512 static inline __attribute__((always_inline)) void
+vs_share_block_avx512(const VsTable *const *tables, const size_t n, const uint8_t *block, uint32_t slots,
+                     const float *g_add, const float *limits, float (*estimates)[VS_BLOCK_ROWS],
+                     uint32_t *masks) {
+    const size_t code_bytes = 4 * tables[0]->padded_dim;
+    const float *add = (const float *)(const void *)(block + code_bytes);
+    const __m512i nibble = _mm512_set1_epi8(15);
+    __m512i low_whole[VS_TOGETHER], low_odd[VS_TOGETHER], high_whole[VS_TOGETHER], high_odd[VS_TOGETHER];
+    for (size_t i = 0; i < n; i++)
+        low_whole[i] = low_odd[i] = high_whole[i] = high_odd[i] = _mm512_setzero_si512();
+    for (size_t at = 0; at < code_bytes; at += 256) {
+        __m512i low[VS_TOGETHER], high[VS_TOGETHER];
+        for (size_t i = 0; i < n; i++)
+            low[i] = high[i] = _mm512_setzero_si512();
+        for (size_t k = 0; k < 256; k += 64) {
+            const __m512i codes = _mm512_loadu_si512(block + at + k);
+            const __m512i lows = _mm512_and_si512(codes, nibble);
+            const __m512i highs = _mm512_and_si512(_mm512_srli_epi16(codes, 4), nibble);
+            for (size_t i = 0; i < n; i++) {
+                const __m512i entries = _mm512_loadu_si512(tables[i]->lut + at + k);
+                low[i] = _mm512_add_epi8(low[i], _mm512_shuffle_epi8(entries, lows));
+                high[i] = _mm512_add_epi8(high[i], _mm512_shuffle_epi8(entries, highs));
+            }
+        }
+        for (size_t i = 0; i < n; i++) {
+            low_whole[i] = _mm512_add_epi16(low_whole[i], low[i]);
+            low_odd[i] = _mm512_add_epi16(low_odd[i], _mm512_srli_epi16(low[i], 8));
+            high_whole[i] = _mm512_add_epi16(high_whole[i], high[i]);
+            high_odd[i] = _mm512_add_epi16(high_odd[i], _mm512_srli_epi16(high[i], 8));
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        const __m512 scale = _mm512_set1_ps(tables[i]->scale), bias = _mm512_set1_ps(tables[i]->bias);
+        const __m512 g = _mm512_set1_ps(g_add[i]), most = _mm512_set1_ps(limits[i]);
+        uint32_t mask = vs_estimate_avx512(vs_unmix_avx512(low_whole[i], low_odd[i]), add, scale, bias, g, most,
+                                           estimates[i]);
+        mask |= vs_estimate_avx512(vs_unmix_avx512(high_whole[i], high_odd[i]), add + 16, scale, bias, g, most,
+                                   estimates[i] + 16) << 16;
+        masks[i] = mask & slots;
+    }
+}
+
+VS_AVX512 static void vs_score_together_avx512(const VsTable *const *tables, size_t n, const uint8_t *block,
+                                              uint32_t slots, const float *g_add, const float *limits,
+                                              float (*estimates)[VS_BLOCK_ROWS], uint32_t *masks) {
+    if (n == 4)
+        vs_share_block_avx512(tables, 4, block, slots, g_add, limits, estimates, masks);
+    else if (n == 3)
+        vs_share_block_avx512(tables, 3, block, slots, g_add, limits, estimates, masks);
+    else if (n == 2)
+        vs_share_block_avx512(tables, 2, block, slots, g_add, limits, estimates, masks);
+    else
+        masks[0] = vs_score_block_avx512(tables[0], block, slots, g_add[0], limits[0], estimates[0]);
+}
+
 #endif

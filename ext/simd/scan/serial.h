@@ -28,4 +28,11 @@ static uint32_t vs_score_block_serial(const VsTable *table, const uint8_t *block
     return mask & slots;
 }
 
+static void vs_score_together_serial(const VsTable *const *tables, size_t n, const uint8_t *block,
+                                     uint32_t slots, const float *g_add, const float *limits,
+                                     float (*estimates)[VS_BLOCK_ROWS], uint32_t *masks) {
+    for (size_t i = 0; i < n; i++)
+        masks[i] = vs_score_block_serial(tables[i], block, slots, g_add[i], limits[i], estimates[i]);
+}
+
 #endif

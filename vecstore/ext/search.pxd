@@ -1,0 +1,144 @@
+"""What a batch needs to know of fields, plans and searchers."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from vecstore.ext.ivf cimport VsHit, VsLists, VsNearest, VsPool, VsScoredList
+from vecstore.ext.rabitq cimport VsKernels, VsRanked, VsTable
+
+
+cdef enum:
+    PREPARE
+    RANK
+    SCAN
+    RERANK
+    EXACT
+    STAGE_COUNT
+    ANSWERED = STAGE_COUNT
+
+cdef enum:
+    DONE = 0
+    NEEDS_LISTS = 1
+    NEEDS_VECTORS = 2
+
+
+# A part as the kernels see it. `addresses` and the two of a small part are 0 where nothing has been read yet.
+cdef struct VsPart:
+    int32_t number
+    int32_t group
+    uint64_t id_base
+    const uint32_t *words
+    size_t word_count
+    # Of a coded part; without lists, a part of one list that is scanned exactly.
+    const VsLists *lists
+    size_t k
+    const int64_t *first_rows
+    const int64_t *first_blocks
+    const uint64_t *addresses
+    size_t first_list  # of its lists among those of all parts
+    # Vectors as given, in row order.
+    int has_vectors
+    int half
+    size_t n
+    uint64_t vectors
+    const uint8_t *pages
+    uint64_t record
+
+
+cdef class Field:
+    cdef readonly Py_ssize_t dim, padded_dim, page
+    cdef readonly bint resident
+    cdef readonly double dot_length
+    cdef int metric
+    cdef const uint8_t[:, ::1] signs
+    cdef readonly Py_ssize_t groups
+    cdef const float **mean_of
+    cdef VsPart *parts
+    cdef Py_ssize_t count
+    cdef size_t lists  # of all parts
+    cdef size_t most_cells  # of one part
+    cdef bint searched
+    cdef list keep
+    cdef dict places  # number -> position
+
+    cdef VsPart *_append(self, int32_t number, int32_t group, uint64_t id_base, const uint32_t[::1] words) except NULL
+    cdef int _set_vectors(self, VsPart *part, Py_ssize_t n, str dtype, uint64_t vectors, const uint8_t[::1] pages) except -1
+
+
+cdef class Plan:
+    cdef readonly Py_ssize_t top_k, pool, most, alive, fp32_cap, looks, widen
+    cdef readonly double patience, margin
+    cdef readonly str precision
+    cdef int kind
+    cdef const int32_t[::1] probes, limits
+
+
+cdef class Searcher:
+    cdef readonly Py_ssize_t padded_dim
+    cdef list tables
+    cdef VsTable **table_of  # of each group
+    cdef const VsKernels *kernels
+    cdef VsPool pool
+    cdef VsPool exact
+    cdef VsNearest nearest
+    cdef VsNearest chosen
+    cdef VsScoredList scored
+    cdef float margin  # of the pool beyond the last hit, in bounds
+    cdef float *q
+    cdef Field field
+    cdef Plan plan
+    cdef const VsPart *parts
+    cdef Py_ssize_t count
+    # One element a part: lists scanned, to be scanned, and ranked.
+    cdef int32_t *done
+    cdef int32_t *want
+    cdef int32_t *ranked
+    cdef uint64_t *records  # of small parts, and their vectors, where every search is given them
+    cdef uint64_t *vectors
+    cdef Py_ssize_t part_room
+    # One element a list of any part: its number by rank, whether it has a rank, and its record's address.
+    cdef int32_t *order
+    cdef uint8_t *seen
+    cdef uint64_t *given
+    cdef size_t list_room
+    cdef VsPool nearest_lists  # scratch of ranking, like the next
+    cdef VsRanked *cells
+    cdef size_t cell_room
+    cdef uint64_t *where  # of the vectors of `chosen`
+    cdef size_t where_room
+    cdef list held
+    cdef double gain
+    cdef int stage
+    cdef bint small_done, timed
+    cdef size_t room
+    cdef Py_ssize_t looked
+    cdef int64_t scanned, reranked, rescored
+    cdef double seconds[STAGE_COUNT]
+    cdef double clock
+
+    cdef object _told(self, int64_t found)
+    cdef int _require(self) except -1
+    cdef int _take(self, Field field, Plan plan) except -1
+    cdef int _begin(self, const float *q) noexcept nogil
+    cdef int64_t _advance(self) noexcept nogil
+    cdef const uint64_t *_addresses(self, Py_ssize_t p) noexcept nogil
+    cdef int64_t _scan(self) noexcept nogil
+    cdef int64_t _rank_lists(self) noexcept nogil
+    cdef bint _rank(self, Py_ssize_t p) noexcept nogil
+    cdef bint _readable(self, Py_ssize_t p) noexcept nogil
+    cdef uint64_t _small_record(self, Py_ssize_t p) noexcept nogil
+    cdef int64_t _scan_lists(self, Py_ssize_t p) noexcept nogil
+    cdef int64_t _scan_small(self) noexcept nogil
+    cdef void _count(self, int64_t rows) noexcept nogil
+    cdef bint _fill(self) noexcept nogil
+    cdef int64_t _rerank(self) noexcept nogil
+    cdef bint _look_again(self) noexcept nogil
+    cdef int64_t _choose(self) noexcept nogil
+    cdef uint64_t _vector(self, const VsHit *hit) noexcept nogil
+    cdef int64_t _rescore(self) noexcept nogil
+    cdef Py_ssize_t _place(self, int32_t number) noexcept nogil
+    cdef void _write(self, uint64_t *ids, float *distances, int32_t *parts, int64_t *rows) noexcept nogil
+    cdef const VsPart *_part(self, int32_t number) except NULL
+    cdef object _missing_lists(self)
+    cdef object _missing_vectors(self)
+    cdef void _start_clock(self) noexcept nogil
+    cdef void _lap(self, int stage) noexcept nogil
