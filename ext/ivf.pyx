@@ -99,6 +99,7 @@ def rank_lists(
     const uint32_t[::1] cell_lists not None,
     const uint8_t[::1] codes not None,
     Py_ssize_t n,
+    float[::1] estimates=None,
 ):
     """Numbers of the `n` lists whose centroids are nearest by their own 1-bit codes.
 
@@ -113,6 +114,8 @@ def rank_lists(
     codes : u8
         Blocks cell by cell, each cell padded to whole blocks.
     n : int
+    estimates : f32[>= min(n, K)] or None
+        Filled with their estimates; +inf for one that is no number.
 
     Returns
     -------
@@ -136,11 +139,15 @@ def rank_lists(
     cdef Pool pool = Pool(wanted)
     cdef uint64_t[::1] order = np.empty(2 * cells.shape[0], dtype=np.uint64)
     cdef int32_t[::1] result = out
+    if estimates is None:
+        estimates = np.empty(wanted, dtype=np.float32)
+    if <size_t>estimates.shape[0] < wanted:
+        raise ValueError(f"{estimates.shape[0]} estimates of {wanted} lists")
     cdef const VsKernels *kernels = active_kernels()
     with nogil:
         count = vs_rank_lists(kernels, &table.table, &lists.lists, &pool.pool, <VsRanked *>&order[0], NULL, wanted,
-                              &result[0])
-        vs_add_lists(lists.k, NULL, wanted, count, &result[0])
+                              &result[0], &estimates[0])
+        vs_add_lists(lists.k, NULL, wanted, count, &result[0], &estimates[0])
     return out
 
 

@@ -56,12 +56,12 @@ static inline int vs_cell_is_beyond(float squared_distance, float radius, float 
 }
 
 /* The `wanted` nearest lists among those that are not `seen` (NULL: among all), the nearest first, ties by
- * number, into `out`; how many there are, which is less only if estimates are no numbers. A cell is left
+ * number, into `out`, and their estimates; how many there are, which is less only if estimates are no numbers. A cell is left
  * out once no list of it can be near enough, which on clustered data are most cells. `order` has room for
  * twice the cells, and `pool` is scratch, with room for `wanted`. */
 static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists,
                                    VsPool *pool, VsRanked *order, const uint8_t *seen, size_t wanted,
-                                   int32_t *out) {
+                                   int32_t *out, float *scores) {
     const size_t padded_dim = table->padded_dim, block_bytes = vs_block_bytes(padded_dim);
     /* Under the dot product estimates are less the rows' norms, and say nothing of distances. */
     const int prune = table->q_shift == 0.0f;
@@ -97,20 +97,26 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
     }
     size_t count;
     const VsRanked *ranked = vs_pool_order(pool, &count);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         out[i] = (int32_t)pool->refs[ranked[i].value];
+        scores[i] = pool->estimates[ranked[i].value];
+    }
     return count < wanted ? count : wanted;
 }
 
-/* Lists that are neither `seen` nor among the `count` of `out`, by number, until `wanted` are there. */
-static inline void vs_add_lists(size_t k, const uint8_t *seen, size_t wanted, size_t count, int32_t *out) {
+/* Lists that are neither `seen` nor among the `count` of `out`, by number, until `wanted` are there;
+ * they are infinitely far. */
+static inline void vs_add_lists(size_t k, const uint8_t *seen, size_t wanted, size_t count, int32_t *out,
+                                float *scores) {
     const size_t ranked = count;
     for (size_t list = 0; list < k && count < wanted; list++) {
         int known = seen && seen[list];
         for (size_t i = 0; i < ranked && !known; i++)
             known = out[i] == (int32_t)list;
-        if (!known)
-            out[count++] = (int32_t)list;
+        if (known)
+            continue;
+        scores[count] = INFINITY;
+        out[count++] = (int32_t)list;
     }
 }
 

@@ -293,6 +293,9 @@ cdef class Plan:
     probes, limits : i32[len(field)]
         Lists to scan in each part, in the order they were added, and how many a query may ever scan
         for a second look.
+    reach : f32[len(field)]
+        Lists are scanned that are no farther than this times the last hit (squared distances); 0: see
+        the next.
     patience : float
         Lists that are scanned, in places of the farthest list that held a hit; 0: as many as planned.
     margin : float
@@ -308,7 +311,7 @@ cdef class Plan:
         If a number is out of range.
     """
 
-    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, patience, margin, widen, looks) -> None:
+    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks) -> None:
         if (
             not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
             or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0
@@ -323,6 +326,7 @@ cdef class Plan:
         self.fp32_cap = fp32_cap
         self.probes = probes
         self.limits = limits
+        self.reach = reach
         self.patience = patience
         self.margin = margin
         self.widen = widen
@@ -364,6 +368,7 @@ cdef class Searcher:
         free(self.vectors)
         vs_pool_free(&self.nearest_lists)
         free(self.order)
+        free(self.scores)
         free(self.seen)
         free(self.given)
         free(self.cells)
@@ -493,7 +498,7 @@ cdef class Searcher:
         cdef Py_ssize_t groups = field.groups, have = len(self.tables), count = field.count
         if field.padded_dim != self.padded_dim:
             raise ValueError(f"the field has {field.padded_dim} dimensions when padded, not {self.padded_dim}")
-        if plan.probes.shape[0] != count or plan.limits.shape[0] != count:
+        if plan.probes.shape[0] != count or plan.limits.shape[0] != count or plan.reach.shape[0] != count:
             raise ValueError(f"the plan is for {plan.probes.shape[0]} parts, not {count}")
         self.kernels = active_kernels()
         field.searched = True
@@ -523,6 +528,7 @@ cdef class Searcher:
             self.list_room = 0
             self.seen = <uint8_t *>_room(self.seen, field.lists)
             memset(self.seen, 0, field.lists)
+            self.scores = <float *>_room(self.scores, field.lists * sizeof(float))
             self.order = <int32_t *>_room(self.order, field.lists * sizeof(int32_t))
             self.given = <uint64_t *>_room(self.given, field.lists * sizeof(uint64_t))
             self.list_room = field.lists
@@ -636,7 +642,7 @@ cdef class Searcher:
         """Rank as many lists of a part as are wanted, and as a second look may want; a rank once given is kept."""
         cdef const VsPart *part = self.parts + p
         cdef size_t ranked = self.ranked[p], found, i
-        cdef size_t wanted = min(part.k, <size_t>self.want[p] + (self.want[p] // 2 if self.plan.patience > 0 else 0)) - ranked
+        cdef size_t wanted = min(part.k, <size_t>self.want[p] + (self.want[p] // 2 if self.plan.looks else 0)) - ranked
         cdef int32_t *order = self.order + part.first_list + ranked
         cdef uint8_t *seen = NULL
         if not vs_pool_reserve(&self.nearest_lists, wanted):
@@ -646,8 +652,8 @@ cdef class Searcher:
             for i in range(ranked):
                 seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 1
         found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.nearest_lists, self.cells,
-                              seen, wanted, order)
-        vs_add_lists(part.k, seen, wanted, found, order)
+                              seen, wanted, order, self.scores + part.first_list + ranked)
+        vs_add_lists(part.k, seen, wanted, found, order, self.scores + part.first_list + ranked)
         if ranked:
             for i in range(ranked):
                 seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 0
@@ -760,31 +766,21 @@ cdef class Searcher:
         """Whether this query turned out harder than it was planned for; says then what is wanted.
 
         Two signs tell, whatever the data: the pool ends within the error of the estimates of the last
-        hit, so that it may have dropped a nearer row; or hits come from lists that were near the last
-        to be probed, so that lists further on may hold some too.
+        hit, so that it may have dropped a nearer row; or lists that were not scanned are near, beside
+        the last hit or the lists that held hits, so that they may hold some too.
         """
-        cdef size_t i
         cdef Py_ssize_t p
         cdef bint more = False
         cdef int32_t wanted
-        cdef const VsHit *hit
         if self.looked >= self.plan.looks:
             return False
-        if self.plan.patience > 0:
-            for p in range(self.count):
-                if self.parts[p].lists == NULL:
-                    continue
-                wanted = 0
-                for i in range(self.nearest.size):
-                    hit = self.nearest.hits + i
-                    if hit.part == self.parts[p].number:
-                        wanted = max(wanted, hit.place + 1)
-                wanted = <int32_t>min(
-                    ceil(self.plan.patience * wanted), min(self.plan.limits[p], <int32_t>self.parts[p].k)
-                )
-                if wanted > self.done[p]:
-                    self.want[p] = wanted
-                    more = True
+        for p in range(self.count):
+            if self.parts[p].lists == NULL:
+                continue
+            wanted = self._near_lists(p) if self.plan.reach[p] > 0 else self._place_of_hits(p)
+            if wanted > self.done[p]:
+                self.want[p] = wanted
+                more = True
         if self.margin < self.plan.margin and self.room < <size_t>self.plan.most:
             self.room = min(<size_t>self.plan.widen * self.room, <size_t>self.plan.most)
             if not vs_pool_reserve(&self.pool, self.room):
@@ -793,6 +789,35 @@ cdef class Searcher:
             more = True
         self.looked += more
         return more
+
+    cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil:
+        """How many lists of a part are no farther than its reach times the last hit."""
+        cdef float edge = self.plan.reach[p] * self.nearest.threshold
+        cdef const float *scores = self.scores + self.parts[p].first_list
+        cdef int32_t near = self.done[p], most = min(self.plan.limits[p], <int32_t>self.parts[p].k)
+        if not edge < INFINITY:
+            return 0
+        while near < most:
+            if near == self.ranked[p]:
+                self.want[p] = min(most, max(1, 2 * near))
+                if not self._rank(p):
+                    break
+            if not scores[near] <= edge:
+                break
+            near += 1
+        self.want[p] = near  # what was ranked beyond is not to be scanned
+        return near
+
+    cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil:
+        """So many places as a patient query goes, beside the farthest list of a part that held a hit."""
+        cdef int32_t farthest = 0
+        cdef size_t i
+        for i in range(self.nearest.size):
+            if self.nearest.hits[i].part == self.parts[p].number:
+                farthest = max(farthest, self.nearest.hits[i].place + 1)
+        return <int32_t>min(
+            ceil(self.plan.patience * farthest), min(self.plan.limits[p], <int32_t>self.parts[p].k)
+        )
 
     cdef int64_t _choose(self) noexcept nogil:
         """The hits by int8 that their vectors can bring among the nearest; `nearest` takes the others."""

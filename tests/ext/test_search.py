@@ -178,6 +178,7 @@ class World:
             "fp32_cap": 10_000,
             "probes": counts if probes is None else np.minimum(counts, probes).astype(np.int32),
             "limits": counts,
+            "reach": np.zeros(len(self.parts), np.float32),
             "patience": 0.0,
             "margin": 0.0,
             "widen": 4,
@@ -353,6 +354,7 @@ def test_every_variant_gives_the_same_hits(name: str, metric: Metric) -> None:
     precision=st.sampled_from(["none", "int8", "fp32"]),
     cap=st.sampled_from([0, 1, 7, 10_000]),
     patience=st.sampled_from([0.0, 1.0, 2.5, 1e30]),
+    reach=st.sampled_from([0.0, 0.5, 1.0, 1.3, 1e30]),
     margin=st.sampled_from([0.0, 0.8, 1e30]),
     looks=st.integers(0, 6),
     resident=st.booleans(),
@@ -366,6 +368,7 @@ def test_no_row_is_lost_or_comes_twice_however_often_a_query_looks_again(
     precision: str,
     cap: int,
     patience: float,
+    reach: float,
     margin: float,
     looks: int,
     resident: bool,
@@ -378,6 +381,7 @@ def test_no_row_is_lost_or_comes_twice_however_often_a_query_looks_again(
         pool=pool * top_k,
         fp32_cap=cap,
         patience=patience,
+        reach=np.full(4, reach, np.float32),
         margin=margin,
         widen=2,
         looks=looks,
@@ -406,15 +410,40 @@ def test_a_pool_that_is_widened_to_everything_is_one_that_had_room_at_first() ->
 
 
 @pytest.mark.parametrize("limit", [2, 10_000])
-def test_a_second_look_goes_no_farther_than_its_limit_nor_than_there_are_lists(limit: int) -> None:
+@pytest.mark.parametrize("reach", [0.0, 1e30])
+@pytest.mark.parametrize("probes", [0, 1, 2])
+def test_a_second_look_goes_no_farther_than_its_limit_nor_than_there_are_lists(
+    limit: int, reach: float, probes: int
+) -> None:
     world = World(64, "l2")
-    limits = np.full(len(world.parts), limit, np.int32)
-    plan = world.plan(10, 1, precision="int8", patience=1e30, limits=limits, looks=6)
+    limits, reaches = np.full(4, limit, np.int32), np.full(4, reach, np.float32)
+    plan = world.plan(10, probes, precision="int8", patience=1e30, reach=reaches, limits=limits, looks=6)
     for q in world.queries:
         searcher = Searcher(64)
         answer(world, world.field(), plan, q, searcher)
         for part in world.parts:
-            assert searcher.probed()[part.number] <= max(1, min(part.k, limit))
+            # Without any, eight are scanned for the answer to be full.
+            assert searcher.probed()[part.number] <= max(1, min(part.k, max(limit, 8 * (probes == 0))))
+
+
+@pytest.mark.parametrize("reach", [0.9, 1.0, 1.2, 1.5])
+def test_a_query_reaches_for_the_lists_that_are_as_near_as_its_last_hit(reach: float) -> None:
+    world = World(64, "l2")
+    field, reaches = world.field(), np.full(4, reach, np.float32)
+    plan = world.plan(5, 1, precision="int8", reach=reaches, looks=1)
+    for q in world.queries:
+        searcher = Searcher(64)
+        _, first, _, _ = answer(world, field, world.plan(5, 1, precision="int8"), q, searcher)
+        begun = searcher.probed()
+        answer(world, field, plan, q, searcher)
+        for part in world.parts:
+            if part.small:
+                continue
+            table, scores = QueryTable(64), np.empty(part.k, np.float32)
+            table.take(q, world.means[part.group], world.rotation.signs)
+            ivf.rank_lists(table, part.cells, part.cell_lists, part.codes, part.k, scores)
+            near = int(np.argmax(np.append(scores, np.inf) > np.float32(reach) * first[-1]))
+            assert searcher.probed()[part.number] == max(begun[part.number], near)
 
 
 def test_rows_that_are_alike_come_in_the_order_of_parts_and_rows() -> None:
@@ -867,6 +896,7 @@ PLAN: dict[str, Any] = {
     "fp32_cap": 0,
     "probes": np.zeros(0, np.int32),
     "limits": np.zeros(4, np.int32),
+    "reach": np.zeros(4, np.float32),
     "patience": 0.0,
     "margin": 0.0,
     "widen": 2,

@@ -112,8 +112,9 @@ cdef extern from "rank.h" nogil:
     void vs_measure_cells(size_t padded_dim, const float *centroids, const uint32_t *cell_lists, size_t cell_count,
                           const uint8_t *codes, VsCell *cells, int8_t *quantised)
     size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsPool *pool,
-                         VsRanked *order, const uint8_t *seen, size_t wanted, int32_t *out)
-    void vs_add_lists(size_t k, const uint8_t *seen, size_t wanted, size_t count, int32_t *out)
+                         VsRanked *order, const uint8_t *seen, size_t wanted, int32_t *out,
+                         float *scores)
+    void vs_add_lists(size_t k, const uint8_t *seen, size_t wanted, size_t count, int32_t *out, float *scores)
 
 
 cdef extern from "probe.h" nogil:

@@ -32,6 +32,7 @@ def rank_lists(
     cell_lists: NDArray[np.uint32],
     codes: NDArray[np.uint8],
     n: int,
+    estimates: NDArray[np.float32] | None = None,
 ) -> NDArray[np.int32]: ...
 def scan_lists(
     table: QueryTable,

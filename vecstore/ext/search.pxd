@@ -70,6 +70,7 @@ cdef class Plan:
     cdef readonly str precision
     cdef int kind
     cdef const int32_t[::1] probes, limits
+    cdef const float[::1] reach
 
 
 cdef class Searcher:
@@ -95,8 +96,9 @@ cdef class Searcher:
     cdef uint64_t *records  # of small parts, and their vectors, where every search is given them
     cdef uint64_t *vectors
     cdef Py_ssize_t part_room
-    # One element a list of any part: its number by rank, whether it has a rank, and its record's address.
+    # One element a list of any part: number and estimate by rank, whether it has a rank, its record's address.
     cdef int32_t *order
+    cdef float *scores
     cdef uint8_t *seen
     cdef uint64_t *given
     cdef size_t list_room
@@ -132,6 +134,8 @@ cdef class Searcher:
     cdef bint _fill(self) noexcept nogil
     cdef int64_t _rerank(self) noexcept nogil
     cdef bint _look_again(self) noexcept nogil
+    cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil
+    cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil
     cdef int64_t _choose(self) noexcept nogil
     cdef uint64_t _vector(self, const VsHit *hit) noexcept nogil
     cdef int64_t _rescore(self) noexcept nogil

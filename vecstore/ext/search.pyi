@@ -86,6 +86,7 @@ class Plan:
         fp32_cap: int,
         probes: NDArray[np.int32],
         limits: NDArray[np.int32],
+        reach: NDArray[np.float32],
         patience: float,
         margin: float,
         widen: int,

@@ -19,6 +19,7 @@ from msgspec import Struct
 from vecstore.ext.ivf import Pool, rank_lists, scan_lists
 from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import pool_hits, rerank_int8
+from vecstore.ext.train import nearest_few
 from vecstore.index.ivf import CHUNK_BYTES, Partition
 from vecstore.live import LiveSet
 from vecstore.manifest.model import Settings
@@ -35,7 +36,11 @@ GRID: Final = 48
 MAX_COVERAGE: Final = 0.999
 DOT_LENGTH: Final = 32.0  # of a query under the dot product, in lengths of the farthest cell
 MARGIN_ERRORS: Final = 0.5  # standard errors of the calibration that a plan adds to its target
-PATIENCE: Final = 2.0  # lists probed, in places of the farthest list that held a hit
+BASE: Final = (
+    0.7  # of the lists of a plan, that every query scans; the others where its own distances ask for it
+)
+NO_REACH: Final = 1e-6  # a reach of no list
+MAX_REACH: Final = 1e3  # where the last hit is no distance away
 MAX_LOOKS: Final = 6
 
 
@@ -52,9 +57,10 @@ class Calibration(Struct, frozen=True):
         For each of ``KS``: mean share of the true k nearest that lie in the lists, a value a grid point.
     errors
         For each of ``KS``: standard error of the coverage, a value a grid point.
-    patient
-        As ``coverage``, where a query that found hits in the farthest of these lists goes on
-        (docs/decisions/0004).
+    reach
+        For each of ``KS`` and each grid point: a query that scans `BASE` of these lists, and then the
+        lists no farther than this times its last hit, finds as much as one that scans all of them
+        (docs/decisions/0004). Empty under the dot product, whose estimates are no distances.
     quality
         For each re-rank precision and each of ``KS``: share of the covered that is kept.
     """
@@ -64,7 +70,7 @@ class Calibration(Struct, frozen=True):
     coverage: tuple[tuple[float, ...], ...]
     errors: tuple[tuple[float, ...], ...]
     quality: dict[str, tuple[float, ...]]
-    patient: tuple[tuple[float, ...], ...] = ()
+    reach: tuple[tuple[float, ...], ...] = ()
 
 
 def held_out_rows(n: int, width: int, seed: int) -> npt.NDArray[np.bool_] | None:
@@ -131,26 +137,37 @@ def calibrate(
 
     ks = [k for k in KS if k < len(z)]
     offset = rotated_mean if metric == "dot" else None
-    neighbours = position[_exact(z, asked, max(ks), offset, metric)]
+    nearest = _exact(z, asked, max(ks), offset, metric)
+    neighbours = position[nearest]
+    distances = np.stack([((z[n] - z[row]) ** 2).sum(axis=1) for row, n in zip(asked, nearest, strict=True)])
     # For the dot product a query's squared norm is a constant of the query; any value ranks alike.
     queries = z[asked] if metric != "dot" else _lengthened(z[asked], rotated_mean, partition.cells)
     order = np.empty((len(asked), partition.k), dtype=np.int32)
     table = QueryTable(z.shape[1])
+    ranked = np.empty(partition.k, dtype=np.float32)
+    estimates = np.empty(neighbours.shape, dtype=np.float64)
     for i, query in enumerate(queries):
         table.prepare(query, 0.0)
-        order[i] = rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, partition.k)
+        found = rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, partition.k, ranked)
+        order[i] = found
+        of_list = np.empty(partition.k, dtype=np.float32)
+        of_list[found] = ranked
+        estimates[i] = of_list[list_of_row[neighbours[i]]]
     rank = np.empty_like(order)
     np.put_along_axis(rank, order, np.arange(partition.k, dtype=np.int32)[None, :], axis=1)
     needed = np.take_along_axis(rank, list_of_row[neighbours].astype(np.int64), axis=1)
 
     grid = np.unique(np.geomspace(1, partition.k, GRID).round().astype(np.int64))
-    coverage, errors, patient = [], [], []
+    coverage, errors, reach = [], [], []
     for k in KS:
         some = needed[:, : min(k, needed.shape[1])]
         found = np.array([(some < p).mean(axis=1) for p in grid])
         coverage.append(tuple(found.mean(axis=1).tolist()))
         errors.append(tuple((found.std(axis=1) / math.sqrt(len(asked))).tolist()))
-        patient.append(tuple(_found_by_patience(some, int(p), partition.k) for p in grid))
+        if metric != "dot":
+            last = np.maximum(distances[:, some.shape[1] - 1], 1e-30)
+            beside = np.clip(estimates[:, : some.shape[1]] / last[:, None], 0.0, MAX_REACH)
+            reach.append(_reach(some, beside, grid, found.mean(axis=1)))
     quality = _quality(
         len(z), queries, asked, neighbours, order, needed, grid, coverage, records, lists, table, settings
     )
@@ -160,20 +177,37 @@ def calibrate(
         coverage=tuple(coverage),
         errors=tuple(errors),
         quality=quality,
-        patient=tuple(patient),
+        reach=tuple(reach),
     )
 
 
-def _found_by_patience(needed: npt.NDArray[np.int32], probes: int, k: int) -> float:
-    """Mean share of the neighbours that a query finds which looks again as `vecstore.ext.search` does."""
-    reach = np.full(len(needed), probes, dtype=np.int64)
-    for _ in range(MAX_LOOKS):
-        farthest = np.where(needed < reach[:, None], needed, -1).max(axis=1) + 1
-        further = np.maximum(reach, np.minimum(np.ceil(PATIENCE * farthest), k).astype(np.int64))
-        if np.array_equal(further, reach):
-            break
-        reach = further
-    return float((needed < reach[:, None]).mean())
+def base_probes(probes: int) -> int:
+    """Lists that every query scans whose plan is ``probes``."""
+    return max(1, math.ceil(BASE * probes))
+
+
+def _reach(
+    needed: npt.NDArray[np.int32],
+    beside: npt.NDArray[np.float64],
+    probes: npt.NDArray[np.int64],
+    coverage: npt.NDArray[np.float64],
+) -> tuple[float, ...]:
+    """The `Calibration.reach` of each grid point.
+
+    Parameters
+    ----------
+    needed, beside
+        i32[Q, k], f64[Q, k]: rank of each neighbour's list, and its estimate beside the last neighbour's
+        squared distance.
+    probes, coverage
+        The grid, and what it covers.
+    """
+    out = []
+    for p, covered in zip(probes.tolist(), coverage.tolist(), strict=True):
+        missed = np.sort(beside[needed >= base_probes(p)])
+        wanted = math.ceil(covered * needed.size) - (needed.size - len(missed))
+        out.append(float(missed[min(wanted, len(missed)) - 1]) if wanted > 0 else 0.0)
+    return tuple(np.maximum.accumulate(out).tolist())
 
 
 def _lengthened(z: F32, offset: F32 | None, cells: F32) -> F32:
@@ -188,7 +222,7 @@ def _exact(
     z: F32, asked: npt.NDArray[np.int64], k: int, offset: F32 | None, metric: Metric
 ) -> npt.NDArray[np.int64]:
     """i64[len(asked), k]: the nearest other rows of each asked row, the nearest first."""
-    out = np.empty((len(asked), k), dtype=np.int64)
+    out = np.empty((len(asked), k), dtype=np.int32)
     half = np.zeros(len(z), dtype=np.float32)
     if metric != "dot":
         half = (np.einsum("ij,ij->i", z, z) * np.float32(0.5)).astype(np.float32)
@@ -196,13 +230,10 @@ def _exact(
     step = max(1, max(CHUNK_BYTES, z.nbytes // 8) // (4 * len(z)))
     for start in range(0, len(asked), step):
         rows = asked[start : start + step]
-        queries = z[rows] if offset is None else z[rows] + offset
-        scores = half - queries @ z.T
-        scores[np.arange(len(rows)), rows] = np.inf
-        found = np.argpartition(scores, k - 1, axis=1)[:, :k]
-        by_score = np.argsort(np.take_along_axis(scores, found, axis=1), axis=1, kind="stable")
-        out[start : start + step] = np.take_along_axis(found, by_score, axis=1)
-    return out
+        dots: F32 = np.matmul(z[rows] if offset is None else z[rows] + offset, z.T, dtype=np.float32)
+        dots[np.arange(len(rows)), rows] = -np.inf
+        nearest_few(dots, half, out[start : start + step])
+    return out.astype(np.int64)
 
 
 def _quality(
@@ -261,7 +292,6 @@ def probes_for(
     top_k: int,
     rank: float,
     skip: float = 0.0,
-    patient: bool = False,
 ) -> int:
     """Lists to probe for a mean recall of ``target``.
 
@@ -274,13 +304,11 @@ def probes_for(
         which holds only some of the answer.
     skip
         Rows of this part that are nearer than those but not wanted, because they are dead.
-    patient
-        Whether the query will look again where its hits come from far lists.
     """
     kept = _at(calibration.quality[precision], math.log(max(top_k, 1)))
     # A precision that cannot reach the target is no reason to read everything.
     wanted = target / kept if target / kept <= MAX_COVERAGE else max(target, MAX_COVERAGE * kept)
-    coverage = _coverage(calibration, max(rank, 1.0), skip, patient)
+    coverage = _coverage(calibration, max(rank, 1.0), skip)
     wanted = min(wanted, float(coverage[-1]))
     reached = int(np.argmax(coverage >= wanted))
     if reached == 0:
@@ -291,26 +319,35 @@ def probes_for(
     return math.ceil(first * math.pow(last / first, step))
 
 
-def _coverage(calibration: Calibration, rank: float, skip: float, patient: bool) -> npt.NDArray[np.float64]:
+def reach_for(calibration: Calibration, probes: int, rank: float) -> float:
+    """The `Calibration.reach` of a plan of ``probes`` lists for neighbours up to ``rank``; 0 if unknown."""
+    if not calibration.reach:
+        return 0.0
+    low, high, share = _between(math.log(max(rank, 1.0)))
+    at = np.log(calibration.probes)
+    first, second = (float(np.interp(math.log(probes), at, calibration.reach[i])) for i in (low, high))
+    return max(NO_REACH, first + share * (second - first))
+
+
+def _coverage(calibration: Calibration, rank: float, skip: float) -> npt.NDArray[np.float64]:
     """Coverage of the neighbours ``skip + 1 … skip + rank`` less a margin, a value a grid point."""
     skip = min(skip, KS[-1] - 1.0)
     rank = min(rank, KS[-1] - skip)
-    coverage = _mean_coverage(calibration, skip + rank, patient)
+    coverage = _mean_coverage(calibration, skip + rank)
     if skip > 0.0:
-        nearer = _mean_coverage(calibration, max(skip, 1.0), patient)
+        nearer = _mean_coverage(calibration, max(skip, 1.0))
         coverage = coverage + (coverage - nearer) * (skip / rank)
     return np.maximum.accumulate(coverage)
 
 
-def _mean_coverage(calibration: Calibration, k: float, patient: bool) -> npt.NDArray[np.float64]:
+def _mean_coverage(calibration: Calibration, k: float) -> npt.NDArray[np.float64]:
     low, high, share = _between(math.log(k))
 
     def blend(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
         first, second = np.asarray(rows[low]), np.asarray(rows[high])
         return np.asarray(first + share * (second - first), dtype=np.float64)
 
-    found = calibration.patient if patient and calibration.patient else calibration.coverage
-    return blend(found) - MARGIN_ERRORS * blend(calibration.errors)
+    return blend(calibration.coverage) - MARGIN_ERRORS * blend(calibration.errors)
 
 
 def _between(x: float) -> tuple[int, int, float]:

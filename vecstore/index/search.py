@@ -23,7 +23,7 @@ from vecstore.ext.batch import GROUP, Batch
 from vecstore.ext.ivf import MAX_CAPACITY
 from vecstore.ext.search import Missing, Plan, Searcher
 from vecstore.index.ivf import planned_probes
-from vecstore.index.recall import MAX_LOOKS, PATIENCE, pool_size, probes_for
+from vecstore.index.recall import MAX_LOOKS, base_probes, pool_size, probes_for, reach_for
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
@@ -33,6 +33,8 @@ _ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall that a target lets go
 MARGIN: Final = 0.8  # bounds of an estimate (1.9 of its errors) between the last hit and the pool's end
 WIDEN: Final = 4
+PATIENCE: Final = 2.0  # lists probed under the dot product, in places of the farthest list that held a hit
+MOST_REACH: Final = 8  # lists that a query may reach, in those of its plan
 LEAST_SHARED: Final = 32  # queries from which on threads share a batch
 EXACT_WORTH: Final = 4  # lists whose scan takes as long as to score one hit by its vector
 MAX_PLANS: Final = 1_000  # remembered by a view
@@ -92,14 +94,12 @@ def _plan(view: View, params: SearchParams) -> Plan:
         if scale > 0.0 and target is not None:
             # Beyond .98 the candidates that a narrow pool drops are most of what is missing.
             scale = max(scale, MISSED_SHARE / (1.0 - target))
-    precision, probes = _cheapest(view, params, target, scale)
+    precision, reaches = _cheapest(view, params, target, scale)
     pool = pool_size(params.top_k, scale)
     if target is not None and precision != "none":
         # Dead rows among the nearest put the answer farther out; see docs/decisions/0004.
         total = sum(part.reader.entry.n for part in view.parts)
         pool = math.ceil(pool * total / max(1, view.alive)) if total < 2 * view.alive else 2 * pool
-    searched = view.searched
-    most = [min(part.reader.entry.k, settings.nprobe_cap) for part in searched]
     return Plan(
         top_k=params.top_k,
         pool=pool,
@@ -107,9 +107,9 @@ def _plan(view: View, params: SearchParams) -> Plan:
         alive=view.alive,
         precision=precision,
         fp32_cap=settings.fp32_rerank_cap,
-        probes=probes,
-        limits=np.array(most, dtype=np.int32),
-        # Where lists have to be fetched, more of them are not worth another trip.
+        probes=np.array([r.probes for r in reaches], dtype=np.int32),
+        limits=np.array([r.most for r in reaches], dtype=np.int32),
+        reach=np.array([r.reach for r in reaches], dtype=np.float32),
         patience=PATIENCE if target is not None and view.mapped else 0.0,
         margin=MARGIN if target is not None else 0.0,
         widen=WIDEN,
@@ -117,58 +117,77 @@ def _plan(view: View, params: SearchParams) -> Plan:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a query goes into a part.
+
+    Attributes
+    ----------
+    probes
+        Lists that it scans in any case.
+    reach
+        It goes on to the lists that are no farther than this times its last hit; 0: see `PATIENCE`.
+    most
+        Lists that it scans at most.
+    """
+
+    probes: int
+    reach: float
+    most: int
+
+
 def _cheapest(
     view: View, params: SearchParams, target: float | None, scale: float
-) -> tuple[RerankPrecision, npt.NDArray[np.int32]]:
-    """How to re-rank, and the lists to probe in each part.
+) -> tuple[RerankPrecision, list[Reach]]:
+    """How to re-rank, and how far to go into each part.
 
     What int8 loses of a high target has to be made up by more lists. Where vectors are at hand, it
     costs less to score the hits by them, so a target is met that way unless the caller says how.
     """
 
-    def probes(precision: RerankPrecision) -> npt.NDArray[np.int32]:
-        return np.array([_probes(view, p, params, target, precision) for p in view.searched], dtype=np.int32)
+    def reaches(precision: RerankPrecision) -> list[Reach]:
+        return [_reach(view, part, params, target, precision) for part in view.searched]
 
     if scale <= 0.0:
-        return "none", probes("none")
+        return "none", reaches("none")
     asked: RerankPrecision = params.rerank_precision or view.manifest.settings.rerank_precision
-    by_codes = probes(asked)
+    by_codes = reaches(asked)
     free = params.rerank_precision is None and asked == "int8" and target is not None and view.mapped
     if free and all(part.reader.vector_dtype is not None for part in view.searched):
-        exact = probes("fp32")
-        if int(by_codes.sum()) - int(exact.sum()) > EXACT_WORTH * params.top_k:
+        exact = reaches("fp32")
+        saved = sum(one.probes for one in by_codes) - sum(other.probes for other in exact)
+        if saved > EXACT_WORTH * params.top_k:
             return "fp32", exact
     return asked, by_codes
 
 
-def _probes(
+def _reach(
     view: View, part: OpenPart, params: SearchParams, target: float | None, precision: RerankPrecision
-) -> int:
-    """Lists to probe in a part: ``nprobe``, else ``target``, else ``probe_fraction``."""
+) -> Reach:
+    """By ``nprobe``, else by ``target``, else by ``probe_fraction``."""
     settings, k = view.manifest.settings, part.reader.entry.k
+    most = min(k, settings.nprobe_cap)
     if params.nprobe is not None:
-        return min(k, params.nprobe, settings.nprobe_cap)
+        return Reach(min(most, params.nprobe), 0.0, most)
     if target is None:
         fraction = settings.probe_fraction if params.probe_fraction is None else params.probe_fraction
-        return planned_probes(k, fraction, settings.nprobe_cap)
-    if part.reader.calibration is None:
+        return Reach(planned_probes(k, fraction, settings.nprobe_cap), 0.0, most)
+    calibration = part.reader.calibration
+    if calibration is None:
         whole = part.reader.entry.n <= UNCALIBRATED
-        return k if whole else planned_probes(k, settings.probe_fraction, settings.nprobe_cap)
+        return Reach(k if whole else planned_probes(k, settings.probe_fraction, most), 0.0, most)
     # As many dead rows among the nearest as elsewhere; a query that finds more looks again.
     dead = part.reader.entry.n / max(1, part.live.alive) - 1.0
     # Of the top_k rows this part holds its share, binomially many: their mean rank in it is that
     # of the first 1 + share * (top_k - 1).
     rank = 1.0 + (params.top_k - 1) * part.live.alive / max(1, view.alive)
-    found = probes_for(
-        part.reader.calibration,
-        target,
-        precision,
-        top_k=params.top_k,
-        rank=rank,
-        skip=rank * dead,
-        patient=view.mapped,
-    )
-    return min(k, settings.nprobe_cap, found)
+    probes = probes_for(calibration, target, precision, top_k=params.top_k, rank=rank, skip=rank * dead)
+    probes = min(most, probes)
+    reach = reach_for(calibration, probes, rank * (1.0 + dead))
+    if reach == 0.0 or not view.mapped:
+        # Where lists have to be fetched, more of them are not worth another trip.
+        return Reach(probes, 0.0, most if view.mapped else probes)
+    return Reach(base_probes(probes), reach, min(most, MOST_REACH * probes))
 
 
 def search_namespace(

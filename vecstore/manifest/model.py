@@ -53,7 +53,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     store_vectors: StoreVectors = "fp32"
     probe_fraction: Fraction = 0.10
     nprobe_cap: Annotated[int, Meta(ge=1, le=65_536)] = 8_192
-    target_recall: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = 0.97
+    target_recall: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = 0.955
     rerank_scale: Annotated[float, Meta(ge=0.0, le=1000.0)] = 8.0
     rerank_precision: RerankPrecision = "int8"
     fp32_rerank_cap: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
