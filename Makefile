@@ -14,15 +14,16 @@ BUILT := $(VENV)/.built
 DEV := $(VENV)/.dev
 PEERS := $(VENV)/.bench
 
-.PHONY: help demo serve test eval bench build clean
+.PHONY: help demo serve test neon eval bench bench-small build clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    build, load the sample, search it over HTTP, and stop'
 	@echo 'make serve   keep a server up on $(DATA) (DATA=... for another store)'
 	@echo 'make test    ruff, mypy, and the tests with coverage (JOBS=$(JOBS) processes)'
+	@echo 'make neon    the NEON kernels against the scalar ones, under qemu (make test does it where it can)'
 	@echo 'make eval    recall on the benchmark sets'
-	@echo 'make bench   speed on the benchmark sets, beside FAISS'
+	@echo 'make bench   every figure of docs/benchmarks.md, beside other engines (SMALL=1: under 5 minutes)'
 	@echo 'make build   build the extension modules into vecstore/ext'
 	@echo 'make clean   remove what was built, and .venv'
 
@@ -41,11 +42,20 @@ test: $(DEV)
 	@echo 'pytest, coverage of vecstore at least 90 %'
 	@$(BIN)/python -m pytest -n $(JOBS) --cov=vecstore --cov-report=term:skip-covered --cov-fail-under=90
 
+neon: $(DEV)
+	@command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 && \
+		command -v qemu-aarch64 >/dev/null 2>&1 || \
+		{ echo 'make neon needs a cross compiler and qemu: apt-get install gcc-aarch64-linux-gnu qemu-user'; exit 1; }
+	@$(BIN)/python -m pytest tests/ext/test_neon.py
+
 eval: $(PEERS)
 	@$(BIN)/python -m bench.eval
 
 bench: $(PEERS)
-	@$(BIN)/python -m bench.speed
+	@$(BIN)/python -m bench.rows $(if $(SMALL),--small) $(BENCH)
+
+bench-small:
+	@$(MAKE) --no-print-directory bench SMALL=1
 
 build: $(BUILT)
 

@@ -28,9 +28,8 @@ from typing import Any
 import numpy as np
 
 import vecstore
-from bench import data
+from bench import sets
 from vecstore.api import Namespace
-from vecstore.index.search import MISSED_SHARE
 
 K = 10
 PARTS = 10
@@ -42,6 +41,7 @@ LARGE = 50_000  # rows from which the share is judged: a small set needs a large
 LEAST_EXACT = 0.999
 SLACK = 0.005
 MOST_COST = 1.5
+MISSED_SHARE = 0.1  # candidates a hit are at least this over the recall that a target lets go
 FINE = 1.02  # the sweep of nprobe is refined until neighbours are so close, or consecutive
 
 
@@ -110,7 +110,7 @@ class Sweep:
         return self.points[nprobe]
 
 
-def evaluate(dataset: data.Dataset, run: int) -> Iterator[Line]:
+def evaluate(dataset: sets.Dataset, run: int) -> Iterator[Line]:
     """Insert a set in ten parts and judge it, then compact it and judge it again."""
     with tempfile.TemporaryDirectory(prefix="vecstore-eval-") as folder:
         db = vecstore.connect(folder, maintenance="off")
@@ -127,7 +127,7 @@ def evaluate(dataset: data.Dataset, run: int) -> Iterator[Line]:
         db.close()
 
 
-def judge(dataset: data.Dataset, ns: Namespace, form: str, run: int, seconds: float) -> Line:
+def judge(dataset: sets.Dataset, ns: Namespace, form: str, run: int, seconds: float) -> Line:
     """Measure one form of a namespace by every column of the table."""
     line = Line(dataset.name, form, run, len(dataset.held_out))
     line.figures = {"seconds": seconds, "parts": ns.stats().parts, "bytes": ns.stats().bytes}
@@ -169,7 +169,7 @@ def judge(dataset: data.Dataset, ns: Namespace, form: str, run: int, seconds: fl
     return line
 
 
-def measure(dataset: data.Dataset, ns: Namespace, **options: Any) -> Measured:
+def measure(dataset: sets.Dataset, ns: Namespace, **options: Any) -> Measured:
     """Ask every held-out query."""
     recalls, scanned = [], []
     for start in range(0, len(dataset.held_out), CHUNK):
@@ -208,19 +208,19 @@ def table(lines: list[Line]) -> str:
     return "\n".join(out) + "\n"
 
 
-def load(quick: bool) -> list[data.Dataset]:
+def load(quick: bool) -> list[sets.Dataset]:
     """The sets to measure; the shipped sample stands in for those that this machine lacks."""
     if quick:
-        return [data.sample(), data.scaled_sample()]
-    out: list[data.Dataset] = []
+        return [sets.sample(), sets.scaled_sample()]
+    out: list[sets.Dataset] = []
     for wanted, instead in (
-        (data.glosses, data.sample),
-        (data.fashion, None),
-        (data.scaled_glosses, data.scaled_sample),
+        (sets.glosses, sets.sample),
+        (sets.fashion, None),
+        (sets.scaled_glosses, sets.scaled_sample),
     ):
         try:
             out.append(wanted())
-        except data.DataMissing as missing:
+        except sets.DataMissing as missing:
             print(f"{missing}{' The shipped sample stands in.' if instead else ''}", file=sys.stderr)
             if instead is not None:
                 out.append(instead())
@@ -253,9 +253,9 @@ def main() -> None:
 
 def keep(lines: list[Line], name: str) -> None:
     """Write the table and all figures to ``out/``."""
-    data.OUT.mkdir(exist_ok=True)
-    (data.OUT / f"{name}.md").write_text(table(lines))
-    (data.OUT / f"{name}.json").write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+    sets.OUT.mkdir(exist_ok=True)
+    (sets.OUT / f"{name}.md").write_text(table(lines))
+    (sets.OUT / f"{name}.json").write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
 
 
 if __name__ == "__main__":

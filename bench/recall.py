@@ -5,7 +5,7 @@
 Three tables in Markdown, on standard output:
 
 - how often the interval holds the true mean, and how wide it is, on simulated recalls (`interval`);
-- `Namespace.measure_recall` beside the neighbours that ``bench.data`` has kept, and how long it takes;
+- `Namespace.measure_recall` beside the neighbours that ``bench.sets`` has kept, and how long it takes;
 - what sampling costs a search: latency with nothing sampled, and with a share of it.
 """
 
@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 import vecstore
-from bench import data
+from bench import sets
 from vecstore.engine.recall import interval
 
-SETS: dict[str, Callable[[], data.Dataset]] = {
-    "glosses": data.glosses,
-    "fashion": data.fashion,
-    "sample": data.sample,
+SETS: dict[str, Callable[[], sets.Dataset]] = {
+    "glosses": sets.glosses,
+    "fashion": sets.fashion,
+    "sample": sets.sample,
 }
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray[Any, Any]]
 # Recalls at 10 of single queries, and the true mean.
@@ -59,7 +59,7 @@ def simulate() -> None:
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def measure(ns: vecstore.Namespace, dataset: data.Dataset) -> None:
+def measure(ns: vecstore.Namespace, dataset: sets.Dataset) -> None:
     """Recall by the engine and by the kept neighbours, on the same queries."""
     print("\n| options | kept neighbours | measured | interval | stored rows | CPU seconds |")
     print("|---|---|---|---|---|---|")
@@ -79,7 +79,7 @@ def measure(ns: vecstore.Namespace, dataset: data.Dataset) -> None:
         )
 
 
-def disturb(folder: str, dataset: data.Dataset, seconds: float) -> None:
+def disturb(folder: str, dataset: sets.Dataset, seconds: float) -> None:
     """Latency of single searches in turn, while a share of them is sampled and measured."""
     print("\n| share sampled | queries | CPU µs a search | p50 µs | p99 µs | p99.9 µs | measured |")
     print("|---|---|---|---|---|---|---|")

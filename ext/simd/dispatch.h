@@ -33,6 +33,19 @@
 #define vs_encode_int8_avx512 vs_encode_int8_avx2
 #endif
 
+#if defined(__AARCH64EL__) && defined(__GNUC__)
+#define VS_HAVE_NEON 1
+#include "dot/neon.h"
+#include "encode/neon.h"
+#include "nearest/neon.h"
+#include "rotate/neon.h"
+#include "scan/neon.h"
+#include "table/neon.h"
+
+/* The serial body is compiled for NEON anyway, which every AArch64 has. */
+#define vs_encode_int8_neon vs_encode_int8_serial
+#endif
+
 #define VS_VARIANT(ISA)                                                                            \
     {                                                                                              \
         .name = #ISA,                                                                              \
@@ -58,6 +71,9 @@ static const VsKernels vs_variants[] = {
     VS_VARIANT(avx2),
     VS_VARIANT(avx512),
 #endif
+#ifdef VS_HAVE_NEON
+    VS_VARIANT(neon),
+#endif
 };
 
 static inline int vs_variant_count(void) { return (int)(sizeof vs_variants / sizeof vs_variants[0]); }
@@ -73,6 +89,10 @@ static inline int vs_supported(const VsKernels *variant) {
     if (strcmp(variant->name, "avx512") == 0)
         return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#endif
+#ifdef VS_HAVE_NEON
+    if (strcmp(variant->name, "neon") == 0)
+        return 1;
 #endif
     return strcmp(variant->name, "serial") == 0;
 }

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from tests.ext.helpers import VARIANTS, padded, variant
 from vecstore.ext import ivf, rabitq, rerank, train
-from vecstore.ext.batch import GROUP, Batch
 from vecstore.ext.rabitq import QueryTable, encode_rabitq
 from vecstore.ext.search import Field, Missing, Plan, Searcher
 from vecstore.index.rotation import Rotation
@@ -577,110 +576,6 @@ def test_to_go_on_with_a_query_that_is_answered_changes_nothing(precision: str) 
             assert searcher.counts() == counts
 
 
-# -- batches ---------------------------------------------------------------------------------
-
-
-def room(m: int, top_k: int) -> tuple[Any, ...]:
-    shape = (m, top_k)
-    return (
-        np.zeros(shape, np.uint64),
-        np.zeros(shape, np.float32),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.int64),
-        np.zeros(m, np.int64),
-    )
-
-
-def assert_batch(
-    world: World, field: Field, plan: Plan, queries: F32, out: tuple[Any, ...], left: list[int]
-) -> None:
-    for i in set(range(len(queries))) - set(left):
-        n = int(out[4][i])
-        assert same(tuple(column[i, :n] for column in out[:4]), answer(world, field, plan, queries[i]))
-
-
-@pytest.mark.parametrize("name", rabitq.simd_available())
-@pytest.mark.parametrize("precision", ["none", "int8", "fp32"])
-@pytest.mark.parametrize("metric", METRICS)
-def test_a_batch_is_its_queries_one_by_one(metric: Metric, precision: str, name: str) -> None:
-    world, batch = World(100, metric), Batch(128)
-    for top_k, probes, m in ((10, 2, 16), (10, 0, 5), (3, 13, 128), (world.alive + 3, 9, 7), (10, 9, 1)):
-        plan = world.plan(
-            top_k, probes, precision=precision, pool=2 * top_k, patience=2.5, margin=0.8, looks=6
-        )
-        queries, out = np.resize(world.queries, (m, 100)), room(m, top_k)
-        with variant(name):
-            field = world.field()
-            left = batch.run(field, plan, queries, *out)
-            assert left == []
-            assert_batch(world, field, plan, queries, out, left)
-
-
-def test_queries_that_miss_something_are_left_and_the_others_answered() -> None:
-    world, batch = World(64, "l2"), Batch(64)
-    known = [np.zeros(len(part.sizes), np.uint64) for part in world.parts]
-    field = Field(64, "l2", world.rotation.signs, world.means, PAGE, True)
-    for part, addresses in zip(world.parts, known, strict=True):
-        part.add_to(field, True, addresses)
-    plan, out = world.plan(10, 2, patience=2.5, margin=0.8, looks=6), room(len(world.queries), 10)
-    everyone = list(range(len(world.queries)))
-    assert batch.run(field, plan, world.queries, *out) == everyone
-    assert not out[4].any()
-    lefts = [everyone]
-    for i in range(13):
-        for part, addresses in zip(world.parts, known, strict=True):
-            addresses[i : i + 1] = part.addresses[i : i + 1]
-        lefts.append(batch.run(field, plan, world.queries, *out))
-        assert set(lefts[-1]) <= set(lefts[-2])
-        whole = world.field()
-        assert_batch(world, whole, plan, world.queries, out, lefts[-1])
-    assert any(0 < len(left) < len(everyone) for left in lefts)
-    assert lefts[-1] == []
-
-
-def test_a_batch_of_no_queries_is_answered() -> None:
-    world = World(64, "l2")
-    assert Batch(64).run(world.field(), world.plan(), world.queries[:0], *room(0, 10)) == []
-    world.parts = []
-    out = room(len(world.queries), 10)
-    assert Batch(64).run(world.field(), world.plan(), world.queries, *out) == []
-    assert not out[4].any()
-
-
-def test_one_batch_serves_fields_and_plans_of_any_shape() -> None:
-    batch, worlds = Batch(64), [World(dim, metric) for metric in METRICS for dim in (64, 3)]
-    worlds[1].parts = worlds[1].parts[1:2]
-    worlds[3].parts = [worlds[3].part(i, [5] * (i + 1), i) for i in range(12)]
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        world = worlds[rng.integers(len(worlds))]
-        top_k, m = int(rng.choice([1, 10, 300])), int(rng.integers(1, 16))
-        plan = world.plan(top_k, int(rng.integers(0, 14)), pool=2 * top_k, patience=2.5, margin=0.8, looks=2)
-        field, out, queries = world.field(), room(m, top_k), world.queries[:m].copy()
-        assert batch.run(field, plan, queries, *out) == []
-        assert_batch(world, field, plan, queries, out, [])
-
-
-def test_a_batch_that_does_not_fit_is_refused() -> None:
-    world, batch = World(64, "l2"), Batch(64)
-    field, plan, queries = world.field(), world.plan(), world.queries
-    out = room(len(queries), 10)
-    for arguments in (
-        (world.field(resident=False), plan, queries, *out),
-        (field, world.plan(limits=np.zeros(3, np.int32)), queries, *out),
-        (field, plan, queries[:, :-1].copy(), *out),
-        (field, plan, queries[0], *out),
-        (field, plan, queries, *room(len(queries), 9)),
-        (field, plan, queries, *room(len(queries) + 1, 10)),
-        (field, plan, queries, *out[:4], out[4][:-1]),
-        (field, plan, np.resize(queries, (GROUP + 1, 64)), *room(GROUP + 1, 10)),
-        (World(100, "l2").field(), plan, np.zeros((16, 100), np.float32), *out),
-    ):
-        with pytest.raises(ValueError):
-            batch.run(*arguments)
-    assert batch.run(field, plan, queries, *out) == []
-
-
 def test_what_a_query_was_given_is_kept_no_longer_than_that() -> None:
     world = World(64, "l2")
     field, searcher, plan = world.field(resident=False), Searcher(64), world.plan(10, 2)
@@ -864,6 +759,7 @@ def test_a_plan_out_of_range_is_refused() -> None:
         {"widen": 1 << 62},
         {"probes": np.zeros(4, np.int64)},
         {"limits": np.zeros((4, 1), np.int32)},
+        {"reach": np.zeros(4, np.float64)},
     ):
         with pytest.raises(ValueError):
             Plan(**{**PLAN, **changed})
@@ -876,6 +772,7 @@ def test_a_query_that_does_not_fit_is_refused_and_harms_nothing() -> None:
     for arguments in (
         (field, plan, q[:-1]),
         (field, world.plan(limits=np.zeros(3, np.int32)), q),
+        (field, world.plan(reach=np.zeros(3, np.float32)), q),
         (field, Plan(**{**PLAN, "probes": np.zeros(5, np.int32)}), q),
         (World(100, "l2").field(), plan, np.zeros(100, np.float32)),
         (field, plan, q.astype(np.float64)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -858,7 +859,12 @@ def test_threads_of_one_publisher_share_manifest_writes(real_store: Any) -> None
         start.wait()
         return [publisher.commit(insert(publisher)).epoch for _ in range(5)]
 
-    epochs = run_all(*[work] * 16)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # on one processor a thread would make all of its commits in one go
+    try:
+        epochs = run_all(*[work] * 16)
+    finally:
+        sys.setswitchinterval(before)
     assert all(mine == sorted(set(mine)) for mine in epochs)
     manifest = history.read_current(store, NS).manifest
     assert len(manifest.parts) == 80

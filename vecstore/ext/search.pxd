@@ -117,6 +117,7 @@ cdef class Searcher:
     cdef double seconds[STAGE_COUNT]
     cdef double clock
 
+    cdef int _require(self) except -1
     cdef object _told(self, int64_t found)
     cdef int _require(self) except -1
     cdef int _take(self, Field field, Plan plan) except -1

@@ -9,8 +9,9 @@
 
 #include "../dot/serial.h"
 
-/* Below this the step's reciprocal would overflow; such a query is zero for every purpose. */
-#define VS_LEAST_GROUP 1e-36f
+/* Below this `steps` (at most INT16_MAX over a fourth of a group) would overflow; such a query is zero for
+ * every purpose. */
+#define VS_LEAST_GROUP 1e-33f
 
 static inline int vs_table_is_flat(float top) { return !(top >= VS_LEAST_GROUP && top <= FLT_MAX); }
 
