@@ -76,6 +76,15 @@ cdef extern from "<time.h>" nogil:
     clockid_t CLOCK_MONOTONIC
 
 
+cdef extern from *:
+    """
+    static inline void vs_publish(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
+    static inline uint64_t vs_published(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
+    """
+    void vs_publish(uint64_t *at, uint64_t value) noexcept nogil
+    uint64_t vs_published(const uint64_t *at) noexcept nogil
+
+
 cnp.import_array()
 
 PRECISIONS = ("none", "int8", "fp32")
@@ -254,7 +263,7 @@ cdef class Field:
             raise ValueError(f"no small part {number}")
         part = self.parts + <Py_ssize_t>self.places[number]
         part.vectors = vectors
-        part.record = record  # last: it says that both can be read
+        vs_publish(&part.record, record)  # last: it says that both can be read
 
     def _check_vectors(self, Py_ssize_t n, str dtype, uint64_t vectors, const uint8_t[::1] pages) -> None:
         if n < 1:
@@ -675,7 +684,7 @@ cdef class Searcher:
         return True
 
     cdef uint64_t _small_record(self, Py_ssize_t p) noexcept nogil:
-        return self.parts[p].record if self.field.resident else self.records[p]
+        return vs_published(&self.parts[p].record) if self.field.resident else self.records[p]
 
     cdef int64_t _scan_lists(self, Py_ssize_t p) noexcept nogil:
         """Scan the lists of a part that are wanted and have not been scanned; DONE, or why not."""
@@ -799,12 +808,13 @@ cdef class Searcher:
             return 0
         while near < most:
             if near == self.ranked[p]:
-                self.want[p] = min(most, 2 * near)
+                self.want[p] = min(most, max(1, 2 * near))
                 if not self._rank(p):
                     break
             if not scores[near] <= edge:
                 break
             near += 1
+        self.want[p] = near  # what was ranked beyond is not to be scanned
         return near
 
     cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -178,7 +177,7 @@ class World:
             "fp32_cap": 10_000,
             "probes": counts if probes is None else np.minimum(counts, probes).astype(np.int32),
             "limits": counts,
-            "reach": np.zeros(len(counts), np.float32),
+            "reach": np.zeros(len(self.parts), np.float32),
             "patience": 0.0,
             "margin": 0.0,
             "widen": 4,
@@ -354,6 +353,7 @@ def test_every_variant_gives_the_same_hits(name: str, metric: Metric) -> None:
     precision=st.sampled_from(["none", "int8", "fp32"]),
     cap=st.sampled_from([0, 1, 7, 10_000]),
     patience=st.sampled_from([0.0, 1.0, 2.5, 1e30]),
+    reach=st.sampled_from([0.0, 0.5, 1.0, 1.3, 1e30]),
     margin=st.sampled_from([0.0, 0.8, 1e30]),
     looks=st.integers(0, 6),
     resident=st.booleans(),
@@ -367,6 +367,7 @@ def test_no_row_is_lost_or_comes_twice_however_often_a_query_looks_again(
     precision: str,
     cap: int,
     patience: float,
+    reach: float,
     margin: float,
     looks: int,
     resident: bool,
@@ -379,6 +380,7 @@ def test_no_row_is_lost_or_comes_twice_however_often_a_query_looks_again(
         pool=pool * top_k,
         fp32_cap=cap,
         patience=patience,
+        reach=np.full(4, reach, np.float32),
         margin=margin,
         widen=2,
         looks=looks,
@@ -407,15 +409,40 @@ def test_a_pool_that_is_widened_to_everything_is_one_that_had_room_at_first() ->
 
 
 @pytest.mark.parametrize("limit", [2, 10_000])
-def test_a_second_look_goes_no_farther_than_its_limit_nor_than_there_are_lists(limit: int) -> None:
+@pytest.mark.parametrize("reach", [0.0, 1e30])
+@pytest.mark.parametrize("probes", [0, 1, 2])
+def test_a_second_look_goes_no_farther_than_its_limit_nor_than_there_are_lists(
+    limit: int, reach: float, probes: int
+) -> None:
     world = World(64, "l2")
-    limits = np.full(len(world.parts), limit, np.int32)
-    plan = world.plan(10, 1, precision="int8", patience=1e30, limits=limits, looks=6)
+    limits, reaches = np.full(4, limit, np.int32), np.full(4, reach, np.float32)
+    plan = world.plan(10, probes, precision="int8", patience=1e30, reach=reaches, limits=limits, looks=6)
     for q in world.queries:
         searcher = Searcher(64)
         answer(world, world.field(), plan, q, searcher)
         for part in world.parts:
-            assert searcher.probed()[part.number] <= max(1, min(part.k, limit))
+            # Without any, eight are scanned for the answer to be full.
+            assert searcher.probed()[part.number] <= max(1, min(part.k, max(limit, 8 * (probes == 0))))
+
+
+@pytest.mark.parametrize("reach", [0.9, 1.0, 1.2, 1.5])
+def test_a_query_reaches_for_the_lists_that_are_as_near_as_its_last_hit(reach: float) -> None:
+    world = World(64, "l2")
+    field, reaches = world.field(), np.full(4, reach, np.float32)
+    plan = world.plan(5, 1, precision="int8", reach=reaches, looks=1)
+    for q in world.queries:
+        searcher = Searcher(64)
+        _, first, _, _ = answer(world, field, world.plan(5, 1, precision="int8"), q, searcher)
+        begun = searcher.probed()
+        answer(world, field, plan, q, searcher)
+        for part in world.parts:
+            if part.small:
+                continue
+            table, scores = QueryTable(64), np.empty(part.k, np.float32)
+            table.take(q, world.means[part.group], world.rotation.signs)
+            ivf.rank_lists(table, part.cells, part.cell_lists, part.codes, part.k, scores)
+            near = int(np.argmax(np.append(scores, np.inf) > np.float32(reach) * first[-1]))
+            assert searcher.probed()[part.number] == max(begun[part.number], near)
 
 
 def test_rows_that_are_alike_come_in_the_order_of_parts_and_rows() -> None:
@@ -547,6 +574,33 @@ def test_to_go_on_with_a_query_that_is_answered_changes_nothing(precision: str) 
             assert searcher.run() is None
             assert same(searcher.hits(), wanted)
             assert searcher.counts() == counts
+
+
+def test_what_a_query_was_given_is_kept_no_longer_than_that() -> None:
+    world = World(64, "l2")
+    field, searcher, plan = world.field(resident=False), Searcher(64), world.plan(10, 2)
+
+    class Kept:
+        pass
+
+    alive = weakref.WeakSet[Kept]()
+    known = {part.number: part for part in world.parts}
+    for q in world.queries:
+        missing = searcher.begin(field, plan, q)
+        assert len(alive) == 0
+        while missing is not None:
+            for number, lists in missing.lists.items():
+                alive.add(kept := Kept())
+                searcher.give_lists(number, lists, known[number].addresses[lists], kept)
+            for number in missing.small:
+                alive.add(kept := Kept())
+                searcher.give_small(number, int(known[number].addresses[0]), known[number].where, kept)
+            for number, (places, rows) in missing.vectors.items():
+                alive.add(kept := Kept())
+                searcher.give_vectors(places, known[number].vector_addresses(rows), kept)
+            del kept
+            assert 0 < len(alive) <= 3 * len(world.parts)
+            missing = searcher.run()
 
 
 # -- reuse -----------------------------------------------------------------------------------
@@ -748,7 +802,7 @@ PLAN: dict[str, Any] = {
 
 
 def test_a_searcher_without_a_query_has_nothing_to_go_on_with() -> None:
-    world, searcher = World(64, "l2"), Searcher(64)
+    searcher = Searcher(64)
     with pytest.raises(ValueError, match="no query"):
         searcher.run()
     with pytest.raises(ValueError, match="no query"):

@@ -58,7 +58,9 @@ def test_a_row_on_its_centroid_has_no_residual() -> None:
     offsets = np.array([0, 4096], np.int64)
     out = np.empty(4096, np.uint8)
     starts = np.array([0, 1], np.int64)
-    train.encode_lists(np.zeros((1, 64), np.float32), starts, c8, scales, None, None, True, True, offsets, out)
+    train.encode_lists(
+        np.zeros((1, 64), np.float32), starts, c8, scales, None, None, True, True, offsets, out
+    )
     table = QueryTable(64)
     table.prepare(np.ones(64, np.float32))
     for scan in ("codes", "int8"):
@@ -175,7 +177,9 @@ def test_bad_assignments_are_refused() -> None:
 class Choice:
     """Rows, cells with lists, and what `nearest_lists` wants to know of them."""
 
-    def __init__(self, seed: int, n: int = 60, dim: int = 128, sizes: tuple[int, ...] = (40, 3, 33, 0, 1)) -> None:
+    def __init__(
+        self, seed: int, n: int = 60, dim: int = 128, sizes: tuple[int, ...] = (40, 3, 33, 0, 1)
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.z = rng.standard_normal((n, dim)).astype(np.float32)
         self.cells = rng.standard_normal((len(sizes), dim)).astype(np.float32) * np.float32(0.3)
@@ -284,7 +288,9 @@ def test_an_auction_keeps_the_capacity_and_is_near_the_least_cost(
     seed: int, n: int, lists: int, capacity: int, ties: bool
 ) -> None:
     rng = np.random.default_rng(seed)
-    costs = rng.integers(0, 3, size=(n, lists)).astype(np.float32) if ties else rng.random((n, lists), np.float32)
+    costs = (
+        rng.integers(0, 3, size=(n, lists)).astype(np.float32) if ties else rng.random((n, lists), np.float32)
+    )
     choices = np.stack([rng.permutation(lists) for _ in range(n)]).astype(np.int32)
     labels = np.full(n, -9, np.int32)
     rows = rng.permutation(n).astype(np.int64)
@@ -360,6 +366,14 @@ def test_bad_choices_are_refused() -> None:
     with pytest.raises(ValueError):
         train.list_spread(z, order, starts, some.c8, some.scales, spread)
     with pytest.raises(ValueError):
-        train.list_costs(z, rows, np.full((60, 1), 77, np.int32), some.c8, some.scales, some.half, np.zeros((60, 1), np.float32))
+        train.list_costs(
+            z,
+            rows,
+            np.full((60, 1), 77, np.int32),
+            some.c8,
+            some.scales,
+            some.half,
+            np.zeros((60, 1), np.float32),
+        )
     with pytest.raises(ValueError):
         train.nearest_few(costs, np.zeros(2, np.float32), np.zeros((3, 3), np.int32))

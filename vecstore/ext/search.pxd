@@ -119,6 +119,7 @@ cdef class Searcher:
 
     cdef int _require(self) except -1
     cdef object _told(self, int64_t found)
+    cdef int _require(self) except -1
     cdef int _take(self, Field field, Plan plan) except -1
     cdef int _begin(self, const float *q) noexcept nogil
     cdef int64_t _advance(self) noexcept nogil
