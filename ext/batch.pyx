@@ -132,8 +132,10 @@ cdef class Batch:
                             &ids[i, 0], &distances[i, 0], &parts[i, 0], &rows[i, 0]
                         )
                         counts[i] = (<Searcher>self.searcher_of[i]).nearest.size
-        if found < 0:
-            refuse(found, 0, self.padded_dim)
+        for i in range(m):
+            searcher = self.searchers[i]
+            searcher.release()
+        refuse(min(found, 0), 0, self.padded_dim)
         return [i for i in range(m) if not self.active[i]]
 
     cdef int64_t _start(self, Py_ssize_t i, const float *q) noexcept nogil:

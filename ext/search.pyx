@@ -488,6 +488,14 @@ cdef class Searcher:
         )
         return ids, distances, parts, rows
 
+    def release(self) -> None:
+        """Let go of the field that was searched, so that maps of parts which are gone can go too."""
+        self.field = None
+        self.plan = None
+        self.parts = NULL
+        self.count = 0
+        self.held = []
+
     def counts(self):
         """What the query took: rows scanned, read as int8, scored by their vectors, and second looks."""
         return Counts(self.scanned, self.reranked, self.rescored, self.looked)

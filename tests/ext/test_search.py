@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import sys
 import weakref
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -808,6 +809,20 @@ def test_a_searcher_without_a_query_has_nothing_to_go_on_with() -> None:
     with pytest.raises(ValueError, match="no query"):
         searcher.hits()
     assert searcher.probed() == {}
+
+
+def test_a_searcher_that_was_released_keeps_no_field_alive() -> None:
+    world, searcher = World(64, "l2"), Searcher(64)
+    field = world.field()
+    before = sys.getrefcount(field)
+    wanted = answer(world, field, world.plan(), world.queries[0], searcher)
+    assert sys.getrefcount(field) == before + 1
+    searcher.release()
+    assert sys.getrefcount(field) == before
+    assert searcher.probed() == {}
+    with pytest.raises(ValueError, match="no query"):
+        searcher.hits()
+    assert same(answer(world, field, world.plan(), world.queries[0], searcher), wanted)
 
 
 def test_what_nobody_asked_for_is_refused() -> None:

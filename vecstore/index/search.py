@@ -231,6 +231,7 @@ class Scratch:
         return searcher if searcher.padded_dim == width else Searcher(width)
 
     def give(self, searcher: Searcher) -> None:
+        searcher.release()
         self._searchers.append(searcher)
 
     def take_batch(self, width: int) -> Batch:
