@@ -39,10 +39,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     probe_fraction, nprobe_cap
         nprobe = clamp(round(probe_fraction * K), 1, min(K, nprobe_cap)).
     target_recall
-        nprobe from each part's calibration. Wins over ``probe_fraction``, which serves parts that
+        As much of each part as its calibration and the query's own distances ask for. Wins over ``probe_fraction``, which serves parts that
         are too small to be calibrated, and all parts once this is null.
     rerank_scale, rerank_precision, fp32_rerank_cap
-        Candidates a hit that are re-ranked (0 skips it), how, and how many at most by fp32.
+        Candidates a hit that are re-ranked (0 skips it), how, and how many at most by fp32. A target may
+        be met by fp32 instead of int8 where that costs less.
     """
 
     list_rows: Annotated[int, Meta(ge=0, le=1_048_576)] = 32
