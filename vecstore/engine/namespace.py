@@ -6,7 +6,6 @@ Nothing here outlives the process but what the store holds.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -42,6 +41,7 @@ from vecstore.rows.ids import Ids, parse_ids
 from vecstore.rows.vectors import as_vector, as_vectors
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
+from vecstore.storage.forks import reset_in_children
 from vecstore.types import (
     F32,
     BatchHits,
@@ -93,7 +93,8 @@ class NamespaceEngine:
         self._scratch = Scratch()
         self._threads = threads
         self._wrote = wrote
-        self._pid = os.getpid()
+        self._forked = False
+        reset_in_children(self)
 
     # -- writes ----------------------------------------------------------------------------
 
@@ -246,8 +247,7 @@ class NamespaceEngine:
         self, ask: Callable[[Manifest, object, SearchParams], T], values: object, params: SearchParams
     ) -> T:
         """One search; started again if collection took its parts away meanwhile."""
-        if os.getpid() != self._pid:
-            self._check_process()
+        self._check_process()
         snapshot = self._snapshot(params)
         for _ in range(_RESTARTS):
             try:
@@ -367,8 +367,12 @@ class NamespaceEngine:
     def info(self) -> NamespaceInfo:
         return describe(self.manifest())
 
+    def reset_after_fork(self) -> None:
+        """A child has this process's locks, but not the threads that hold them: it has to connect anew."""
+        self._forked = True
+
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:
+        if self._forked:
             raise ForkedHandle(
                 f"namespace {self.name!r} was opened before fork; connect again in the child process"
             )

@@ -39,8 +39,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     probe_fraction, nprobe_cap
         nprobe = clamp(round(probe_fraction * K), 1, min(K, nprobe_cap)).
     target_recall
-        As much of each part as its calibration and the query's own distances ask for. Wins over ``probe_fraction``, which serves parts that
-        are too small to be calibrated, and all parts once this is null.
+        As much of each part as its calibration and the query's own distances ask for. Wins over
+        ``probe_fraction``, which serves parts that are too small to be calibrated, and all parts once
+        this is null.
     rerank_scale, rerank_precision, fp32_rerank_cap
         Candidates a hit that are re-ranked (0 skips it), how, and how many at most by fp32. A target may
         be met by fp32 instead of int8 where that costs less.

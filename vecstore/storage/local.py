@@ -87,7 +87,7 @@ class LocalStore:
     def is_current(self, key: str, etag: str) -> bool:
         """One ``stat``, as in `get_if_changed`."""
         held = self._held.get(key)
-        return held is not None and held.etag == etag and held.is_there()
+        return held is not None and held.etag == etag and is_same(held.path, held.device, held.inode)
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         return self.get_ranges(key, (ByteRange(start, length),))[0]
@@ -356,17 +356,17 @@ class LocalStore:
 class _Held:
     """A descriptor of a file whose content is known; it is closed with the last reference."""
 
-    __slots__ = ("_device", "_inode", "_path", "descriptor", "etag")
+    __slots__ = ("descriptor", "device", "etag", "inode", "path")
 
     def __init__(self, path: str, descriptor: int, etag: str) -> None:
         self.descriptor = descriptor
         self.etag = etag
         found = os.fstat(descriptor)
-        self._path, self._device, self._inode = os.fsencode(path), found.st_dev, found.st_ino
+        self.path, self.device, self.inode = os.fsencode(path), found.st_dev, found.st_ino
 
     def is_there(self) -> bool:
         """Whether its path still leads to it."""
-        return is_same(self._path, self._device, self._inode)
+        return is_same(self.path, self.device, self.inode)
 
     def __del__(self) -> None:
         os.close(self.descriptor)
