@@ -12,9 +12,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
+from vecstore.ext.field cimport Field, Plan, VsPart
 from vecstore.ext.ivf cimport VS_NO_MEMORY, VsPool, refuse, vs_prefetch_record, vs_scan_together
 from vecstore.ext.rabitq cimport VsTable
-from vecstore.ext.search cimport DONE, Field, Plan, Searcher, VsPart
+from vecstore.ext.search cimport DONE, Searcher
 
 
 cdef enum:

@@ -1,7 +1,6 @@
 """A query over all parts of a view, from its numbers to its hits, without the interpreter on the way.
 
-A `Field` is what a view offers to the kernels: each part's lists, where their records lie, which slots
-are allowed. A `Plan` is what is asked of it. A `Searcher` holds the scratch of one query at a time; it
+A `Searcher` holds the scratch of one query at a time, on a `vecstore.ext.field.Field` under a `Plan`. It
 runs until the query is answered or needs something that is not in memory, which it then names:
 
     begin -> (what is missing is fetched and given) -> run -> ... -> hits
@@ -29,17 +28,12 @@ from vecstore.ext.ivf cimport (
     VS_L2,
     VS_LISTS_AHEAD,
     VS_NO_MEMORY,
-    Lists,
     VsHit,
-    VsLists,
     VsNearest,
     VsPool,
     VsScoredList,
-    is_half,
-    metric_number,
     refuse,
     vs_add_lists,
-    vs_block_count,
     vs_exact_distance,
     vs_hit_less,
     vs_int8_slack,
@@ -62,10 +56,8 @@ from vecstore.ext.ivf cimport (
     vs_scored_reserve,
     vs_take_estimates,
 )
+from vecstore.ext.field cimport Field, Plan, VsPart, vs_published
 from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, active_kernels, vs_load_query
-
-from vecstore.ext.ivf import MAX_CAPACITY
-
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -76,274 +68,13 @@ cdef extern from "<time.h>" nogil:
     clockid_t CLOCK_MONOTONIC
 
 
-cdef extern from *:
-    """
-    static inline void vs_publish(uint64_t *at, uint64_t value) { __atomic_store_n(at, value, __ATOMIC_RELEASE); }
-    static inline uint64_t vs_published(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
-    """
-    void vs_publish(uint64_t *at, uint64_t value) noexcept nogil
-    uint64_t vs_published(const uint64_t *at) noexcept nogil
-
-
 cnp.import_array()
-
-PRECISIONS = ("none", "int8", "fp32")
 
 Missing = namedtuple("Missing", "lists small vectors")
 Counts = namedtuple("Counts", "scanned reranked exact looks")
 STAGES = ("prepare", "rank", "scan", "rerank", "exact")
 
 cdef double MAX_NORM = 1e18  # of a query; see `vecstore.rows.vectors`
-
-
-cdef class Field:
-    """The parts of a view. Immutable once searched, but for addresses that are filled in as records are read.
-
-    Parameters
-    ----------
-    dim : int
-    metric : "l2", "dot" or "cosine"
-    signs : u8[rounds, Dp // 8]
-        Of the rotation, as `vecstore.ext.rabitq.rotate` takes them.
-    means : sequence of f32[dim] or None
-        What parts are centred on; a group is a number in it.
-    page : int
-        Bytes of a page of vectors.
-    resident : bool
-        Whether what was read once stays where it is; else every search is given what it reads.
-    dot_length : float
-        That queries are given under the dot product (`vecstore.index.recall`).
-
-    Raises
-    ------
-    ValueError
-        If shapes do not agree.
-    """
-
-    def __cinit__(self, Py_ssize_t dim, str metric not None, const uint8_t[:, ::1] signs not None, means,
-                  Py_ssize_t page, bint resident, double dot_length=0.0):
-        cdef const float[::1] mean
-        self.dim = dim
-        self.padded_dim = 8 * signs.shape[1]
-        if dim < 1 or self.padded_dim != (dim + 63) // 64 * 64 or signs.shape[0] < 1 or page < 1:
-            raise ValueError(f"no field of {dim} dimensions, {self.padded_dim} of signs, in pages of {page} bytes")
-        self.metric = metric_number(metric)
-        self.signs = signs
-        means = list(means)
-        self.keep = [means]
-        self.mean_of = <const float **>calloc(max(1, len(means)), sizeof(float *))
-        if self.mean_of == NULL:
-            raise MemoryError
-        for given in means:
-            if given is not None:
-                mean = given
-                if mean.shape[0] != dim:
-                    raise ValueError(f"a mean has {mean.shape[0]} elements, not {dim}")
-                self.mean_of[self.groups] = &mean[0]
-            self.groups += 1
-        self.page = page
-        self.resident = resident
-        self.dot_length = dot_length
-        self.places = {}
-
-    def __dealloc__(self):
-        free(self.parts)
-        free(self.mean_of)
-
-    def __len__(self) -> int:
-        return self.count
-
-    cdef VsPart *_append(self, int32_t number, int32_t group, uint64_t id_base, const uint32_t[::1] words) except NULL:
-        if self.searched:
-            raise ValueError("the field has been searched")
-        if group < 0 or group >= self.groups:
-            raise ValueError(f"no mean {group}")
-        if self.count and number <= self.parts[self.count - 1].number:
-            raise ValueError(f"numbers must ascend: {number} after {self.parts[self.count - 1].number}")
-        cdef VsPart *parts = <VsPart *>realloc(self.parts, (self.count + 1) * sizeof(VsPart))
-        if parts == NULL:
-            raise MemoryError
-        self.parts = parts
-        cdef VsPart *part = parts + self.count
-        memset(part, 0, sizeof(VsPart))
-        part.number = number
-        part.group = group
-        part.id_base = id_base
-        part.words = &words[0] if words.shape[0] else NULL
-        part.word_count = words.shape[0]
-        part.first_list = self.lists
-        self.places[number] = self.count
-        self.count += 1
-        return part
-
-    def add_coded(
-        self,
-        int32_t number,
-        int32_t group,
-        const uint32_t[::1] words not None,
-        const float[:, ::1] cells not None,
-        const uint32_t[::1] cell_lists not None,
-        const uint8_t[::1] codes not None,
-        const int64_t[::1] first_rows not None,
-        const int64_t[::1] first_blocks not None,
-        const uint64_t[::1] addresses,
-        Py_ssize_t n,
-        str dtype,
-        uint64_t vectors=0,
-        const uint8_t[::1] pages=None,
-        uint64_t id_base=0,
-    ) -> None:
-        """A part with codes.
-
-        Parameters
-        ----------
-        number, group : int
-            Its number in the view, and that of the mean it was encoded with.
-        words : u32
-            Allowed slots of each block.
-        cells, cell_lists, codes
-            As `vecstore.ext.ivf.rank_lists` takes them.
-        first_rows, first_blocks : i64[K]
-        addresses : u64[K] or None
-            Of the records, 0 until one was read; shared with the caller, who fills them in. None where
-            the field is not resident.
-        n : int
-            Rows.
-        dtype : "f4", "f2" or None
-            Of the vectors as given; None if there are none.
-        vectors : int
-            Their address; 0 where every search is given those that it needs.
-        pages : u8
-            Which of their pages may be read; shared with the caller.
-        id_base : int
-            Added to stored ids.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not agree.
-        """
-        cdef Lists lists = Lists(self.padded_dim, cells, cell_lists, codes)
-        cdef Py_ssize_t k = lists.k
-        if k < 1 or first_rows.shape[0] != k or first_blocks.shape[0] != k:
-            raise ValueError(f"tables of different lengths for {k} lists")
-        if self.resident and (addresses is None or addresses.shape[0] != k):
-            raise ValueError(f"no addresses of {k} lists")
-        cdef Py_ssize_t i
-        for i in range(k):
-            if first_blocks[i] < 0 or first_blocks[i] > words.shape[0]:
-                raise ValueError(f"words of list {i} are missing")
-        self._check_vectors(n, dtype, vectors, pages)
-        cdef VsPart *part = self._append(number, group, id_base, words)
-        part.lists = &lists.lists
-        part.k = k
-        part.first_rows = &first_rows[0]
-        part.first_blocks = &first_blocks[0]
-        part.addresses = &addresses[0] if self.resident else NULL
-        self._set_vectors(part, n, dtype, vectors, pages)
-        self.lists += k
-        self.most_cells = max(self.most_cells, lists.lists.cell_count)
-        self.keep.append((words, lists, first_rows, first_blocks, addresses, pages))
-
-    def add_small(
-        self, int32_t number, int32_t group, const uint32_t[::1] words not None, Py_ssize_t n, str dtype,
-        uint64_t id_base=0,
-    ) -> None:
-        """A part of one list that is scanned exactly: by its vectors, or by int8 if `dtype` is None."""
-        if vs_block_count(n) > <size_t>words.shape[0]:
-            raise ValueError(f"{words.shape[0]} words do not hold {n} rows")
-        self._check_vectors(n, dtype, 0, None)
-        self._set_vectors(self._append(number, group, id_base, words), n, dtype, 0, None)
-        self.keep.append(words)
-
-    def place_small(self, int32_t number, uint64_t record, uint64_t vectors) -> None:
-        """Where the record of a small part lies, and its vectors; for a resident field."""
-        cdef VsPart *part
-        if number not in self.places or self.parts[<Py_ssize_t>self.places[number]].lists != NULL:
-            raise ValueError(f"no small part {number}")
-        part = self.parts + <Py_ssize_t>self.places[number]
-        part.vectors = vectors
-        vs_publish(&part.record, record)  # last: it says that both can be read
-
-    def _check_vectors(self, Py_ssize_t n, str dtype, uint64_t vectors, const uint8_t[::1] pages) -> None:
-        if n < 1:
-            raise ValueError(f"a part has at least one row, not {n}")
-        if dtype is None:
-            if vectors:
-                raise ValueError("an address of no vectors")
-            return
-        cdef size_t size = n * self.dim * (2 if is_half(dtype) else 4)
-        if vectors and (pages is None or <size_t>pages.shape[0] * self.page < size):
-            raise ValueError(f"pages of {self.page} bytes do not hold {size}")
-
-    cdef int _set_vectors(self, VsPart *part, Py_ssize_t n, str dtype, uint64_t vectors, const uint8_t[::1] pages) except -1:
-        part.n = n
-        part.has_vectors = dtype is not None
-        part.half = is_half(dtype) if dtype is not None else 0
-        part.vectors = vectors
-        part.pages = &pages[0] if vectors else NULL
-        return 0
-
-
-cdef class Plan:
-    """What is asked of a field.
-
-    Parameters
-    ----------
-    top_k, pool : int
-        Hits, and candidates that the scan keeps.
-    most : int
-        Live rows of the view: a pool has no more room.
-    alive : int
-        Rows that an answer can have.
-    precision : "none", "int8" or "fp32"
-    fp32_cap : int
-        Rows that are scored by their vectors as given, at most.
-    probes, limits : i32[len(field)]
-        Lists to scan in each part, in the order they were added, and how many a query may ever scan
-        for a second look.
-    reach : f32[len(field)]
-        Lists are scanned that are no farther than this times the last hit (squared distances); 0: see
-        the next.
-    patience : float
-        Lists that are scanned, in places of the farthest list that held a hit; 0: as many as planned.
-    margin : float
-        Bounds of an estimate that the pool must end beyond the last hit; 0: however it ends.
-    widen : int
-        By how much a pool that was too small is widened.
-    looks : int
-        Second looks at most.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
-    """
-
-    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks) -> None:
-        if (
-            not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
-            or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0
-        ):
-            raise ValueError("a plan is out of range")
-        self.top_k = top_k
-        self.pool = min(pool, most)
-        self.most = most
-        self.alive = alive
-        self.precision = precision
-        self.kind = PRECISIONS.index(precision)
-        self.fp32_cap = fp32_cap
-        self.probes = probes
-        self.limits = limits
-        self.reach = reach
-        self.patience = patience
-        self.margin = margin
-        self.widen = widen
-        self.looks = looks
-
-    def probed(self):
-        """i32[parts]: lists that are planned."""
-        return np.asarray(self.probes)
 
 
 cdef class Searcher:

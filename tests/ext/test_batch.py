@@ -11,7 +11,7 @@ from tests.ext.helpers import VARIANTS, variant
 from tests.ext.test_search import METRICS, PAGE, World, answer, same
 from vecstore.ext import rabitq
 from vecstore.ext.batch import GROUP, Batch
-from vecstore.ext.search import Field, Plan
+from vecstore.ext.field import Field, Plan
 from vecstore.types import F32, Metric
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tests.ext.helpers import VARIANTS, padded, variant
 from vecstore.ext import ivf, rabitq, rerank, train
 from vecstore.ext.rabitq import QueryTable, encode_rabitq
-from vecstore.ext.search import Field, Missing, Plan, Searcher
+from vecstore.ext.field import Field, Plan
+from vecstore.ext.search import Missing, Searcher
 from vecstore.index.rotation import Rotation
 
 F32 = NDArray[np.float32]

@@ -3,7 +3,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vecstore.ext.search import Field, Plan
+from vecstore.ext.field import Field, Plan
 
 GROUP: Final[int]
 

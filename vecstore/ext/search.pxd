@@ -1,8 +1,9 @@
-"""What a batch needs to know of fields, plans and searchers."""
+"""What a batch needs to know of searchers."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from vecstore.ext.ivf cimport VsHit, VsLists, VsNearest, VsPool, VsScoredList
+from vecstore.ext.field cimport Field, Plan, VsPart
+from vecstore.ext.ivf cimport VsHit, VsNearest, VsPool, VsScoredList
 from vecstore.ext.rabitq cimport VsKernels, VsRanked, VsTable
 
 
@@ -19,58 +20,6 @@ cdef enum:
     DONE = 0
     NEEDS_LISTS = 1
     NEEDS_VECTORS = 2
-
-
-# A part as the kernels see it. `addresses` and the two of a small part are 0 where nothing has been read yet.
-cdef struct VsPart:
-    int32_t number
-    int32_t group
-    uint64_t id_base
-    const uint32_t *words
-    size_t word_count
-    # Of a coded part; without lists, a part of one list that is scanned exactly.
-    const VsLists *lists
-    size_t k
-    const int64_t *first_rows
-    const int64_t *first_blocks
-    const uint64_t *addresses
-    size_t first_list  # of its lists among those of all parts
-    # Vectors as given, in row order.
-    int has_vectors
-    int half
-    size_t n
-    uint64_t vectors
-    const uint8_t *pages
-    uint64_t record
-
-
-cdef class Field:
-    cdef readonly Py_ssize_t dim, padded_dim, page
-    cdef readonly bint resident
-    cdef readonly double dot_length
-    cdef int metric
-    cdef const uint8_t[:, ::1] signs
-    cdef readonly Py_ssize_t groups
-    cdef const float **mean_of
-    cdef VsPart *parts
-    cdef Py_ssize_t count
-    cdef size_t lists  # of all parts
-    cdef size_t most_cells  # of one part
-    cdef bint searched
-    cdef list keep
-    cdef dict places  # number -> position
-
-    cdef VsPart *_append(self, int32_t number, int32_t group, uint64_t id_base, const uint32_t[::1] words) except NULL
-    cdef int _set_vectors(self, VsPart *part, Py_ssize_t n, str dtype, uint64_t vectors, const uint8_t[::1] pages) except -1
-
-
-cdef class Plan:
-    cdef readonly Py_ssize_t top_k, pool, most, alive, fp32_cap, looks, widen
-    cdef readonly double patience, margin
-    cdef readonly str precision
-    cdef int kind
-    cdef const int32_t[::1] probes, limits
-    cdef const float[::1] reach
 
 
 cdef class Searcher:

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.ext.batch import GROUP, Batch
+from vecstore.ext.field import Plan
 from vecstore.ext.ivf import MAX_CAPACITY
-from vecstore.ext.search import Missing, Plan, Searcher
+from vecstore.ext.search import Missing, Searcher
 from vecstore.index.ivf import planned_probes
 from vecstore.index.recall import MAX_LOOKS, base_probes, pool_size, probes_for, reach_for
 from vecstore.index.view import OpenPart, View, read_side_by_side

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from vecstore.ext.search import Field
+from vecstore.ext.field import Field
 from vecstore.index.recall import dot_length
 from vecstore.index.rotation import Rotation, padded
 from vecstore.live import LiveSet
