@@ -139,6 +139,7 @@ def rank_lists(
     cdef Pool pool = Pool(wanted)
     cdef uint64_t[::1] order = np.empty(2 * cells.shape[0], dtype=np.uint64)
     cdef int32_t[::1] result = out
+    cdef uint8_t[::1] seen = np.zeros(lists.k, dtype=np.uint8)
     if estimates is None:
         estimates = np.empty(wanted, dtype=np.float32)
     if <size_t>estimates.shape[0] < wanted:
@@ -147,7 +148,7 @@ def rank_lists(
     with nogil:
         count = vs_rank_lists(kernels, &table.table, &lists.lists, &pool.pool, <VsRanked *>&order[0], NULL, wanted,
                               &result[0], &estimates[0])
-        vs_add_lists(lists.k, NULL, wanted, count, &result[0], &estimates[0])
+        vs_add_lists(lists.k, &seen[0], 0, wanted, count, &result[0], &estimates[0])
     return out
 
 

@@ -56,9 +56,9 @@ static inline int vs_cell_is_beyond(float squared_distance, float radius, float 
 }
 
 /* The `wanted` nearest lists among those that are not `seen` (NULL: among all), the nearest first, ties by
- * number, into `out`, and their estimates; how many there are, which is less only if estimates are no numbers. A cell is left
+ * number, into `out`, and their estimates; how many there are. A cell is left
  * out once no list of it can be near enough, which on clustered data are most cells. `order` has room for
- * twice the cells, and `pool` is scratch, with room for `wanted`. */
+ * twice the cells, and `pool` is scratch, with room for `wanted`; lists beyond its threshold are left out. */
 static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists,
                                    VsPool *pool, VsRanked *order, const uint8_t *seen, size_t wanted,
                                    int32_t *out, float *scores) {
@@ -104,20 +104,21 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
     return count < wanted ? count : wanted;
 }
 
-/* Lists that are neither `seen` nor among the `count` of `out`, by number, until `wanted` are there;
- * they are infinitely far. */
-static inline void vs_add_lists(size_t k, const uint8_t *seen, size_t wanted, size_t count, int32_t *out,
-                                float *scores) {
-    const size_t ranked = count;
-    for (size_t list = 0; list < k && count < wanted; list++) {
-        int known = seen && seen[list];
-        for (size_t i = 0; i < ranked && !known; i++)
-            known = out[i] == (int32_t)list;
-        if (known)
-            continue;
-        scores[count] = INFINITY;
-        out[count++] = (int32_t)list;
-    }
+/* Lists without a rank, by number, behind the `ranked` and the `found` of `order`, until there are `wanted`
+ * behind the ranked: infinitely far. `seen` is scratch, all zero. */
+static inline void vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t wanted, size_t found,
+                                int32_t *order, float *scores) {
+    if (found == wanted)
+        return;
+    for (size_t i = 0; i < ranked + found; i++)
+        seen[order[i]] = 1;
+    for (size_t list = 0; list < k && found < wanted; list++)
+        if (!seen[list]) {
+            scores[ranked + found] = INFINITY;
+            order[ranked + found++] = (int32_t)list;
+        }
+    for (size_t i = 0; i < ranked + found; i++)
+        seen[order[i]] = 0;
 }
 
 #endif

@@ -387,26 +387,30 @@ cdef class Searcher:
         return DONE
 
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil:
-        """Rank as many lists of a part as are wanted, and as a second look may want; a rank once given is kept."""
-        cdef const VsPart *part = self.parts + p
-        cdef size_t ranked = self.ranked[p], found, i
-        cdef size_t wanted = min(part.k, <size_t>self.want[p] + (self.want[p] // 2 if self.plan.looks else 0)) - ranked
-        cdef int32_t *order = self.order + part.first_list + ranked
-        cdef uint8_t *seen = NULL
+        """Rank as many lists of a part as are wanted; a rank once given is kept."""
+        cdef size_t ranked = self.ranked[p], wanted = self.want[p] - ranked, found
         if not vs_pool_reserve(&self.nearest_lists, wanted):
             return False
-        if ranked:
-            seen = self.seen + part.first_list
-            for i in range(ranked):
-                seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 1
-        found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.nearest_lists, self.cells,
-                              seen, wanted, order, self.scores + part.first_list + ranked)
-        vs_add_lists(part.k, seen, wanted, found, order, self.scores + part.first_list + ranked)
-        if ranked:
-            for i in range(ranked):
-                seen[order[<Py_ssize_t>i - <Py_ssize_t>ranked]] = 0
-        self.ranked[p] = ranked + wanted
+        found = self._rank_on(p, wanted)
+        vs_add_lists(self.parts[p].k, self.seen + self.parts[p].first_list, ranked, wanted, found,
+                     self.order + self.parts[p].first_list, self.scores + self.parts[p].first_list)
+        self.ranked[p] += <int32_t>wanted
         return True
+
+    cdef size_t _rank_on(self, Py_ssize_t p, size_t wanted) noexcept nogil:
+        """Rank up to so many lists more, as far as the pool's threshold; how many that were."""
+        cdef const VsPart *part = self.parts + p
+        cdef size_t ranked = self.ranked[p], found, i
+        cdef int32_t *order = self.order + part.first_list
+        cdef uint8_t *seen = self.seen + part.first_list
+        for i in range(ranked):
+            seen[order[i]] = 1
+        found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.nearest_lists, self.cells,
+                              seen if ranked else NULL, wanted, order + ranked,
+                              self.scores + part.first_list + ranked)
+        for i in range(ranked):
+            seen[order[i]] = 0
+        return found
 
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil:
         cdef const VsPart *part = self.parts + p
@@ -545,16 +549,15 @@ cdef class Searcher:
         cdef int32_t near = self.done[p], most = min(self.plan.limits[p], <int32_t>self.parts[p].k)
         if not edge < INFINITY:
             return 0
-        while near < most:
-            if near == self.ranked[p]:
-                self.want[p] = min(most, max(1, 2 * near))
-                if not self._rank(p):
-                    break
-            if not scores[near] <= edge:
-                break
+        while near < min(most, self.ranked[p]) and scores[near] <= edge:
             near += 1
-        self.want[p] = near  # what was ranked beyond is not to be scanned
-        return near
+        if near < self.ranked[p] or near >= most:
+            return near
+        if not vs_pool_reserve(&self.nearest_lists, most - near):
+            return near
+        self.nearest_lists.threshold = edge
+        self.ranked[p] += <int32_t>self._rank_on(p, most - near)
+        return self.ranked[p]
 
     cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil:
         """So many places as a patient query goes, beside the farthest list of a part that held a hit."""

@@ -114,7 +114,8 @@ cdef extern from "rank.h" nogil:
     size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsPool *pool,
                          VsRanked *order, const uint8_t *seen, size_t wanted, int32_t *out,
                          float *scores)
-    void vs_add_lists(size_t k, const uint8_t *seen, size_t wanted, size_t count, int32_t *out, float *scores)
+    void vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t wanted, size_t found, int32_t *order,
+                      float *scores)
 
 
 cdef extern from "probe.h" nogil:

@@ -76,6 +76,7 @@ cdef class Searcher:
     cdef int64_t _scan(self) noexcept nogil
     cdef int64_t _rank_lists(self) noexcept nogil
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil
+    cdef size_t _rank_on(self, Py_ssize_t p, size_t wanted) noexcept nogil
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil
     cdef uint64_t _small_record(self, Py_ssize_t p) noexcept nogil
     cdef int64_t _scan_lists(self, Py_ssize_t p) noexcept nogil
