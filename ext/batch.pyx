@@ -6,8 +6,6 @@ the codes. What a pool keeps does not depend on the order of the scan, so the an
 queries.
 """
 
-import numpy as np
-
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset

@@ -4,8 +4,6 @@ A `Field` is what a view offers to the kernels: each part's lists, where their r
 are allowed. A `Plan` is what is asked of it. Both are shared by the searches of all threads.
 """
 
-import numpy as np
-
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
@@ -262,7 +260,3 @@ cdef class Plan:
         self.margin = margin
         self.widen = widen
         self.looks = looks
-
-    def probed(self):
-        """i32[parts]: lists that are planned."""
-        return np.asarray(self.probes)
