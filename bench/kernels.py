@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vecstore.ext import ivf, rabitq, rerank, train
+from vecstore.ext import ivf, rabitq, records, rerank, train
 from vecstore.index.rotation import Rotation
 
 
@@ -32,7 +32,7 @@ class Lists:
         n = lists * size
         rows = rng.standard_normal((n, dim), dtype=np.float32)
         starts = np.arange(lists + 1, dtype=np.int64) * size
-        centroids, scales = train.quantise_centroids(rows[::size] * np.float32(0.5))
+        centroids, scales = records.quantise_centroids(rows[::size] * np.float32(0.5))
         layout = ivf.record_layout(size, dim, True, True)
         length = -(-(layout[3] + 8 * size) // 64) * 64
         offsets = np.arange(lists + 1, dtype=np.int64) * length
@@ -41,7 +41,7 @@ class Lists:
         ids = np.arange(n, dtype=np.uint64)
 
         def encode() -> None:
-            train.encode_lists(rows, starts, centroids, scales, None, ids, True, True, offsets, out)
+            records.encode_lists(rows, starts, centroids, scales, None, ids, True, True, offsets, out)
 
         self.encode = least(encode, 20 if n < 10_000 else 1) / n
         self.out = out

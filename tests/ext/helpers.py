@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vecstore.ext import ivf, rabitq, train
+from vecstore.ext import ivf, rabitq, records
 
 VARIANTS = [
     pytest.param(
@@ -56,7 +56,7 @@ class Part:
         self.list_of = np.repeat(np.arange(lists), self.sizes)
         noise = self.rng.standard_normal((n, self.dim)).astype(np.float32) * np.float32(0.5)
         self.z = centres[self.list_of] + noise
-        self.c8, self.scales = train.quantise_centroids(centres)
+        self.c8, self.scales = records.quantise_centroids(centres)
         self.centroids = self.c8.astype(np.float32) * self.scales[:, None]
         self.ids = (np.arange(n) * 3 + 7).astype(np.uint64)
         lengths = [
@@ -67,7 +67,7 @@ class Part:
         self.first_blocks = (np.cumsum(blocks) - blocks).astype(np.int64)
         self.blocks = int(blocks.sum())
         self.out = np.full(self.offsets[-1], 255, dtype=np.uint8)
-        train.encode_lists(
+        records.encode_lists(
             self.z,
             self.starts,
             self.c8,

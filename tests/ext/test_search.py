@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.ext.helpers import VARIANTS, padded, variant
-from vecstore.ext import ivf, rabitq, rerank, train
+from vecstore.ext import ivf, rabitq, records, rerank
 from vecstore.ext.rabitq import QueryTable, encode_rabitq
 from vecstore.ext.field import Field, Plan
 from vecstore.ext.search import Missing, Searcher
@@ -63,7 +63,7 @@ class Part:
         means = np.zeros((lists, z.shape[1]), np.float32)
         np.add.at(means, owner, z)
         means /= np.maximum(1, np.asarray(self.sizes, np.float32))[:, None]
-        c8, scales = train.quantise_centroids(means)
+        c8, scales = records.quantise_centroids(means)
         self.ids = self.id_base + 3 * np.arange(n) + 7
         codes = not self.small
         lengths = [padded(ivf.record_layout(m, z.shape[1], codes, self.int8)[3] + 8 * m) for m in self.sizes]
@@ -73,7 +73,7 @@ class Part:
         shift = (rows**2).sum(1) if self.metric == "dot" else None
         stored = (3 * np.arange(n) + 7).astype(np.uint64)
         out = self.records[at : at + offsets[-1]]
-        train.encode_lists(z, self.starts, c8, scales, shift, stored, codes, self.int8, offsets, out)
+        records.encode_lists(z, self.starts, c8, scales, shift, stored, codes, self.int8, offsets, out)
         self.addresses = (self.records.ctypes.data + at + offsets[:-1]).astype(np.uint64)
         blocks = -(-np.asarray(self.sizes) // 32)
         self.first_blocks = (np.cumsum(blocks) - blocks).astype(np.int64)

@@ -1,21 +1,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-def quantise_centroids(
-    centroids: NDArray[np.float32],
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
-def encode_lists(
-    rows: NDArray[np.float32],
-    starts: NDArray[np.int64],
-    centroids: NDArray[np.int8],
-    scales: NDArray[np.float32],
-    shift: NDArray[np.float32] | None,
-    ids: NDArray[np.uint64] | None,
-    codes: bool,
-    int8: bool,
-    offsets: NDArray[np.int64],
-    out: NDArray[np.uint8],
-) -> None: ...
 def assign_nearest(
     dots: NDArray[np.float32],
     half_norms: NDArray[np.float32],
@@ -30,7 +15,6 @@ def accumulate(
     sums: NDArray[np.float64],
     counts: NDArray[np.int64],
 ) -> None: ...
-def unit_rows(x: NDArray[np.float32], out: NDArray[np.float32]) -> None: ...
 def nearest_few(
     dots: NDArray[np.float32],
     half_norms: NDArray[np.float32],

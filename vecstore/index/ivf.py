@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.ext.train import quantise_centroids
+from vecstore.ext.records import quantise_centroids
 from vecstore.manifest.model import Settings
 from vecstore.types import F32
 

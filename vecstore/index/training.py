@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.ext.rabitq import encode_rabitq
+from vecstore.ext.records import quantise_centroids
 from vecstore.ext.train import (
     accumulate,
     assign_nearest,
@@ -33,7 +34,6 @@ from vecstore.ext.train import (
     list_means,
     nearest_few,
     nearest_lists,
-    quantise_centroids,
 )
 from vecstore.index.ivf import CHUNK_BYTES, Partition, single_list
 from vecstore.types import F32

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from vecstore.ext.ivf import record_layout
 from vecstore.ext.rabitq import encode_rabitq
-from vecstore.ext.train import encode_lists, list_spread, unit_rows
+from vecstore.ext.records import encode_lists, unit_rows
+from vecstore.ext.train import list_spread
 from vecstore.index.ivf import Partition, capacity_for, lists_for, single_list
 from vecstore.index.recall import Calibration, calibrate, held_out_rows
 from vecstore.index.rotation import Rotation
