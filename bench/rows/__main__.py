@@ -48,6 +48,10 @@ def main() -> None:
     from bench import peers, report, sets
     from bench.rows import Run, rows
 
+    for engine in options.engine or ():
+        if engine not in peers.PEERS:
+            parser.error(f"--engine is one of {', '.join(peers.PEERS)}, not {engine}")
+
     run = Run(
         names=tuple(options.set or (("sample",) if options.small else ("glosses", "fashion", "grown"))),
         engines=tuple(options.engine or peers.PEERS),
