@@ -74,7 +74,7 @@ class Backend(Protocol):
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
     ) -> RecallReport: ...
     def recall_estimate(self, name: str) -> RecallEstimate: ...
-    def row(self, name: str, identity: RowId, *, include_vector: bool) -> Row: ...
+    def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row: ...
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
     def compact(self, name: str, *, everything: bool) -> CompactResult: ...
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult: ...
@@ -375,9 +375,9 @@ class Namespace:
         """
         return self._backend.recall_estimate(self.name)
 
-    def get(self, id: RowId, *, include_vector: bool = True) -> Row:
-        """The live row of an id. `RowNotFound` if there is none."""
-        return self._backend.row(self.name, id, include_vector=include_vector)
+    def get(self, id: RowId, *, include_vector: bool = True, epoch: int | None = None) -> Row:
+        """The row of an id that is live, now or at a past epoch. `RowNotFound` if there is none."""
+        return self._backend.row(self.name, id, include_vector=include_vector, epoch=check_epoch(epoch))
 
     def stats(self) -> NamespaceInfo:
         """Rows, parts, bytes, tombstones, epoch and defaults of the current epoch."""
@@ -389,7 +389,7 @@ class Namespace:
 
     def manifest(self, epoch: int | None = None) -> dict[str, Any]:
         """The manifest of the current or of a past epoch, as JSON data."""
-        return self._backend.manifest(self.name, epoch)
+        return self._backend.manifest(self.name, check_epoch(epoch))
 
     def compact(self, *, everything: bool = True) -> CompactResult:
         """Merge parts and retrain: all of them, or with ``everything=False`` only what is due."""
@@ -459,12 +459,19 @@ def check_params(params: SearchParams) -> SearchParams:
         raise refuse("consistency", '"strong" or "eventual"', ["strong", "eventual"])
     if not _number(params.max_staleness) or params.max_staleness < 0:
         raise refuse("max_staleness", "at least 0 seconds", 0)
-    if params.epoch is not None and (not _integer(params.epoch) or params.epoch < 1):
-        raise refuse("epoch", "an integer of at least 1", 1)
+    check_epoch(params.epoch)
     for name in params.include:
         if name not in INCLUDABLE:
             raise InvalidArgument(f"include names {name!r}; known is {INCLUDABLE}", field="include")
     return params
+
+
+def check_epoch(epoch: int | None) -> int | None:
+    """`InvalidArgument` if it can be no epoch; None stands for the current one."""
+    epoch = _plain(epoch)
+    if epoch is not None and (not _integer(epoch) or epoch < 1):
+        raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
+    return epoch
 
 
 def check_sample(asked: RecallSample, *, given: bool) -> RecallSample:

@@ -212,17 +212,19 @@ class HttpBackend:
     def recall_estimate(self, name: str) -> RecallEstimate:
         return _decode(self._send("GET", _path(name, "recall"), repeat=True), RecallEstimate)
 
-    def row(self, name: str, identity: RowId, *, include_vector: bool) -> Row:
+    def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row:
         ids = parse_ids([identity], field="id")
         segment = quote(str(ids.values[0]), safe="")
-        path = f"{_path(name, 'rows')}/{segment}?include_vector={'true' if include_vector else 'false'}"
-        found = self._send("GET", path, repeat=True)
+        query = {"include_vector": "true" if include_vector else "false"}
+        if epoch is not None:
+            query["epoch"] = str(epoch)
+        found = self._send("GET", f"{_path(name, 'rows')}/{segment}?{urlencode(query)}", repeat=True)
         row = _decode(found, wire.RowView)
         vector = None if row.vector is msgspec.UNSET or row.vector is None else _float32(row.vector)
         return Row(row.id, vector, row.epoch, incarnation=_incarnation(found))
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
-        query = "" if epoch is None else f"?epoch={_integer(epoch, 'epoch')}"
+        query = "" if epoch is None else f"?epoch={epoch}"
         found = self._send("GET", _path(name, "manifest") + query, repeat=True)
         return _decode(found, dict[str, Any])
 

@@ -134,7 +134,7 @@ def test_a_missing_namespace_is_missing_in_every_way() -> None:
         lambda: db.delete_rows("ns", [1], expected=None, idempotency_key=None),
         lambda: db.search("ns", [1, 2], SearchParams()),
         lambda: db.search_batch("ns", [[1, 2]], SearchParams()),
-        lambda: db.row("ns", 1, include_vector=True),
+        lambda: db.row("ns", 1, include_vector=True, epoch=None),
         lambda: db.manifest("ns", None),
         lambda: db.compact("ns", everything=True),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +215,24 @@ def test_handles_over_one_store_see_each_other(tmp_path: Any) -> None:
         model |= dict(zip(range(i * 10, i * 10 + 15), rows[i * 15 : (i + 1) * 15], strict=True))
         for reader in (ours, theirs):
             assert_exact(reader.search(rows[0], top_k=60, **EXACT), model, rows[0], "l2", 60)
+
+
+def test_a_past_epoch_is_opened_once_beside_the_latest_and_let_go_when_it_has_expired() -> None:
+    time = [1_000_000.0]
+    db = filled(MemoryStore(clock=lambda: time[0]))
+    ns = db.namespace("ns")
+    past = ns.manifest(2)
+    latest = view_of(db)
+    view = ns.views.open(past, ReadTrace())
+    assert [part.reader.entry.id for part in view.parts] == [past.parts[0].id]
+    assert ns.views.open(past, ReadTrace()) is view
+    assert view_of(db) is latest
+    db.compact("ns", everything=True)
+    view_of(db)
+    assert ns.views.open(past, ReadTrace()) is view  # it may still be read
+    held = weakref.ref(view.parts[0].reader)
+    del view, latest
+    time[0] += 10_000.0
+    db.collect("ns", retention=3600.0, grace=3600.0, dry_run=False)
+    view_of(db)
+    assert held() is None, "the view of an epoch that is gone keeps its parts"

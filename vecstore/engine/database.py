@@ -224,8 +224,8 @@ class EmbeddedDatabase:
         self.namespace(name).manifest()  # there is one
         return RecallEstimate(0.0) if self.recall is None else self.recall.estimate(name)
 
-    def row(self, name: str, identity: RowId, *, include_vector: bool) -> Row:
-        return self.namespace(name).row(identity, include_vector=include_vector)
+    def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row:
+        return self.namespace(name).row(identity, include_vector=include_vector, epoch=epoch)
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         # By way of JSON, so that it is what HTTP gives: lists, not tuples.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,7 +22,6 @@ from vecstore.errors import (
     InvalidArgument,
     InvalidId,
     RowNotFound,
-    SnapshotExpired,
     StorageMissing,
 )
 from vecstore.index.rotation import Rotation
@@ -56,6 +55,7 @@ from vecstore.types import (
     WriteMode,
 )
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # A search or a look-up that loses its parts to collection starts again on a newer snapshot, so often.
@@ -237,31 +237,35 @@ class NamespaceEngine:
 
     def search(self, q: object, params: SearchParams) -> Hits:
         """The neighbours of one query, dim numbers."""
-        return self._on_snapshot(self._search, q, params)
+        self._check_process()
+        return self._read(self._snapshot(params), params.epoch, self._search, q, params)
 
     def search_batch(self, queries: object, params: SearchParams) -> BatchHits:
         """The neighbours of M queries of dim numbers, all of one epoch."""
-        return self._on_snapshot(self._search_batch, queries, params)
-
-    def _on_snapshot(
-        self, ask: Callable[[Manifest, object, SearchParams], T], values: object, params: SearchParams
-    ) -> T:
-        """One search; started again if collection took its parts away meanwhile."""
         self._check_process()
-        snapshot = self._snapshot(params)
+        return self._read(self._snapshot(params), params.epoch, self._search_batch, queries, params)
+
+    def _read(
+        self,
+        snapshot: Snapshot,
+        epoch: int | None,
+        ask: Callable[Concatenate[Manifest, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """One read of a snapshot, on a newer one if collection took its parts away meanwhile.
+
+        Where an ``epoch`` was named there is no newer one: `SnapshotExpired` if it has left the window.
+        """
         for _ in range(_RESTARTS):
             try:
-                return ask(snapshot.manifest, values, params)
-            except StorageMissing as missing:
-                if params.epoch is not None:
-                    raise SnapshotExpired(
-                        f"epoch {params.epoch} of {self.name!r} is no longer kept", epoch=params.epoch
-                    ) from missing
-                newer = self.snapshots.strong()
+                return ask(snapshot.manifest, *args, **kwargs)
+            except StorageMissing:
+                newer = self._at(epoch)
                 if newer.epoch == snapshot.epoch:
                     raise
                 snapshot = newer
-        return ask(snapshot.manifest, values, params)
+        return ask(snapshot.manifest, *args, **kwargs)
 
     def _search(self, manifest: Manifest, values: object, params: SearchParams) -> Hits:
         q = as_vector(values, manifest.dim, manifest.metric)
@@ -318,26 +322,20 @@ class NamespaceEngine:
         return BatchHits(ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation)
 
     def _snapshot(self, params: SearchParams) -> Snapshot:
-        if params.epoch is not None:
-            return self.snapshots.at_epoch(params.epoch)
-        if params.consistency == "eventual":
+        if params.epoch is None and params.consistency == "eventual":
             return self.snapshots.eventual(params.max_staleness)
-        return self.snapshots.strong()
+        return self._at(params.epoch)
+
+    def _at(self, epoch: int | None) -> Snapshot:
+        return self.snapshots.strong() if epoch is None else self.snapshots.at_epoch(epoch)
 
     # -- reads -----------------------------------------------------------------------------
 
-    def row(self, identity: RowId, *, include_vector: bool = True) -> Row:
-        """The live row of one id. `RowNotFound` if there is none."""
+    def row(self, identity: RowId, *, include_vector: bool = True, epoch: int | None = None) -> Row:
+        """The row of one id that is live now, or was at a past epoch. `RowNotFound` if there is none."""
         self._check_process()
         ids = parse_ids([identity], field="id")
-        for restart in range(_RESTARTS + 1):
-            manifest = self.snapshots.strong().manifest
-            try:
-                return self._row(manifest, ids, include_vector)
-            except StorageMissing:
-                if restart == _RESTARTS or self.snapshots.strong().epoch == manifest.epoch:
-                    raise
-        raise AssertionError("the last restart returns or raises")
+        return self._read(self._at(epoch), epoch, self._row, ids, include_vector)
 
     def _row(self, manifest: Manifest, ids: Ids, include_vector: bool) -> Row:
         wanted: RowId = ids.values[0] if ids.kind == "string" else int(ids.values[0])
@@ -356,13 +354,16 @@ class NamespaceEngine:
                     manifest.epoch,
                     incarnation=manifest.incarnation,
                 )
-        raise RowNotFound(f"no live row {wanted!r} in {self.name!r}", id=wanted)
+        raise RowNotFound(
+            f"no live row {wanted!r} in {self.name!r} at epoch {manifest.epoch}",
+            id=wanted,
+            epoch=manifest.epoch,
+        )
 
     def manifest(self, epoch: int | None = None) -> Manifest:
         """The current manifest, or that of a past epoch."""
         self._check_process()
-        found = self.snapshots.strong() if epoch is None else self.snapshots.at_epoch(epoch)
-        return found.manifest
+        return self._at(epoch).manifest
 
     def info(self) -> NamespaceInfo:
         return describe(self.manifest())

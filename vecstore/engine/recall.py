@@ -95,8 +95,11 @@ def measure_recall(
         try:
             return _measure(engine, manifest, given, replace(asked, seed=seed), params, recent)
         except (StorageMissing, SnapshotExpired):
+            if params.epoch is not None:
+                engine.snapshots.at_epoch(params.epoch)  # says so if it is the epoch that is gone
+                raise
             moved = engine.snapshots.strong().epoch != manifest.epoch
-            if params.epoch is not None or not moved or restart == _RESTARTS:
+            if not moved or restart == _RESTARTS:
                 raise
     raise AssertionError("the last restart returns or raises")
 

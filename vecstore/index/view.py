@@ -101,7 +101,10 @@ class View:
 
 
 class Views:
-    """Opens views of one namespace and keeps the latest. Safe to share between threads."""
+    """Opens views of one namespace; keeps the latest, and the last one asked for of a past epoch.
+
+    Safe to share between threads.
+    """
 
     def __init__(
         self,
@@ -116,6 +119,7 @@ class Views:
         self._tombstones = tombstones
         self._lock = threading.Lock()
         self._latest: View | None = None
+        self._past: View | None = None
         self._readers: dict[str, PartReader] = {}
         self._watched: tuple[Watch, list[str]] | None = None
         self._forgotten = 0  # times that readers were dropped because their files were touched
@@ -127,9 +131,11 @@ class Views:
         costs a ``stat`` a part, and keeps damage done behind our back from being served (P5).
         """
         self._forget_touched()
-        latest, forgotten = self._latest, self._forgotten
+        latest, past, forgotten = self._latest, self._past, self._forgotten
         if latest is not None and latest.manifest is manifest:
             return latest
+        if past is not None and past.manifest is manifest:
+            return past
         view = self._build(manifest, latest, trace)
         with self._lock:
             if self._forgotten != forgotten:
@@ -138,8 +144,13 @@ class Views:
             newer = kept is None or kept.manifest.incarnation != manifest.incarnation
             if newer or (kept is not None and kept.manifest.epoch <= manifest.epoch):
                 self._latest = view
-                named = {part.id for part in manifest.parts}
-                self._keep({i: r for i, r in self._readers.items() if i in named})
+                if self._past is not None and not manifest.keeps(self._past.manifest.epoch):
+                    self._past = None  # its files may go
+            else:
+                self._past = view
+            views = (self._latest, self._past)
+            named = {part.id for held in views if held is not None for part in held.manifest.parts}
+            self._keep({i: r for i, r in self._readers.items() if i in named})
         return view
 
     def _forget_touched(self) -> None:
@@ -147,7 +158,7 @@ class Views:
         if watched is not None and (changed := watched[0].changed()):
             touched = {watched[1][i] for i in changed}
             with self._lock:
-                self._latest = None
+                self._latest = self._past = None
                 self._forgotten += 1
                 self._keep({i: r for i, r in self._readers.items() if i not in touched})
 

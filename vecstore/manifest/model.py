@@ -198,6 +198,10 @@ class Manifest(Struct, frozen=True, kw_only=True):
         """Live rows."""
         return sum(part.live for part in self.parts)
 
+    def keeps(self, epoch: int) -> bool:
+        """Whether collection leaves an epoch up to this one alone: it is readable, or pinned (R3, R9)."""
+        return epoch >= self.history_floor or any(pin.epoch == epoch for pin in self.pins)
+
 
 class _Envelope(Struct, frozen=True):
     crc32c: str

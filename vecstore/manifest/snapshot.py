@@ -172,8 +172,7 @@ class SnapshotSource:
                 f"epoch {epoch} of {self.namespace!r} does not exist yet; current is {manifest.epoch}",
                 field="epoch",
             )
-        pinned = any(pin.epoch == epoch and pin.incarnation == manifest.incarnation for pin in manifest.pins)
-        if epoch < manifest.history_floor and not pinned:
+        if not manifest.keeps(epoch):
             raise history.expired(self.namespace, epoch)
         with self._mutex:
             past = self._past.get(epoch)

@@ -67,6 +67,7 @@ def _paths() -> dict[str, Any]:
         "header",
         {"type": "string", "pattern": f"^[ -~]{{1,{MAX_IDEMPOTENCY_KEY_BYTES}}}$"},
     )
+    epoch = _parameter("epoch", "query", {"type": "integer", "minimum": 1}, "a past epoch that is kept")
     one = "/v1/namespaces/{ns}"
     return {
         "/v1/namespaces": {
@@ -163,7 +164,10 @@ def _paths() -> dict[str, Any]:
                 "readRow",
                 "Read the live row of an id",
                 {"200": _json("RowView", etag=True)},
-                parameters=[_parameter("include_vector", "query", {"type": "boolean", "default": True})],
+                parameters=[
+                    _parameter("include_vector", "query", {"type": "boolean", "default": True}),
+                    epoch,
+                ],
             ),
         },
         f"{one}/manifest": {
@@ -172,7 +176,7 @@ def _paths() -> dict[str, Any]:
                 "readManifest",
                 "The manifest of the current or of a past epoch",
                 {"200": {**_content({"type": "object"}), "headers": _etag_header()}},
-                parameters=[_parameter("epoch", "query", {"type": "integer", "minimum": 1})],
+                parameters=[epoch],
             ),
         },
         f"{one}/compact": {

@@ -5,6 +5,7 @@ Each function raises an error of `vecstore.errors` that names what is wrong.
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import Any, Final
 
@@ -135,6 +136,16 @@ def query(*allowed: str) -> dict[str, str]:
             raise InvalidArgument(f"query parameter {name} is given twice", field=name)
         found[name] = value
     return found
+
+
+def past_epoch(values: dict[str, str]) -> int | None:
+    """The query parameter ``epoch``; None for the current one."""
+    text = values.get("epoch")
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) < 1:
+        raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
+    return int(text)
 
 
 def flag(values: dict[str, str], name: str, default: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -10,10 +9,9 @@ from flask import Flask, Response
 
 from vecstore.api import Backend
 from vecstore.config import Config
-from vecstore.errors import InvalidArgument
 from vecstore.server import wire
 from vecstore.server.handlers import answer
-from vecstore.server.requests import if_match, json_body, query
+from vecstore.server.requests import if_match, json_body, past_epoch, query
 from vecstore.types import NamespaceInfo
 
 _create = msgspec.json.Decoder(wire.CreateNamespace)
@@ -55,13 +53,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         return Response(status=204)
 
     def manifest(ns: str) -> Response:
-        text = query("epoch").get("epoch")
-        if text is not None and not re.fullmatch(r"[0-9]{1,19}", text):
-            raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
-        epoch = None if text is None else int(text)
-        if epoch == 0:
-            raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
-        found = backend.manifest(ns, epoch)
+        found = backend.manifest(ns, past_epoch(query("epoch")))
         return answer(found, at=(found["incarnation"], found["epoch"]))
 
     def compact(ns: str) -> Response:

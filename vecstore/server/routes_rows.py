@@ -13,7 +13,7 @@ from vecstore.errors import InvalidId
 from vecstore.limits import MAX_BATCH_ROWS, MAX_U64
 from vecstore.server import wire
 from vecstore.server.handlers import answer
-from vecstore.server.requests import flag, idempotency_key, if_match, json_body, query
+from vecstore.server.requests import flag, idempotency_key, if_match, json_body, past_epoch, query
 from vecstore.types import F32, Row, RowId
 
 _insert = msgspec.json.Decoder(wire.InsertRows)
@@ -48,8 +48,9 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         return answer(wire.Deleted(deleted=done.deleted, epoch=done.epoch), at=(done.incarnation, done.epoch))
 
     def read(ns: str, identity: str) -> Response:
-        wanted = flag(query("include_vector"), "include_vector", True)
-        row = _row(backend, ns, identity, wanted)
+        asked = query("include_vector", "epoch")
+        wanted = flag(asked, "include_vector", True)
+        row = _row(backend, ns, identity, wanted, past_epoch(asked))
         body = wire.RowView(id=row.id, epoch=row.epoch)
         if wanted:
             body.vector = None if row.vector is None else wire.numbers(row.vector)
@@ -69,14 +70,14 @@ def batch(
     return wire.cut(values, backend.info(ns).dim, field=field) if isinstance(values, bytes) else values
 
 
-def _row(backend: Backend, ns: str, text: str, include_vector: bool) -> Row:
+def _row(backend: Backend, ns: str, text: str, include_vector: bool, epoch: int | None) -> Row:
     """The row of an id in a path. Digits are a number where the namespace has numbers."""
     candidates: list[RowId] = [text]
     if text.isascii() and text.isdecimal() and str(int(text)) == text and int(text) <= MAX_U64:
         candidates.insert(0, int(text))
     try:
-        return backend.row(ns, candidates[0], include_vector=include_vector)
+        return backend.row(ns, candidates[0], include_vector=include_vector, epoch=epoch)
     except InvalidId:
         if len(candidates) == 1:
             raise
-    return backend.row(ns, candidates[1], include_vector=include_vector)
+    return backend.row(ns, candidates[1], include_vector=include_vector, epoch=epoch)
