@@ -16,7 +16,7 @@ import urllib3
 import vecstore
 from tests.server.support import running_server
 from vecstore.api import Database, Namespace
-from vecstore.errors import InvalidArgument, RowNotFound, SnapshotExpired
+from vecstore.errors import InvalidArgument, PreconditionFailed, RowNotFound, SnapshotExpired
 from vecstore.invariants import check_namespace
 from vecstore.storage.local import LocalStore
 
@@ -144,3 +144,44 @@ def test_what_is_no_epoch_yet_is_refused_by_name(docs: Namespace, epoch: Any) ->
         with pytest.raises(InvalidArgument) as caught:
             read()
         assert caught.value.details["field"] == "epoch"
+
+
+# -- restore --------------------------------------------------------------------------------
+
+
+def token(ns: Namespace) -> tuple[str, int]:
+    info = ns.stats()
+    return info.incarnation, info.epoch
+
+
+def test_a_restore_is_one_commit_upon_the_epoch_that_was_seen(place: Place, docs: Namespace) -> None:
+    seen = token(docs)
+    docs.insert(ROWS[30:31], ids=[30])
+    with pytest.raises(PreconditionFailed):
+        docs.restore(seen[1] - 1, if_match=seen)
+    info = docs.restore(seen[1] - 1, if_match=token(docs))
+    assert (info.epoch, info.rows) == (seen[1] + 2, 20)
+    assert ids(docs) == set(range(20))
+    assert ids(docs, seen[1] + 1) == {*range(20), 30} - {5}
+    place.check("docs")
+
+
+def test_a_restore_names_what_it_lacks(place: Place, docs: Namespace) -> None:
+    past = docs.stats().epoch - 1
+    for refused, field in (
+        (lambda: docs.restore(past, if_match=None), "if_match"),  # type: ignore[arg-type]
+        (lambda: docs.restore(None, if_match=token(docs)), "epoch"),  # type: ignore[arg-type]
+        (lambda: docs.restore(10**9, if_match=token(docs)), "epoch"),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            refused()
+        assert caught.value.details["field"] == field
+    docs.compact()
+    place.collect_all()
+    with pytest.raises(SnapshotExpired):
+        docs.restore(past, if_match=token(docs))
+    if place.url is not None:
+        url = f"{place.url}/v1/namespaces/docs/restore"
+        for headers in ({}, {"If-Match": "*"}):
+            answer = urllib3.request("POST", url, json={"epoch": past}, headers=headers, retries=False)
+            assert (answer.status, answer.json()["details"]["field"]) == (400, "If-Match")

@@ -68,6 +68,7 @@ class Backend(Protocol):
     def delete_rows(
         self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
     ) -> DeleteResult: ...
+    def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo: ...
     def search(self, name: str, vector: object, params: SearchParams) -> Hits: ...
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits: ...
     def measure_recall(
@@ -391,6 +392,27 @@ class Namespace:
         """The manifest of the current or of a past epoch, as JSON data."""
         return self._backend.manifest(self.name, check_epoch(epoch))
 
+    def restore(self, epoch: int, *, if_match: Expected) -> NamespaceInfo:
+        """Make a past epoch current again, by one commit; nothing is copied.
+
+        Rows, deletions and defaults are those of that epoch. What has been written since leaves the
+        namespace, but stays readable at its own epochs for as long as they are kept.
+
+        Parameters
+        ----------
+        if_match
+            Incarnation and epoch of the namespace as the caller saw it (`stats`), so that no write that
+            it does not know of is undone: `PreconditionFailed` if there was one.
+
+        Raises
+        ------
+        SnapshotExpired
+            The epoch has left the retention window, and no tag holds it.
+        """
+        if if_match is None:
+            raise InvalidArgument("a restore needs if_match, the epoch that was seen", field="if_match")
+        return self._backend.restore(self.name, required_epoch(epoch), expected=if_match)
+
     def compact(self, *, everything: bool = True) -> CompactResult:
         """Merge parts and retrain: all of them, or with ``everything=False`` only what is due."""
         return self._backend.compact(self.name, everything=everything)
@@ -472,6 +494,14 @@ def check_epoch(epoch: int | None) -> int | None:
     if epoch is not None and (not _integer(epoch) or epoch < 1):
         raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
     return epoch
+
+
+def required_epoch(epoch: int) -> int:
+    """As `check_epoch`, where there has to be one."""
+    checked = check_epoch(epoch)
+    if checked is None:
+        raise InvalidArgument("epoch must be given", field="epoch", limit=1)
+    return checked
 
 
 def check_sample(asked: RecallSample, *, given: bool) -> RecallSample:

@@ -159,6 +159,12 @@ class HttpBackend:
         done = _decode(found, wire.Deleted)
         return DeleteResult(done.deleted, done.epoch, _incarnation(found))
 
+    def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
+        found = self._send(
+            "POST", _path(name, "restore"), {"epoch": epoch}, headers=_conditions(expected, None)
+        )
+        return _decode(found, NamespaceInfo)
+
     def search(self, name: str, vector: object, params: SearchParams) -> Hits:
         body = {"vector": _packed(_query(vector)), **_options(params)}
         found = self._send("POST", _path(name, "search"), body, repeat=True)

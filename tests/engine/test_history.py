@@ -83,3 +83,81 @@ def test_a_part_that_is_lost_within_the_window_is_told_as_what_it_is(
     for read in (lambda: reader.search(ROWS[0], epoch=3), lambda: reader.get(3, epoch=3)):
         with pytest.raises(StorageMissing):
             read()
+
+
+# -- restore --------------------------------------------------------------------------------
+
+
+def token(ns: Namespace) -> tuple[str, int]:
+    info = ns.stats()
+    return info.incarnation, info.epoch
+
+
+def test_a_restore_brings_back_rows_vectors_and_defaults_and_leaves_the_way_back(docs: Namespace) -> None:
+    docs.delete([3, 15])
+    docs.insert(-ROWS[4:5], ids=[4])
+    docs.update(target_recall=0.5)
+    undone = docs.stats().epoch
+    restored = docs.restore(3, if_match=token(docs))
+    assert (restored.rows, restored.epoch) == (20, undone + 1)
+    assert restored.defaults["target_recall"] == 0.955
+    assert ids(docs) == set(range(20))
+    np.testing.assert_array_equal(docs.get(4).vector, ROWS[4])
+    docs.restore(undone, if_match=token(docs))  # a restore can be undone likewise
+    assert ids(docs) == set(range(20)) - {3, 15}
+    np.testing.assert_array_equal(docs.get(4).vector, -ROWS[4])
+
+
+def test_ids_that_are_assigned_after_a_restore_are_new(db: Database) -> None:
+    ns = db.create_namespace("docs", 4, "l2")
+    ns.insert(ROWS[:5])
+    seen = ns.stats().epoch
+    ns.insert(ROWS[5:10])
+    ns.restore(seen, if_match=token(ns))
+    done = ns.insert(ROWS[20:25])
+    assert done.ids is not None
+    assert done.ids.tolist() == [10, 11, 12, 13, 14]
+
+
+def test_a_restore_to_before_the_first_row_lets_the_kind_of_ids_be_chosen_anew(docs: Namespace) -> None:
+    docs.restore(1, if_match=token(docs))
+    docs.insert(ROWS[:2], ids=["a", "b"])
+    assert set(docs.search(ROWS[0]).ids) == {"a", "b"}
+    assert docs.get(3, epoch=3).id == 3
+
+
+def test_a_compaction_that_a_restore_overtakes_is_thrown_away(docs: Namespace, store: MemoryStore) -> None:
+    overtaken: list[int] = []
+
+    def before(call: Call) -> None:
+        if call.method == "put_stream" and not overtaken:
+            overtaken.append(docs.restore(2, if_match=token(docs)).epoch)
+
+    compactor = database(FaultyStore(store, before=before)).namespace("docs")
+    done = compactor.compact()
+    assert (done.part_id, done.reason) == (None, "thrown away")
+    assert (docs.stats().epoch, ids(docs)) == (overtaken[0], set(range(10)))
+
+
+@pytest.mark.parametrize("write", ["upsert", "delete"])
+def test_a_write_that_a_restore_overtakes_finds_the_rows_that_came_back(
+    docs: Namespace, store: MemoryStore, write: str
+) -> None:
+    """Ids 3 and 15 were gone, and their part too, when the writer looked for them."""
+    docs.delete([3, 15])
+    docs.compact()
+    overtaken: list[int] = []
+
+    def before(call: Call) -> None:
+        if call.method == "put_if_match" and not overtaken:
+            overtaken.append(docs.restore(3, if_match=token(docs)).epoch)
+
+    writer = database(FaultyStore(store, before=before)).namespace("docs")
+    if write == "upsert":
+        assert writer.insert(-ROWS[:2], ids=[3, 15]).upserted == 2
+        np.testing.assert_array_equal(docs.get(15).vector, -ROWS[1])
+    else:
+        assert writer.delete([3, 7, 15]).deleted == 3
+    hits = docs.search(ROWS[0], top_k=100).ids.tolist()
+    assert sorted(hits) == sorted(set(range(20)) - (set() if write == "upsert" else {3, 7, 15}))
+    assert overtaken

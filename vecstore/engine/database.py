@@ -204,6 +204,10 @@ class EmbeddedDatabase:
             self.recall.saw_batch(name, vectors, params)
         return hits
 
+    def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
+        """Make a past epoch current again, by one commit upon the one that the caller saw."""
+        return describe(self.namespace(name).restore(epoch, expected=expected).manifest)
+
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
     ) -> RecallReport:

@@ -32,6 +32,7 @@ from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import UpdateSettings
 from vecstore.manifest.model import Manifest, Mean, Part, Settings
 from vecstore.manifest.publish import Committed, Publisher
+from vecstore.manifest.restore import restore
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.manifest.uid import new_uid
@@ -195,6 +196,13 @@ class NamespaceEngine:
                 changes=changes,
             )
         )
+
+    def restore(self, epoch: int, *, expected: Expected) -> Committed:
+        """Make a past epoch current again."""
+        self._check_process()
+        done = restore(self.publisher, epoch, expected=expected)
+        self._wrote(self.name)
+        return done
 
     def spec(self, manifest: Manifest, mean: Mean | None) -> PartSpec:
         """How parts of this namespace are encoded now."""

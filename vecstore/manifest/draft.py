@@ -164,6 +164,12 @@ class Draft:
             self._pending.pop(part_id, None)
             self._edited()
 
+    def set_parts(self, parts: Iterable[Part]) -> None:
+        """Name the parts of another epoch, with their tombstones, in place of what there is (R8, R9)."""
+        self._parts = {part.id: part for part in parts}
+        self._pending = {}
+        self._edited()
+
     def kill(self, part_id: str, rows: BitMap) -> int:
         """Mark rows of a part dead; how many of them were alive (R5: what precedes us counts).
 

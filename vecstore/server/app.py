@@ -16,6 +16,7 @@ from vecstore.api import Database, connect
 from vecstore.config import Config, load_config
 from vecstore.server import (
     handlers,
+    routes_history,
     routes_namespaces,
     routes_recall,
     routes_rows,
@@ -47,6 +48,7 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     backend = database.backend
     handlers.register(app, config.max_body_bytes)
     routes_namespaces.register(app, backend, config)
+    routes_history.register(app, backend, config)
     routes_rows.register(app, backend, config)
     routes_search.register(app, backend, config)
     routes_recall.register(app, backend, config)

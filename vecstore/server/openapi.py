@@ -20,6 +20,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.Search,
     wire.SearchQuery,
     wire.MeasureRecall,
+    wire.Restore,
     wire.Compact,
     wire.NamespacePage,
     wire.Inserted,
@@ -59,9 +60,9 @@ def _paths() -> dict[str, Any]:
         {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": MAX_NAME_BYTES},
         required=True,
     )
-    match = _parameter(
-        "If-Match", "header", {"type": "string", "pattern": '^(\\*|"[0-9A-Za-z_]{1,64}-[0-9]{1,19}")$'}
-    )
+    etag = '"[0-9A-Za-z_]{1,64}-[0-9]{1,19}"'
+    match = _parameter("If-Match", "header", {"type": "string", "pattern": rf"^(\*|{etag})$"})
+    seen = _parameter("If-Match", "header", {"type": "string", "pattern": f"^{etag}$"}, required=True)
     key = _parameter(
         "Idempotency-Key",
         "header",
@@ -177,6 +178,16 @@ def _paths() -> dict[str, Any]:
                 "The manifest of the current or of a past epoch",
                 {"200": {**_content({"type": "object"}), "headers": _etag_header()}},
                 parameters=[epoch],
+            ),
+        },
+        f"{one}/restore": {
+            "parameters": [ns],
+            "post": _operation(
+                "restore",
+                "Make a past epoch current again",
+                {"200": _json("NamespaceInfo", etag=True)},
+                body="Restore",
+                parameters=[seen],
             ),
         },
         f"{one}/compact": {

@@ -184,6 +184,12 @@ class SearchQuery(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
     vector: str
 
 
+class Restore(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Make a past epoch current again."""
+
+    epoch: Annotated[int, Meta(ge=1)]
+
+
 class Compact(Struct, forbid_unknown_fields=True, kw_only=True):
     """Merge all parts, or only what is due."""
 
