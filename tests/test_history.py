@@ -16,7 +16,14 @@ import urllib3
 import vecstore
 from tests.server.support import running_server
 from vecstore.api import Database, Namespace
-from vecstore.errors import InvalidArgument, PreconditionFailed, RowNotFound, SnapshotExpired
+from vecstore.errors import (
+    InvalidArgument,
+    PreconditionFailed,
+    RowNotFound,
+    SnapshotExpired,
+    TagExists,
+    TagNotFound,
+)
 from vecstore.invariants import check_namespace
 from vecstore.storage.local import LocalStore
 
@@ -185,3 +192,48 @@ def test_a_restore_names_what_it_lacks(place: Place, docs: Namespace) -> None:
         for headers in ({}, {"If-Match": "*"}):
             answer = urllib3.request("POST", url, json={"epoch": past}, headers=headers, retries=False)
             assert (answer.status, answer.json()["details"]["field"]) == (400, "If-Match")
+
+
+# -- tags -----------------------------------------------------------------------------------
+
+
+def test_a_tag_holds_an_epoch_beyond_the_window(place: Place, docs: Namespace) -> None:
+    past = docs.stats().epoch - 1
+    made = docs.tag("before", epoch=past)
+    assert (made.name, made.epoch) == ("before", past)
+    assert docs.tag("before", epoch=past) == made
+    now = docs.tag("an-hour-ago")
+    assert now.epoch == past + 2  # the first tag was a commit
+    assert docs.tags() == [now, made]
+    docs.compact()
+    place.collect_all()
+    assert ids(docs, past) == set(range(20))
+    assert docs.get(5, epoch=past).epoch == past
+    place.check("docs")
+    docs.restore(past, if_match=token(docs))
+    assert ids(docs) == set(range(20))
+    docs.untag("before")
+    docs.compact()
+    place.collect_all()
+    with pytest.raises(SnapshotExpired):
+        docs.get(5, epoch=past)
+    assert docs.tags() == [now]
+    assert ids(docs, now.epoch) == set(range(20)) - {5}
+    place.check("docs")
+
+
+def test_a_tag_names_what_is_wrong_with_it(docs: Namespace) -> None:
+    last = docs.stats().epoch
+    docs.tag("v1", epoch=last - 1)
+    for refused, error in (
+        (lambda: docs.tag("v1", epoch=last), TagExists),
+        (lambda: docs.untag("v2"), TagNotFound),
+        (lambda: docs.tag("a/b"), InvalidArgument),
+        (lambda: docs.tag(""), InvalidArgument),
+        (lambda: docs.untag("../x"), InvalidArgument),
+        (lambda: docs.tag("v2", epoch=0), InvalidArgument),
+        (lambda: docs.tag("v2", epoch=10**9), InvalidArgument),
+    ):
+        with pytest.raises(error):
+            refused()
+    assert [tag.name for tag in docs.tags()] == ["v1"]

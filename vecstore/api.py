@@ -36,6 +36,7 @@ from vecstore.types import (
     Row,
     RowId,
     SearchParams,
+    Tag,
     WriteMode,
 )
 
@@ -69,6 +70,9 @@ class Backend(Protocol):
         self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
     ) -> DeleteResult: ...
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo: ...
+    def tags(self, name: str) -> Sequence[Tag]: ...
+    def tag(self, name: str, tag: str, epoch: int | None) -> Tag: ...
+    def untag(self, name: str, tag: str) -> None: ...
     def search(self, name: str, vector: object, params: SearchParams) -> Hits: ...
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits: ...
     def measure_recall(
@@ -412,6 +416,36 @@ class Namespace:
         if if_match is None:
             raise InvalidArgument("a restore needs if_match, the epoch that was seen", field="if_match")
         return self._backend.restore(self.name, required_epoch(epoch), expected=if_match)
+
+    def tags(self) -> list[Tag]:
+        """The tags, by name."""
+        return list(self._backend.tags(self.name))
+
+    def tag(self, name: str, epoch: int | None = None) -> Tag:
+        """Hold an epoch against collection, the current one if none is named.
+
+        It can be read and restored for as long as the tag is there. To tag the same epoch again under
+        the same name changes nothing.
+
+        Parameters
+        ----------
+        name
+            As that of a namespace: 1-128 of ``[A-Za-z0-9._-]``, the first a letter or digit.
+
+        Raises
+        ------
+        TagExists
+            The name is taken by another epoch.
+        LimitReached
+            The namespace has 100 tags.
+        SnapshotExpired
+            The epoch has left the retention window already.
+        """
+        return self._backend.tag(self.name, name, check_epoch(epoch))
+
+    def untag(self, name: str) -> None:
+        """Delete a tag; collection may take what it alone held. `TagNotFound` if there is none."""
+        self._backend.untag(self.name, name)
 
     def compact(self, *, everything: bool = True) -> CompactResult:
         """Merge parts and retrain: all of them, or with ``everything=False`` only what is due."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -51,6 +51,7 @@ from vecstore.types import (
     Row,
     RowId,
     SearchParams,
+    Tag,
     WriteMode,
 )
 
@@ -164,6 +165,19 @@ class HttpBackend:
             "POST", _path(name, "restore"), {"epoch": epoch}, headers=_conditions(expected, None)
         )
         return _decode(found, NamespaceInfo)
+
+    def tags(self, name: str) -> Sequence[Tag]:
+        return _decode(self._send("GET", _path(name, "tags"), repeat=True), wire.Tags).tags
+
+    def tag(self, name: str, tag: str, epoch: int | None) -> Tag:
+        body: dict[str, Any] = {"name": validate_name(tag)}
+        if epoch is not None:
+            body["epoch"] = epoch
+        # With an epoch, a repetition finds what the first has done.
+        return _decode(self._send("POST", _path(name, "tags"), body, repeat=epoch is not None), Tag)
+
+    def untag(self, name: str, tag: str) -> None:
+        self._send("DELETE", _path(name, "tags", validate_name(tag)))
 
     def search(self, name: str, vector: object, params: SearchParams) -> Hits:
         body = {"vector": _packed(_query(vector)), **_options(params)}

@@ -85,6 +85,13 @@ class RowNotFound(VecstoreError, LookupError):
     status = 404
 
 
+class TagNotFound(VecstoreError, LookupError):
+    """The namespace has no tag of this name."""
+
+    code = "tag_not_found"
+    status = 404
+
+
 class RouteNotFound(VecstoreError):
     """No such path in the HTTP API."""
 
@@ -110,6 +117,20 @@ class IdExists(VecstoreError):
     """``mode="insert"`` and an id is already live."""
 
     code = "id_exists"
+    status = 409
+
+
+class TagExists(VecstoreError):
+    """The name of a tag is taken by another epoch."""
+
+    code = "tag_exists"
+    status = 409
+
+
+class LimitReached(VecstoreError):
+    """A namespace has as many of something as it may; the caller has to remove one first."""
+
+    code = "limit_reached"
     status = 409
 
 

@@ -83,6 +83,21 @@ class GcResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Tag:
+    """A name for an epoch, which is kept as long as the tag is.
+
+    Attributes
+    ----------
+    created_at
+        Seconds of Unix time by the store's clock.
+    """
+
+    name: str
+    epoch: int
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class SearchParams:
     """How to search; None means the namespace's default.
 

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from random import Random, SystemRandom
 from typing import Any, Final
@@ -45,6 +45,7 @@ from vecstore.types import (
     Row,
     RowId,
     SearchParams,
+    Tag,
     WriteMode,
 )
 
@@ -207,6 +208,15 @@ class EmbeddedDatabase:
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
         """Make a past epoch current again, by one commit upon the one that the caller saw."""
         return describe(self.namespace(name).restore(epoch, expected=expected).manifest)
+
+    def tags(self, name: str) -> Sequence[Tag]:
+        return self.namespace(name).tags()
+
+    def tag(self, name: str, tag: str, epoch: int | None) -> Tag:
+        return self.namespace(name).tag(tag, epoch)
+
+    def untag(self, name: str, tag: str) -> None:
+        self.namespace(name).untag(tag)
 
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams

@@ -30,14 +30,15 @@ from vecstore.index.view import View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_DELETE_IDS, MAX_QUERIES
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import UpdateSettings
-from vecstore.manifest.model import Manifest, Mean, Part, Settings
+from vecstore.manifest.model import Manifest, Mean, Part, Pin, Settings
+from vecstore.manifest.pins import add_tag, remove_tag, tags_of
 from vecstore.manifest.publish import Committed, Publisher
 from vecstore.manifest.restore import restore
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.manifest.uid import new_uid
 from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
-from vecstore.rows.ids import Ids, parse_ids
+from vecstore.rows.ids import Ids, parse_ids, validate_name
 from vecstore.rows.vectors import as_vector, as_vectors
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
@@ -53,6 +54,7 @@ from vecstore.types import (
     Row,
     RowId,
     SearchParams,
+    Tag,
     WriteMode,
 )
 
@@ -203,6 +205,20 @@ class NamespaceEngine:
         done = restore(self.publisher, epoch, expected=expected)
         self._wrote(self.name)
         return done
+
+    def tags(self) -> list[Tag]:
+        """The tags, by name."""
+        return [_tag(pin) for pin in tags_of(self.manifest())]
+
+    def tag(self, name: str, epoch: int | None = None) -> Tag:
+        """Hold an epoch against collection, the current one if none is named."""
+        self._check_process()
+        return _tag(add_tag(self.publisher, validate_name(name), epoch))
+
+    def untag(self, name: str) -> None:
+        """Delete a tag."""
+        self._check_process()
+        remove_tag(self.publisher, validate_name(name))
 
     def spec(self, manifest: Manifest, mean: Mean | None) -> PartSpec:
         """How parts of this namespace are encoded now."""
@@ -417,6 +433,10 @@ def describe(manifest: Manifest) -> NamespaceInfo:
         updated_at=manifest.committed_at,
         defaults=settings_dict(manifest.settings),
     )
+
+
+def _tag(pin: Pin) -> Tag:
+    return Tag(pin.name, pin.epoch, pin.created_at)
 
 
 def settings_dict(settings: Settings) -> dict[str, Any]:

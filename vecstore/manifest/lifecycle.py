@@ -122,14 +122,15 @@ def delete_namespace(
 
 @dataclass(kw_only=True, eq=False)
 class DeleteNamespace(Change):
-    """Replace the namespace by a marker; pins stay, because branches rest on them (R9)."""
+    """Replace the namespace by a marker; branches rest on their pins, which stay (R9), tags go with it."""
 
     def apply(self, draft: Draft) -> dict[str, Any]:
         if self.incarnation is None:
             raise InvalidArgument("a deletion names the incarnation that it means", field="incarnation")
         draft.remove_parts([part.id for part in draft.manifest.parts])
         draft.forget_records()
-        draft.replace(state="deleted", means=())
+        pins = tuple(pin for pin in draft.manifest.pins if pin.kind == "branch")
+        draft.replace(state="deleted", means=(), pins=pins)
         return {}
 
 

@@ -26,7 +26,10 @@ FILTER_HASHES: Final = 6
 
 
 def validate_name(name: object) -> str:
-    """A namespace's name, or `InvalidArgument`: 1-128 of ``[A-Za-z0-9._-]``, first a letter or digit."""
+    """A name of a namespace or a tag: 1-128 of ``[A-Za-z0-9._-]``, first a letter or digit.
+
+    `InvalidArgument` if it is none.
+    """
     if not isinstance(name, str) or len(name) > MAX_NAME_BYTES or not _NAME.fullmatch(name):
         raise InvalidArgument(
             f"name must be 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ - and start with a letter or digit",

@@ -10,7 +10,7 @@ import msgspec
 from vecstore.config import package_version
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
 from vecstore.server import wire
-from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport
+from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport, Tag
 
 _TYPES: Final[tuple[Any, ...]] = (
     wire.CreateNamespace,
@@ -21,6 +21,8 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.SearchQuery,
     wire.MeasureRecall,
     wire.Restore,
+    wire.CreateTag,
+    wire.Tags,
     wire.Compact,
     wire.NamespacePage,
     wire.Inserted,
@@ -31,6 +33,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.ErrorBody,
     NamespaceInfo,
     CompactResult,
+    Tag,
     RecallReport,
     RecallEstimate,
 )
@@ -189,6 +192,17 @@ def _paths() -> dict[str, Any]:
                 body="Restore",
                 parameters=[seen],
             ),
+        },
+        f"{one}/tags": {
+            "parameters": [ns],
+            "get": _operation("listTags", "The tags of a namespace by name", {"200": _json("Tags")}),
+            "post": _operation(
+                "createTag", "Hold an epoch against collection", {"201": _json("Tag")}, body="CreateTag"
+            ),
+        },
+        f"{one}/tags/{{tag}}": {
+            "parameters": [ns, {**ns, "name": "tag"}],
+            "delete": _operation("deleteTag", "Delete a tag", {"204": {"description": "deleted"}}),
         },
         f"{one}/compact": {
             "parameters": [ns],

@@ -1,4 +1,4 @@
-"""History of a namespace: restore."""
+"""History of a namespace: restore and tags."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vecstore.server.handlers import answer
 from vecstore.server.requests import if_match, json_body, query
 
 _restore = msgspec.json.Decoder(wire.Restore)
+_tag = msgspec.json.Decoder(wire.CreateTag)
 
 
 def register(app: Flask, backend: Backend, config: Config) -> None:
@@ -32,6 +33,23 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         info = backend.restore(ns, asked.epoch, expected=expected)
         return answer(info, at=(info.incarnation, info.epoch))
 
+    def tags(ns: str) -> Response:
+        query()
+        return answer(wire.Tags(tags=list(backend.tags(ns))))
+
+    def tag(ns: str) -> Response:
+        query()
+        asked = json_body(_tag, limit)
+        return answer(backend.tag(ns, asked.name, asked.epoch), 201)
+
+    def untag(ns: str, tag: str) -> Response:
+        query()
+        backend.untag(ns, tag)
+        return Response(status=204)
+
     rule: Any = app.add_url_rule
     one = "/v1/namespaces/<ns>"
     rule(f"{one}/restore", "restore", restore, methods=["POST"])
+    rule(f"{one}/tags", "tags", tags, methods=["GET"])
+    rule(f"{one}/tags", "tag", tag, methods=["POST"])
+    rule(f"{one}/tags/<tag>", "untag", untag, methods=["DELETE"])

@@ -42,6 +42,7 @@ from vecstore.types import (
     RerankPrecision,
     RowId,
     SearchParams,
+    Tag,
     WriteMode,
 )
 
@@ -190,6 +191,13 @@ class Restore(Struct, forbid_unknown_fields=True, kw_only=True):
     epoch: Annotated[int, Meta(ge=1)]
 
 
+class CreateTag(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Hold an epoch against collection; the current one if none is named."""
+
+    name: Name
+    epoch: Annotated[int, Meta(ge=1)] | None = None
+
+
 class Compact(Struct, forbid_unknown_fields=True, kw_only=True):
     """Merge all parts, or only what is due."""
 
@@ -204,6 +212,12 @@ class NamespacePage(Struct, kw_only=True):
 
     namespaces: list[NamespaceInfo]
     next_cursor: str | None = None
+
+
+class Tags(Struct, kw_only=True):
+    """The tags of a namespace, by name."""
+
+    tags: list[Tag]
 
 
 class Inserted(Struct, kw_only=True, omit_defaults=True):
