@@ -18,6 +18,7 @@ from tests.server.support import running_server
 from vecstore.api import Database, Namespace
 from vecstore.errors import (
     InvalidArgument,
+    NamespaceExists,
     PreconditionFailed,
     RowNotFound,
     SnapshotExpired,
@@ -237,3 +238,31 @@ def test_a_tag_names_what_is_wrong_with_it(docs: Namespace) -> None:
         with pytest.raises(error):
             refused()
     assert [tag.name for tag in docs.tags()] == ["v1"]
+
+
+# -- branches -------------------------------------------------------------------------------
+
+
+def test_a_branch_goes_its_own_way_and_outlives_its_source(place: Place, docs: Namespace) -> None:
+    past = docs.stats().epoch - 1
+    old = docs.branch("old", epoch=past)
+    new = docs.branch("new")
+    assert ids(old) == set(range(20))
+    assert ids(new) == set(range(20)) - {5}
+    with pytest.raises(NamespaceExists):
+        docs.branch("old")
+    new.insert(ROWS[40:42], ids=[40, 41])
+    docs.delete(list(range(10)))
+    place.database.delete_namespace("docs")
+    for _ in range(3):
+        place.collect_all()
+    assert ids(old) == set(range(20))
+    assert ids(new) == {*range(20), 40, 41} - {5}
+    grandchild = new.branch("newer")
+    new.compact()
+    place.database.delete_namespace("new")
+    for _ in range(3):
+        place.collect_all()
+    assert ids(grandchild) == {*range(20), 40, 41} - {5}
+    np.testing.assert_array_equal(grandchild.get(12).vector, ROWS[12])
+    place.check("docs", "old", "new", "newer")

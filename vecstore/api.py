@@ -70,6 +70,7 @@ class Backend(Protocol):
         self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
     ) -> DeleteResult: ...
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo: ...
+    def branch(self, name: str, new_name: str, epoch: int | None) -> NamespaceInfo: ...
     def tags(self, name: str) -> Sequence[Tag]: ...
     def tag(self, name: str, tag: str, epoch: int | None) -> Tag: ...
     def untag(self, name: str, tag: str) -> None: ...
@@ -416,6 +417,26 @@ class Namespace:
         if if_match is None:
             raise InvalidArgument("a restore needs if_match, the epoch that was seen", field="if_match")
         return self._backend.restore(self.name, required_epoch(epoch), expected=if_match)
+
+    def branch(self, name: str, epoch: int | None = None) -> Namespace:
+        """A new namespace ``name`` with the rows of this one, now or at a past epoch.
+
+        Only the manifest is copied: both share the parts, each writes its own from then on, and either
+        may be deleted first. Tags, idempotency keys and past epochs stay with this one.
+
+        Raises
+        ------
+        NamespaceExists
+            There is one of that name.
+        SnapshotExpired
+            The epoch has left the retention window, and no tag holds it.
+        LimitReached
+            100 branches rest on this namespace, or on one that it is a branch of.
+        StorageConflict
+            Somebody else used the name meanwhile.
+        """
+        self._backend.branch(self.name, name, check_epoch(epoch))
+        return Namespace(self._backend, name)
 
     def tags(self) -> list[Tag]:
         """The tags, by name."""

@@ -166,6 +166,12 @@ class HttpBackend:
         )
         return _decode(found, NamespaceInfo)
 
+    def branch(self, name: str, new_name: str, epoch: int | None) -> NamespaceInfo:
+        body: dict[str, Any] = {"name": validate_name(new_name)}
+        if epoch is not None:
+            body["epoch"] = epoch
+        return _decode(self._send("POST", _path(name, "branches"), body), NamespaceInfo)
+
     def tags(self, name: str) -> Sequence[Tag]:
         return _decode(self._send("GET", _path(name, "tags"), repeat=True), wire.Tags).tags
 

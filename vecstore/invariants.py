@@ -72,7 +72,10 @@ def check_namespace(
 ) -> list[Violation]:
     """Everything, for every epoch from the history floor on, and for every pinned one.
 
-    Reads all of it: for tests and ``verify``. `StorageMissing` if there is no such namespace.
+    Of epochs that nobody can read here, because they are of an earlier namespace of the name or of one
+    that was deleted, only its own objects have to be there: those that a branch named belong to others,
+    and it has let go of them. Reads all of it: for tests and ``verify``. `StorageMissing` if there is no
+    such namespace.
     """
     current = history.read_current(store, namespace).manifest
     found: list[Violation] = []
@@ -95,10 +98,14 @@ def check_namespace(
                 epochs.append(history.read_copy(store, namespace, pin.epoch).manifest)
             except (StorageMissing, StorageCorrupt) as error:
                 found.append(Violation("R9", f"{pin.kind} {pin.name!r}: {error.message}"))
+    found.extend(_ancestors_hold(store, current))
     checked: set[str] = set()
     for manifest in epochs:
         found.extend(check_manifest(manifest))
-        found.extend(_objects(store, manifest, True, checked))
+        readable = current.state == "active" and manifest.incarnation == current.incarnation
+        found.extend(_objects(store, manifest, True, checked, own=not readable))
+        if not readable and not manifest.owners <= {namespace}:
+            continue
         if read_ids is not None:
             found.extend(check_ids(manifest, read_ids, lambda part: _bitmap(store, part)))
     return found
@@ -180,14 +187,14 @@ def _succession(before: Manifest, after: Manifest) -> Iterator[Violation]:
     if after.incarnation != before.incarnation:
         if before.state != "deleted":
             yield Violation("R4", f"{at} is another incarnation, and epoch {before.epoch} was not deleted")
-        if after.parts:
+        if after.parts and not after.ancestors:
             yield Violation("R4", f"{at} is a new incarnation and has parts")
         return
     if before.state == "deleted" and after.state != "deleted":
         yield Violation("R4", f"{at}: a deleted incarnation came back")
     if after.next_id < before.next_id:
         yield Violation("R11", f"{at}: the counter of ids fell")
-    for name in ("dim", "metric", "rotation_seed", "created_at"):
+    for name in ("dim", "metric", "rotation_seed", "created_at", "ancestors"):
         if getattr(after, name) != getattr(before, name):
             yield Violation("R4", f"{at}: {name} changed")
     if after.lineage != before.lineage:  # a restore: rows and schema are those of an earlier epoch
@@ -219,18 +226,42 @@ def _parts_succession(before: Manifest, after: Manifest) -> Iterator[Violation]:
 # -- objects --------------------------------------------------------------------------------
 
 
+def _ancestors_hold(store: ObjectStore, manifest: Manifest) -> Iterator[Violation]:
+    """Everybody whose objects a branch may name has a pin for it (R9)."""
+    if manifest.state == "deleted":
+        return
+    for ancestor in manifest.ancestors:
+        pins = history.read_current(store, ancestor.namespace).manifest.pins
+        if not any(
+            (pin.kind, pin.branch, pin.epoch) == ("branch", manifest.incarnation, ancestor.epoch)
+            for pin in pins
+        ):
+            yield Violation("R9", f"{ancestor.namespace} has no pin at {ancestor.epoch} for its branch")
+    strangers = manifest.owners - {manifest.namespace, *(a.namespace for a in manifest.ancestors)}
+    if strangers:
+        yield Violation("R9", f"objects of {sorted(strangers)} are named, which are no ancestors")
+
+
 def _objects(
-    store: ObjectStore, manifest: Manifest, bitmaps: bool, checked: set[str] | None = None
+    store: ObjectStore,
+    manifest: Manifest,
+    bitmaps: bool,
+    checked: set[str] | None = None,
+    *,
+    own: bool = False,
 ) -> Iterator[Violation]:
-    """``checked`` remembers what was looked at, because successive epochs name nearly the same."""
+    """``checked`` remembers what was looked at, because successive epochs name nearly the same.
+
+    With ``own``, objects of other namespaces are left out.
+    """
     done = checked if checked is not None else set()
     for part in manifest.parts:
         key = part_key(part.owner, part.id)
-        if key not in done:
+        if key not in done and (part.owner == manifest.namespace or not own):
             done.add(key)
             yield from _object(store, key, part.bytes, manifest.epoch, exactly=True)
         tombstone = part.tombstone
-        if tombstone is None:
+        if tombstone is None or (own and tombstone.owner != manifest.namespace):
             continue
         key = delete_key(tombstone.owner, tombstone.delete_id)
         entry = f"{key}@{tombstone.offset}"

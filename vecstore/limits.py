@@ -26,5 +26,6 @@ MAX_IDEMPOTENCY_KEY_BYTES: Final = 128
 MAX_IDEMPOTENCY_KEYS: Final = 1_000
 MAX_PARTS: Final = 4_096  # unmerged parts of a namespace before writes get 429
 MAX_RECENT_COMMITS: Final = 1_000
+MAX_BRANCH_PINS: Final = 100  # epochs of a namespace that branches rest on, likewise
 MAX_TAGS: Final = 100  # of a namespace: each is a line of every manifest, and an epoch that collection reads
 MAX_PAGE_SIZE: Final = 1_000

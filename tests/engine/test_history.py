@@ -9,9 +9,10 @@ import pytest
 
 from tests.core import database
 from vecstore.api import Database, Namespace
-from vecstore.errors import SnapshotExpired, StorageMissing
+from vecstore.errors import InvalidArgument, SnapshotExpired, StorageMissing
+from vecstore.invariants import check_namespace
 from vecstore.manifest.keys import part_key
-from vecstore.storage.faults import Call, FaultyStore
+from vecstore.storage.faults import Call, CountingStore, FaultyStore
 from vecstore.storage.memory import MemoryStore
 
 ROWS = np.random.default_rng(3).standard_normal((100, 4)).astype(np.float32)
@@ -161,3 +162,82 @@ def test_a_write_that_a_restore_overtakes_finds_the_rows_that_came_back(
     hits = docs.search(ROWS[0], top_k=100).ids.tolist()
     assert sorted(hits) == sorted(set(range(20)) - (set() if write == "upsert" else {3, 7, 15}))
     assert overtaken
+
+
+# -- branches -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", ["docs", "copy"])
+def test_a_branch_shares_parts_until_both_have_diverged_and_either_may_go(
+    db: Database, docs: Namespace, clock: Turned, gone: str
+) -> None:
+    docs.delete([3])
+    copy = docs.branch("copy")
+    assert ids(copy) == ids(docs) == set(range(20)) - {3}
+    docs.insert(-ROWS[4:5], ids=[4])
+    docs.delete([5])
+    copy.insert(ROWS[50:52], ids=[50, 51])
+    copy.delete([6, 7])
+    assert ids(docs) == set(range(20)) - {3, 5}
+    assert ids(copy) == {*range(20), 50, 51} - {3, 6, 7}
+    np.testing.assert_array_equal(copy.get(4).vector, ROWS[4])
+    docs.compact()
+    left = {"docs": docs, "copy": copy}[{"docs": "copy", "copy": "docs"}[gone]]
+    expected = ids(left)
+    db.delete_namespace(gone)
+    for _ in range(3):
+        clock.now += 2 * HOUR
+        for name in db.backend.names():
+            db.backend.collect(name, retention=HOUR, grace=HOUR, dry_run=False)
+    reader = database(db.backend.store).namespace(left.name)  # nothing in memory
+    assert ids(reader) == expected
+    assert len(reader.compact().merged) > 0 or left is docs
+    assert ids(reader) == expected
+    for name in ("docs", "copy"):
+        assert check_namespace(db.backend.store, name) == []
+
+
+def test_a_branch_of_a_million_rows_writes_a_manifest_and_a_pin(store: MemoryStore) -> None:
+    """Row 12: three objects and less than 1 MiB, whatever the rows and however many commits were made."""
+    counted = CountingStore(store)
+    db = database(counted)
+    ns = db.create_namespace("large", 1, "l2", small_part_threshold=1 << 32, store_vectors="none")
+    rows = np.arange(1_000_000, dtype=np.float32).reshape(-1, 1)
+    for start in range(0, len(rows), 250_000):
+        ns.insert(rows[start : start + 250_000])
+    ns.delete(np.arange(0, 1_000_000, 10_000))
+    writes = ("put_if_absent", "put_if_match", "put_stream")
+    counted.reset()
+    copy = ns.branch("copy")
+    written = [call.key for call in counted.calls if call.method in writes]
+    assert sorted(written) == [
+        "namespaces/copy/manifest/current",
+        "namespaces/large/manifest/00000000000000000006.json",
+        "namespaces/large/manifest/current",
+    ]
+    size = sum(counted.sent[method] for method in writes)
+    assert size < 1 << 20
+    assert copy.stats().rows == ns.stats().rows == 999_900
+
+
+def test_ids_that_are_assigned_in_a_branch_go_on_from_the_source(db: Database) -> None:
+    ns = db.create_namespace("docs", 4, "l2")
+    ns.insert(ROWS[:5])
+    copy = ns.branch("copy")
+    for one in (ns, copy):
+        done = one.insert(ROWS[5:7])
+        assert done.ids is not None
+        assert done.ids.tolist() == [5, 6]
+
+
+def test_an_idempotency_key_of_the_source_means_nothing_to_the_branch(docs: Namespace) -> None:
+    docs.insert(ROWS[30:31], ids=[30], idempotency_key="k")
+    copy = docs.branch("copy", epoch=3)
+    copy.insert(ROWS[31:32], ids=[31], idempotency_key="k")
+    assert ids(copy) == {*range(20), 31}
+
+
+def test_a_branch_needs_a_name(docs: Namespace) -> None:
+    for name in ("", "../x", "a/b", 7):
+        with pytest.raises(InvalidArgument):
+            docs.branch(name)  # type: ignore[arg-type]

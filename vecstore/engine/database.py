@@ -23,6 +23,7 @@ from vecstore.maintenance.compactor import Policy, compact_once
 from vecstore.maintenance.gc import GRACE, RETENTION, collect
 from vecstore.maintenance.worker import MaintenanceThread
 from vecstore.manifest import lifecycle
+from vecstore.manifest.branch import branch
 from vecstore.manifest.keys import namespaces_prefix
 from vecstore.manifest.model import Settings
 from vecstore.rows.ids import validate_name
@@ -208,6 +209,12 @@ class EmbeddedDatabase:
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
         """Make a past epoch current again, by one commit upon the one that the caller saw."""
         return describe(self.namespace(name).restore(epoch, expected=expected).manifest)
+
+    def branch(self, name: str, new_name: str, epoch: int | None) -> NamespaceInfo:
+        """Create a namespace from an epoch of another one; only its manifest is copied."""
+        self.namespace(new_name)  # a name that can be one
+        done = branch(lambda owner: self.namespace(owner).publisher, name, new_name, epoch=epoch)
+        return describe(done.manifest)
 
     def tags(self, name: str) -> Sequence[Tag]:
         return self.namespace(name).tags()

@@ -4,9 +4,10 @@ Carries out protocol R3 (the barrier comes first), R9 (what a pin names stays) a
 counts from when it was replaced). History is walked by name; listings only find candidates. Imports
 manifest and storage.
 
-A run lists what the current epoch does not name and is old enough; takes away what a readable or
-pinned epoch names; commits the barrier; takes away what was committed up to the barrier; deletes the
-rest. Whoever commits after the barrier finds by it that an upload from before must be repeated.
+A run first releases the pins of branches that are over (`vecstore.maintenance.branches`). Then it lists
+what the current epoch does not name and is old enough; takes away what a readable or pinned epoch
+names; commits the barrier; takes away what was committed up to the barrier; deletes the rest. Whoever
+commits after the barrier finds by it that an upload from before must be repeated.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from random import Random
 from typing import Any, ClassVar, Final
 
 from vecstore.errors import InvalidArgument, StorageCorrupt, StorageMissing
+from vecstore.maintenance.branches import release_pins
 from vecstore.manifest import history
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key, delete_key, history_key, namespace_prefix, part_key
@@ -80,7 +82,8 @@ def collect(
         Seconds that an object is left alone after it was written, named or not. A writer whose upload
         takes longer than this repeats it.
     dry_run
-        Tell what would go; nothing is committed or deleted.
+        Tell what would go; nothing is committed or deleted, so what the pin of a branch holds that is
+        over by now is not told.
     publisher
         The process's publisher of the namespace, so that the barrier queues behind its commits.
 
@@ -100,6 +103,9 @@ def collect(
             rng=rng if rng is not None else random.SystemRandom(),
             sleep=sleep,
         )
+    if not dry_run:
+        now = store.now() - CLOCK_MARGIN
+        release_pins(publisher, replaced_before=now - retention, pinned_before=now - grace)
     return _Collection(publisher, retention, grace, dry_run).run()
 
 

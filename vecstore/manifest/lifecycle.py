@@ -75,17 +75,24 @@ def create_namespace(
     if publisher is None:
         snapshots = SnapshotSource(store, name, clock=clock)
         publisher = Publisher(store, name, snapshots, clock=clock, rng=source, sleep=sleep, deadline=deadline)
-    change = _CreateAnew(
-        commit_id=publisher.new_commit_id(),
-        new_incarnation=new_uid(store.now, source),
-        new_lineage=new_uid(store.now, source),
+    now = store.now()
+    first = Manifest(
+        namespace=name,
+        incarnation=new_uid(store.now, source),
+        lineage=new_uid(store.now, source),
+        epoch=FIRST_EPOCH,
+        created_at=now,
+        committed_at=now,
         dim=dim,
         metric=metric,
-        settings=settings,
         rotation_seed=source.getrandbits(63) if rotation_seed is None else rotation_seed,
+        settings=settings,
+        commits=(CommitRef(publisher.new_commit_id(), FIRST_EPOCH),),
     )
-    first = _create_first(publisher, change, clock=clock, rng=source, sleep=sleep, deadline=deadline)
-    return first if first is not None else publisher.commit(change)
+    done = create_first(publisher, first, clock=clock, sleep=sleep, deadline=deadline)
+    return (
+        done if done is not None else publisher.commit(CreateUpon(commit_id=first.commits[0].id, first=first))
+    )
 
 
 def delete_namespace(
@@ -157,68 +164,56 @@ def updated_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings
 
 
 @dataclass(kw_only=True, eq=False)
-class _CreateAnew(Change):
-    """Creation upon a deletion marker (R4): epochs, commits, pins, horizon and floor go on."""
+class CreateUpon(Change):
+    """Creation upon a deletion marker (R4): epochs, commits, pins, horizon and floor go on.
+
+    Attributes
+    ----------
+    first
+        What the manifest would be if the name had never been used.
+    """
 
     on_deleted: ClassVar[bool] = True
 
-    new_incarnation: str
-    new_lineage: str
-    dim: int
-    metric: Metric
-    settings: Settings
-    rotation_seed: int
+    first: Manifest
 
     def apply(self, draft: Draft) -> dict[str, Any]:
         if draft.manifest.state != "deleted":
             raise NamespaceExists(
                 f"namespace {draft.base.namespace!r} exists", namespace=draft.base.namespace
             )
-        draft.replace(
-            incarnation=self.new_incarnation,
-            lineage=self.new_lineage,
-            state="active",
-            parent=None,
-            created_at=draft.now,
-            dim=self.dim,
-            metric=self.metric,
-            id_kind=None,
-            rotation_seed=self.rotation_seed,
-            settings=self.settings,
-            means=(),
-            next_id=0,
-        )
+        draft.replace(**{name: getattr(self.first, name) for name in _OF_AN_INCARNATION})
+        draft.replace(created_at=draft.now)
+        draft.set_parts(self.first.parts)
         return {}
 
-    def first_manifest(self, namespace: str, now: float) -> Manifest:
-        return Manifest(
-            namespace=namespace,
-            incarnation=self.new_incarnation,
-            lineage=self.new_lineage,
-            epoch=FIRST_EPOCH,
-            created_at=now,
-            committed_at=now,
-            dim=self.dim,
-            metric=self.metric,
-            rotation_seed=self.rotation_seed,
-            settings=self.settings,
-            commits=(CommitRef(self.commit_id, FIRST_EPOCH),),
-        )
+
+_OF_AN_INCARNATION = (
+    "incarnation",
+    "lineage",
+    "state",
+    "ancestors",
+    "dim",
+    "metric",
+    "id_kind",
+    "rotation_seed",
+    "settings",
+    "means",
+    "next_id",
+)
 
 
-def _create_first(
+def create_first(
     publisher: Publisher,
-    change: _CreateAnew,
+    first: Manifest,
     *,
-    clock: Callable[[], float],
-    rng: Random,
-    sleep: Callable[[float], None],
-    deadline: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    deadline: float = 30.0,
 ) -> Committed | None:
     """Create-if-absent, resolved as R1 has it; None if the name has been used before."""
     store, name, snapshots = publisher.store, publisher.namespace, publisher.snapshots
-    manifest = change.first_manifest(name, store.now())
-    data = encode_manifest(manifest)
+    data = encode_manifest(first)
     give_up = clock() + deadline
     cause: Exception | None = None
     while True:
@@ -228,8 +223,8 @@ def _create_first(
         except (StorageConflict, StorageRetryable) as error:
             cause = error
         else:
-            snapshots.observe(Snapshot(manifest, data, meta.etag, sent_at))
-            return Committed(FIRST_EPOCH, {}, manifest)
+            snapshots.observe(Snapshot(first, data, meta.etag, sent_at))
+            return Committed(FIRST_EPOCH, {}, first)
         try:
             found = snapshots.refresh().manifest
         except NamespaceNotFound:
@@ -238,11 +233,11 @@ def _create_first(
             cause = error
         else:
             # A list that was cut names a thousand later commits: ours was not among the first.
-            if any(commit.id == change.commit_id for commit in found.commits):
-                return Committed(FIRST_EPOCH, {}, manifest)
+            if any(commit.id == first.commits[0].id for commit in found.commits):
+                return Committed(FIRST_EPOCH, {}, first)
             return None
         if clock() >= give_up:
             raise OutcomeUnknown(
                 f"namespace {name!r} may or may not have been created", namespace=name
             ) from cause
-        sleep(0.1 * rng.random())
+        sleep(0.1 * publisher.rng.random())

@@ -149,8 +149,8 @@ class IdempotencyRecord(Struct, frozen=True):
     at: float
 
 
-class Parent(Struct, frozen=True):
-    """Where a branch came from (R9)."""
+class Ancestor(Struct, frozen=True):
+    """An epoch that a branch rests on: its namespace owns objects that the branch names (R9)."""
 
     namespace: str
     incarnation: str
@@ -158,17 +158,36 @@ class Parent(Struct, frozen=True):
 
 
 class Pin(Struct, frozen=True, kw_only=True):
-    """An epoch that collection must keep, for a tag or a branch (R9)."""
+    """An epoch that collection must keep, for a tag or a branch (R9).
+
+    Attributes
+    ----------
+    name
+        Of the tag, or of the namespace that is the branch.
+    incarnation, epoch
+        What is kept.
+    branch, first
+        Incarnation that the branch is created with, and the only epoch under its name at which it can
+        begin: once that epoch is another's, the branch never was and never will be.
+    """
 
     name: str
     kind: Literal["tag", "branch"]
     incarnation: str
     epoch: Count
     created_at: float
+    branch: str | None = None
+    first: Count = 0
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """A namespace at one epoch. Frozen: a commit makes the next one with `msgspec.structs.replace`."""
+    """A namespace at one epoch. Frozen: a commit makes the next one with `msgspec.structs.replace`.
+
+    Attributes
+    ----------
+    ancestors
+        Of a branch: the epoch that it came from, then those that this one rested on in turn.
+    """
 
     format: int = FORMAT
     namespace: str
@@ -176,7 +195,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     lineage: str
     epoch: Count
     state: Literal["active", "deleted"] = "active"
-    parent: Parent | None = None
+    ancestors: tuple[Ancestor, ...] = ()
     created_at: float
     committed_at: float
     dim: Annotated[int, Meta(ge=1)]
@@ -197,6 +216,12 @@ class Manifest(Struct, frozen=True, kw_only=True):
     def rows(self) -> int:
         """Live rows."""
         return sum(part.live for part in self.parts)
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """The namespaces that own the objects which are named here."""
+        tombstones = (part.tombstone for part in self.parts if part.tombstone is not None)
+        return frozenset((*(part.owner for part in self.parts), *(t.owner for t in tombstones)))
 
     def keeps(self, epoch: int) -> bool:
         """Whether collection leaves an epoch up to this one alone: it is readable, or pinned (R3, R9)."""

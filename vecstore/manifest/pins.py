@@ -8,10 +8,12 @@ the branch rests on it. Imports the modules beside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from msgspec.structs import replace
 
 from vecstore.errors import LimitReached, TagExists, TagNotFound
-from vecstore.limits import MAX_TAGS
+from vecstore.limits import MAX_BRANCH_PINS, MAX_TAGS
 from vecstore.manifest import history
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.model import Manifest, Pin
@@ -88,6 +90,41 @@ class AddTag(Change):
         )
         add_pin(draft, self.pin)
         return {}
+
+
+@dataclass(kw_only=True, eq=False)
+class PinForBranch(Change):
+    """Pin what a branch that is about to be created will rest on; on a deletion marker too (R9)."""
+
+    on_deleted: ClassVar[bool] = True
+
+    pin: Pin
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        pins = [pin for pin in draft.manifest.pins if pin.kind == "branch"]
+        if len(pins) >= MAX_BRANCH_PINS:
+            raise LimitReached(
+                f"{len(pins)} branches rest on {draft.manifest.namespace!r}; delete one first",
+                limit=MAX_BRANCH_PINS,
+            )
+        add_pin(draft, replace(self.pin, created_at=draft.now))
+        return {}
+
+
+@dataclass(kw_only=True, eq=False)
+class ReleasePins(Change):
+    """Drop the pins of branches, each a name and an incarnation, that are over."""
+
+    on_deleted: ClassVar[bool] = True
+
+    over: frozenset[tuple[str, str | None]]
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        pins = draft.manifest.pins
+        kept = tuple(pin for pin in pins if pin.kind == "tag" or (pin.name, pin.branch) not in self.over)
+        if len(kept) < len(pins):
+            draft.replace(pins=kept)
+        return {"released": len(pins) - len(kept)}
 
 
 @dataclass(kw_only=True, eq=False)

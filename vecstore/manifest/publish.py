@@ -168,6 +168,18 @@ class Publisher:
         self._copying = threading.Lock()
         self._copied: tuple[int, str] | None = None  # epoch and etag whose copy is known to be there
 
+    def beside(self, namespace: str) -> Publisher:
+        """A publisher of another namespace of the store, with this one's clock, patience and chance."""
+        return Publisher(
+            self.store,
+            namespace,
+            SnapshotSource(self.store, namespace, clock=self._clock),
+            clock=self._clock,
+            rng=self.rng,
+            sleep=self._sleep,
+            deadline=self._deadline,
+        )
+
     def new_commit_id(self) -> str:
         return new_uid(self.store.now, self.rng)
 
@@ -494,7 +506,9 @@ def _check_base(draft: Draft, change: Change) -> None:
     """R4, and ``If-Match``: the base, and all that precedes us in the group, is what was meant."""
     base = draft.manifest
     if change.expected is not None and (
-        change.expected != (base.incarnation, base.epoch) or draft.changed or base.state == "deleted"
+        change.expected != (base.incarnation, base.epoch)
+        or draft.changed
+        or (base.state == "deleted" and not change.on_deleted)
     ):
         raise PreconditionFailed(
             f"{base.namespace!r} has moved on from epoch {change.expected[1]}",

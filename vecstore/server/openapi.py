@@ -21,6 +21,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.SearchQuery,
     wire.MeasureRecall,
     wire.Restore,
+    wire.CreateBranch,
     wire.CreateTag,
     wire.Tags,
     wire.Compact,
@@ -191,6 +192,15 @@ def _paths() -> dict[str, Any]:
                 {"200": _json("NamespaceInfo", etag=True)},
                 body="Restore",
                 parameters=[seen],
+            ),
+        },
+        f"{one}/branches": {
+            "parameters": [ns],
+            "post": _operation(
+                "createBranch",
+                "Make a namespace from an epoch of this one, sharing its parts",
+                {"201": _json("NamespaceInfo", etag=True)},
+                body="CreateBranch",
             ),
         },
         f"{one}/tags": {

@@ -1,4 +1,4 @@
-"""History of a namespace: restore and tags."""
+"""History of a namespace: restore, branches and tags."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vecstore.server.handlers import answer
 from vecstore.server.requests import if_match, json_body, query
 
 _restore = msgspec.json.Decoder(wire.Restore)
+_branch = msgspec.json.Decoder(wire.CreateBranch)
 _tag = msgspec.json.Decoder(wire.CreateTag)
 
 
@@ -33,6 +34,12 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         info = backend.restore(ns, asked.epoch, expected=expected)
         return answer(info, at=(info.incarnation, info.epoch))
 
+    def branch(ns: str) -> Response:
+        query()
+        asked = json_body(_branch, limit)
+        info = backend.branch(ns, asked.name, asked.epoch)
+        return answer(info, 201, at=(info.incarnation, info.epoch))
+
     def tags(ns: str) -> Response:
         query()
         return answer(wire.Tags(tags=list(backend.tags(ns))))
@@ -50,6 +57,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     rule: Any = app.add_url_rule
     one = "/v1/namespaces/<ns>"
     rule(f"{one}/restore", "restore", restore, methods=["POST"])
+    rule(f"{one}/branches", "branch", branch, methods=["POST"])
     rule(f"{one}/tags", "tags", tags, methods=["GET"])
     rule(f"{one}/tags", "tag", tag, methods=["POST"])
     rule(f"{one}/tags/<tag>", "untag", untag, methods=["DELETE"])

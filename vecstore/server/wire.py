@@ -191,6 +191,13 @@ class Restore(Struct, forbid_unknown_fields=True, kw_only=True):
     epoch: Annotated[int, Meta(ge=1)]
 
 
+class CreateBranch(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Make a namespace of this name from an epoch; from the current one if none is named."""
+
+    name: Name
+    epoch: Annotated[int, Meta(ge=1)] | None = None
+
+
 class CreateTag(Struct, forbid_unknown_fields=True, kw_only=True):
     """Hold an epoch against collection; the current one if none is named."""
 
