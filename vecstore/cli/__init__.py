@@ -8,51 +8,27 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import click
 import msgspec
 
-from vecstore.config import Config, load_config, package_version
-from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, VecstoreError
+from vecstore.cli.common import REMOTE, F, Group, json_option, open_database, print_json, row_id, show_info
+from vecstore.config import load_config, package_version
+from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound
 from vecstore.types import Metric
 
-F = Callable[..., Any]
-_REMOTE: Final = ("http://", "https://")
 _SOURCES: Final = {"rows": "stored rows", "recent": "recent queries", "queries": "queries"}
 
 
-class _Command(click.Command):
-    """Our errors as one line."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except VecstoreError as error:
-            raise click.ClickException(" ".join(error.message.split())) from error
-        except BrokenPipeError:
-            sys.stderr.close()
-            raise SystemExit(1) from None
-
-
-class _Group(click.Group):
-    command_class = _Command
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_version(), prog_name="vecstore")
 def main() -> None:
     """Vector search whose only durable state is object storage.
 
     URL is a directory, s3://bucket/prefix, or http://host:port of a server.
     """
-
-
-def _json_option(command: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def _effort_options(command: F) -> F:
@@ -68,27 +44,6 @@ def _effort_options(command: F) -> F:
     ):
         command = option(command)
     return command
-
-
-def _print(value: Any) -> None:
-    from vecstore.server.wire import encode
-
-    click.echo(msgspec.json.format(encode(value), indent=2).decode())
-
-
-@contextmanager
-def _database(
-    url: str | None, *, maintenance: Literal["thread", "off"] = "off", config: Config | None = None
-) -> Iterator[Any]:
-    from vecstore.api import connect
-
-    config = config if config is not None else load_config({"url": url})
-    if config.url.startswith(_REMOTE):
-        database = connect(config.url, timeout=config.client_timeout)
-    else:
-        database = connect(config.url, maintenance=maintenance, cache_bytes=config.cache_bytes)
-    with database:
-        yield database
 
 
 # -- servers -------------------------------------------------------------------------------
@@ -123,7 +78,7 @@ def maintain(url: str | None, parent: int | None) -> None:
     config = load_config({"url": url})
     _refuse_remote(config.url)
     configure_logging(config)
-    with _database(url, config=config) as database:
+    with open_database(url, config=config) as database:
         maintain(database.backend, config, parent=parent)
 
 
@@ -141,7 +96,7 @@ def maintain(url: str | None, parent: int | None) -> None:
 @click.option("--start-at", default=0, type=click.IntRange(0), help="First row; with one file only.")
 @click.option("--compact", is_flag=True, help="Merge all parts when the files are in.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
-@_json_option
+@json_option
 def ingest(
     url: str,
     namespace: str,
@@ -169,7 +124,7 @@ def ingest(
     opened = [open_file(path) for path in files]
     total = sum(max(0, file.rows - start_at) for file in opened)
     done: list[Loaded] = []
-    with _database(url, maintenance="thread") as database:
+    with open_database(url, maintenance="thread") as database:
         ns = _namespace(database, namespace, opened[0].dim if create else None, metric)
         with tqdm(total=total, unit="row", unit_scale=True, disable=quiet or None, file=sys.stderr) as bar:
             done.extend(
@@ -181,7 +136,7 @@ def ingest(
         info = ns.stats()
     rows, skipped = sum(d.rows for d in done), sum(d.skipped for d in done)
     if as_json:
-        _print({"rows": rows, "skipped": skipped, "epoch": info.epoch, "namespace_rows": info.rows})
+        print_json({"rows": rows, "skipped": skipped, "epoch": info.epoch, "namespace_rows": info.rows})
     else:
         there = f", {skipped:,} were there already" if skipped else ""
         click.echo(f"{rows:,} rows inserted{there}; {namespace} has {info.rows:,} at epoch {info.epoch}")
@@ -207,7 +162,7 @@ def _namespace(database: Any, name: str, dim: int | None, metric: Metric) -> Any
 @click.option("--id", "identity", help="Search with the vector of this row.")
 @_effort_options
 @click.option("--debug", is_flag=True, help="Plan, counts and times; implies --json.")
-@_json_option
+@json_option
 def search(
     url: str,
     namespace: str,
@@ -223,7 +178,7 @@ def search(
 
     if sum(given is not None for given in (vector, path, identity)) != 1:
         raise click.UsageError("give one of --vector, --file and --id")
-    with _database(url) as database:
+    with open_database(url) as database:
         ns = database.namespace(namespace)
         options["debug"] = debug
         if path is not None:
@@ -236,7 +191,7 @@ def search(
             answers = [found[i] for i in range(len(found))]
         else:
             if identity is not None:
-                query = ns.get(_row_id(ns, identity)).vector
+                query = ns.get(row_id(ns, identity)).vector
                 if query is None:
                     raise InvalidArgument("the namespace keeps no vectors", field="id")
             else:
@@ -244,7 +199,7 @@ def search(
             one = ns.search(query, **options)
             body, answers = wire.found(one), [one]
     if as_json or debug:
-        _print(body)
+        print_json(body)
         return
     for number, hits in enumerate(answers):
         if number:
@@ -263,14 +218,14 @@ def search(
 @click.option("--confidence", default=0.95, show_default=True, type=float, help="Of the interval.")
 @click.option("--seed", type=int, help="Of the draw.")
 @_effort_options
-@_json_option
+@json_option
 def recall(
     url: str, namespace: str, path: Path | None, recent: bool, live: bool, as_json: bool, **options: Any
 ) -> None:
     """Measure recall against exact search."""
     if sum((path is not None, recent, live)) > 1:
         raise click.UsageError("give one of --file, --recent and --live")
-    with _database(url) as database:
+    with open_database(url) as database:
         ns = database.namespace(namespace)
         if live:
             found = ns.recall_estimate()
@@ -283,7 +238,7 @@ def recall(
         else:
             found = ns.measure_recall(source="recent" if recent else "rows", **options)
     if as_json:
-        _print(found)
+        print_json(found)
     elif live and found.recall is None:
         click.echo(f"no live search has been measured; {found.sample_rate:g} of them are sampled")
     else:
@@ -298,27 +253,18 @@ def recall(
             )
 
 
-def _row_id(ns: Any, text: str) -> int | str:
-    kind = ns.stats().id_kind
-    if kind != "u64":
-        return text
-    if not text.isdecimal():
-        raise InvalidArgument(f"ids of {ns.name} are integers, not {text!r}", field="id")
-    return int(text)
-
-
 @main.command()
 @click.argument("url")
 @click.argument("namespace")
 @click.argument("ids", nargs=-1, required=True)
-@_json_option
+@json_option
 def delete(url: str, namespace: str, ids: tuple[str, ...], as_json: bool) -> None:
     """Delete rows by id."""
-    with _database(url) as database:
+    with open_database(url) as database:
         ns = database.namespace(namespace)
-        done = ns.delete([_row_id(ns, text) for text in ids])
+        done = ns.delete([row_id(ns, text) for text in ids])
     if as_json:
-        _print({"deleted": done.deleted, "epoch": done.epoch})
+        print_json({"deleted": done.deleted, "epoch": done.epoch})
     else:
         click.echo(f"{done.deleted:,} rows deleted, epoch {done.epoch}")
 
@@ -326,7 +272,7 @@ def delete(url: str, namespace: str, ids: tuple[str, ...], as_json: bool) -> Non
 # -- namespaces ----------------------------------------------------------------------------
 
 
-@main.group(cls=_Group)
+@main.group(cls=Group)
 def ns() -> None:
     """Namespaces: list, create, show, update, delete."""
 
@@ -357,13 +303,13 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @ns.command("list")
 @click.argument("url")
 @click.option("--prefix", default="")
-@_json_option
+@json_option
 def ns_list(url: str, prefix: str, as_json: bool) -> None:
     """Names, with rows, dimension and metric."""
-    with _database(url) as database:
+    with open_database(url) as database:
         found = list(database.namespaces(prefix))
     if as_json:
-        _print(found)
+        print_json(found)
         return
     for info in found:
         click.echo(
@@ -377,39 +323,39 @@ def ns_list(url: str, prefix: str, as_json: bool) -> None:
 @click.option("--dim", required=True, type=int)
 @click.option("--metric", type=click.Choice(get_args(Metric)), default="cosine", show_default=True)
 @_settings_option
-@_json_option
+@json_option
 def ns_create(
     url: str, namespace: str, dim: int, metric: Metric, settings: tuple[str, ...], as_json: bool
 ) -> None:
     """Create a namespace."""
     defaults = _settings(settings)
-    with _database(url) as database:
+    with open_database(url) as database:
         info = database.create_namespace(namespace, dim, metric, **defaults).stats()
-    _show(info, as_json)
+    show_info(info, as_json)
 
 
 @ns.command("show")
 @click.argument("url")
 @click.argument("namespace")
-@_json_option
+@json_option
 def ns_show(url: str, namespace: str, as_json: bool) -> None:
     """What a namespace is and holds."""
-    with _database(url) as database:
-        _show(database.namespace(namespace).stats(), as_json)
+    with open_database(url) as database:
+        show_info(database.namespace(namespace).stats(), as_json)
 
 
 @ns.command("update")
 @click.argument("url")
 @click.argument("namespace")
 @_settings_option
-@_json_option
+@json_option
 def ns_update(url: str, namespace: str, settings: tuple[str, ...], as_json: bool) -> None:
     """Change defaults."""
     if not settings:
         raise click.UsageError("nothing to change: give --set NAME=VALUE")
     changes = _settings(settings)
-    with _database(url) as database:
-        _show(database.namespace(namespace).update(**changes), as_json)
+    with open_database(url) as database:
+        show_info(database.namespace(namespace).update(**changes), as_json)
 
 
 @ns.command("delete")
@@ -418,23 +364,12 @@ def ns_update(url: str, namespace: str, settings: tuple[str, ...], as_json: bool
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def ns_delete(url: str, namespace: str, yes: bool) -> None:
     """Delete a namespace and all its rows."""
-    with _database(url) as database:
+    with open_database(url) as database:
         info = database.namespace(namespace).stats()
         if not yes:
             click.confirm(f"Delete {namespace} with {info.rows:,} rows?", abort=True)
         database.delete_namespace(namespace)
     click.echo(f"{namespace} deleted")
-
-
-def _show(info: Any, as_json: bool) -> None:
-    if as_json:
-        _print(info)
-        return
-    for name, value in msgspec.to_builtins(info).items():
-        if name != "defaults":
-            click.echo(f"{name:<20} {value}")
-    for name, value in info.defaults.items():
-        click.echo(f"  {name:<18} {value}")
 
 
 # -- maintenance ---------------------------------------------------------------------------
@@ -444,13 +379,13 @@ def _show(info: Any, as_json: bool) -> None:
 @click.argument("url")
 @click.argument("namespace")
 @click.option("--due", is_flag=True, help="Only what is due.")
-@_json_option
+@json_option
 def compact(url: str, namespace: str, due: bool, as_json: bool) -> None:
     """Merge the parts of a namespace and retrain."""
-    with _database(url) as database:
+    with open_database(url) as database:
         done = database.namespace(namespace).compact(everything=not due)
     if as_json:
-        _print(done)
+        print_json(done)
     elif done.merged:
         click.echo(f"{len(done.merged)} parts merged, {done.rows:,} rows, epoch {done.epoch} ({done.reason})")
     else:
@@ -463,7 +398,7 @@ def compact(url: str, namespace: str, due: bool, as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Only tell.")
 @click.option("--retention", type=float, help="Seconds of history that stay readable.")
 @click.option("--grace", type=float, help="Seconds that a new object is left alone.")
-@_json_option
+@json_option
 def gc(
     url: str,
     namespace: str | None,
@@ -476,14 +411,14 @@ def gc(
     config = load_config({"url": url, "gc_retention": retention, "gc_grace": grace})
     _refuse_remote(config.url)
     results = {}
-    with _database(url, config=config) as database:
+    with open_database(url, config=config) as database:
         backend = database.backend
         for name in [namespace] if namespace is not None else backend.names():
             results[name] = backend.collect(
                 name, retention=config.gc_retention, grace=config.gc_grace, dry_run=dry_run
             )
     if as_json:
-        _print(results)
+        print_json(results)
         return
     verb = "would be deleted" if dry_run else "deleted"
     for name, done in results.items():
@@ -493,7 +428,7 @@ def gc(
 
 
 def _refuse_remote(url: str) -> None:
-    if url.startswith(_REMOTE):
+    if url.startswith(REMOTE):
         raise InvalidArgument("this works on the store itself, not over HTTP", field="url")
 
 
@@ -501,7 +436,7 @@ def _refuse_remote(url: str) -> None:
 
 
 @main.command()
-@_json_option
+@json_option
 def info(as_json: bool) -> None:
     """Versions, and the instruction set that the kernels use."""
     from importlib.metadata import PackageNotFoundError, version
@@ -521,7 +456,7 @@ def info(as_json: bool) -> None:
         except PackageNotFoundError:
             found[package] = None
     if as_json:
-        _print(found)
+        print_json(found)
         return
     for name, value in found.items():
         text = (
@@ -539,7 +474,3 @@ def demo(data: Path | None) -> None:
     from vecstore.demo import run
 
     run(data)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""``python -m vecstore.cli``."""
+
+from vecstore.cli import main
+
+main()

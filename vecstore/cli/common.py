@@ -1,0 +1,79 @@
+"""What all commands of ``vecstore`` share: errors as one line, opening a database, printing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+import click
+import msgspec
+
+from vecstore.config import Config, load_config
+from vecstore.errors import InvalidArgument, VecstoreError
+
+F = Callable[..., Any]
+REMOTE: Final = ("http://", "https://")
+
+
+class Command(click.Command):
+    """Our errors as one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VecstoreError as error:
+            raise click.ClickException(" ".join(error.message.split())) from error
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise SystemExit(1) from None
+
+
+class Group(click.Group):
+    command_class = Command
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def print_json(value: Any) -> None:
+    from vecstore.server.wire import encode
+
+    click.echo(msgspec.json.format(encode(value), indent=2).decode())
+
+
+@contextmanager
+def open_database(
+    url: str | None, *, maintenance: Literal["thread", "off"] = "off", config: Config | None = None
+) -> Iterator[Any]:
+    from vecstore.api import connect
+
+    config = config if config is not None else load_config({"url": url})
+    if config.url.startswith(REMOTE):
+        database = connect(config.url, timeout=config.client_timeout)
+    else:
+        database = connect(config.url, maintenance=maintenance, cache_bytes=config.cache_bytes)
+    with database:
+        yield database
+
+
+def row_id(ns: Any, text: str) -> int | str:
+    kind = ns.stats().id_kind
+    if kind != "u64":
+        return text
+    if not text.isdecimal():
+        raise InvalidArgument(f"ids of {ns.name} are integers, not {text!r}", field="id")
+    return int(text)
+
+
+def show_info(info: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(info)
+        return
+    for name, value in msgspec.to_builtins(info).items():
+        if name != "defaults":
+            click.echo(f"{name:<20} {value}")
+    for name, value in info.defaults.items():
+        click.echo(f"  {name:<18} {value}")
