@@ -890,7 +890,7 @@ def test_writers_on_many_nodes_lose_nothing_and_leave_no_gap(real_store: Any) ->
 
     jobs = [(lambda n=node, t=t: work(n, 4 * nodes.index(n) + t)) for node in nodes for t in range(3)]
     for node in nodes:
-        node._deadline = 1e9
+        node.deadline = 1e9
     done = run_all(*jobs)
     assert not [result for result in done if isinstance(result, Exception)]
     manifest = history.read_current(real_store, NS).manifest

@@ -9,7 +9,6 @@ there. `fence` takes that epoch, and whoever stalled on the way fails. Imports t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,19 +27,17 @@ from vecstore.manifest.uid import new_uid
 
 
 def branch(
-    publisher_of: Callable[[str], Publisher],
-    source: str,
-    name: str,
-    *,
-    epoch: int | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-    deadline: float = 30.0,
+    publisher_of: Callable[[str], Publisher], source: str, name: str, *, epoch: int | None = None
 ) -> Committed:
     """Create namespace ``name`` with the rows that ``source`` has, or had at ``epoch``.
 
     No part and no tombstone is copied. Epochs, ids of commits, idempotency keys and tags are the
     branch's own from the beginning.
+
+    Parameters
+    ----------
+    publisher_of
+        The process's publisher of any namespace: the source, those that it rests on, and the branch.
 
     Raises
     ------
@@ -81,7 +78,7 @@ def branch(
             )
         )
     if marker is None:
-        done = create_first(target, first, clock=clock, sleep=sleep, deadline=deadline)
+        done = create_first(target, first)
         if done is None:
             raise _overtaken(name)
         return done

@@ -89,7 +89,7 @@ def create_namespace(
         settings=settings,
         commits=(CommitRef(publisher.new_commit_id(), FIRST_EPOCH),),
     )
-    done = create_first(publisher, first, clock=clock, sleep=sleep, deadline=deadline)
+    done = create_first(publisher, first)
     return (
         done if done is not None else publisher.commit(CreateUpon(commit_id=first.commits[0].id, first=first))
     )
@@ -203,18 +203,11 @@ _OF_AN_INCARNATION = (
 )
 
 
-def create_first(
-    publisher: Publisher,
-    first: Manifest,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-    deadline: float = 30.0,
-) -> Committed | None:
+def create_first(publisher: Publisher, first: Manifest) -> Committed | None:
     """Create-if-absent, resolved as R1 has it; None if the name has been used before."""
     store, name, snapshots = publisher.store, publisher.namespace, publisher.snapshots
-    data = encode_manifest(first)
-    give_up = clock() + deadline
+    clock, data = publisher.clock, encode_manifest(first)
+    give_up = clock() + publisher.deadline
     cause: Exception | None = None
     while True:
         sent_at = clock()
@@ -240,4 +233,4 @@ def create_first(
             raise OutcomeUnknown(
                 f"namespace {name!r} may or may not have been created", namespace=name
             ) from cause
-        sleep(0.1 * publisher.rng.random())
+        publisher.sleep(0.1 * publisher.rng.random())

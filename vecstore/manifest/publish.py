@@ -157,9 +157,9 @@ class Publisher:
         self.namespace = namespace
         self.snapshots = snapshots
         self.rng = rng if rng is not None else random.SystemRandom()
-        self._clock = clock
-        self._sleep = sleep
-        self._deadline = deadline
+        self.clock = clock
+        self.sleep = sleep
+        self.deadline = deadline
         self._tombstones = tombstones if tombstones is not None else TombstoneCache(store)
         self._mutex = threading.Lock()
         self._turn = threading.Condition(self._mutex)
@@ -173,11 +173,11 @@ class Publisher:
         return Publisher(
             self.store,
             namespace,
-            SnapshotSource(self.store, namespace, clock=self._clock),
-            clock=self._clock,
+            SnapshotSource(self.store, namespace, clock=self.clock),
+            clock=self.clock,
             rng=self.rng,
-            sleep=self._sleep,
-            deadline=self._deadline,
+            sleep=self.sleep,
+            deadline=self.deadline,
         )
 
     def new_commit_id(self) -> str:
@@ -258,7 +258,7 @@ class Publisher:
 
     def _publish(self, group: list[_Request]) -> None:
         """Attempt upon attempt until every request of the group has an outcome."""
-        give_up = self._clock() + self._deadline
+        give_up = self.clock() + self.deadline
         known = self.snapshots.cached()
         fresh = known is None
         base = known if known is not None else self.snapshots.refresh()
@@ -286,7 +286,7 @@ class Publisher:
                 _answer(attempt, switch.manifest)
                 return
             losses += 1
-            if self._clock() >= give_up:
+            if self.clock() >= give_up:
                 raise StorageConflict(
                     f"{self.namespace!r} is too busy: {losses} attempts to commit lost to other writers;"
                     " nothing was applied"
@@ -440,7 +440,7 @@ class Publisher:
         """
         sends = 0
         while True:
-            sent_at = self._clock()
+            sent_at = self.clock()
             try:
                 meta = self.store.put_if_match(current_key(self.namespace), switch.data, switch.base.etag)
             except Exception as error:
@@ -451,7 +451,7 @@ class Publisher:
             landed = self._what_became_of(switch, give_up, cause)
             if landed is not None:
                 return landed
-            if self._clock() >= give_up or not isinstance(cause, (StorageRetryable, StorageConflict)):
+            if self.clock() >= give_up or not isinstance(cause, (StorageRetryable, StorageConflict)):
                 raise _in_doubt(self.namespace) from cause
             self._pause(sends)
             sends += 1
@@ -473,7 +473,7 @@ class Publisher:
                     self.store, self.namespace, latest.manifest, switch.manifest.epoch, switch.commit_ids
                 )
             except StorageRetryable as error:
-                if self._clock() >= give_up:
+                if self.clock() >= give_up:
                     raise _in_doubt(self.namespace) from error
             except OutcomeUnknown:
                 raise
@@ -484,7 +484,7 @@ class Publisher:
 
     def _pause(self, failures: int) -> None:
         longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 16))
-        self._sleep(longest * self.rng.random())
+        self.sleep(longest * self.rng.random())
 
 
 # -- checks that a change must pass at every attempt ----------------------------------------
