@@ -99,6 +99,35 @@ def test_the_whole_way_over_a_store_and_over_http(url: str, tmp_path: Path) -> N
     assert good("ns", "list", url) == ""
 
 
+def test_history_is_read_restored_tagged_and_branched(url: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    rows = str(tmp_path / "rows.npy")
+    good("ingest", url, "docs", rows, "--create", "--metric", "l2", "--quiet")  # epoch 2
+    good("delete", url, "docs", "7")
+    assert json.loads(good("get", url, "docs", "7", "--epoch", "2"))["vector"] == ROWS[7].tolist()
+    assert json.loads(good("get", url, "docs", "8", "--no-vector")) == {"id": 8, "epoch": 3}
+    assert "no live row 7" in run("get", url, "docs", "7").stderr
+    assert good("search", url, "docs", "--id", "7", "--epoch", "2", "--top-k", "1").split()[1] == "7"
+    assert json.loads(good("manifest", url, "docs", "--epoch", "2"))["epoch"] == 2
+    assert len(json.loads(good("manifest", url, "docs"))["parts"]) == 1
+    assert good("tag", "create", url, "docs", "before", "--epoch", "2") == "before holds epoch 2 of docs\n"
+    assert json.loads(good("tag", "create", url, "docs", "now", "--json"))["epoch"] == 4
+    assert [line.split("\t")[:2] for line in good("tag", "list", url, "docs").splitlines()] == [
+        ["before", "epoch 2"],
+        ["now", "epoch 4"],
+    ]
+    assert good("branch", url, "docs", "copy") == "copy has 24 rows of docs\n"
+    assert json.loads(good("branch", url, "docs", "old", "--epoch", "2", "--json"))["rows"] == 25
+    seen = json.loads(good("ns", "show", url, "docs", "--json"))["epoch"]
+    assert "moved on" in run("restore", url, "docs", "--epoch", "2", "--seen", str(seen - 1)).stderr
+    assert run("restore", url, "docs", "--epoch", "2", input="n\n").exit_code == 1
+    assert "has 25 rows of epoch 2" in good("restore", url, "docs", "--epoch", "2", input="y\n")
+    info = json.loads(good("restore", url, "docs", "--epoch", str(seen), "--seen", str(seen + 1), "--json"))
+    assert (info["rows"], info["epoch"]) == (24, seen + 2)
+    assert "deleted" in good("tag", "delete", url, "docs", "before")
+    assert [tag["name"] for tag in json.loads(good("tag", "list", url, "docs", "--json"))] == ["now"]
+
+
 @pytest.mark.parametrize("kind", ["npy", "fvecs", "jsonl", "parquet"])
 @pytest.mark.parametrize("with_ids", [False, True])
 def test_each_kind_of_file_is_read_in_batches(kind: str, with_ids: bool, store: str, tmp_path: Path) -> None:

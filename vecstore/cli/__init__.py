@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
+from vecstore.cli import history
 from vecstore.cli.common import REMOTE, F, Group, json_option, open_database, print_json, row_id, show_info
 from vecstore.config import load_config, package_version
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound
@@ -191,7 +192,7 @@ def search(
             answers = [found[i] for i in range(len(found))]
         else:
             if identity is not None:
-                query = ns.get(row_id(ns, identity)).vector
+                query = ns.get(row_id(ns, identity), epoch=options["epoch"]).vector
                 if query is None:
                     raise InvalidArgument("the namespace keeps no vectors", field="id")
             else:
@@ -430,6 +431,12 @@ def gc(
 def _refuse_remote(url: str) -> None:
     if url.startswith(REMOTE):
         raise InvalidArgument("this works on the store itself, not over HTTP", field="url")
+
+
+# -- history -------------------------------------------------------------------------------
+
+for command in (history.get, history.manifest, history.restore, history.branch, history.tag):
+    main.add_command(command)
 
 
 # -- about ---------------------------------------------------------------------------------
