@@ -16,8 +16,11 @@ from vecstore.invariants import (
     check_objects,
     check_successors,
 )
+from vecstore.manifest import history
+from vecstore.manifest.branch import branch
 from vecstore.manifest.keys import delete_key, history_key, part_key
-from vecstore.manifest.model import CommitRef, IdempotencyRecord, Manifest, Pin
+from vecstore.manifest.model import Ancestor, CommitRef, IdempotencyRecord, Manifest, Pin
+from vecstore.manifest.pins import add_tag
 from vecstore.manifest.publish import Publisher
 
 
@@ -92,12 +95,13 @@ def wrong_successors(before: Manifest) -> list[tuple[str, Manifest]]:
         ("R4", replace(after, incarnation="other", parts=())),
         ("R11", replace(after, next_id=-1)),
         ("R4", replace(after, dim=5)),
+        ("R4", replace(after, ancestors=(Ancestor("other", "x", 1),))),
         ("R6", replace(after, parts=(replace(a, n=9), b))),
         ("R6", replace(after, parts=(replace(a, tombstone=None), b))),
     ]
 
 
-@pytest.mark.parametrize("i", range(10))
+@pytest.mark.parametrize("i", range(11))
 def test_what_is_wrong_between_two_epochs_is_found(i: int, manifest: Manifest) -> None:
     rule, wrong = wrong_successors(manifest)[i]
     assert rule in rules(check_successors(manifest, wrong))
@@ -160,6 +164,30 @@ def test_a_pinned_epoch_that_is_gone_is_found(store: Any, publisher: Any, manife
     assert check_namespace(store, NS) == []
     store.delete(history_key(NS, 1))
     assert rules(check_namespace(store, NS)) == {"R9"}
+
+
+def test_what_a_tag_or_a_branch_holds_must_be_there(store: Any, publisher: Any) -> None:
+    add_tag(publisher, "t", 2)
+    held = history.read_copy(store, NS, 2).manifest.parts[0]
+    publisher.commit(change(publisher, removes=[held.id]))
+    publisher.commit(change(publisher, before=lambda draft: draft.replace(history_floor=6)))
+    assert check_namespace(store, NS) == []
+    store.delete(part_key(NS, held.id))
+    assert rules(check_namespace(store, NS)) == {"R3"}
+
+
+def test_a_branch_without_a_pin_is_found(store: Any, publisher: Any) -> None:
+    branch(publisher.beside, NS, "copy")
+    assert check_namespace(store, "copy") == []
+    publisher.commit(change(publisher, before=lambda draft: draft.replace(pins=())))
+    assert rules(check_namespace(store, "copy")) == {"R9"}
+    assert check_namespace(store, NS) == []
+
+
+def test_an_object_of_a_stranger_is_found(store: Any, publisher: Any, manifest: Manifest) -> None:
+    other = make_namespace(store, 2, namespace="other")
+    other.commit(change(other, part=manifest.parts[0]))
+    assert rules(check_namespace(store, "other")) == {"R9"}
 
 
 def test_an_id_that_lives_twice_is_found(store: Any, manifest: Manifest) -> None:

@@ -90,6 +90,7 @@ INVALID, JSON, ID, VECTOR, DIM = (
 )
 BOMB = gzip.compress(b" " * (MAX_BODY + 1))
 GZIP = {"Content-Encoding": "gzip"}
+SEEN = {"If-Match": '"0123-1"'}
 
 CASES = [
     # vectors
@@ -248,6 +249,37 @@ CASES = [
     Bad("a manifest that is not yet", "GET", f"{DOCS}/manifest?epoch=999", 400, INVALID, "epoch"),
     Bad("a manifest of epoch 0", "GET", f"{DOCS}/manifest?epoch=0", 400, INVALID, "epoch", limit=1),
     Bad("a manifest of a word", "GET", f"{DOCS}/manifest?epoch=last", 400, INVALID, "epoch", limit=1),
+    Bad("a row at epoch 0", "GET", f"{DOCS}/rows/0?epoch=0", 400, INVALID, "epoch", limit=1),
+    Bad("a row at a word", "GET", f"{DOCS}/rows/0?epoch=-1", 400, INVALID, "epoch", limit=1),
+    Bad("a row at an epoch that is not yet", "GET", f"{DOCS}/rows/0?epoch=999", 400, INVALID, "epoch"),
+    # history
+    post("a restore without If-Match", f"{DOCS}/restore", {"epoch": 1}, INVALID, "If-Match"),
+    post("a restore of anything", f"{DOCS}/restore", {"epoch": 1}, INVALID, "If-Match",
+         headers={"If-Match": "*"}),
+    post("a restore of no epoch", f"{DOCS}/restore", {}, INVALID, "epoch", headers=SEEN),
+    post("a restore of epoch 0", f"{DOCS}/restore", {"epoch": 0}, INVALID, "epoch", headers=SEEN),
+    post("a restore of an epoch that is not yet", f"{DOCS}/restore", {"epoch": 999}, INVALID, "epoch",
+         headers=SEEN),
+    post("a restore upon an epoch that has passed", f"{DOCS}/restore", {"epoch": 1}, "precondition_failed",
+         None, status=412, headers=SEEN),
+    post("a tag without a name", f"{DOCS}/tags", {}, INVALID, "name"),
+    post("a tag with a bad name", f"{DOCS}/tags", {"name": "a/b"}, INVALID, "name", limit=MAX_NAME_BYTES),
+    post("a tag of epoch 0", f"{DOCS}/tags", {"name": "a", "epoch": 0}, INVALID, "epoch"),
+    post("a tag of an epoch that is not yet", f"{DOCS}/tags", {"name": "a", "epoch": 999}, INVALID, "epoch"),
+    post("a tag of a missing namespace", "/v1/namespaces/nothing/tags", {"name": "a"}, "namespace_not_found",
+         "nothing", status=404),
+    Bad("a tag that is not there", "DELETE", f"{DOCS}/tags/none", 404, "tag_not_found", None),
+    Bad("a tag with a bad name in the path", "DELETE", f"{DOCS}/tags/.x", 400, INVALID, "name",
+        limit=MAX_NAME_BYTES),
+    post("a branch without a name", f"{DOCS}/branches", {}, INVALID, "name"),
+    post("a branch with a bad name", f"{DOCS}/branches", {"name": "../x"}, INVALID, "name",
+         limit=MAX_NAME_BYTES),
+    post("a branch with a name that is taken", f"{DOCS}/branches", {"name": "docs"}, "namespace_exists",
+         "docs", status=409),
+    post("a branch of an epoch that is not yet", f"{DOCS}/branches", {"name": "b", "epoch": 999}, INVALID,
+         "epoch"),
+    post("a branch of a missing namespace", "/v1/namespaces/nothing/branches", {"name": "b"},
+         "namespace_not_found", "nothing", status=404),
     Bad("a missing namespace", "GET", "/v1/namespaces/nothing", 404, "namespace_not_found", "nothing"),
     Bad("a bad name in the path", "GET", "/v1/namespaces/.hidden", 400, INVALID, "name",
          limit=MAX_NAME_BYTES),
