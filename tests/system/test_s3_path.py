@@ -113,9 +113,18 @@ def test_the_whole_path_on_s3_over_restarts(make_store: MakeStore) -> None:
     np.testing.assert_array_equal(restarted.get(moved[0]).vector, model[moved[0]])
     assert check_namespace(restarts.store, "docs") == []
 
+    seen = restarted.stats()
+    restarted.tag("before", seen.epoch)
+    restarted.delete(moved)
+    restarted.restore(seen.epoch, if_match=(seen.incarnation, restarted.stats().epoch))
+    restarted.branch("copy", seen.epoch).delete(moved[:10])
     restarts.database().delete_namespace("docs")
     with pytest.raises(NamespaceNotFound):
         restarted.search(queries[0])
+    restarts.database().backend.collect("docs", retention=0.0, grace=0.0, dry_run=False)
+    model = {row: vector for row, vector in model.items() if row not in moved[:10]}
+    _holds(restarts.database().namespace("copy"), model, queries)
+    assert check_namespace(restarts.store, "copy") == []
 
 
 @pytest.mark.parametrize("compacted", [False, True])

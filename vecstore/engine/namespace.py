@@ -346,9 +346,11 @@ class NamespaceEngine:
         return BatchHits(ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation)
 
     def _snapshot(self, params: SearchParams) -> Snapshot:
-        if params.epoch is None and params.consistency == "eventual":
+        if params.epoch is not None:
+            return self.snapshots.at_epoch(params.epoch)
+        if params.consistency == "eventual":
             return self.snapshots.eventual(params.max_staleness)
-        return self._at(params.epoch)
+        return self.snapshots.strong()
 
     def _at(self, epoch: int | None) -> Snapshot:
         return self.snapshots.strong() if epoch is None else self.snapshots.at_epoch(epoch)
