@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.manifest.helpers import Call, ScriptedStore
 from tests.manifest.worlds import World
-from vecstore.errors import NamespaceExists, NamespaceNotFound, SnapshotExpired
+from vecstore.errors import NamespaceExists, NamespaceNotFound, SnapshotExpired, StorageConflict
 from vecstore.manifest.pins import add_tag, remove_tag
 from vecstore.manifest.restore import restore
 
@@ -143,24 +143,30 @@ class Histories(RuleBasedStateMachine):
         node=nodes,
         data=st.data(),
         name=names,
-        crash=st.none() | st.integers(1, 24),
-        after=st.booleans(),
+        meanwhile=st.sampled_from(["nothing", "crash before", "crash after", "stall"]),
+        at=st.integers(1, 24),
     )
-    def branch(self, node: int, data: st.DataObject, name: str, crash: int | None, after: bool) -> None:
+    def branch(self, node: int, data: st.DataObject, name: str, meanwhile: str, at: int) -> None:
+        """Whole, or interrupted at one of its calls: by a crash, or while all others collect."""
         source = data.draw(st.sampled_from(sorted(n for n in self.past if self.past[n])), label="source")
         epoch = self._an_epoch(source, data)
         calls = [0]
 
         def script(call: Call) -> Any:
             calls[0] += 1
-            if calls[0] == crash and not after:
+            if calls[0] == at and meanwhile == "crash before":
                 raise Crash
+            if calls[0] == at and meanwhile == "stall":
+                self.store.time += 4 * WINDOW
+                self.store.script = None
+                self.nodes[1 - node].collect(retention=WINDOW, grace=WINDOW)
+                self.store.script = script
             result = call.carry_out()
-            if calls[0] == crash:
+            if calls[0] == at and meanwhile == "crash after":
                 raise Crash
             return result
 
-        mine = self.nodes[node].other() if crash is not None else self.nodes[node]
+        mine = self.nodes[node].other() if "crash" in meanwhile else self.nodes[node]
         self.store.script = script
         try:
             mine.branch(source, name, epoch)
@@ -172,8 +178,11 @@ class Histories(RuleBasedStateMachine):
             assert name in self.rows
             return
         except SnapshotExpired:
-            # What it is asked for, or what it rests on in turn, which nobody may see from here.
+            self.store.script = None
             assert self._has_left(source, epoch)
+            return
+        except StorageConflict:  # it was fenced, or the marker was collected
+            assert meanwhile == "stall"
             return
         finally:
             self.store.script = None
