@@ -514,6 +514,37 @@ def test_a_deletion_at_any_call_of_a_branch_leaves_it_whole_or_absent(world: Wor
     assert outcomes <= {None, NamespaceNotFound, SnapshotExpired, StorageConflict}
 
 
+def test_a_branch_back_into_the_name_of_its_source_is_whole_or_absent_if_all_else_goes(world: World) -> None:
+    """What it rests on in its own name has no pin for it: the marker that it is created upon must keep it."""
+    world.branch("a", "b")
+    world.insert("b")
+    expected = world.rows("b")
+    world.delete("a")
+    world.hours_pass(2)
+    outcomes = set()
+
+    def deletion() -> None:
+        others = world.other()
+        others.delete("b")
+        others.hours_pass(3)
+
+    def job(mine: World) -> None:
+        try:
+            mine.branch("b", "a")
+        except VecstoreError as error:
+            outcomes.add(type(error))
+            assert not mine.exists("a")
+        else:
+            outcomes.add(None)
+            assert mine.rows("a") == expected
+        world.store.script = None
+        mine.check()
+        mine.comes_to_nothing()
+
+    at_every_call(world, job, deletion)
+    assert outcomes >= {None, SnapshotExpired}
+
+
 def test_two_branches_of_one_name_at_once_are_one(world: World) -> None:
     outcomes = set()
 

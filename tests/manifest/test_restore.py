@@ -31,6 +31,7 @@ from vecstore.maintenance.compactor import SourceGone, SwapParts
 from vecstore.maintenance.gc import Barrier, collect
 from vecstore.manifest import history
 from vecstore.manifest.draft import Draft
+from vecstore.manifest.keys import history_key
 from vecstore.manifest.lifecycle import UpdateSettings, create_namespace, delete_namespace
 from vecstore.manifest.model import Manifest, Pin
 from vecstore.manifest.publish import Publisher
@@ -144,6 +145,28 @@ def test_an_epoch_below_the_floor_is_restored_only_if_it_is_pinned(store: Any, p
     with pytest.raises(SnapshotExpired):
         restore(publisher, 3, expected=seen(publisher))
     assert restore(publisher, 2, expected=seen(publisher)).manifest.parts[0].live == 10
+    assert check_namespace(store, NS) == []
+
+
+def test_a_restore_upon_an_epoch_that_was_guessed_does_not_bring_back_what_collection_took(
+    store: Any, publisher: Any
+) -> None:
+    """The barrier is the epoch that the caller claims to have seen, so ``If-Match`` holds."""
+    incarnation, epoch = seen(publisher)
+    collected: list[int] = []
+
+    def script(call: Call) -> Any:
+        result = call.carry_out()
+        if call.key == history_key(NS, 2) and not collected:
+            store.script = None
+            store.time += 2 * HOUR
+            collected.append(collect(store, NS, publisher=make_publisher(store, 2)).deleted)
+        return result
+
+    with scripted(store, script), pytest.raises(SnapshotExpired):
+        restore(publisher, 2, expected=(incarnation, epoch + 1))
+    assert collected[0] > 0
+    assert current(store).epoch == epoch + 1
     assert check_namespace(store, NS) == []
 
 

@@ -64,8 +64,6 @@ def branch(
         owner.commit(
             PinForBranch(
                 commit_id=owner.new_commit_id(),
-                # The source must be there still; an owner behind it may be deleted, for it is pinned.
-                incarnation=ancestor.incarnation if ancestor.namespace == source else None,
                 pin=Pin(
                     name=name,
                     kind="branch",
