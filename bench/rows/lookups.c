@@ -1,0 +1,46 @@
+/* What a processor can do of the scan kernel's innermost step, on registers alone: no loads, no stores.
+ * `vs_shuffles_*` look entries up and nothing else. `vs_look_ups_*` do what a look-up cannot do without:
+ * half of the codes are shifted down, all are masked to four bits, and what is found is added.
+ * Each call takes `n` rounds of 16 look-up instructions; compiled and timed by kernel.py. */
+#include <stddef.h>
+#include <stdint.h>
+
+#define OPAQUE(x) __asm__ volatile("" : "+" REGISTER(x))
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define REGISTER "x"
+
+#define ROUNDS(NAME, TARGET, V, SET, SHUFFLE, AND, SHIFT, ADD, FOLD)                                   \
+    __attribute__((target(TARGET))) uint64_t vs_shuffles_##NAME(size_t n) {                            \
+        V entries = SET(7), codes[8];                                                                  \
+        for (int i = 0; i < 8; i++) codes[i] = SET(i);                                                 \
+        for (; n; n--) {                                                                               \
+            OPAQUE(entries);                                                                           \
+            for (int i = 0; i < 8; i++) codes[i] = SHUFFLE(entries, codes[i]);                         \
+            OPAQUE(entries);                                                                           \
+            for (int i = 0; i < 8; i++) codes[i] = SHUFFLE(entries, codes[i]);                         \
+        }                                                                                              \
+        for (int i = 1; i < 8; i++) codes[0] = ADD(codes[0], codes[i]);                                \
+        return FOLD(codes[0]);                                                                         \
+    }                                                                                                  \
+    __attribute__((target(TARGET))) uint64_t vs_look_ups_##NAME(size_t n) {                            \
+        V entries = SET(7), codes = SET(0x5a), nibble = SET(15), low[2], high[2];                      \
+        for (int i = 0; i < 2; i++) low[i] = high[i] = SET(i);                                         \
+        for (; n; n--)                                                                                 \
+            for (int i = 0; i < 8; i++) {                                                              \
+                OPAQUE(codes);                                                                         \
+                low[i % 2] = ADD(low[i % 2], SHUFFLE(entries, AND(codes, nibble)));                    \
+                high[i % 2] = ADD(high[i % 2], SHUFFLE(entries, AND(SHIFT(codes, 4), nibble)));        \
+            }                                                                                          \
+        for (int i = 0; i < 2; i++) codes = ADD(codes, ADD(low[i], high[i]));                          \
+        return FOLD(codes);                                                                            \
+    }
+
+#define FOLD256(v) (uint64_t) _mm_cvtsi128_si64(_mm256_castsi256_si128(v))
+#define FOLD512(v) (uint64_t) _mm_cvtsi128_si64(_mm512_castsi512_si128(v))
+ROUNDS(avx2, "avx2", __m256i, _mm256_set1_epi8, _mm256_shuffle_epi8, _mm256_and_si256, _mm256_srli_epi16,
+       _mm256_add_epi8, FOLD256)
+ROUNDS(avx512, "avx512bw", __m512i, _mm512_set1_epi8, _mm512_shuffle_epi8, _mm512_and_si512, _mm512_srli_epi16,
+       _mm512_add_epi8, FOLD512)
+#endif
