@@ -1,15 +1,29 @@
-/* What a processor can do of the scan kernel's innermost step, on registers alone: no loads, no stores.
- * `vs_shuffles_*` look entries up and nothing else. `vs_look_ups_*` do what a look-up cannot do without:
- * half of the codes are shifted down, all are masked to four bits, and what is found is added.
- * Each call takes `n` rounds of 16 look-up instructions; compiled and timed by kernel.py. */
-#include <stddef.h>
-#include <stdint.h>
+/* How fast the scan kernel looks up, and how fast this processor could: compiled and called by kernel.py.
+ *
+ * `vs_shuffles_*` are the look-up instruction on registers and nothing else. `vs_look_ups_*` do, on registers
+ * too, what a look-up of packed codes cannot do without: half of the codes are shifted down, all are masked
+ * to four bits, what is found is added. Each takes `n` rounds of 16 instructions. */
+#include "simd/dispatch.h"
 
-#define OPAQUE(x) __asm__ volatile("" : "+" REGISTER(x))
+/* The kernel of `isa` over `count` blocks, `rounds` times; no row is under the limit. */
+uint32_t vs_scan(const char *isa, const uint8_t *lut, size_t padded_dim, const uint8_t *blocks, size_t count,
+                 size_t rounds) {
+    const VsTable table = {.lut = (uint8_t *)lut, .padded_dim = padded_dim, .scale = 1.0f};
+    const size_t bytes = 4 * padded_dim + 3 * 4 * VS_BLOCK_ROWS;
+    float estimates[VS_BLOCK_ROWS];
+    uint32_t under = 0;
+    for (int i = 0; i < vs_variant_count(); i++)
+        if (strcmp(vs_variants[i].name, isa) == 0)
+            for (; rounds; rounds--)
+                for (size_t b = 0; b < count; b++)
+                    under |= vs_variants[i].score_block(&table, blocks + b * bytes, UINT32_MAX, 0.0f, -1e30f,
+                                                        estimates);
+    return under;
+}
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#define REGISTER "x"
+#ifdef VS_HAVE_X86
+/* So that the compiler cannot know what is in a register. */
+#define OPAQUE(v) __asm__ volatile("" : "+x"(v))
 
 #define ROUNDS(NAME, TARGET, V, SET, SHUFFLE, AND, SHIFT, ADD, FOLD)                                   \
     __attribute__((target(TARGET))) uint64_t vs_shuffles_##NAME(size_t n) {                            \
