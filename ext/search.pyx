@@ -57,7 +57,7 @@ from vecstore.ext.ivf cimport (
     vs_take_estimates,
 )
 from vecstore.ext.field cimport Field, Plan, VsPart, vs_published
-from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, active_kernels, vs_load_query
+from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, active_kernels, as_row, vs_load_query
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -116,7 +116,7 @@ cdef class Searcher:
 
     # -- what Python calls -----------------------------------------------------------------
 
-    def begin(self, Field field not None, Plan plan not None, const float[::1] q not None, bint timed=False):
+    def begin(self, Field field not None, Plan plan not None, q not None, bint timed=False):
         """Take a query as given, f32[dim], of a norm that the metric allows, and `run`.
 
         Raises
@@ -124,8 +124,9 @@ cdef class Searcher:
         ValueError
             If the plan or the query does not fit the field.
         """
-        if q.shape[0] != field.dim:
-            raise ValueError(f"the query has {q.shape[0]} dimensions, not {field.dim}")
+        cdef const float *query = as_row(q, field.dim)
+        if query == NULL:
+            raise ValueError(f"the query is no contiguous float32 array of {field.dim} dimensions")
         self._take(field, plan)
         self.held = []
         self.timed = timed
@@ -133,7 +134,7 @@ cdef class Searcher:
             memset(self.seconds, 0, sizeof(self.seconds))
         cdef int64_t found
         with nogil:
-            found = self._begin(&q[0])
+            found = self._begin(query)
             if found == DONE:
                 found = self._advance()
         return self._told(found)

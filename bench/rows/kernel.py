@@ -1,14 +1,25 @@
-"""Row 11: bytes of codes that the scan kernel reads a second, beside what the machine can.
+"""Row 11: what the scan kernel reads and looks up a second, beside what the machine can.
 
 From memory the limit is what one core reads of an array that no cache holds (a sum over it). From
 L2 it is the kernel's own rate out of L1, where nothing is waited for: its look-ups. That rate is of the
 rows that 512 take longer than 64, so the cost of the call is not in it. Answers are written too, 4 bytes
 a row, and not counted.
+
+Look-ups are of the kernel alone (`lookups.c` calls it as a scan does, codes in L1 and in L2), beside two
+limits of the same run on registers: the look-up instruction alone, and with what no look-up of packed
+codes can do without, its shift, mask and addition. The second is judged: a processor has as many ports for
+all of them together as for the first.
 """
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sysconfig
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +33,12 @@ FEW, SOME = 64, 512  # rows, whose codes are in L1
 CACHED = 8_192  # rows: 500 KB of codes, in L2
 FAR = 4_000_000  # rows: 240 MB
 FLOOR = 0.7
+BLOCK = 32  # rows
+LANES = {"avx2": 32, "avx512": 64}  # look-ups an instruction
+ROUNDS = 20_000  # of 16 instructions; as the next, so many that the call itself does not count
+PASSES = 16  # over the codes in L2
+SOURCES = Path(__file__).parent.parent.parent / "ext"
+FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC", "-w")  # of setup.py
 
 
 def scan(run: Run) -> Iterator[Verdict]:
@@ -56,6 +73,67 @@ def scan(run: Run) -> Iterator[Verdict]:
             ratio >= FLOOR,
             f"{found / 1e9:.1f} GB/s of {most / 1e9:.1f} ({row_bytes:.0f} bytes a row)",
         )
+    yield from _look_ups(run, table, codes)
+
+
+def _look_ups(run: Run, table: rabitq.QueryTable, codes: np.ndarray) -> Iterator[Verdict]:
+    """Look-ups a second of the variant in use."""
+    isa, padded_dim = rabitq.simd(), table.padded_dim
+    if isa not in LANES:
+        yield Verdict(
+            11, f"D = {DIM}", f"look-ups a second of {isa}", None, detail="no limit was written for it"
+        )
+        return
+    library = _compiled()
+    size = ctypes.c_size_t
+    alone, packed = (
+        16
+        * ROUNDS
+        * LANES[isa]
+        / _least(run.timer, partial(library[f"vs_{kind}_{isa}"], size(ROUNDS)), 1, 300)
+        for kind in ("shuffles", "look_ups")
+    )
+    lut, blocks = _aligned(table.entries()), _aligned(codes)
+    for where, rows in (("L1", FEW * 4), ("L2", CACHED)):
+        again = PASSES * CACHED // rows
+        scan = partial(
+            library.vs_scan,
+            isa.encode(),
+            ctypes.c_void_p(lut.ctypes.data),
+            size(padded_dim),
+            ctypes.c_void_p(blocks.ctypes.data),
+            size(rows // BLOCK),
+            size(again),
+        )
+        found = rows * again * padded_dim / 4 / _least(run.timer, scan, 1, 300)
+        yield Verdict(
+            11,
+            f"D = {DIM}",
+            f"look-ups a second from {where}, over the limit",
+            found / packed,
+            f"≥ {FLOOR}",
+            found / packed >= FLOOR,
+            f"{isa}: {found / 1e9:.1f} of {packed / 1e9:.1f} G/s with mask, shift and sum; "
+            f"{alone / 1e9:.1f} G/s of the instruction alone, {found / alone:.2f} of that",
+        )
+
+
+def _compiled() -> ctypes.CDLL:
+    """`lookups.c` by the system's compiler, with the flags of the extension modules."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "lookups.so"
+        source = Path(__file__).with_name("lookups.c")
+        subprocess.run([compiler, *FLAGS, f"-I{SOURCES}", source, "-o", library], check=True)
+        return ctypes.CDLL(str(library))
+
+
+def _aligned(data: np.ndarray) -> np.ndarray:
+    """A copy whose address is a multiple of a cache line, as in a record."""
+    space = np.empty(data.nbytes + 64, dtype=np.uint8)
+    copy = space[-space.ctypes.data % 64 :][: data.nbytes]
+    copy[:] = data.reshape(-1).view(np.uint8)
+    return copy
 
 
 def _least(clock: Clock, call: Callable[[], object], inner: int, repeats: int = 7) -> float:

@@ -16,8 +16,15 @@ def stamp(path: Path) -> tuple[int, int, int]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def watch(*paths: Path) -> Watch:
-    return Watch([(os.fsencode(path), stamp(path)) for path in paths])
+@pytest.fixture(params=[0, 1, 3], ids=["none held", "one held", "all held"])
+def watch(request: pytest.FixtureRequest) -> Callable[..., Watch]:
+    def watched(*paths: Path) -> Watch:
+        return Watch([(os.fsencode(path), stamp(path)) for path in paths], request.param)
+
+    return watched
+
+
+Watching = Callable[..., Watch]
 
 
 @pytest.fixture
@@ -70,7 +77,9 @@ def before_the_epoch(path: Path) -> None:
     ],
     ids=["write", "replace", "link", "nanosecond", "before 1970", "shorter", "longer", "empty"],
 )
-def test_a_file_that_somebody_touched_has_changed(touch: Callable[[Path], None], files: list[Path]) -> None:
+def test_a_file_that_somebody_touched_has_changed(
+    touch: Callable[[Path], None], files: list[Path], watch: Watching
+) -> None:
     watched = watch(*files)
     assert len(watched) == 3
     assert watched.changed() == []
@@ -80,7 +89,9 @@ def test_a_file_that_somebody_touched_has_changed(touch: Callable[[Path], None],
     assert watch(*files).changed() == []
 
 
-def test_a_file_that_is_gone_has_not_changed_and_one_that_came_back_has(files: list[Path]) -> None:
+def test_a_file_that_is_gone_has_not_changed_and_one_that_came_back_has(
+    files: list[Path], watch: Watching
+) -> None:
     watched = watch(*files)
     kept = files[0].open("rb")  # so that its inode is not given away
     for path in files:
@@ -92,15 +103,31 @@ def test_a_file_that_is_gone_has_not_changed_and_one_that_came_back_has(files: l
     kept.close()
 
 
-def test_reading_a_file_and_giving_it_a_second_name_does_not_change_it(files: list[Path]) -> None:
+def test_reading_a_file_and_giving_it_a_second_name_does_not_change_it(
+    files: list[Path], watch: Watching
+) -> None:
     watched = watch(*files)
     assert files[1].read_bytes() == b"12345678"
     files[1].with_name("second").hardlink_to(files[1])
     files[1].chmod(0o600)
     assert watched.changed() == []
+    rewrite(files[1])
+    assert watched.changed() == [1]
 
 
-def test_times_far_from_now_are_told_apart(files: list[Path]) -> None:
+def test_what_is_held_is_the_file_that_was_noted_and_is_let_go_with_the_watch(files: list[Path]) -> None:
+    noted = [(os.fsencode(path), stamp(path)) for path in files]
+    replace(files[0])
+    before = len(os.listdir("/proc/self/fd"))
+    watched = Watch(noted, 2)
+    assert watched.held == 2
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    assert watched.changed() == [0], "it was replaced before it could be held"
+    del watched
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_times_far_from_now_are_told_apart(files: list[Path], watch: Watching) -> None:
     for seconds in (0, 1, 2**31, 2**33):
         os.utime(files[0], ns=(0, seconds * 10**9))
         watched = watch(files[0])

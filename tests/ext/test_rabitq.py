@@ -200,6 +200,31 @@ def test_every_variant_rotates_alike(name: str, dims: list[int]) -> None:
         assert out[0].tobytes() == out[1].tobytes()
 
 
+def test_a_query_is_sound_if_kernels_can_read_it_and_its_norm_is_within_bounds() -> None:
+    x = np.array([3.0, 4.0], dtype=np.float32)
+    x.flags.writeable = False
+    assert rabitq.is_sound(x, 2, 25.0, 25.0)
+    assert not rabitq.is_sound(x, 2, 25.1, 30.0)
+    assert not rabitq.is_sound(x, 2, 20.0, 24.9)
+    for bad in (np.nan, np.inf, -np.inf):
+        assert not rabitq.is_sound(np.array([1.0, bad], dtype=np.float32), 2, 0.0, np.inf if bad != bad else 1e30)
+    wide = np.zeros((2, 4), dtype=np.float32)
+    shifted = np.frombuffer(bytes(9), dtype=np.uint8)[1:].view(np.float32)
+    for other in (
+        [3.0, 4.0],
+        x.astype(np.float64),
+        x.astype(">f4"),
+        x.view(np.int32),
+        x.reshape(1, 2),
+        wide[0, ::2],
+        wide[0],
+        shifted,
+        np.ma.array(x),
+        None,
+    ):
+        assert not rabitq.is_sound(other, 2, 0.0, 100.0)
+
+
 def test_bad_arguments_are_refused() -> None:
     f4, u1 = np.float32, np.uint8
     for bad in (0, 32, 100, -64, 4160):

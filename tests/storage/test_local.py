@@ -278,6 +278,27 @@ def test_descriptors_are_bounded(root: Path) -> None:
     assert bytes(views[-1] or b"") == b"399"
 
 
+def test_descriptors_of_what_is_watched_are_bounded_and_the_rest_asked_by_path(
+    root: Path,
+) -> None:
+    store = LocalStore(root)
+    keys = [f"x{i}" for i in range(200)]
+    for key in keys:
+        store.put_if_absent(key, b"1")
+    stamps = [(key, stamp) for key in keys if (stamp := store.stamp(key)) is not None]
+    before = len(os.listdir("/proc/self/fd"))
+    first, second = store.watch(stamps), store.watch(stamps)
+    assert (first.held, second.held) == (200, 56)
+    assert len(os.listdir("/proc/self/fd")) - before == 256
+    _InFolder(root).write("x3", b"22")
+    _InFolder(root).write("x199", b"22")
+    assert first.changed() == second.changed() == [3, 199]
+    del first
+    assert store.watch(stamps).held == 198, "room that was given back, for files that are as they were noted"
+    del second
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_a_mapping_goes_with_its_last_view(root: Path) -> None:
     store = LocalStore(root)
     store.put_if_absent("parts/mapped-object", b"x" * 10_000)

@@ -49,6 +49,8 @@ cdef extern from "simd/kernels.h" nogil:
 # The one variant in use: each extension module has its own statics, so the others ask this one.
 cdef const VsKernels *active_kernels() noexcept nogil
 
+cdef const float *as_row(x, Py_ssize_t n) noexcept
+
 cdef extern from "query.h" nogil:
     void vs_load_query(const VsKernels *kernels, VsTable *table, const float *q, size_t dim, const float *mean,
                        const uint8_t *signs, size_t rounds, float q_shift)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,8 @@ UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is pr
 Executors = Callable[[], Executor]
 
 
-class Answer(NamedTuple):
+@dataclass(slots=True)  # not frozen, as one is made for every query
+class Answer:
     """The hits of one query: u64[k] or object[k] ids, f32[k] distances, where the rows lie."""
 
     ids: npt.NDArray[Any]

@@ -128,7 +128,7 @@ class Views:
         """The view of a manifest; cold parts and tombstones come in one dependent trip.
 
         A part whose file was written to since it was verified is opened and verified again: that
-        costs a ``stat`` a part, and keeps damage done behind our back from being served (P5).
+        costs an ``fstat`` a part, and keeps damage done behind our back from being served (P5).
         """
         self._forget_touched()
         latest, past, forgotten = self._latest, self._past, self._forgotten

@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidVector
-from vecstore.ext.rabitq import squared_norm
+from vecstore.ext.rabitq import is_sound
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_ROWS, MAX_DIM
 from vecstore.types import F32, Metric
 
 MAX_NORM: Final = 1e18  # squares of sums and differences stay within float32
 MIN_NORM: Final = 1e-18  # below it a direction is rounding
 _CHECK_ROWS: Final = 16_384
-_FLOAT32: Final = np.dtype(np.float32)  # there is one object of it, whatever array it describes
 _LEAST: Final = MIN_NORM**2
 _MOST: Final = MAX_NORM**2
 
@@ -53,10 +52,9 @@ def as_vectors(values: object, dim: int, metric: Metric, *, field: str = "vector
 
 def as_vector(values: object, dim: int, metric: Metric, *, field: str = "vector") -> F32:
     """One query vector as f32[dim]; errors as `as_vectors`."""
-    if type(values) is np.ndarray and values.dtype is _FLOAT32 and values.flags.c_contiguous:
-        array = values
-    else:
-        array = _as_float32(values, field)
+    if isinstance(values, np.ndarray) and is_sound(values, dim, _LEAST, _MOST):
+        return values
+    array = _as_float32(values, field)
     if array.shape != (dim,):
         raise DimensionMismatch(
             f"{field} has shape {array.shape}, the namespace has dimension {dim}",
@@ -64,8 +62,7 @@ def as_vector(values: object, dim: int, metric: Metric, *, field: str = "vector"
             limit=dim,
             given=list(array.shape),
         )
-    if not _LEAST <= squared_norm(array) <= _MOST:
-        _check(array[None, :], 0, metric, field)
+    _check(array[None, :], 0, metric, field)
     return array
 
 

@@ -16,6 +16,7 @@ import os
 import threading
 import time
 import uuid
+import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ _LOCK_FILES: Final = 256  # shared by all keys; a lock is held for one write and
 _READ_BYTES: Final = 1 << 20
 _MAX_FOLDERS: Final = 10_000  # known to be durable
 _MAX_HELD: Final = 128  # descriptors of objects that are asked again and again whether they changed
+_MAX_WATCHED: Final = 256  # descriptors of objects that are watched; the others are asked by their paths
 
 
 class LocalStore:
@@ -52,6 +54,7 @@ class LocalStore:
         self._root = os.path.abspath(os.fspath(root))
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._lock = threading.Lock()
+        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._durable_folders: set[str] = set()
         self._swept = False
         reset_in_children(self)
@@ -151,8 +154,13 @@ class LocalStore:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def watch(self, stamps: Sequence[tuple[str, Stamp]]) -> Watch:
-        """Costs one ``stat`` a key each time it is asked."""
-        return Watch([(os.fsencode(self._readable_path(key)), stamp) for key, stamp in stamps])
+        """Costs one ``fstat`` a key each time it is asked, or ``stat`` where too many are watched."""
+        files = [(os.fsencode(self._readable_path(key)), stamp) for key, stamp in stamps]
+        with self._lock:
+            held = sum(watch.held for watch in self._watches)
+            watch = Watch(files, max(0, _MAX_WATCHED - held))
+            self._watches.add(watch)
+        return watch
 
     def now(self) -> float:
         return time.time()

@@ -8,10 +8,14 @@
 
 #include "../dot/avx2.h"
 
+/* Or else the compiler loads the codes twice, once for each nibble: the loads then bound the loop. */
+#define VS_KEEP(v) __asm__("" : "+x"(v))
+
 #define VS_LOOK_UP(k)                                                                              \
     do {                                                                                           \
         __m256i codes = _mm256_loadu_si256((const __m256i *)(const void *)(block + at + 32 * (k)));\
         __m256i entries = _mm256_loadu_si256((const __m256i *)(const void *)(lut + at + 32 * (k)));\
+        VS_KEEP(codes);                                                                            \
         low = _mm256_add_epi8(low, _mm256_shuffle_epi8(entries, _mm256_and_si256(codes, nibble))); \
         if (whole)                                                                                 \
             high = _mm256_add_epi8(high, _mm256_shuffle_epi8(entries, _mm256_and_si256(            \
