@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from random import Random, SystemRandom
 from typing import Any, Final
@@ -70,6 +70,8 @@ class EmbeddedDatabase:
         That a batch of queries is spread over; None: as many as there are processors for this process.
     recall_sample_rate
         Share of searches whose recall a thread measures.
+    clock, sleep
+        Monotonic seconds, and a pause.
     """
 
     def __init__(
@@ -82,11 +84,15 @@ class EmbeddedDatabase:
         policy: Policy | None = None,
         rng: Random | None = None,
         recall_sample_rate: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store = store
         self._cache = PageCache(cache_bytes)
         self._rng = rng if rng is not None else SystemRandom()
         self._policy = policy
+        self._clock = clock
+        self._sleep = sleep
         self._lock = threading.Lock()
         self._namespaces: dict[str, NamespaceEngine] = {}
         self._collected: dict[str, float] = {}
@@ -117,6 +123,8 @@ class EmbeddedDatabase:
                         self._rng,
                         threads=self._threads,
                         wrote=self._wrote,
+                        clock=self._clock,
+                        sleep=self._sleep,
                     )
                     self._namespaces[name] = engine
         return engine
@@ -284,7 +292,7 @@ class EmbeddedDatabase:
         """Everything that is due in one namespace: compaction, and at times collection."""
         while compact_once(self.namespace(name), policy=self._policy).part_id is not None:
             pass
-        now = time.monotonic()
+        now = self._clock()
         if now - self._collected.get(name, -math.inf) >= COLLECT_SECONDS:
             self._collected[name] = now
             self.collect(name, retention=RETENTION, grace=GRACE, dry_run=False)

@@ -6,6 +6,7 @@ Nothing here outlives the process but what the store holds.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -72,6 +73,8 @@ class NamespaceEngine:
     ----------
     threads
         That a batch of queries is spread over.
+    clock, sleep
+        Monotonic seconds, and a pause.
     """
 
     def __init__(
@@ -84,12 +87,16 @@ class NamespaceEngine:
         *,
         threads: int = 1,
         wrote: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store = store
         self.name = name
-        self.snapshots = SnapshotSource(store, name)
+        self.snapshots = SnapshotSource(store, name, clock=clock)
         self.tombstones = TombstoneCache(store)
-        self.publisher = Publisher(store, name, self.snapshots, rng=rng, tombstones=self.tombstones)
+        self.publisher = Publisher(
+            store, name, self.snapshots, clock=clock, rng=rng, sleep=sleep, tombstones=self.tombstones
+        )
         self.views = Views(store, cache, executor, self.tombstones)
         self._executor = executor
         self.rng = rng

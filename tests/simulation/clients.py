@@ -1,0 +1,485 @@
+"""Who asks for what: writers, readers, a bank, those who make and drop namespaces, and maintenance.
+
+A client is a task of no process: it sends a call to a node, as over HTTP, and may hear nothing of it.
+What it draws comes from its own generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tests.simulation.ledger import (
+    DIM,
+    GROUP,
+    Attempt,
+    Content,
+    NamespaceLedger,
+    PromiseBroken,
+    Request,
+    value_of,
+    vector_of,
+)
+from vecstore.engine.database import EmbeddedDatabase
+from vecstore.errors import (
+    IdExists,
+    NamespaceExists,
+    NamespaceNotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    RowNotFound,
+    SnapshotExpired,
+    VecstoreError,
+)
+from vecstore.manifest import history
+from vecstore.types import Hits, RowId, SearchParams
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Node, World
+
+EXACT: dict[str, Any] = {
+    "top_k": 1000,
+    "probe_fraction": 1.0,
+    "rerank_precision": "fp32",
+    "rerank_scale": 1000.0,
+    "include": ("vector",),
+}
+ACCOUNTS = tuple(range(1, 9))  # of the bank: half of them in either group, always
+IDS = 14  # that writers of one namespace contend for
+
+
+class Client:
+    """What all clients share."""
+
+    def __init__(self, world: World, name: str, rng: Random) -> None:
+        self.world = world
+        self.name = name
+        self.rng = rng
+
+    def run(self) -> None:
+        """Until the world comes to rest."""
+        while self.world.think(self.rng, self.pace):
+            self.act()
+
+    pace = 0.3  # seconds between two acts, on average
+
+    def act(self) -> None:
+        raise NotImplementedError
+
+    def ledger(self, names: Sequence[str]) -> NamespaceLedger:
+        return self.world.ledgers[self.rng.choice(names)]
+
+    def submit(
+        self,
+        request: Request,
+        run: Callable[[EmbeddedDatabase], Any],
+        acknowledge: Callable[[Attempt, Any], None],
+        *,
+        node: Node | None = None,
+        excused: Callable[[Attempt, VecstoreError], None] = lambda attempt, error: None,
+    ) -> str:
+        """One attempt of a write, on a node; how it ended, as the client sees it.
+
+        The client may lose patience. What became of the call then is told to nobody.
+        """
+        world = self.world
+        ledger = world.ledgers[request.namespace]
+        node = node if node is not None else world.any_node(self.rng)
+        attempt = ledger.begin(request, world.now)
+        told = world.answer()
+
+        def serve() -> None:
+            ended = False
+            try:
+                answer = run(node.db)
+            except OutcomeUnknown:
+                pass
+            except VecstoreError as error:
+                ended = not told.given_up
+                if ended:
+                    world.check_error(error, attempt.began_at)
+                    excused(attempt, error)
+                    ledger.refuse(attempt)
+                    told.text = error.code
+            else:
+                ended = not told.given_up
+                if ended:
+                    acknowledge(attempt, answer)
+                    if attempt.epoch:
+                        node.saw(request.namespace, attempt.epoch)
+                    told.text = "done"
+            finally:
+                if not ended and attempt.state == "open" and not world.closing:
+                    ledger.lose(attempt)
+
+        patience = self.rng.choice((3.0, 60.0, float("inf")))
+        world.send(node, f"{self.name} {request.kind} {request.namespace}", serve, told, patience)
+        return told.text
+
+    def ask(
+        self, namespace: str, run: Callable[[Node], None], *, node: Node | None = None, what: str = "read"
+    ) -> None:
+        """A call that changes nothing that the ledger follows; ``run`` checks its answer."""
+        node = node if node is not None else self.world.any_node(self.rng)
+        self.world.send(node, f"{self.name} {what} {namespace}", lambda: run(node), self.world.answer())
+
+    def read_all(
+        self, node: Node, ledger: NamespaceLedger, check: Callable[[Hits], None] | None = None, **more: Any
+    ) -> Hits | None:
+        """Every row of one epoch, by a search; within a call of ``ask``."""
+        world = self.world
+        began, told, seen = world.now, ledger.told, node.seen(ledger.name)
+        first = ledger.current
+        params = SearchParams(**{**EXACT, **more})
+        try:
+            hits = node.db.search(ledger.name, np.zeros(DIM, np.float32), params)
+        except NamespaceNotFound as error:
+            world.check_gone(ledger, told if params.consistency == "strong" else 0, error)
+            return None
+        except SnapshotExpired as error:
+            self._check_expired(ledger, params.epoch, first, error)
+            return None
+        except VecstoreError as error:
+            world.check_error(error, began)
+            return None
+        if params.epoch is not None:
+            at_least = params.epoch
+            if hits.epoch != params.epoch:
+                raise PromiseBroken(f"epoch {params.epoch} was asked for, {hits.epoch} answered")
+        elif params.consistency == "strong":
+            at_least = told
+        else:
+            at_least = max(seen, ledger.at(began - params.max_staleness))
+        rows = rows_of(hits)
+        ledger.check_read(hits.epoch, rows, at_least=at_least, incarnation=hits.incarnation)
+        ledger.told = max(ledger.told, hits.epoch)
+        if params.epoch is None:
+            node.saw(ledger.name, hits.epoch)
+        return hits
+
+    def _check_expired(
+        self, ledger: NamespaceLedger, number: int | None, first: int, error: VecstoreError
+    ) -> None:
+        if number is None:
+            raise PromiseBroken(f"{ledger.name}: the current epoch has expired: {error}") from error
+        epoch = ledger.epoch(number)
+        world = self.world
+        anew = ledger.some_epoch(first, lambda other: other.incarnation != epoch.incarnation)
+        if not anew and epoch.replaced_at + world.setup.retention > world.now:
+            age = world.now - epoch.replaced_at
+            raise PromiseBroken(
+                f"{ledger.name}: epoch {number} was refused {age:.1f} s after it was replaced: {error}"
+            ) from error
+
+
+def rows_of(hits: Hits) -> Content:
+    assert hits.vectors is not None
+    ids: list[RowId] = hits.ids.tolist()
+    if len(set(ids)) != len(ids):
+        raise PromiseBroken(f"a search of epoch {hits.epoch} gave an id twice: {sorted(ids, key=str)}")
+    return {i: value_of(vector) for i, vector in zip(ids, hits.vectors, strict=True)}
+
+
+class Writer(Client):
+    """Upserts, inserts and deletes, of given and of assigned ids; some under an idempotency key."""
+
+    def act(self) -> None:
+        rng = self.rng
+        ledger = self.ledger(self.world.setup.written)
+        kind = rng.choice(("upsert", "upsert", "upsert", "insert", "delete"))
+        if ledger.name == "auto":
+            kind = rng.choice(("assign", "assign", "delete"))
+        key = f"{self.name}-{self.world.serial + 1}" if rng.random() < 0.5 else None
+        request = self.world.request(ledger.name, kind, key=key)
+        if kind == "assign":
+            request.rows = rng.randint(1, 3)
+        elif ledger.name == "auto":
+            known = sorted(ledger.epochs[-1].content, key=str) if ledger.epochs else []
+            if not known:
+                return
+            request.ids = tuple(rng.sample(known, min(len(known), rng.randint(1, 5))))
+        else:
+            numbers = rng.sample(range(IDS), rng.choice((1, 1, 2, 3)))
+            request.ids = tuple(self.world.identity(ledger.name, n) for n in numbers)
+        for _ in range(3 if key is not None else 1):
+            outcome = self.submit(request, self._call(request), self._acknowledge, excused=self._excused)
+            if outcome not in ("", "storage_unavailable", "outcome_unknown"):
+                return
+            if not self.world.think(rng, 0.5):
+                return
+
+    def _call(self, request: Request) -> Callable[[EmbeddedDatabase], Any]:
+        name, ids, key = request.namespace, list(request.ids), request.key
+        if request.kind == "delete":
+            return lambda db: db.delete_rows(name, ids, expected=None, idempotency_key=key)
+        rows = np.stack([vector_of((request.serial, r)) for r in range(len(ids) or request.rows)])
+        mode = "insert" if request.kind == "insert" else "upsert"
+        return lambda db: db.insert(
+            name, rows, ids or None, mode=mode, expected=None, idempotency_key=key
+        )
+
+    def _acknowledge(self, attempt: Attempt, answer: Any) -> None:
+        ledger = self.world.ledgers[attempt.request.namespace]
+        kind = attempt.request.kind
+        counted = answer.deleted if kind == "delete" else answer.upserted
+        if kind == "assign":
+            counted = answer.ids.tolist()
+        ledger.acknowledge(attempt, counted, answer.epoch, answer.incarnation)
+
+    def _excused(self, attempt: Attempt, error: VecstoreError) -> None:
+        """A refusal that names a state of the namespace: it was in that state."""
+        request = attempt.request
+        ledger = self.world.ledgers[request.namespace]
+        if isinstance(error, NamespaceNotFound):
+            self.world.check_gone(ledger, attempt.began_after, error)
+        if isinstance(error, IdExists) and not ledger.may_exist(request, attempt.began_after):
+            raise PromiseBroken(f"{ledger.name}: {request}: {error}") from error
+
+
+class Bank(Client):
+    """Moves rows between two groups, always one each way in one commit; half are in either, ever."""
+
+    def act(self) -> None:
+        node = self.world.any_node(self.rng)
+        ledger = self.world.ledgers["bank"]
+        found: list[Hits] = []
+        self.ask("bank", lambda node: self._look(node, found), node=node)
+        if not found:
+            return
+        hits = found[0]
+        accounts = {int(i): v[0] > 0 for i, v in zip(hits.ids, hits.vectors, strict=True)}
+        request = self.world.request("bank", "upsert")
+        if not accounts:
+            request.ids = ACCOUNTS
+            sides = [GROUP if i % 2 else -GROUP for i in ACCOUNTS]
+        else:
+            one = self.rng.choice([i for i, positive in accounts.items() if positive])
+            other = self.rng.choice([i for i, positive in accounts.items() if not positive])
+            request.ids, sides = (one, other), [-GROUP, GROUP]
+        rows = np.stack([vector_of((request.serial, r), side) for r, side in enumerate(sides)])
+        expected = (hits.incarnation, hits.epoch)
+
+        def run(db: EmbeddedDatabase) -> Any:
+            return db.insert(
+                "bank", rows, list(request.ids), mode="upsert", expected=expected, idempotency_key=None
+            )
+
+        def acknowledge(attempt: Attempt, answer: Any) -> None:
+            if answer.epoch != hits.epoch + 1:
+                raise PromiseBroken(f"bank: if_match {hits.epoch} was applied in {answer.epoch}")
+            ledger.acknowledge(attempt, answer.upserted, answer.epoch, answer.incarnation)
+
+        def excused(attempt: Attempt, error: VecstoreError) -> None:
+            if isinstance(error, PreconditionFailed) and ledger.current == hits.epoch:
+                raise PromiseBroken(f"bank: {error}, and it has not") from error
+
+        # Another node than was asked, at times.
+        self.submit(request, run, acknowledge, excused=excused)
+
+    def _look(self, node: Node, found: list[Hits]) -> None:
+        hits = self.read_all(node, self.world.ledgers["bank"])
+        if hits is not None:
+            audit(hits)
+            found.append(hits)
+
+
+def audit(hits: Hits) -> None:
+    """Each transfer is whole: every account is there once, and half of them in either group."""
+    accounts = sorted(hits.ids.tolist())
+    assert hits.vectors is not None
+    there = int((hits.vectors[:, 0] > 0).sum())
+    if accounts and (tuple(accounts) != ACCOUNTS or there * 2 != len(ACCOUNTS)):
+        raise PromiseBroken(f"bank: epoch {hits.epoch} has accounts {accounts}, {there} of them in one group")
+
+
+class Reader(Client):
+    """Reads everything, or one row, strongly or not."""
+
+    def act(self) -> None:
+        ledger = self.ledger(self.world.setup.namespaces)
+        node = self.world.any_node(self.rng)
+        how = self.rng.random()
+        if how < 0.35:
+            self.ask(ledger.name, lambda node: self._read(node, ledger), node=node)
+        elif how < 0.7:
+            staleness = self.world.setup.retention * self.rng.choice((0.001, 0.05, 0.2))
+            self.ask(
+                ledger.name,
+                lambda node: self._read(node, ledger, consistency="eventual", max_staleness=staleness),
+                node=node,
+            )
+        elif ledger.name != "auto":
+            identity = self.world.identity(ledger.name, self.rng.randrange(IDS))
+            self.ask(ledger.name, lambda node: self._row(node, ledger, identity), node=node, what="row")
+
+    def _read(self, node: Node, ledger: NamespaceLedger, **more: Any) -> None:
+        hits = self.read_all(node, ledger, **more)
+        if hits is not None and ledger.name == "bank":
+            audit(hits)
+
+    def _row(self, node: Node, ledger: NamespaceLedger, identity: RowId) -> None:
+        began, told = self.world.now, ledger.told
+        try:
+            row = node.db.row(ledger.name, identity, include_vector=True)
+        except NamespaceNotFound as error:
+            self.world.check_gone(ledger, told, error)
+        except RowNotFound as error:
+            if not ledger.some_epoch(told, lambda epoch: identity not in epoch.content):
+                raise PromiseBroken(f"{ledger.name}: {error}") from error
+        except VecstoreError as error:
+            self.world.check_error(error, began)
+        else:
+            epoch = ledger.check_read(row.epoch, None, at_least=told, incarnation=row.incarnation)
+            if epoch.content.get(identity) != value_of(row.vector):
+                raise PromiseBroken(
+                    f"{ledger.name}: epoch {row.epoch} has {identity} as {epoch.content.get(identity)},"
+                    f" read as {value_of(row.vector)}"
+                )
+            ledger.told = max(ledger.told, row.epoch)
+            node.saw(ledger.name, row.epoch)
+
+
+class Archivist(Client):
+    """Holds an epoch and reads it again and again, for as long as it is kept and somewhat longer."""
+
+    def act(self) -> None:
+        ledger = self.ledger(self.world.setup.namespaces)
+        epochs: list[int] = []
+        self.ask(ledger.name, lambda node: self._first(node, ledger, epochs))
+        for epoch in epochs:
+            for _ in range(self.rng.randint(1, 5)):
+                wait = self.rng.choice((0.0, 0.0, 0.01, 0.3, 0.6)) * self.world.setup.retention
+                if not self.world.think(self.rng, 0.2, at_least=wait):
+                    return
+                if self.rng.random() < 0.5:
+                    self.ask(ledger.name, lambda node, e=epoch: self.read_all(node, ledger, epoch=e))
+                else:
+                    self.ask(ledger.name, lambda node, e=epoch: self._by_name(node, ledger, e), what="epoch")
+
+    def _first(self, node: Node, ledger: NamespaceLedger, epochs: list[int]) -> None:
+        hits = self.read_all(node, ledger)
+        if hits is not None:
+            epochs.append(hits.epoch)
+
+    def _by_name(self, node: Node, ledger: NamespaceLedger, number: int) -> None:
+        """As whoever walks history does, an epoch that may be replaced at this very moment too."""
+        began, first = self.world.now, ledger.current
+        number = self.rng.choice((number, ledger.told))
+        try:
+            found = history.read_epoch(node.db.store, ledger.name, number)
+        except SnapshotExpired as error:
+            self._check_expired(ledger, number, first, error)
+        except VecstoreError as error:
+            self.world.check_error(error, began)
+        else:
+            if found.manifest != ledger.epoch(number).manifest:
+                raise PromiseBroken(f"{ledger.name}: epoch {number} is not what was current")
+
+
+class Founder(Client):
+    """Makes namespaces, and drops those that are meant to come and go."""
+
+    pace = 2.0
+
+    def act(self) -> None:
+        ledger = self.ledger(self.world.setup.namespaces)
+        last = ledger.epochs[-1] if ledger.epochs else None
+        if last is None or last.incarnation is None:
+            self._create(ledger)
+        elif ledger.name == "fleeting":
+            self._drop(ledger, last.incarnation)
+
+    def _create(self, ledger: NamespaceLedger) -> None:
+        request = self.world.request(ledger.name, "create")
+        settings = self.world.settings(ledger.name)
+
+        def excused(attempt: Attempt, error: VecstoreError) -> None:
+            if isinstance(error, NamespaceExists) and not ledger.some_epoch(
+                attempt.began_after, lambda epoch: epoch.incarnation is not None
+            ):
+                raise PromiseBroken(f"{ledger.name}: {error}") from error
+
+        self.submit(
+            request,
+            lambda db: db.create(ledger.name, DIM, "l2", settings),
+            lambda attempt, info: ledger.acknowledge(
+                attempt, info.incarnation, info.epoch, info.incarnation
+            ),
+            excused=excused,
+        )
+
+    def _drop(self, ledger: NamespaceLedger, incarnation: str) -> None:
+        """The one that is meant is named, so that a retry cannot meet its successor."""
+        named = incarnation if self.rng.random() < 0.7 else None
+        request = self.world.request(ledger.name, "drop")
+        request.incarnation = named
+        for _ in range(3 if named is not None else 1):
+            outcome = self.submit(
+                request,
+                lambda db: db.delete(ledger.name, incarnation=named),
+                lambda attempt, _: ledger.dropped(attempt),
+            )
+            if outcome in ("done", "namespace_not_found") or not self.world.think(self.rng, 1.0):
+                return
+
+
+class Compactor(Client):
+    """Merges parts whenever some are due."""
+
+    pace = 1.0
+
+    def act(self) -> None:
+        ledger = self.ledger(self.world.setup.namespaces)
+        everything = self.rng.random() < 0.2
+        self.ask(ledger.name, lambda node: self._compact(node, ledger, everything), what="compact")
+
+    def _compact(self, node: Node, ledger: NamespaceLedger, everything: bool) -> None:
+        began, first = self.world.now, ledger.current
+        try:
+            result = node.db.compact(ledger.name, everything=everything)
+        except OutcomeUnknown:
+            return
+        except NamespaceNotFound as error:
+            self.world.check_gone(ledger, first, error)
+            return
+        except VecstoreError as error:
+            self.world.check_error(error, began)
+            return
+        self.world.count(f"compaction: {result.reason}")
+        if result.reason == "thrown away":
+            seen = ledger.epochs[max(first, 1) - 1 :]
+            last = seen[-1].manifest
+            left = {part.id for part in last.parts}
+            gone = any(part.id not in left for epoch in seen for part in epoch.manifest.parts)
+            if not gone and seen[0].manifest.lineage == last.lineage:
+                raise PromiseBroken(f"{ledger.name}: a compaction was thrown away, and no source of it is gone")
+
+
+class Collector(Client):
+    """Collects garbage, in quiet times too."""
+
+    pace = 3.0
+
+    def run(self) -> None:
+        while self.world.think(self.rng, self.pace, in_quiet=True):
+            ledger = self.ledger(self.world.setup.namespaces)
+            self.ask(ledger.name, lambda node, ledger=ledger: self._collect(node, ledger), what="collect")
+
+    def _collect(self, node: Node, ledger: NamespaceLedger) -> None:
+        began, setup = self.world.now, self.world.setup
+        try:
+            result = node.db.collect(
+                ledger.name, retention=setup.retention, grace=setup.grace, dry_run=self.rng.random() < 0.1
+            )
+        except OutcomeUnknown:
+            return
+        except NamespaceNotFound as error:
+            if ledger.epochs:
+                raise PromiseBroken(f"{ledger.name}: {error}") from error
+        except VecstoreError as error:
+            self.world.check_error(error, began)
+        else:
+            self.world.count("objects collected", 0 if result.dry_run else result.deleted)
