@@ -10,14 +10,17 @@ import pytest
 from tests.manifest.helpers import (
     NS,
     Call,
+    Gate,
     ScriptedStore,
     Time,
+    in_thread,
     insert,
     make_namespace,
     make_publisher,
     run_all,
     scripted,
     timed_out,
+    until_queued,
 )
 from vecstore.errors import (
     InvalidArgument,
@@ -40,6 +43,29 @@ def create(store: Any, seed: int = 1, **more: Any) -> Any:
     return create_namespace(
         store, NS, dim=4, metric="cosine", rng=Random(seed), clock=time, sleep=time.sleep, **more
     )
+
+
+def test_a_deletion_and_a_creation_that_wait_together_leave_a_marker_between_them() -> None:
+    """Found by the simulation: committed in one group, an incarnation followed another without a marker."""
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+    incarnation = publisher.snapshots.strong().manifest.incarnation
+    with Gate(store) as gate:
+        threads = [in_thread(lambda: publisher.commit(insert(publisher)))]
+        assert gate.reached.wait(30)
+        threads.append(
+            in_thread(lambda: delete_namespace(store, NS, incarnation=incarnation, publisher=publisher))
+        )
+        until_queued(publisher, 1)
+        threads.append(in_thread(lambda: create(store, 2, publisher=publisher)))
+        until_queued(publisher, 2)
+    for thread in threads:
+        thread.join(30)
+    current = history.read_current(store, NS).manifest
+    assert (current.epoch, current.state) == (4, "active")
+    assert current.incarnation != incarnation
+    assert history.read_copy(store, NS, 3).manifest.state == "deleted"
+    assert check_namespace(store, NS) == []
 
 
 def test_a_new_namespace_starts_at_epoch_one_and_is_empty() -> None:

@@ -217,9 +217,7 @@ class Writer(Client):
             return lambda db: db.delete_rows(name, ids, expected=None, idempotency_key=key)
         rows = np.stack([vector_of((request.serial, r)) for r in range(len(ids) or request.rows)])
         mode = "insert" if request.kind == "insert" else "upsert"
-        return lambda db: db.insert(
-            name, rows, ids or None, mode=mode, expected=None, idempotency_key=key
-        )
+        return lambda db: db.insert(name, rows, ids or None, mode=mode, expected=None, idempotency_key=key)
 
     def _acknowledge(self, attempt: Attempt, answer: Any) -> None:
         ledger = self.world.ledgers[attempt.request.namespace]
@@ -405,9 +403,7 @@ class Founder(Client):
         self.submit(
             request,
             lambda db: db.create(ledger.name, DIM, "l2", settings),
-            lambda attempt, info: ledger.acknowledge(
-                attempt, info.incarnation, info.epoch, info.incarnation
-            ),
+            lambda attempt, info: ledger.acknowledge(attempt, info.incarnation, info.epoch, info.incarnation),
             excused=excused,
         )
 
@@ -455,7 +451,9 @@ class Compactor(Client):
             left = {part.id for part in last.parts}
             gone = any(part.id not in left for epoch in seen for part in epoch.manifest.parts)
             if not gone and seen[0].manifest.lineage == last.lineage:
-                raise PromiseBroken(f"{ledger.name}: a compaction was thrown away, and no source of it is gone")
+                raise PromiseBroken(
+                    f"{ledger.name}: a compaction was thrown away, and no source of it is gone"
+                )
 
 
 class Collector(Client):

@@ -22,7 +22,7 @@ import numpy as np
 from vecstore import invariants
 from vecstore.errors import StorageCorrupt, StorageMissing
 from vecstore.index.rotation import padded
-from vecstore.maintenance.gc import named_objects
+from vecstore.maintenance.gc import CLOCK_MARGIN, named_objects
 from vecstore.manifest import history
 from vecstore.manifest.keys import current_key, history_key
 from vecstore.manifest.model import Manifest, Part
@@ -296,9 +296,10 @@ class NamespaceLedger:
     def _check_applied_twice(self, request: Request, one: int, other: int) -> None:
         """Only a request whose key was forgotten may be: it expired, or the namespace was deleted."""
         first, second = self.epoch(min(one, other)), self.epoch(max(one, other))
-        forgotten = second.landed_at - first.landed_at >= IDEMPOTENCY_SECONDS
+        recorded = [r.at for r in first.manifest.idempotency if r.key == request.key]
+        kept_until = recorded[0] + IDEMPOTENCY_SECONDS - CLOCK_MARGIN if recorded else float("inf")
         anew = first.manifest.incarnation != second.manifest.incarnation
-        if request.key is None or not (forgotten or anew):
+        if second.landed_at < kept_until and not anew:
             raise PromiseBroken(
                 f"{self.name}: {request} was applied in epoch {first.number} and again in {second.number}"
             )
@@ -443,9 +444,7 @@ class NamespaceLedger:
             return state == goal
         for i, request in enumerate(requests):
             after = self._applied(state, goal, request, number)
-            if after is not None and self._explains(
-                after, goal, [*requests[:i], *requests[i + 1 :]], number
-            ):
+            if after is not None and self._explains(after, goal, [*requests[:i], *requests[i + 1 :]], number):
                 return True
         return False
 
@@ -470,7 +469,11 @@ class NamespaceLedger:
                 for i, value in goal[0].items()
                 if value[0] == request.serial and content.get(i) != value
             }
-            ids = answer if answer is not None else [wrote.get((request.serial, r)) for r in range(request.rows)]
+            ids = (
+                answer
+                if answer is not None
+                else [wrote.get((request.serial, r)) for r in range(request.rows)]
+            )
             if None in ids:
                 return None
         there = [i for i in ids if i in content]

@@ -103,7 +103,7 @@ class Network:
         self.inner = inner
         self.weather = weather
         self.steps = 0
-        self.trace: deque[str] = deque(maxlen=400)
+        self.trace: deque[str] = deque(maxlen=4000)
         self.faults: dict[str, int] = {}
         self.calm = False  # true once the run is to come to rest: no more faults
         self._landed = landed

@@ -45,6 +45,12 @@ class Setup:
         Whether parts have lists and codes, so that a merge moves rows about.
     commits, keys
         How many recent commits and idempotency keys a manifest holds.
+    written
+        Namespaces that writers choose from; one that is named twice is chosen twice as often.
+    crew
+        Kinds of clients, and how many there are of each.
+    pace
+        What the time between two acts of a client is multiplied by.
     """
 
     seed: int
@@ -68,12 +74,14 @@ class Setup:
         ("Compactor", 2),
         ("Collector", 1),
     )
+    pace: float = 1.0
 
     @classmethod
     def of(cls, seed: int, steps: int) -> Setup:
         rng = Random(f"setup {seed}")
         grace = rng.choice((20.0, 120.0, 3600.0))
-        return cls(
+        kind = rng.choice((cls.spread, cls.spread, cls.crowded, cls.restless))
+        return kind(
             seed=seed,
             steps=steps,
             nodes=rng.choice((2, 3, 4)),
@@ -85,6 +93,40 @@ class Setup:
             keys=rng.choice((6, 1_000)),
             climate=replace(Climate(), crash=rng.choice((0.0, 0.002, 0.005))),
         )
+
+    @classmethod
+    def spread(cls, **more: Any) -> Setup:
+        """Everybody does everything."""
+        return cls(**more)
+
+    @classmethod
+    def crowded(cls, **more: Any) -> Setup:
+        """Many clients of few nodes contend for one namespace: commits go in groups."""
+        crew = (
+            ("Writer", 8),
+            ("Reader", 3),
+            ("Archivist", 2),
+            ("Founder", 1),
+            ("Compactor", 2),
+            ("Collector", 1),
+        )
+        return cls(
+            **more | {"nodes": 2, "namespaces": ("docs",), "written": ("docs",), "crew": crew, "pace": 0.2}
+        )
+
+    @classmethod
+    def restless(cls, **more: Any) -> Setup:
+        """A namespace is dropped and made anew all the time, while it is written to and read."""
+        crew = (
+            ("Writer", 6),
+            ("Reader", 2),
+            ("Archivist", 1),
+            ("Founder", 3),
+            ("Compactor", 1),
+            ("Collector", 1),
+        )
+        names = ("fleeting",)
+        return cls(**more | {"namespaces": names, "written": names, "crew": crew, "pace": 0.3})
 
 
 @dataclass
@@ -186,11 +228,9 @@ class World:
     def answer(self) -> Answer:
         return Answer()
 
-    def think(
-        self, rng: Random, pace: float, *, at_least: float = 0.0, in_quiet: bool = False
-    ) -> bool:
+    def think(self, rng: Random, pace: float, *, at_least: float = 0.0, in_quiet: bool = False) -> bool:
         """Let time pass; False once nothing more is to be asked."""
-        wait = at_least + rng.expovariate(1 / pace)
+        wait = at_least + rng.expovariate(1 / pace) * self.setup.pace
         if self.now < self._quiet_until:
             left = self._quiet_until - self.now
             wait += min(left, self.setup.grace * (0.2 + rng.random())) if in_quiet else left
@@ -233,10 +273,10 @@ class World:
         raise PromiseBroken(f"a call was answered by {type(error).__name__}: {error}") from error
 
     def check_gone(self, ledger: NamespaceLedger, first: int, error: VecstoreError) -> None:
-        """"There is no such namespace" is right if there was none at some time since ``first`` was current."""
-        if first and not ledger.some_epoch(first, lambda epoch: epoch.incarnation is None):
-            one = ledger.epochs[max(first, 1) - 1].incarnation
-            if all(epoch.incarnation == one for epoch in ledger.epochs[first - 1 :]):
+        """A namespace may only be missed if it was dropped since ``first`` was current."""
+        if first:
+            one = ledger.epoch(first).incarnation
+            if one is not None and not ledger.some_epoch(first, lambda epoch: epoch.incarnation != one):
                 raise PromiseBroken(f"{ledger.name}: {error}") from error
 
     # -- a run -------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ class Change(ABC):
     """
 
     on_deleted: ClassVar[bool] = False  # whether it may be applied to a deletion marker
+    opens_group: ClassVar[bool] = False  # whether it extends a committed epoch, so that nothing precedes it
 
     commit_id: str
     incarnation: str | None = None

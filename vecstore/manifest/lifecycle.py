@@ -167,6 +167,8 @@ def updated_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings
 class CreateUpon(Change):
     """Creation upon a deletion marker (R4): epochs, commits, pins, horizon and floor go on.
 
+    The marker is an epoch of its own, also when a deletion has just been applied before us.
+
     Attributes
     ----------
     first
@@ -174,6 +176,7 @@ class CreateUpon(Change):
     """
 
     on_deleted: ClassVar[bool] = True
+    opens_group: ClassVar[bool] = True
 
     first: Manifest
 

@@ -230,9 +230,7 @@ class Publisher:
             while not request.done:
                 if not self._publishing:
                     self._publishing = True
-                    group = self._queue[:MAX_GROUP]
-                    del self._queue[:MAX_GROUP]
-                    return group
+                    return self._take_group()
                 try:
                     self._turn.wait()
                 except BaseException:
@@ -240,6 +238,15 @@ class Publisher:
                         self._queue.remove(request)
                     raise
             return []
+
+    def _take_group(self) -> list[_Request]:
+        """What is published next; with the mutex held."""
+        size = 1
+        while size < min(MAX_GROUP, len(self._queue)) and not self._queue[size].change.opens_group:
+            size += 1
+        group = self._queue[:size]
+        del self._queue[:size]
+        return group
 
     def _lead(self, group: list[_Request]) -> None:
         try:

@@ -1,0 +1,288 @@
+"""Planted bugs: each switches off one rule of the protocol, and the simulation must find it.
+
+A bug is a replacement of one function of the library, such as somebody might have written. Nothing that
+checks knows of it. ``setup`` makes the run one in which what the rule guards against is common enough.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+from msgspec.structs import replace
+
+from tests.simulation.world import Setup
+from vecstore.engine.changes import InsertRows, Resolver
+from vecstore.engine.database import EmbeddedDatabase
+from vecstore.errors import StorageMissing
+from vecstore.maintenance import gc
+from vecstore.maintenance.compactor import SourceGone, SwapParts
+from vecstore.manifest import history, publish, snapshot
+from vecstore.manifest.draft import Change, Draft
+from vecstore.manifest.keys import current_key, part_key
+from vecstore.manifest.model import Manifest
+from vecstore.manifest.publish import Publisher
+from vecstore.manifest.snapshot import SnapshotSource
+from vecstore.storage.memory import MemoryStore
+
+_check_base = publish._check_base
+_put_beside = Publisher._put_beside
+_commit = Publisher.commit
+_insert_apply = InsertRows.apply
+_swap_apply = SwapParts.apply
+_make = MemoryStore._make
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One bug.
+
+    Attributes
+    ----------
+    bug
+        What the library does wrong, in one sentence.
+    patches
+        Owner, name and replacement of what is patched.
+    setup
+        Of runs that look for it.
+    """
+
+    bug: str
+    patches: tuple[tuple[Any, str, Any], ...]
+    setup: Callable[[Setup], Setup] = lambda setup: setup
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for owner, name, replacement in self.patches:
+                stack.enter_context(patch.object(owner, name, replacement))
+            yield
+
+
+def kind(make: Callable[..., Setup], **changes: float) -> Callable[[Setup], Setup]:
+    """Setups of one kind, with some chances of their own."""
+
+    def made(setup: Setup) -> Setup:
+        climate = dataclasses.replace(setup.climate, **changes)
+        return make(
+            seed=setup.seed, steps=setup.steps, grace=setup.grace, retention=setup.retention, climate=climate
+        )
+
+    return made
+
+
+# -- R1: what became of a commit ------------------------------------------------------------
+
+
+def _never_ask(self: Publisher, switch: Any, give_up: float, cause: Exception) -> bool:
+    return False
+
+
+# -- R2: history and uploads ----------------------------------------------------------------
+
+
+def _keep_what_is_proposed(self: Publisher, switch: Any) -> None:
+    _put_beside(self, switch)
+    history.write_copy(self.store, self.namespace, switch.manifest.epoch, switch.data)
+
+
+def _clean_up(self: Publisher, change: Change) -> Any:
+    try:
+        return _commit(self, change)
+    except Exception:
+        if isinstance(change, InsertRows):
+            self.store.delete(part_key(self.namespace, change.part.id))
+        raise
+
+
+# -- R3: the barrier ------------------------------------------------------------------------
+
+
+def _trust_uploads(self: Publisher, base: Manifest, change: Change) -> None: ...
+
+
+def _no_barrier(self: Any) -> Iterator[Manifest]:
+    self._barrier = self._publisher.snapshots.refresh()
+    yield from self._read(range(self._base.epoch + 1, self._barrier.epoch))
+    yield self._barrier.manifest
+
+
+# -- R4: incarnations -----------------------------------------------------------------------
+
+
+def _remove_current(self: EmbeddedDatabase, name: str, **_: Any) -> None:
+    self.namespace(name).snapshots.strong()
+    self.store.delete(current_key(name))
+
+
+def _any_incarnation(draft: Draft, change: Change) -> None:
+    _check_base(draft, dataclasses.replace(change, incarnation=None))
+
+
+# -- R5, R6, R11: what is done anew at every attempt, in sequence ---------------------------
+
+
+def _kill_in_base(self: Resolver, draft: Draft) -> int:
+    killed = 0
+    for part in draft.base.parts:
+        if draft.part(part.id) is not None:
+            killed += draft.kill(part.id, self.live(draft, part)[1])
+    return killed
+
+
+def _carry_over_once(self: SwapParts, draft: Draft) -> dict[str, Any]:
+    there = [source.id for source, _, _ in self.sources if draft.part(source.id) is not None]
+    first = self.__dict__.setdefault("_first", {i: draft.dead(i).copy() for i in there})
+    draft.dead = lambda part_id: first[part_id] if part_id in first else Draft.dead(draft, part_id)  # type: ignore[method-assign]
+    try:
+        return _swap_apply(self, draft)
+    finally:
+        del draft.dead
+
+
+def _take_ids_once(self: InsertRows, draft: Draft) -> dict[str, Any]:
+    def take(n: int) -> int:
+        first: int = self.__dict__.setdefault("_first", draft.manifest.next_id)
+        draft.raise_next_id(first + n - 1)
+        return first
+
+    draft.take_ids = take  # type: ignore[method-assign]
+    try:
+        return _insert_apply(self, draft)
+    finally:
+        del draft.take_ids
+
+
+# -- R10, R12: ages and keys ----------------------------------------------------------------
+
+
+def _age_since_made(self: Any, epoch: int) -> float:
+    try:
+        return history.read_copy(self._store, self._namespace, epoch).manifest.committed_at
+    except StorageMissing:
+        return float("-inf")
+
+
+def _no_record(draft: Draft, change: Change) -> None:
+    return None
+
+
+# -- R13: whose object it is ----------------------------------------------------------------
+
+
+def _believe(data: bytes, *, key: str, namespace: str) -> Manifest:
+    envelope = msgspec.json.decode(data)
+    return replace(msgspec.convert(envelope["manifest"], Manifest), namespace=namespace)
+
+
+# -- R14, R15: what is read -----------------------------------------------------------------
+
+
+def _settle_on_anything(self: SnapshotSource, found: Any, sent_at: float, *, nothing_since: bool) -> None:
+    if found is not None:
+        self._adopt(found, sent_at)
+    else:
+        self._state = (self._state[0], max(self._state[1], sent_at))
+
+
+def _look_once(store: Any, namespace: str, epoch: int) -> history.Epoch:
+    try:
+        return history.read_copy(store, namespace, epoch)
+    except StorageMissing as error:
+        current = history.read_current(store, namespace)
+        if current.manifest.epoch != epoch:
+            raise history.expired(namespace, epoch) from error
+        return current
+
+
+# -- R16, R17 -------------------------------------------------------------------------------
+
+
+def _give_up(self: SwapParts, draft: Draft) -> dict[str, Any]:
+    if self.__dict__.setdefault("_first", draft.base.epoch) != draft.base.epoch:
+        raise SourceGone("another commit came first")
+    return _swap_apply(self, draft)
+
+
+def _etag_of_time(self: MemoryStore, key: str, data: bytes) -> Any:
+    made = _make(self, key, data)
+    made.meta = dataclasses.replace(made.meta, etag=f"{int(made.meta.modified)}")
+    return made
+
+
+_crowded = kind(Setup.crowded)
+_restless = kind(Setup.restless, pause=0.01)
+_stalling = kind(Setup.crowded, pause=0.02, hang=0.01)
+
+RULES: dict[str, Rule] = {
+    "R1": Rule(
+        "a switch whose answer was lost counts as lost itself", ((Publisher, "_what_became_of", _never_ask),)
+    ),
+    "R2": Rule(
+        "the bytes of an epoch become history before it was committed",
+        ((Publisher, "_put_beside", _keep_what_is_proposed),),
+    ),
+    "R2-cleanup": Rule(
+        "a writer whose commit failed deletes what it uploaded",
+        ((Publisher, "commit", _clean_up),),
+        kind(Setup.crowded, pause=0.02, hang=0.02, lose=0.1, refuse=0.05),
+    ),
+    "R3": Rule(
+        "an upload from before the barrier is committed as it is",
+        ((Publisher, "_check_uploads", _trust_uploads),),
+        _stalling,
+    ),
+    "R3-barrier": Rule(
+        "collection deletes without a barrier",
+        ((gc._Collection, "_readable_since_base", _no_barrier),),
+        _stalling,
+    ),
+    "R4": Rule("a deletion removes current", ((EmbeddedDatabase, "delete", _remove_current),)),
+    "R4-incarnation": Rule(
+        "what was prepared for one incarnation is applied to the next",
+        ((publish, "_check_base", _any_incarnation),),
+        _restless,
+    ),
+    "R5": Rule(
+        "ids are resolved against the base alone, not against the group",
+        ((Resolver, "kill", _kill_in_base),),
+        _crowded,
+    ),
+    "R6": Rule(
+        "a compaction carries over what had died at its first attempt",
+        ((SwapParts, "apply", _carry_over_once),),
+        _crowded,
+    ),
+    "R10": Rule(
+        "an epoch's age counts from when it was made",
+        ((gc._Collection, "_replaced_at", _age_since_made),),
+    ),
+    "R11": Rule("assigned ids are those of the first attempt", ((InsertRows, "apply", _take_ids_once),)),
+    "R12": Rule("nobody looks whether a key has been used", ((publish, "_recorded", _no_record),)),
+    "R13": Rule(
+        "nobody looks whose manifest it is",
+        ((history, "decode_manifest", _believe), (snapshot, "decode_manifest", _believe)),
+        kind(Setup.spread, swap=0.02),
+    ),
+    "R14": Rule(
+        "a process adopts whatever a refresh brings",
+        ((SnapshotSource, "_settle", _settle_on_anything),),
+        _crowded,
+    ),
+    "R15": Rule(
+        "an epoch that is replaced at the moment is taken for expired",
+        ((history, "read_epoch", _look_once),),
+        _crowded,
+    ),
+    "R16": Rule(
+        "a compaction gives up when it loses a race",
+        ((SwapParts, "apply", _give_up),),
+        _crowded,
+    ),
+    "R17": Rule("the etag is a time", ((MemoryStore, "_make", _etag_of_time),)),
+}
