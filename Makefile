@@ -14,13 +14,17 @@ BUILT := $(VENV)/.built
 DEV := $(VENV)/.dev
 PEERS := $(VENV)/.bench
 
-.PHONY: help demo serve test neon eval bench bench-small build clean
+MINUTES ?= 30
+SEED ?= 1000
+
+.PHONY: help demo serve test soak neon eval bench bench-small build clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    build, load the sample, search it over HTTP, and stop'
 	@echo 'make serve   keep a server up on $(DATA) (DATA=... for another store)'
 	@echo 'make test    ruff, mypy, and the tests with coverage (JOBS=$(JOBS) processes)'
+	@echo 'make soak    simulate one seed after another for MINUTES=$(MINUTES), from SEED=$(SEED) on'
 	@echo 'make neon    the NEON kernels against the scalar ones, under qemu (make test does it where it can)'
 	@echo 'make eval    recall on the benchmark sets'
 	@echo 'make bench   every figure of docs/benchmarks.md, beside other engines (SMALL=1: under 5 minutes)'
@@ -41,6 +45,9 @@ test: $(DEV)
 	@$(BIN)/mypy --strict vecstore
 	@echo 'pytest, coverage of vecstore at least 90 %'
 	@$(BIN)/python -m pytest -n $(JOBS) --cov=vecstore --cov-report=term:skip-covered --cov-fail-under=90
+
+soak: $(DEV)
+	@$(BIN)/python -m tests.simulation --seed $(SEED) --minutes $(MINUTES)
 
 neon: $(DEV)
 	@command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 && \

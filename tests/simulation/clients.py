@@ -355,17 +355,17 @@ class Archivist(Client):
                 if self.rng.random() < 0.5:
                     self.ask(ledger.name, lambda node, e=epoch: self.read_all(node, ledger, epoch=e))
                 else:
-                    self.ask(ledger.name, lambda node, e=epoch: self._by_name(node, ledger, e), what="epoch")
+                    epoch = self.rng.choice((epoch, ledger.told))
+                    self.ask(ledger.name, lambda node, e=epoch: self.by_name(node, ledger, e), what="epoch")
 
     def _first(self, node: Node, ledger: NamespaceLedger, epochs: list[int]) -> None:
         hits = self.read_all(node, ledger)
         if hits is not None:
             epochs.append(hits.epoch)
 
-    def _by_name(self, node: Node, ledger: NamespaceLedger, number: int) -> None:
+    def by_name(self, node: Node, ledger: NamespaceLedger, number: int) -> None:
         """As whoever walks history does, an epoch that may be replaced at this very moment too."""
         began, first = self.world.now, ledger.current
-        number = self.rng.choice((number, ledger.told))
         try:
             found = history.read_epoch(node.db.store, ledger.name, number)
         except SnapshotExpired as error:

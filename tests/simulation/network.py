@@ -36,6 +36,20 @@ class Climate:
     swap: float = 0.0  # a read that brings another object's bytes
 
 
+CALM = Climate(0, 0, 0, 0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Act:
+    """What a directed schedule does to one call: the next of that method to such a key, of any process."""
+
+    method: str
+    key: str  # how it ends
+    travel: float = 0.02  # seconds until it is carried out
+    back: float = 0.0  # and until it is answered
+    lose: bool = False  # whether the answer is lost
+
+
 class Weather:
     """What goes wrong, and when; one generator for all of it.
 
@@ -103,9 +117,10 @@ class Network:
         self.inner = inner
         self.weather = weather
         self.steps = 0
-        self.trace: deque[str] = deque(maxlen=4000)
+        self.trace: deque[str] = deque(maxlen=60)
         self.faults: dict[str, int] = {}
         self.calm = False  # true once the run is to come to rest: no more faults
+        self.script: list[Act] = []
         self._landed = landed
         self._crash = crash
         self._digest = hashlib.blake2b(digest_size=8)
@@ -125,10 +140,11 @@ class Network:
     def call(self, process: Process, method: str, key: str, run: Callable[[], Any]) -> Any:
         """One request of one process, from the moment it is made to that of its answer."""
         weather, scheduler = self.weather, self.scheduler
-        climate = weather.climate if not self.calm else Climate(0, 0, 0, 0, 0, 0, 0, 0)
+        climate = weather.climate if not self.calm else CALM
         who = process.name
         write = method in WRITES
-        travel = weather.travel()
+        act = self._next_act(method, key)
+        travel = weather.travel() if act is None else act.travel
         if weather.draw(climate.pause):
             self._count("pause")
             process.stalled_until = scheduler.now + weather.long()
@@ -160,7 +176,7 @@ class Network:
             scheduler.at(scheduler.now + seconds, lambda: self._carry_out("late", method, key, run))
             scheduler.sleep(weather.travel() + min(seconds, 5.0) * weather.fraction())
             raise StorageRetryable(f"{method} {key}: time-out", object=key)
-        lost = weather.draw(climate.lose)
+        lost = weather.draw(climate.lose) or (act is not None and act.lose)
         result, error = self._carry_out(who, method, key, run)
         if method == "list" and error is None and weather.draw(climate.late_list):
             result = self._late_list(result, key)
@@ -170,7 +186,9 @@ class Network:
             self._count("lost answer")
             self.note(who, f"{method} {key}: answer lost")
             raise StorageRetryable(f"{method} {key}: connection reset", object=key)
-        if weather.draw(climate.hang):
+        if act is not None:
+            scheduler.sleep(act.back)
+        elif weather.draw(climate.hang):
             self._count("hang")
             scheduler.sleep(weather.long())
         elif weather.fraction() < 0.4:
@@ -184,6 +202,13 @@ class Network:
         for task in process.tasks:
             if task.asked is not None and self.weather.fraction() < 0.5:
                 self.scheduler.at(self.scheduler.now + self.weather.travel(), task.asked)
+
+    def _next_act(self, method: str, key: str) -> Act | None:
+        for act in self.script:
+            if act.method == method and key.endswith(act.key):
+                self.script.remove(act)
+                return act
+        return None
 
     def _carry_out(
         self, who: str, method: str, key: str, run: Callable[[], Any]

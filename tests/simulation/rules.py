@@ -16,7 +16,8 @@ from unittest.mock import patch
 import msgspec
 from msgspec.structs import replace
 
-from tests.simulation.world import Setup
+from tests.simulation import schedules
+from tests.simulation.world import Setup, World
 from vecstore.engine.changes import InsertRows, Resolver
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import StorageMissing
@@ -50,11 +51,17 @@ class Rule:
         Owner, name and replacement of what is patched.
     setup
         Of runs that look for it.
+    play
+        A directed schedule, where chance is too thin.
+    seed
+        The first one that found it when it was planted.
     """
 
     bug: str
     patches: tuple[tuple[Any, str, Any], ...]
     setup: Callable[[Setup], Setup] = lambda setup: setup
+    play: Callable[[World], None] | None = None
+    seed: int = 1
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -64,14 +71,17 @@ class Rule:
             yield
 
 
-def kind(make: Callable[..., Setup], **changes: float) -> Callable[[Setup], Setup]:
-    """Setups of one kind, with some chances of their own."""
+def kind(
+    make: Callable[..., Setup], *, crew: dict[str, int] | None = None, **chances: float
+) -> Callable[[Setup], Setup]:
+    """Setups of one kind, with some clients and chances of their own."""
 
     def made(setup: Setup) -> Setup:
-        climate = dataclasses.replace(setup.climate, **changes)
-        return make(
+        climate = dataclasses.replace(setup.climate, **chances)
+        found = make(
             seed=setup.seed, steps=setup.steps, grace=setup.grace, retention=setup.retention, climate=climate
         )
+        return dataclasses.replace(found, crew=tuple((dict(found.crew) | (crew or {})).items()))
 
     return made
 
@@ -190,6 +200,11 @@ def _settle_on_anything(self: SnapshotSource, found: Any, sent_at: float, *, not
         self._state = (self._state[0], max(self._state[1], sent_at))
 
 
+def _observe_anything(self: SnapshotSource, found: Any) -> None:
+    with self._mutex:
+        self._adopt(found, found.read_at)
+
+
 def _look_once(store: Any, namespace: str, epoch: int) -> history.Epoch:
     try:
         return history.read_copy(store, namespace, epoch)
@@ -230,7 +245,7 @@ RULES: dict[str, Rule] = {
     "R2-cleanup": Rule(
         "a writer whose commit failed deletes what it uploaded",
         ((Publisher, "commit", _clean_up),),
-        kind(Setup.crowded, pause=0.02, hang=0.02, lose=0.1, refuse=0.05),
+        kind(Setup.crowded, hang=0.1, lose=0.2, refuse=0.2),
     ),
     "R3": Rule(
         "an upload from before the barrier is committed as it is",
@@ -270,14 +285,14 @@ RULES: dict[str, Rule] = {
         kind(Setup.spread, swap=0.02),
     ),
     "R14": Rule(
-        "a process adopts whatever a refresh brings",
-        ((SnapshotSource, "_settle", _settle_on_anything),),
-        _crowded,
+        "a process adopts whatever it is answered, in the order of the answers",
+        ((SnapshotSource, "_settle", _settle_on_anything), (SnapshotSource, "observe", _observe_anything)),
+        play=schedules.answers_out_of_order,
     ),
     "R15": Rule(
         "an epoch that is replaced at the moment is taken for expired",
         ((history, "read_epoch", _look_once),),
-        _crowded,
+        play=schedules.replaced_while_it_is_looked_for,
     ),
     "R16": Rule(
         "a compaction gives up when it loses a race",

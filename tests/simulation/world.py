@@ -281,16 +281,24 @@ class World:
 
     # -- a run -------------------------------------------------------------------------------
 
-    def run(self) -> Report:
+    def run(self, play: Callable[[World], None] | None = None) -> Report:
+        """All clients until so many steps are done; with ``play``, that in their place, to its end."""
         start = self.now
+        if play is not None:
+            self.network.calm = True
+            task = self.scheduler.spawn("play", lambda: play(self))
+            return self._to_the_end(start, lambda: task.finished)
         for kind, number in self.setup.crew:
             for i in range(1, number + 1):
                 name = f"{kind.lower()} {i}"
                 client = getattr(clients, kind)(self, name, Random(f"{name} {self.setup.seed}"))
                 self.scheduler.spawn(name, client.run)
         self._season()
+        return self._to_the_end(start, lambda: self.network.steps >= self.setup.steps)
+
+    def _to_the_end(self, start: float, done: Callable[[], bool]) -> Report:
         try:
-            self.scheduler.run(lambda: self.network.steps >= self.setup.steps)
+            self.scheduler.run(done)
             self.resting = self.network.calm = True
             self._quiet_until = 0.0
             self.scheduler.run(lambda: False)
@@ -390,11 +398,12 @@ def simulated(setup: Setup) -> Iterator[World]:
         yield World(setup, scheduler)
 
 
-def simulate(setup: Setup) -> Report:
-    """Run a seed. `PromiseBroken` says what went wrong, and how to see it again."""
+def simulate(setup: Setup, play: Callable[[World], None] | None = None) -> Report:
+    """Run a seed, or a directed schedule. What is raised has notes that say how to see it again."""
     with simulated(setup) as world:
         try:
-            return world.run()
-        except AssertionError as broken:
-            broken.add_note(f"seed {setup.seed}, step {world.network.steps} of {setup.steps}")
+            return world.run(play)
+        except Exception as broken:
+            broken.add_note("\n".join(world.network.trace))
+            broken.add_note(f"seed {setup.seed}, after {world.network.steps} steps of {setup.steps}")
             raise
