@@ -182,16 +182,16 @@ class Network:
             result = self._late_list(result, key)
         if method in ("get", "get_if_changed", "get_range") and error is None and weather.draw(climate.swap):
             result = self._swapped(method, key, result)
+        if act is not None:
+            scheduler.sleep(act.back)
         if lost:
             self._count("lost answer")
             self.note(who, f"{method} {key}: answer lost")
             raise StorageRetryable(f"{method} {key}: connection reset", object=key)
-        if act is not None:
-            scheduler.sleep(act.back)
-        elif weather.draw(climate.hang):
+        if act is None and weather.draw(climate.hang):
             self._count("hang")
             scheduler.sleep(weather.long())
-        elif weather.fraction() < 0.4:
+        elif act is None and weather.fraction() < 0.4:
             scheduler.sleep(weather.travel())
         if error is not None:
             raise error
@@ -204,10 +204,9 @@ class Network:
                 self.scheduler.at(self.scheduler.now + self.weather.travel(), task.asked)
 
     def _next_act(self, method: str, key: str) -> Act | None:
-        for act in self.script:
-            if act.method == method and key.endswith(act.key):
-                self.script.remove(act)
-                return act
+        """The first of the script that is left, if this is the call that it waits for."""
+        if self.script and self.script[0].method == method and key.endswith(self.script[0].key):
+            return self.script.pop(0)
         return None
 
     def _carry_out(

@@ -43,6 +43,16 @@ class _Cast:
         )
 
 
+def in_doubt_until_the_deadline(world: World) -> None:
+    """R2: a commit lands, its answer is lost, and so is that of the look for it, until time has run out."""
+    cast = _Cast(world)
+    world.network.script = [
+        Act("put_if_match", CURRENT, back=40.0, lose=True),
+        Act("get_if_changed", CURRENT, lose=True),
+    ]
+    cast.upsert()
+
+
 def answers_out_of_order(world: World) -> None:
     """R14: a commit is answered late, when this process has long seen what another made of it."""
     cast, scheduler = _Cast(world), world.scheduler
