@@ -27,7 +27,7 @@ def main(seed: int, steps: int, seeds: int, minutes: float | None, rule_off: str
     done, counts = 0, Counter[str]()
     at = seed
     while at < seed + seeds or (minutes is not None and time.monotonic() - started < 60 * minutes):
-        setup = Setup.of(at, steps)
+        setup = Setup.of(at, steps) if play is None else Setup.directed()
         try:
             with rule.off() if rule is not None else nullcontext():
                 report = simulate(rule.setup(setup) if rule is not None else setup, play)

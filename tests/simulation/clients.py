@@ -17,6 +17,7 @@ from tests.simulation.ledger import (
     GROUP,
     Attempt,
     Content,
+    Epoch,
     NamespaceLedger,
     PromiseBroken,
     Request,
@@ -32,6 +33,7 @@ from vecstore.errors import (
     PreconditionFailed,
     RowNotFound,
     SnapshotExpired,
+    TagNotFound,
     VecstoreError,
 )
 from vecstore.manifest import history
@@ -48,6 +50,8 @@ EXACT: dict[str, Any] = {
     "include": ("vector",),
 }
 ACCOUNTS = tuple(range(1, 9))  # of the bank: half of them in either group, always
+BRANCHES = {"fork": "fleeting", "twig": "fork"}  # and what they are made from
+DROPPED = ("fleeting", "fork", "twig")
 IDS = 14  # that writers of one namespace contend for
 
 
@@ -111,6 +115,7 @@ class Client:
                     if attempt.epoch:
                         node.saw(request.namespace, attempt.epoch)
                     told.text = "done"
+                    world.count(f"{request.kind} acknowledged")
             finally:
                 if not ended and attempt.state == "open" and not world.closing:
                     ledger.lose(attempt)
@@ -132,7 +137,7 @@ class Client:
         """Every row of one epoch, by a search; within a call of ``ask``."""
         world = self.world
         began, told, seen = world.now, ledger.told, node.seen(ledger.name)
-        first = ledger.current
+        first, held = ledger.current, list(ledger.tags.values())
         params = SearchParams(**{**EXACT, **more})
         try:
             hits = node.db.search(ledger.name, np.zeros(DIM, np.float32), params)
@@ -140,7 +145,7 @@ class Client:
             world.check_gone(ledger, told if params.consistency == "strong" else 0, error)
             return None
         except SnapshotExpired as error:
-            self._check_expired(ledger, params.epoch, first, error)
+            self._check_expired(ledger, params.epoch, first, held, error)
             return None
         except VecstoreError as error:
             world.check_error(error, began)
@@ -161,13 +166,21 @@ class Client:
         return hits
 
     def _check_expired(
-        self, ledger: NamespaceLedger, number: int | None, first: int, error: VecstoreError
+        self,
+        ledger: NamespaceLedger,
+        number: int | None,
+        first: int,
+        held: Sequence[Epoch],
+        error: VecstoreError,
     ) -> None:
+        """``first`` was current and ``held`` had a tag when the call was made."""
         if number is None:
             raise PromiseBroken(f"{ledger.name}: the current epoch has expired: {error}") from error
         epoch = ledger.epoch(number)
         world = self.world
         anew = ledger.some_epoch(first, lambda other: other.incarnation != epoch.incarnation)
+        if not anew and epoch in held and epoch in ledger.tags.values():
+            raise PromiseBroken(f"{ledger.name}: epoch {number} has a tag: {error}") from error
         if not anew and epoch.replaced_at + world.setup.retention > world.now:
             age = world.now - epoch.replaced_at
             raise PromiseBroken(
@@ -205,13 +218,13 @@ class Writer(Client):
             numbers = rng.sample(range(IDS), rng.choice((1, 1, 2, 3)))
             request.ids = tuple(self.world.identity(ledger.name, n) for n in numbers)
         for _ in range(3 if key is not None else 1):
-            outcome = self.submit(request, self._call(request), self._acknowledge, excused=self._excused)
+            outcome = self.submit(request, self.call(request), self.acknowledge, excused=self._excused)
             if outcome not in ("", "storage_unavailable", "outcome_unknown"):
                 return
             if not self.world.think(rng, 0.5):
                 return
 
-    def _call(self, request: Request) -> Callable[[EmbeddedDatabase], Any]:
+    def call(self, request: Request) -> Callable[[EmbeddedDatabase], Any]:
         name, ids, key = request.namespace, list(request.ids), request.key
         if request.kind == "delete":
             return lambda db: db.delete_rows(name, ids, expected=None, idempotency_key=key)
@@ -219,7 +232,7 @@ class Writer(Client):
         mode = "insert" if request.kind == "insert" else "upsert"
         return lambda db: db.insert(name, rows, ids or None, mode=mode, expected=None, idempotency_key=key)
 
-    def _acknowledge(self, attempt: Attempt, answer: Any) -> None:
+    def acknowledge(self, attempt: Attempt, answer: Any) -> None:
         ledger = self.world.ledgers[attempt.request.namespace]
         kind = attempt.request.kind
         counted = answer.deleted if kind == "delete" else answer.upserted
@@ -301,19 +314,19 @@ class Reader(Client):
         node = self.world.any_node(self.rng)
         how = self.rng.random()
         if how < 0.35:
-            self.ask(ledger.name, lambda node: self._read(node, ledger), node=node)
+            self.ask(ledger.name, lambda node: self.read(node, ledger), node=node)
         elif how < 0.7:
             staleness = self.world.setup.retention * self.rng.choice((0.001, 0.05, 0.2))
             self.ask(
                 ledger.name,
-                lambda node: self._read(node, ledger, consistency="eventual", max_staleness=staleness),
+                lambda node: self.read(node, ledger, consistency="eventual", max_staleness=staleness),
                 node=node,
             )
         elif ledger.name != "auto":
             identity = self.world.identity(ledger.name, self.rng.randrange(IDS))
             self.ask(ledger.name, lambda node: self._row(node, ledger, identity), node=node, what="row")
 
-    def _read(self, node: Node, ledger: NamespaceLedger, **more: Any) -> None:
+    def read(self, node: Node, ledger: NamespaceLedger, **more: Any) -> None:
         hits = self.read_all(node, ledger, **more)
         if hits is not None and ledger.name == "bank":
             audit(hits)
@@ -321,7 +334,7 @@ class Reader(Client):
     def _row(self, node: Node, ledger: NamespaceLedger, identity: RowId) -> None:
         began, told = self.world.now, ledger.told
         try:
-            row = node.db.row(ledger.name, identity, include_vector=True)
+            row = node.db.row(ledger.name, identity, include_vector=True, epoch=None)
         except NamespaceNotFound as error:
             self.world.check_gone(ledger, told, error)
         except RowNotFound as error:
@@ -365,11 +378,11 @@ class Archivist(Client):
 
     def by_name(self, node: Node, ledger: NamespaceLedger, number: int) -> None:
         """As whoever walks history does, an epoch that may be replaced at this very moment too."""
-        began, first = self.world.now, ledger.current
+        began, first, held = self.world.now, ledger.current, list(ledger.tags.values())
         try:
             found = history.read_epoch(node.db.store, ledger.name, number)
         except SnapshotExpired as error:
-            self._check_expired(ledger, number, first, error)
+            self._check_expired(ledger, number, first, held, error)
         except VecstoreError as error:
             self.world.check_error(error, began)
         else:
@@ -386,11 +399,14 @@ class Founder(Client):
         ledger = self.ledger(self.world.setup.namespaces)
         last = ledger.epochs[-1] if ledger.epochs else None
         if last is None or last.incarnation is None:
-            self._create(ledger)
-        elif ledger.name == "fleeting":
+            if ledger.name in BRANCHES:
+                self.branch(ledger, self.world.ledgers[BRANCHES[ledger.name]])
+            else:
+                self.create(ledger)
+        elif ledger.name in DROPPED:
             self._drop(ledger, last.incarnation)
 
-    def _create(self, ledger: NamespaceLedger) -> None:
+    def create(self, ledger: NamespaceLedger) -> None:
         request = self.world.request(ledger.name, "create")
         settings = self.world.settings(ledger.name)
 
@@ -405,6 +421,19 @@ class Founder(Client):
             lambda db: db.create(ledger.name, DIM, "l2", settings),
             lambda attempt, info: ledger.acknowledge(attempt, info.incarnation, info.epoch, info.incarnation),
             excused=excused,
+        )
+
+    def branch(self, ledger: NamespaceLedger, source: NamespaceLedger) -> None:
+        """From an epoch that somebody has seen, of a namespace that may itself be a branch."""
+        if not source.told:
+            return
+        epoch = source.epoch(max(1, source.told - self.rng.choice((0, 0, 1, 5))))
+        request = self.world.request(ledger.name, "branch")
+        request.source = epoch
+        self.submit(
+            request,
+            lambda db: db.branch(source.name, ledger.name, epoch.number),
+            lambda attempt, info: ledger.acknowledge(attempt, info.incarnation, info.epoch, info.incarnation),
         )
 
     def _drop(self, ledger: NamespaceLedger, incarnation: str) -> None:
@@ -422,6 +451,103 @@ class Founder(Client):
                 return
 
 
+class Historian(Client):
+    """Holds epochs by tags, and makes past ones current again."""
+
+    pace = 0.7
+
+    def __init__(self, world: World, name: str, rng: Random) -> None:
+        super().__init__(world, name, rng)
+        self._prefix = name.replace(" ", "-")
+        self._tags = 0
+
+    def act(self) -> None:
+        ledger = self.ledger([name for name in self.world.setup.namespaces if name != "bank"])
+        if not ledger.told:
+            return
+        mine = sorted(tag for tag in ledger.tags if tag.startswith(self._prefix))
+        how = self.rng.random()
+        if how < 0.4 and len(mine) < 3:
+            self.ask(ledger.name, lambda node: self._tag(node, ledger), what="tag")
+        elif how < 0.6 and mine:
+            tag = self.rng.choice(mine)
+            del ledger.tags[tag]
+            self.ask(ledger.name, lambda node: self._untag(node, ledger, tag), what="untag")
+        elif how < 0.8 and mine:
+            epoch = ledger.tags[self.rng.choice(mine)].number
+            self.ask(ledger.name, lambda node: self.read_all(node, ledger, epoch=epoch))
+        else:
+            known = [
+                *(ledger.tags[tag] for tag in mine),
+                ledger.epoch(max(1, ledger.told - self.rng.randrange(8))),
+            ]
+            epoch = self.rng.choice(known)
+            for _ in range(3):  # others commit between a look and the restore upon it
+                self.ask(ledger.name, lambda node: self._look(node, ledger))
+                if self.restore(ledger, epoch) != "precondition_failed":
+                    return
+
+    def _look(self, node: Node, ledger: NamespaceLedger) -> None:
+        self.read_all(node, ledger)
+
+    def _tag(self, node: Node, ledger: NamespaceLedger) -> None:
+        began, epoch = self.world.now, ledger.epoch(ledger.told)
+        self._tags += 1
+        tag = f"{self._prefix}-{self._tags}"
+        first = ledger.current
+        try:
+            held = node.db.tag(ledger.name, tag, epoch.number)
+        except OutcomeUnknown:
+            return
+        except SnapshotExpired as error:
+            self._check_expired(ledger, epoch.number, first, (), error)
+        except NamespaceNotFound as error:
+            self.world.check_gone(ledger, epoch.number, error)
+        except VecstoreError as error:
+            self.world.check_error(error, began)
+        else:
+            if held.epoch != epoch.number:
+                raise PromiseBroken(f"{ledger.name}: tag {tag} holds {held.epoch}, not {epoch.number}")
+            ledger.tags[tag] = epoch
+            self.world.count("tag acknowledged")
+
+    def _untag(self, node: Node, ledger: NamespaceLedger, tag: str) -> None:
+        began = self.world.now
+        try:
+            node.db.untag(ledger.name, tag)
+        except (OutcomeUnknown, NamespaceNotFound, TagNotFound):
+            return  # it may have gone with its namespace
+        except VecstoreError as error:
+            self.world.check_error(error, began)
+
+    def restore(self, ledger: NamespaceLedger, epoch: Epoch) -> str:
+        """Upon the newest epoch that anybody was told of."""
+        seen = ledger.epoch(ledger.told)
+        if seen.incarnation is None:
+            return ""
+        request = self.world.request(ledger.name, "restore")
+        request.source = epoch
+        expected = (seen.incarnation, seen.number)
+
+        def acknowledge(attempt: Attempt, info: Any) -> None:
+            if info.epoch != seen.number + 1:
+                raise PromiseBroken(
+                    f"{ledger.name}: a restore upon {seen.number} was applied in {info.epoch}"
+                )
+            ledger.acknowledge(attempt, None, info.epoch, info.incarnation)
+
+        def excused(attempt: Attempt, error: VecstoreError) -> None:
+            if isinstance(error, SnapshotExpired):
+                self._check_expired(ledger, epoch.number, attempt.began_after, (), error)
+
+        return self.submit(
+            request,
+            lambda db: db.restore(ledger.name, epoch.number, expected=expected),
+            acknowledge,
+            excused=excused,
+        )
+
+
 class Compactor(Client):
     """Merges parts whenever some are due."""
 
@@ -430,9 +556,9 @@ class Compactor(Client):
     def act(self) -> None:
         ledger = self.ledger(self.world.setup.namespaces)
         everything = self.rng.random() < 0.2
-        self.ask(ledger.name, lambda node: self._compact(node, ledger, everything), what="compact")
+        self.ask(ledger.name, lambda node: self.compact(node, ledger, everything), what="compact")
 
-    def _compact(self, node: Node, ledger: NamespaceLedger, everything: bool) -> None:
+    def compact(self, node: Node, ledger: NamespaceLedger, everything: bool) -> None:
         began, first = self.world.now, ledger.current
         try:
             result = node.db.compact(ledger.name, everything=everything)
@@ -464,18 +590,16 @@ class Collector(Client):
     def run(self) -> None:
         while self.world.think(self.rng, self.pace, in_quiet=True):
             ledger = self.ledger(self.world.setup.namespaces)
-            self.ask(ledger.name, lambda node, ledger=ledger: self._collect(node, ledger), what="collect")
+            self.ask(ledger.name, lambda node, ledger=ledger: self.collect(node, ledger), what="collect")
 
-    def _collect(self, node: Node, ledger: NamespaceLedger) -> None:
-        began, setup = self.world.now, self.world.setup
+    def collect(self, node: Node, ledger: NamespaceLedger) -> None:
+        began, first, setup = self.world.now, ledger.current, self.world.setup
         try:
-            result = node.db.collect(
-                ledger.name, retention=setup.retention, grace=setup.grace, dry_run=self.rng.random() < 0.1
-            )
+            result = node.db.collect(ledger.name, retention=setup.retention, grace=setup.grace, dry_run=False)
         except OutcomeUnknown:
             return
         except NamespaceNotFound as error:
-            if ledger.epochs:
+            if first:  # what is left of a namespace is collected too
                 raise PromiseBroken(f"{ledger.name}: {error}") from error
         except VecstoreError as error:
             self.world.check_error(error, began)

@@ -22,9 +22,9 @@ import numpy as np
 from vecstore import invariants
 from vecstore.errors import StorageCorrupt, StorageMissing
 from vecstore.index.rotation import padded
-from vecstore.maintenance.gc import CLOCK_MARGIN, named_objects
+from vecstore.maintenance.gc import CLOCK_MARGIN
 from vecstore.manifest import history
-from vecstore.manifest.keys import current_key, history_key
+from vecstore.manifest.keys import current_key, delete_key, history_key, part_key
 from vecstore.manifest.model import Manifest, Part
 from vecstore.manifest.publish import IDEMPOTENCY_SECONDS
 from vecstore.manifest.tombstones import read_tombstone
@@ -33,7 +33,7 @@ from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import RowId
 
-Kind = Literal["upsert", "insert", "assign", "delete", "create", "drop"]
+Kind = Literal["upsert", "insert", "assign", "delete", "create", "drop", "restore", "branch"]
 Value = tuple[int, int]  # the request that wrote a row, and the row's number in it
 Content = dict[RowId, Value]
 
@@ -56,7 +56,15 @@ def value_of(vector: Any) -> Value:
 
 @dataclass(eq=False)
 class Request:
-    """What a client wants; tried again under its idempotency key, it is still the same request."""
+    """What a client wants; tried again under its idempotency key, it is still the same request.
+
+    Attributes
+    ----------
+    incarnation
+        That a drop names.
+    source
+        What a restore or a branch takes all rows from.
+    """
 
     serial: int
     namespace: str
@@ -64,7 +72,8 @@ class Request:
     ids: tuple[RowId, ...] = ()
     rows: int = 0
     key: str | None = None
-    incarnation: str | None = None  # that a drop names
+    incarnation: str | None = None
+    source: Epoch | None = None
     attempts: list[Attempt] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -117,6 +126,13 @@ class Epoch:
     def incarnation(self) -> str | None:
         """None of a deletion marker."""
         return None if self.manifest.state == "deleted" else self.manifest.incarnation
+
+
+def named_by(manifest: Manifest) -> set[str]:
+    """Keys of all objects that an epoch names, whoever owns them."""
+    found = {part_key(part.owner, part.id) for part in manifest.parts}
+    tombstones = (part.tombstone for part in manifest.parts if part.tombstone is not None)
+    return found | {delete_key(tombstone.owner, tombstone.delete_id) for tombstone in tombstones}
 
 
 NOTHING: tuple[Content, str | None] = ({}, None)
@@ -180,6 +196,7 @@ class NamespaceLedger:
         self._auditor = auditor
         self._retention = retention
         self._open: dict[Attempt, None] = {}
+        self.tags: dict[str, Epoch] = {}  # that clients were told of and have not asked to be released
         self._pending: list[Request] = []  # that may still be applied, or were in what is not judged yet
         self._judged = 0
         self._born: dict[Value, int] = {}
@@ -228,11 +245,14 @@ class NamespaceLedger:
 
     def deleted(self, key: str, now: float) -> None:
         """An object is gone: no epoch may need it that may still be read."""
+        at = f"{self.name}: {key} was deleted"
+        for tag, epoch in self.tags.items():
+            if key in named_by(epoch.manifest) and epoch.incarnation == self.epochs[-1].incarnation:
+                raise PromiseBroken(f"{at}, which epoch {epoch.number} names, held by tag {tag}")
         for epoch in reversed(self.epochs):
             if epoch.replaced_at + self._retention <= now:
                 break
-            at = f"{self.name}: {key} was deleted"
-            if key in set(named_objects(epoch.manifest)):
+            if key in named_by(epoch.manifest):
                 raise PromiseBroken(f"{at}, which epoch {epoch.number} names")
             if epoch is not self.epochs[-1] and key == history_key(self.name, epoch.number):
                 raise PromiseBroken(f"{at}, {now - epoch.replaced_at:.1f} s after the epoch was replaced")
@@ -372,7 +392,15 @@ class NamespaceLedger:
         for request in self._pending:
             if any(a.state == "acked" and a.epoch == number for a in request.attempts):
                 certain[request] = None
+        # A restore or a branch brings rows that others wrote.
+        brought = [
+            request.source.content
+            for request in self._pending
+            if request.source is not None and self._in_time(request, number)
+        ]
         for identity, value in epoch.content.items():
+            if any(content.get(identity) == value for content in brought):
+                continue
             if old[0].get(identity) != value:
                 certain[self._writer(value, epoch)] = None
                 self._born[value] = number
@@ -386,7 +414,7 @@ class NamespaceLedger:
             for r in self._pending
             if r not in certain
             and self._in_time(r, number)
-            and (r.kind in ("create", "drop") or not concerned.isdisjoint(r.ids))
+            and (r.kind in ("create", "drop", "restore", "branch") or not concerned.isdisjoint(r.ids))
         ]
         for size in range(min(len(possible), 3) + 1):
             for more in combinations(possible, size):
@@ -458,8 +486,16 @@ class NamespaceLedger:
         answer = acked[0].answer if acked else None
         if request.kind == "create":
             return ({}, goal[1]) if incarnation is None and answer in (None, goal[1]) else None
+        if request.kind == "branch":
+            assert request.source is not None
+            fits = incarnation is None and answer in (None, goal[1])
+            return (request.source.content, goal[1]) if fits else None
         if incarnation is None:
             return None
+        if request.kind == "restore":
+            assert request.source is not None
+            same = request.source.incarnation == incarnation
+            return (request.source.content, incarnation) if same else None
         if request.kind == "drop":
             return ({}, None) if request.incarnation in (None, incarnation) else None
         ids: Sequence[RowId] = request.ids

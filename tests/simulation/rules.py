@@ -21,13 +21,15 @@ from tests.simulation.world import Setup, World
 from vecstore.engine.changes import InsertRows, Resolver
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import StorageMissing
-from vecstore.maintenance import gc
+from vecstore.maintenance import branches, gc
 from vecstore.maintenance.compactor import SourceGone, SwapParts
 from vecstore.manifest import history, publish, snapshot
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key, part_key
 from vecstore.manifest.model import Manifest
+from vecstore.manifest.pins import PinForBranch
 from vecstore.manifest.publish import Publisher
+from vecstore.manifest.restore import Restore
 from vecstore.manifest.snapshot import SnapshotSource
 from vecstore.storage.memory import MemoryStore
 
@@ -36,6 +38,7 @@ _put_beside = Publisher._put_beside
 _commit = Publisher.commit
 _insert_apply = InsertRows.apply
 _swap_apply = SwapParts.apply
+_restore_apply = Restore.apply
 _make = MemoryStore._make
 
 
@@ -168,6 +171,27 @@ def _take_ids_once(self: InsertRows, draft: Draft) -> dict[str, Any]:
         del draft.take_ids
 
 
+# -- R8, R9: restore and branches -----------------------------------------------------------
+
+
+def _any_lineage(self: SwapParts, draft: Draft) -> dict[str, Any]:
+    self.lineage = draft.manifest.lineage
+    return _swap_apply(self, draft)
+
+
+def _same_lineage(self: Restore, draft: Draft) -> dict[str, Any]:
+    self.lineage = draft.manifest.lineage
+    return _restore_apply(self, draft)
+
+
+def _no_pin(self: PinForBranch, draft: Draft) -> dict[str, Any]:
+    return {}
+
+
+def _no_fence(target: Publisher, pin: Any, like: Manifest) -> bool:
+    return True
+
+
 # -- R10, R12: ages and keys ----------------------------------------------------------------
 
 
@@ -274,6 +298,22 @@ RULES: dict[str, Rule] = {
         "a compaction carries over what had died at its first attempt",
         ((SwapParts, "apply", _carry_over_once),),
         _crowded,
+    ),
+    "R8": Rule(
+        "a compaction does not notice that the namespace was restored",
+        ((SwapParts, "apply", _any_lineage),),
+        play=schedules.restored_while_it_is_compacted,
+    ),
+    "R8-lineage": Rule("a restore goes on with the lineage", ((Restore, "apply", _same_lineage),), _crowded),
+    "R9": Rule(
+        "a branch names objects of another namespace without a pin",
+        ((PinForBranch, "apply", _no_pin),),
+        kind(Setup.branching),
+    ),
+    "R9-release": Rule(
+        "the pin of a branch that is not there is released without a fence",
+        ((branches, "fence", _no_fence),),
+        play=schedules.branched_too_late,
     ),
     "R10": Rule(
         "an epoch's age counts from when it was made",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
-from tests.simulation.clients import Archivist, Founder, Reader, Writer
+from tests.simulation.clients import Archivist, Collector, Compactor, Founder, Historian, Reader, Writer
+from tests.simulation.ledger import Kind
 from tests.simulation.network import Act
 from tests.simulation.world import Node, World
 
@@ -25,17 +26,35 @@ class _Cast:
         self.writer = Writer(world, "writer", Random(0))
         self.reader = Reader(world, "reader", Random(0))
         self.archivist = Archivist(world, "archivist", Random(0))
-        Founder(world, "founder", Random(0))._create(self.ledger)
+        self.historian = Historian(world, "historian", Random(0))
+        self.compactor = Compactor(world, "compactor", Random(0))
+        self.collector = Collector(world, "collector", Random(0))
+        self.founder = Founder(world, "founder", Random(0))
+        self.founder.create(self.ledger)
         self.upsert()
 
-    def upsert(self, node: Node | None = None) -> None:
-        request = self.world.request("docs", "upsert")
-        request.ids = (1,)
+    def upsert(self, node: Node | None = None, *, identity: int = 1) -> None:
+        self._write("upsert", identity, node)
+
+    def delete(self, identity: int) -> None:
+        self._write("delete", identity, None)
+
+    def _write(self, kind: Kind, identity: int, node: Node | None) -> None:
+        request = self.world.request("docs", kind)
+        request.ids = (identity,)
         writer = self.writer
-        writer.submit(request, writer._call(request), writer._acknowledge, node=node or self.node)
+        writer.submit(request, writer.call(request), writer.acknowledge, node=node or self.node)
+
+    def compact(self) -> None:
+        self.compactor.ask(
+            "docs", lambda node: self.compactor.compact(node, self.ledger, True), node=self.node
+        )
+
+    def collect(self) -> None:
+        self.collector.ask("docs", lambda node: self.collector.collect(node, self.ledger), node=self.node)
 
     def read(self, **more: float | str) -> None:
-        self.reader.ask("docs", lambda node: self.reader._read(node, self.ledger, **more), node=self.node)
+        self.reader.ask("docs", lambda node: self.reader.read(node, self.ledger, **more), node=self.node)
 
     def read_by_name(self, epoch: int) -> None:
         self.archivist.ask(
@@ -51,6 +70,36 @@ def in_doubt_until_the_deadline(world: World) -> None:
         Act("get_if_changed", CURRENT, lose=True),
     ]
     cast.upsert()
+
+
+def restored_while_it_is_compacted(world: World) -> None:
+    """R8: a restore brings a row back to life whose death a compaction has seen."""
+    cast, scheduler = _Cast(world), world.scheduler
+    cast.upsert(identity=2)
+    both = cast.ledger.epoch(cast.ledger.current)
+    cast.delete(1)
+    world.network.script = [Act("put_if_match", CURRENT, travel=5.0)]
+    compacting = scheduler.spawn("compact", cast.compact)
+    scheduler.sleep(2.0)
+    cast.historian.restore(cast.ledger, both)
+    scheduler.join(compacting)
+
+
+def branched_too_late(world: World) -> None:
+    """R9: whoever makes a branch stalls after the pin, until collection gives the branch up."""
+    cast, scheduler = _Cast(world), world.scheduler
+    grace = world.setup.grace
+    world.network.script = [Act("put_if_absent", "fork/manifest/current", travel=20 * grace)]
+    branching = scheduler.spawn("branch", lambda: cast.founder.branch(world.ledgers["fork"], cast.ledger))
+    scheduler.sleep(1.0)
+    cast.upsert(world.nodes[1])
+    cast.upsert(world.nodes[1])
+    cast.node = world.nodes[1]
+    for _ in range(3):
+        scheduler.sleep(3 * grace)
+        cast.compact()
+        cast.collect()
+    scheduler.join(branching)
 
 
 def answers_out_of_order(world: World) -> None:

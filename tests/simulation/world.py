@@ -71,6 +71,7 @@ class Setup:
         ("Reader", 2),
         ("Archivist", 2),
         ("Founder", 2),
+        ("Historian", 1),
         ("Compactor", 2),
         ("Collector", 1),
     )
@@ -80,7 +81,7 @@ class Setup:
     def of(cls, seed: int, steps: int) -> Setup:
         rng = Random(f"setup {seed}")
         grace = rng.choice((20.0, 120.0, 3600.0))
-        kind = rng.choice((cls.spread, cls.spread, cls.crowded, cls.restless))
+        kind = rng.choice((cls.spread, cls.crowded, cls.restless, cls.branching))
         return kind(
             seed=seed,
             steps=steps,
@@ -100,6 +101,11 @@ class Setup:
         return cls(**more)
 
     @classmethod
+    def directed(cls) -> Setup:
+        """For a schedule that is played to its end."""
+        return cls(seed=1, steps=0, namespaces=("docs", "fork"))
+
+    @classmethod
     def crowded(cls, **more: Any) -> Setup:
         """Many clients of few nodes contend for one namespace: commits go in groups."""
         crew = (
@@ -107,6 +113,7 @@ class Setup:
             ("Reader", 3),
             ("Archivist", 2),
             ("Founder", 1),
+            ("Historian", 1),
             ("Compactor", 2),
             ("Collector", 1),
         )
@@ -122,10 +129,26 @@ class Setup:
             ("Reader", 2),
             ("Archivist", 1),
             ("Founder", 3),
+            ("Historian", 1),
             ("Compactor", 1),
             ("Collector", 1),
         )
         names = ("fleeting",)
+        return cls(**more | {"namespaces": names, "written": names, "crew": crew, "pace": 0.3})
+
+    @classmethod
+    def branching(cls, **more: Any) -> Setup:
+        """A namespace, a branch of it, and a branch of that come and go, while each is written to."""
+        crew = (
+            ("Writer", 5),
+            ("Reader", 2),
+            ("Archivist", 1),
+            ("Founder", 4),
+            ("Historian", 1),
+            ("Compactor", 1),
+            ("Collector", 2),
+        )
+        names = ("fleeting", "fork", "twig")
         return cls(**more | {"namespaces": names, "written": names, "crew": crew, "pace": 0.3})
 
 
@@ -215,7 +238,7 @@ class World:
         return Request(self.serial, namespace, kind, key=key)
 
     def identity(self, namespace: str, number: int) -> RowId:
-        return f"row-{number}" if namespace == "fleeting" else number * 1_000_003
+        return f"row-{number}" if namespace in clients.DROPPED else number * 1_000_003
 
     def settings(self, namespace: str) -> dict[str, Any]:
         if self.setup.coded and namespace != "bank":
@@ -341,6 +364,9 @@ class World:
             if not ledger.epochs:
                 continue
             self._check(name)
+        for name, ledger in self.ledgers.items():
+            if not ledger.epochs:
+                continue
             for _ in range(2):  # a barrier makes an epoch more, whose predecessor the next run takes
                 self.scheduler.now += 100.0
                 db.collect(name, retention=10.0, grace=10.0, dry_run=False)
@@ -358,6 +384,9 @@ class World:
         read = invariants.history.read_current(self.inner, name).manifest
         needed = {current_key(name), *named_objects(read)}
         needed |= {history_key(name, e) for e in range(read.history_floor - 1, read.epoch + 1)}
+        for pin in read.pins:
+            needed.add(history_key(name, pin.epoch))
+            needed.update(named_objects(invariants.history.read_copy(self.inner, name, pin.epoch).manifest))
         orphans = {key for key in there - needed if "/_control/" not in key}
         if orphans:
             raise PromiseBroken(f"{name}: collection leaves {sorted(orphans)}; floor {read.history_floor}")
@@ -369,11 +398,11 @@ class World:
 
     def _landed(self, method: str, key: str) -> None:
         name = key.split("/")[1]
-        ledger = self.ledgers[name]
         if method == "delete":
-            ledger.deleted(key, self.now)
+            for ledger in self.ledgers.values():
+                ledger.deleted(key, self.now)
         elif key == current_key(name):
-            ledger.switched(self.now)
+            self.ledgers[name].switched(self.now)
 
     def _crash(self, process: Process) -> None:
         """The process dies, and its node comes back after a while."""
