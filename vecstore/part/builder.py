@@ -247,18 +247,19 @@ def build_part(
         )
         records, lists = _encode(z, vectors, ids, partition, spec, codes=True, int8=True, pool=pool)
         codes = _encode_centroids(partition, _spread(z, partition, pool), spec)
-    report(SHARES[2])
-    calibration = calibrate(
-        z,
-        held_out,
-        partition,
-        records,
-        lists,
-        codes,
-        metric=spec.metric,
-        rotated_mean=_rotated_mean(spec),
-        settings=spec.settings,
-    )
+        report(SHARES[2])
+        calibration = calibrate(
+            z,
+            held_out,
+            partition,
+            records,
+            lists,
+            codes,
+            metric=spec.metric,
+            rotated_mean=_rotated_mean(spec),
+            settings=spec.settings,
+            pool=pool,
+        )
     stored = stored_precision(vectors, spec.settings)
     report(1.0)
     return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration)
