@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from vecstore.ext.ivf import Pool, rank_lists
+from vecstore.ext.ivf import LOOKED_AT_A_LIST, LOOKED_AT_LEAST, Pool, rank_lists
 from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import pool_hits, rerank_int8
 from vecstore.index.ivf import Partition
@@ -134,6 +134,7 @@ def calibrate(
         return None
     asked = np.flatnonzero(held_out)
     list_of_row = np.repeat(np.arange(partition.k), np.diff(partition.starts))
+    cell_of_list = np.repeat(np.arange(len(partition.cells)), np.diff(partition.cell_lists))
     encoded = Encoded.of(records, lists)
     queries, towards = z[asked], None
     if metric == "dot":
@@ -164,8 +165,12 @@ def calibrate(
         )
         place = np.empty(partition.k, dtype=np.int32)
         place[ranking] = np.arange(partition.k, dtype=np.int32)
-        needed[i] = place[list_of_row[neighbours[i]]]
-        estimates[i] = ranked[needed[i]]
+        theirs = list_of_row[neighbours[i]]
+        estimates[i] = ranked[place[theirs]]
+        needed[i] = np.maximum(
+            place[theirs],
+            looked_at_from(queries[i], partition.cells, partition.cell_lists)[cell_of_list[theirs]],
+        )
         if i % step == 0:
             order[i // step] = ranking
 
@@ -195,6 +200,16 @@ def calibrate(
         quality=quality,
         reach=tuple(reach),
     )
+
+
+def looked_at_from(query: F32, cells: F32, cell_lists: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """i64[C]: a query looks at the lists of a cell if it probes more lists than this (`rank_lists`)."""
+    order = np.argsort(((cells - query) ** 2).sum(axis=1), kind="stable")
+    sizes = np.diff(cell_lists.astype(np.int64))
+    before = np.empty(len(cells), dtype=np.int64)
+    before[order] = np.cumsum(sizes[order]) - sizes[order]
+    # It does once LOOKED_AT_A_LIST * probes + LOOKED_AT_LEAST is more than the lists of nearer cells.
+    return np.maximum(0, (before - LOOKED_AT_LEAST) // LOOKED_AT_A_LIST)
 
 
 def base_probes(probes: int) -> int:
