@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 SAMPLE_A_CENTROID: Final = 256  # rows a centroid that k-means of the cells sees
 CELL_ITERATIONS: Final = 10
-LIST_ITERATIONS: Final = 2
+LIST_ITERATIONS: Final = 1
 NEAR_CELLS: Final = 6  # cells whose lists a row may move to
 CHOICES: Final = 12  # lists that a row may move to
 FREE_ROUNDS: Final = 1  # without a capacity, first
