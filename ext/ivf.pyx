@@ -14,6 +14,8 @@ from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, activ
 
 
 MAX_CAPACITY = 1 << 24
+LOOKED_AT_A_LIST = VS_LOOKED_AT_A_LIST
+LOOKED_AT_LEAST = VS_LOOKED_AT_LEAST
 
 Entries = namedtuple("Entries", "estimate bound g_add part row slot record")
 
@@ -103,6 +105,8 @@ def rank_lists(
 ):
     """Numbers of the `n` lists whose centroids are nearest by their own 1-bit codes.
 
+    Among those of the nearest cells that hold `LOOKED_AT_A_LIST` times `n` and `LOOKED_AT_LEAST` lists.
+
     Parameters
     ----------
     table : QueryTable
@@ -147,7 +151,7 @@ def rank_lists(
     cdef const VsKernels *kernels = active_kernels()
     with nogil:
         count = vs_rank_lists(kernels, &table.table, &lists.lists, &pool.pool, <VsRanked *>&order[0], NULL, wanted,
-                              &result[0], &estimates[0])
+                              vs_lists_looked_at(wanted), &result[0], &estimates[0])
         vs_add_lists(lists.k, &seen[0], 0, wanted, count, &result[0], &estimates[0])
     return out
 

@@ -49,19 +49,28 @@ static inline void vs_measure_cells(size_t padded_dim, const float *centroids, c
     }
 }
 
+/* How many lists are looked at to find the `wanted` nearest, whole cells from the nearest on: in a large part
+ * most cells are far, and looking at all their lists is most of a query (docs/decisions/0017). */
+#define VS_LOOKED_AT_A_LIST 32
+#define VS_LOOKED_AT_LEAST 1024
+
+static inline size_t vs_lists_looked_at(size_t wanted) {
+    return VS_LOOKED_AT_A_LIST * wanted + VS_LOOKED_AT_LEAST;
+}
+
 /* Whether no list of a cell can be nearer than the threshold. */
 static inline int vs_cell_is_beyond(float squared_distance, float radius, float threshold) {
     const float gap = squared_distance > 0.0f ? sqrtf(squared_distance) - radius : 0.0f;
     return gap > 0.0f && gap * gap > threshold;
 }
 
-/* The `wanted` nearest lists among those that are not `seen` (NULL: among all), the nearest first, ties by
- * number, into `out`, and their estimates; how many there are. A cell is left
- * out once no list of it can be near enough, which on clustered data are most cells. `order` has room for
+/* The `wanted` nearest lists of the nearest cells that hold `among` lists, but for those that are `seen` (NULL:
+ * none), the nearest first, ties by number, into `out`, and their estimates; how many there are. A cell is
+ * left out once no list of it can be near enough, which on clustered data are most cells. `order` has room for
  * twice the cells, and `pool` is scratch, with room for `wanted`; lists beyond its threshold are left out. */
 static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists,
                                    VsPool *pool, VsRanked *order, const uint8_t *seen, size_t wanted,
-                                   int32_t *out, float *scores) {
+                                   size_t among, int32_t *out, float *scores) {
     const size_t padded_dim = table->padded_dim, block_bytes = vs_block_bytes(padded_dim);
     /* Under the dot product estimates are less the rows' norms, and say nothing of distances. */
     const int prune = table->q_shift == 0.0f;
@@ -74,9 +83,11 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
         order[c].value = (uint32_t)c;
     }
     const VsRanked *sorted = vs_sort_bytes(order, order + lists->cell_count, lists->cell_count);
-    for (size_t at = 0; at < lists->cell_count; at++) {
+    size_t looked_at = 0;
+    for (size_t at = 0; at < lists->cell_count && looked_at < among; at++) {
         const size_t c = sorted[at].value, end = lists->cell_lists[c + 1];
         const float distance = vs_unordered(sorted[at].key);
+        looked_at += end - lists->cell_lists[c];
         if (prune && vs_cell_is_beyond(distance, lists->cells[c].radius, pool->threshold))
             continue;
         const uint8_t *block = lists->codes + lists->cells[c].block * block_bytes;

@@ -38,6 +38,7 @@ from vecstore.ext.ivf cimport (
     vs_hit_less,
     vs_int8_slack,
     vs_id_of,
+    vs_lists_looked_at,
     vs_nearest_clear,
     vs_nearest_free,
     vs_nearest_offer,
@@ -407,7 +408,7 @@ cdef class Searcher:
         for i in range(ranked):
             seen[order[i]] = 1
         found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.nearest_lists, self.cells,
-                              seen if ranked else NULL, wanted, order + ranked,
+                              seen if ranked else NULL, wanted, vs_lists_looked_at(ranked + wanted), order + ranked,
                               self.scores + part.first_list + ranked)
         for i in range(ranked):
             seen[order[i]] = 0

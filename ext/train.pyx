@@ -20,8 +20,14 @@ from vecstore.ext.ivf cimport (
     vs_pool_add_block,
     vs_pool_clear,
     vs_pool_order,
+    vs_prefetch,
 )
 from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, active_kernels
+
+
+cdef enum:
+    ROWS_AHEAD = 2  # rows in random order are on their way while one is worked on
+    BIDDERS_AHEAD = 8
 
 
 def assign_nearest(
@@ -250,6 +256,8 @@ def nearest_lists(
     with nogil:
         for i in range(m):
             row = rows[i]
+            if i + ROWS_AHEAD < m:
+                vs_prefetch(<const uint8_t *>&z[rows[i + ROWS_AHEAD], 0], padded_dim * sizeof(float))
             memcpy(table.table.z, &z[row, 0], padded_dim * sizeof(float))
             kernels.build_table(&table.table)
             vs_pool_clear(nearest)
@@ -310,6 +318,8 @@ def list_costs(
     with nogil:
         for i in range(rows.shape[0]):
             row = rows[i]
+            if i + ROWS_AHEAD < rows.shape[0]:
+                vs_prefetch(<const uint8_t *>&z[rows[i + ROWS_AHEAD], 0], padded_dim * sizeof(float))
             memcpy(table.table.z, &z[row, 0], padded_dim * sizeof(float))
             kernels.build_table(&table.table)
             for j in range(t):
@@ -357,6 +367,8 @@ def list_means(
                 continue
             memset(total, 0, dim * sizeof(double))
             for j in range(starts[i], starts[i + 1]):
+                if j + ROWS_AHEAD < starts[lists]:
+                    vs_prefetch(<const uint8_t *>&z[order[j + ROWS_AHEAD], 0], dim * sizeof(float))
                 row = &z[order[j], 0]
                 for d in range(dim):
                     total[d] += row[d]
@@ -411,6 +423,8 @@ def list_spread(
                 centroid[d] = scales[i] * centroids[i, d]
             total = 0
             for j in range(starts[i], starts[i + 1]):
+                if j + ROWS_AHEAD < starts[lists]:
+                    vs_prefetch(<const uint8_t *>&z[order[j + ROWS_AHEAD], 0], dim * sizeof(float))
                 total += kernels.squared_l2(&z[order[j], 0], centroid, dim)
             out[i] = <float>(total / max(1, starts[i + 1] - starts[i]))
         free(centroid)
@@ -472,14 +486,19 @@ def fill_lists(
     cdef int32_t[::1] sizes = np.zeros(lists, dtype=np.int32)
     cdef float[:, ::1] bids = np.empty((lists, capacity), dtype=np.float32)
     cdef int32_t[:, ::1] members = np.empty((lists, capacity), dtype=np.int32)
+    cdef int32_t[::1] lowest = np.zeros(lists, dtype=np.int32)  # place of a full list's least bid
     cdef int32_t[::1] stack = np.asarray(rows)[::-1].astype(np.int32)
     cdef float best, second, value, bid, least, low, high
-    cdef int32_t row, chosen
+    cdef int32_t row, chosen, ahead
     cdef Py_ssize_t place
     with nogil:
         while waiting:
             waiting -= 1
             row = stack[waiting]
+            if waiting >= BIDDERS_AHEAD:
+                ahead = stack[waiting - BIDDERS_AHEAD]
+                vs_prefetch(<const uint8_t *>&costs[ahead, 0], t * sizeof(float))
+                vs_prefetch(<const uint8_t *>&choices[ahead, 0], t * sizeof(int32_t))
             best = second = low = INFINITY
             high = -INFINITY
             least = 0
@@ -509,17 +528,16 @@ def fill_lists(
             if place < capacity:
                 sizes[chosen] += 1
             else:
-                place = 0
-                for j in range(1, capacity):
-                    if bids[chosen, j] < bids[chosen, place]:
-                        place = j
+                place = lowest[chosen]
                 stack[waiting] = members[chosen, place]
                 waiting += 1
             bids[chosen, place] = bid
             members[chosen, place] = row
             if sizes[chosen] == capacity:
-                least = bids[chosen, 0]
+                place = 0
                 for j in range(1, capacity):
-                    least = min(least, bids[chosen, j])
-                prices[chosen] = least
+                    if bids[chosen, j] < bids[chosen, place]:
+                        place = j
+                lowest[chosen] = <int32_t>place
+                prices[chosen] = bids[chosen, place]
     return left

@@ -487,3 +487,16 @@ def test_what_one_server_acknowledges_another_finds(tmp_path: Path) -> None:
         for i in range(5):
             ns.insert(ROWS[i : i + 1], ids=[i])
             assert reader.namespace("docs").search(ROWS[i], top_k=1).ids.tolist() == [i]
+
+
+def test_progress_ascends_to_one(database: Database) -> None:
+    ns = database.create_namespace("progress", dim=DIM)
+    seen: list[float] = []
+    for rows in (ROWS[:30], ROWS[30:]):
+        ns.insert(rows, progress=seen.append)
+        assert seen[-1] == 1.0
+        assert seen == sorted(seen)
+        seen.clear()
+    assert ns.compact(progress=seen.append).rows == len(ROWS)
+    assert seen[-1] == 1.0
+    assert seen == sorted(seen)

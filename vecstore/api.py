@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_PAGE_SIZE, MAX_QUERIES, MAX_TOP_K
+from vecstore.progress import Progress
 from vecstore.types import (
     BatchHits,
     CompactResult,
@@ -65,6 +66,7 @@ class Backend(Protocol):
         mode: WriteMode,
         expected: Expected | None,
         idempotency_key: str | None,
+        progress: Progress | None = None,
     ) -> InsertResult: ...
     def delete_rows(
         self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
@@ -82,7 +84,7 @@ class Backend(Protocol):
     def recall_estimate(self, name: str) -> RecallEstimate: ...
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row: ...
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
-    def compact(self, name: str, *, everything: bool) -> CompactResult: ...
+    def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult: ...
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult: ...
     def ping(self) -> None: ...
     def close(self) -> None: ...
@@ -232,6 +234,7 @@ class Namespace:
         mode: WriteMode = "upsert",
         if_match: Expected | None = None,
         idempotency_key: str | None = None,
+        progress: Progress | None = None,
     ) -> InsertResult:
         """Insert a batch as one part; durable and visible everywhere when this returns.
 
@@ -245,6 +248,9 @@ class Namespace:
             ``"upsert"`` replaces rows of ids that exist; ``"insert"`` refuses them (`IdExists`).
         idempotency_key
             A retry under the same key is applied once and gets the same answer.
+        progress
+            Called with the share that is done, 0 to 1, while a large batch is built; over HTTP at the
+            end alone.
 
         Raises
         ------
@@ -256,7 +262,13 @@ class Namespace:
         if mode not in ("upsert", "insert"):
             raise InvalidArgument('mode must be "upsert" or "insert"', field="mode")
         return self._backend.insert(
-            self.name, vectors, ids, mode=mode, expected=if_match, idempotency_key=idempotency_key
+            self.name,
+            vectors,
+            ids,
+            mode=mode,
+            expected=if_match,
+            idempotency_key=idempotency_key,
+            progress=progress,
         )
 
     def delete(
@@ -468,9 +480,12 @@ class Namespace:
         """Delete a tag; collection may take what it alone held. `TagNotFound` if there is none."""
         self._backend.untag(self.name, name)
 
-    def compact(self, *, everything: bool = True) -> CompactResult:
-        """Merge parts and retrain: all of them, or with ``everything=False`` only what is due."""
-        return self._backend.compact(self.name, everything=everything)
+    def compact(self, *, everything: bool = True, progress: Progress | None = None) -> CompactResult:
+        """Merge parts and retrain: all of them, or with ``everything=False`` only what is due.
+
+        ``progress`` is called with the share that is done, 0 to 1; over HTTP at the end alone.
+        """
+        return self._backend.compact(self.name, everything=everything, progress=progress)
 
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""

@@ -31,6 +31,7 @@ from urllib3.exceptions import (
 from vecstore import errors
 from vecstore.errors import InvalidArgument, OutcomeUnknown, PayloadTooLarge, ServerUnavailable, VecstoreError
 from vecstore.limits import MAX_BODY_BYTES
+from vecstore.progress import Progress, within
 from vecstore.rows.ids import parse_ids, validate_name
 from vecstore.rows.vectors import as_vectors
 from vecstore.server import wire
@@ -131,6 +132,7 @@ class HttpBackend:
         mode: WriteMode,
         expected: Expected | None,
         idempotency_key: str | None,
+        progress: Progress | None = None,
     ) -> InsertResult:
         values = _matrix(vectors)
         body: dict[str, Any] = {"mode": mode, "dim": values.shape[1], "vectors": _packed(values)}
@@ -145,6 +147,7 @@ class HttpBackend:
         )
         done = _decode(found, wire.Inserted)
         assigned = None if done.ids is msgspec.UNSET else np.array(done.ids, dtype=np.uint64)
+        within(progress, 0.0, 1.0)(1.0)
         return InsertResult(done.part_id, done.n, done.epoch, done.upserted, assigned, _incarnation(found))
 
     def delete_rows(
@@ -254,8 +257,10 @@ class HttpBackend:
         found = self._send("GET", _path(name, "manifest") + query, repeat=True)
         return _decode(found, dict[str, Any])
 
-    def compact(self, name: str, *, everything: bool) -> CompactResult:
-        return _decode(self._send("POST", _path(name, "compact"), {"everything": everything}), CompactResult)
+    def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
+        found = self._send("POST", _path(name, "compact"), {"everything": everything})
+        within(progress, 0.0, 1.0)(1.0)
+        return _decode(found, CompactResult)
 
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:  # noqa: ARG002
         raise InvalidArgument(

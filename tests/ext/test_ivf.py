@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tests.ext.helpers import VARIANTS, Part, variant
 from vecstore.ext import ivf, rabitq
-from vecstore.ext.ivf import Pool, rank_lists
+from vecstore.ext.ivf import LOOKED_AT_A_LIST, LOOKED_AT_LEAST, Pool, rank_lists
 from vecstore.ext.rabitq import QueryTable, encode_rabitq, score_with_rabitq
 
 ALL = 0xFFFFFFFF
@@ -379,6 +379,18 @@ def test_lists_rank_by_their_estimates(name: str, sizes: list[int]) -> None:
             tied = np.isin(here, here[:1]) & np.isin(np.searchsorted(some.bounds, got, "right"), [1])
             assert (np.diff(got[tied]) > 0).all(), "ties go by number"
             assert got.tolist() == rank_lists(table, some.cells, some.bounds, some.codes, 10_000)[:n].tolist()
+
+
+@pytest.mark.parametrize("n", [1, 7, 40, 100])
+def test_of_many_lists_those_of_the_nearest_cells_are_ranked(n: int) -> None:
+    some = Cells(3, 64, [50] * 60)
+    table = table_of(some.z)
+    got = rank_lists(table, some.cells, some.bounds, some.codes, n)
+    near = np.argsort(((some.cells - some.z) ** 2).sum(axis=1), kind="stable")
+    looked_at = near[: -(-(LOOKED_AT_A_LIST * n + LOOKED_AT_LEAST) // 50)]
+    whole = rank_lists(table, some.cells, some.bounds, some.codes, 3_000)
+    assert got.tolist() == whole[np.isin(whole // 50, looked_at)][:n].tolist()
+    assert len(whole) == 3_000
 
 
 class Clusters(Cells):

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from tests.core import clustered, database, generator, nearest, recall, sample
 from tests.part.helpers import Stored, build, open_part, put, spec
 from vecstore.api import Namespace
-from vecstore.index.recall import KS, MAX_COVERAGE, Calibration, held_out_rows, pool_size, probes_for
+from vecstore.ext.ivf import rank_lists
+from vecstore.ext.rabitq import QueryTable, encode_rabitq
+from vecstore.index.recall import (
+    KS,
+    MAX_COVERAGE,
+    Calibration,
+    held_out_rows,
+    looked_at_from,
+    pool_size,
+    probes_for,
+)
 from vecstore.storage.memory import MemoryStore
 
 
@@ -118,3 +128,22 @@ def test_a_target_is_met_by_queries_that_calibration_never_saw(
     assert each.mean() >= target - 0.005 - 2 * each.std() / np.sqrt(len(each))
     assert found.debug is not None
     assert np.mean([d["rows_scanned"] for d in found.debug]) < 0.6 * ns.stats().rows
+
+
+def test_coverage_counts_a_list_only_once_its_cell_is_looked_at() -> None:
+    """As `rank_lists` does: in a large part a query looks at the nearest cells alone."""
+    rng = generator(4)
+    cells = rng.standard_normal((60, 64)).astype(np.float32)
+    centroids = np.repeat(cells, 50, axis=0) + rng.standard_normal((3_000, 64)).astype(np.float32)
+    bounds = np.arange(0, 3_001, 50).astype(np.uint32)
+    codes = np.concatenate(
+        [encode_rabitq(centroids[a:b], cells[c], None) for c, (a, b) in enumerate(pairwise(bounds))]
+    )
+    query = rng.standard_normal(64).astype(np.float32)
+    from_probes = looked_at_from(query, cells, bounds)
+    table = QueryTable(64)
+    table.prepare(query, 0.0)
+    whole = rank_lists(table, cells, bounds, codes, 3_000)
+    for n in (1, 5, 20, 33, 60):
+        wanted = whole[from_probes[whole // 50] < n][:n]
+        assert rank_lists(table, cells, bounds, codes, n).tolist() == wanted.tolist()

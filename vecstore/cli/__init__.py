@@ -15,7 +15,17 @@ import click
 import msgspec
 
 from vecstore.cli import history
-from vecstore.cli.common import REMOTE, F, Group, json_option, open_database, print_json, row_id, show_info
+from vecstore.cli.common import (
+    REMOTE,
+    F,
+    Group,
+    json_option,
+    open_database,
+    print_json,
+    progress_bar,
+    row_id,
+    show_info,
+)
 from vecstore.config import load_config, package_version
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound
 from vecstore.types import Metric
@@ -133,7 +143,8 @@ def ingest(
                 for file in opened
             )
         if compact:
-            ns.compact()
+            with progress_bar("compact", quiet) as progress:
+                ns.compact(progress=progress)
         info = ns.stats()
     rows, skipped = sum(d.rows for d in done), sum(d.skipped for d in done)
     if as_json:
@@ -380,11 +391,12 @@ def ns_delete(url: str, namespace: str, yes: bool) -> None:
 @click.argument("url")
 @click.argument("namespace")
 @click.option("--due", is_flag=True, help="Only what is due.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
-def compact(url: str, namespace: str, due: bool, as_json: bool) -> None:
+def compact(url: str, namespace: str, due: bool, quiet: bool, as_json: bool) -> None:
     """Merge the parts of a namespace and retrain."""
-    with open_database(url) as database:
-        done = database.namespace(namespace).compact(everything=not due)
+    with open_database(url) as database, progress_bar("compact", quiet) as progress:
+        done = database.namespace(namespace).compact(everything=not due, progress=progress)
     if as_json:
         print_json(done)
     elif done.merged:

@@ -12,6 +12,7 @@ import msgspec
 
 from vecstore.config import Config, load_config
 from vecstore.errors import InvalidArgument, VecstoreError
+from vecstore.progress import Progress
 
 F = Callable[..., Any]
 REMOTE: Final = ("http://", "https://")
@@ -77,3 +78,13 @@ def show_info(info: Any, as_json: bool) -> None:
             click.echo(f"{name:<20} {value}")
     for name, value in info.defaults.items():
         click.echo(f"  {name:<18} {value}")
+
+
+@contextmanager
+def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
+    """A bar in per cent on a terminal, unless it is to be quiet."""
+    from tqdm import tqdm
+
+    bar_format = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(total=1.0, desc=what, disable=quiet or None, file=sys.stderr, bar_format=bar_format) as bar:
+        yield lambda share: bar.update(share - bar.n)

@@ -26,6 +26,7 @@ from vecstore.manifest import lifecycle
 from vecstore.manifest.branch import branch
 from vecstore.manifest.keys import namespaces_prefix
 from vecstore.manifest.model import Settings
+from vecstore.progress import Progress
 from vecstore.rows.ids import validate_name
 from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
@@ -192,9 +193,10 @@ class EmbeddedDatabase:
         mode: WriteMode,
         expected: Expected | None,
         idempotency_key: str | None,
+        progress: Progress | None = None,
     ) -> InsertResult:
         return self.namespace(name).insert(
-            vectors, ids, mode=mode, expected=expected, idempotency_key=idempotency_key
+            vectors, ids, mode=mode, expected=expected, idempotency_key=idempotency_key, progress=progress
         )
 
     def delete_rows(
@@ -261,9 +263,11 @@ class EmbeddedDatabase:
         found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self.namespace(name).manifest(epoch)))
         return found
 
-    def compact(self, name: str, *, everything: bool) -> CompactResult:
+    def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
         """One compaction of a namespace, if one is due."""
-        return compact_once(self.namespace(name), policy=self._policy, everything=everything)
+        return compact_once(
+            self.namespace(name), policy=self._policy, everything=everything, progress=progress
+        )
 
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
         """Collect one namespace's garbage."""

@@ -39,6 +39,7 @@ from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.manifest.uid import new_uid
 from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
+from vecstore.progress import Progress, within
 from vecstore.rows.ids import Ids, parse_ids, validate_name
 from vecstore.rows.vectors import as_vector, as_vectors
 from vecstore.storage.base import ObjectStore
@@ -64,6 +65,7 @@ T = TypeVar("T")
 
 # A search or a look-up that loses its parts to collection starts again on a newer snapshot, so often.
 _RESTARTS = 3
+_BUILT = 0.9  # of an insert, once its part is built
 
 
 class NamespaceEngine:
@@ -116,6 +118,7 @@ class NamespaceEngine:
         mode: WriteMode = "upsert",
         expected: Expected | None = None,
         idempotency_key: str | None = None,
+        progress: Progress | None = None,
     ) -> InsertResult:
         """Build, upload and commit one part."""
         self._check_process()
@@ -133,7 +136,8 @@ class NamespaceEngine:
                 kind="string",
             )
         digest = None if idempotency_key is None else _digest(b"insert", mode, vectors, ids)
-        image, mean = self._build(manifest, vectors, ids)
+        mean = self.mean_for(manifest, vectors)
+        image = build_part(vectors, ids, self.spec(manifest, mean), progress=within(progress, 0.0, _BUILT))
         resolver = None if ids is None else Resolver(ids, self.readers)
         if resolver is not None:
             resolver.look_ahead(manifest, self._executor())
@@ -153,6 +157,7 @@ class NamespaceEngine:
         )
         done = self.publisher.commit(change)
         self._wrote(self.name)
+        within(progress, _BUILT, 1.0)(1.0)
         base = done.answer["id_base"]
         assigned = None if base is None else np.arange(base, base + len(vectors), dtype=np.uint64)
         return InsertResult(
@@ -246,10 +251,6 @@ class NamespaceEngine:
             return None
         values = mean_of(vectors, manifest.metric).astype("<f4").tobytes()
         return Mean(hashlib.blake2b(values, digest_size=8).hexdigest(), values)
-
-    def _build(self, manifest: Manifest, vectors: F32, ids: Ids | None) -> tuple[PartImage, Mean | None]:
-        mean = self.mean_for(manifest, vectors)
-        return build_part(vectors, ids, self.spec(manifest, mean)), mean
 
     def upload(self, image: PartImage, mean: Mean | None) -> Part:
         """Put a part under a new id; its line of the manifest."""

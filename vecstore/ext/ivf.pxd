@@ -112,8 +112,11 @@ cdef extern from "rank.h" nogil:
     void vs_measure_cells(size_t padded_dim, const float *centroids, const uint32_t *cell_lists, size_t cell_count,
                           const uint8_t *codes, VsCell *cells, int8_t *quantised)
     size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsPool *pool,
-                         VsRanked *order, const uint8_t *seen, size_t wanted, int32_t *out,
-                         float *scores)
+                         VsRanked *order, const uint8_t *seen, size_t wanted, size_t among,
+                         int32_t *out, float *scores)
+    size_t vs_lists_looked_at(size_t wanted)
+    enum: VS_LOOKED_AT_A_LIST
+    enum: VS_LOOKED_AT_LEAST
     void vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t wanted, size_t found, int32_t *order,
                       float *scores)
 

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 from vecstore.ext.rabitq import QueryTable
 
 MAX_CAPACITY: Final[int]
+LOOKED_AT_A_LIST: Final[int]
+LOOKED_AT_LEAST: Final[int]
 
 class Entries(NamedTuple):
     estimate: NDArray[np.float32]

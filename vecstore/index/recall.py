@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from vecstore.ext.ivf import Pool, rank_lists, scan_lists
+from vecstore.ext.ivf import LOOKED_AT_A_LIST, LOOKED_AT_LEAST, Pool, rank_lists
 from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import pool_hits, rerank_int8
-from vecstore.ext.train import nearest_few
-from vecstore.index.ivf import CHUNK_BYTES, Partition
-from vecstore.live import LiveSet
+from vecstore.index.ivf import Partition
+from vecstore.index.neighbours import Encoded, nearest_rows
+from vecstore.index.training import in_parts
 from vecstore.manifest.model import Settings
 from vecstore.rows.vectors import MAX_NORM
 from vecstore.types import F32, Metric, RerankPrecision
@@ -31,7 +32,7 @@ MAX_QUERIES: Final = 1_000
 MIN_QUERIES: Final = 64
 QUALITY_QUERIES: Final = 256
 QUALITY_COVERAGE: Final = 0.99
-FLOP_BUDGET: Final = 4e11  # of the exact search that calibration needs
+SCAN_BUDGET: Final = 2e11  # numbers, one bit each, that the scans of calibration read
 GRID: Final = 48
 MAX_COVERAGE: Final = 0.999
 DOT_LENGTH: Final = 32.0  # of a query under the dot product, in lengths of the farthest cell
@@ -75,7 +76,7 @@ class Calibration(Struct, frozen=True):
 
 def held_out_rows(n: int, width: int, seed: int) -> npt.NDArray[np.bool_] | None:
     """bool[n]: rows for calibration; None if the part is too small to spare any."""
-    wanted = min(MAX_QUERIES, n // 10, int(FLOP_BUDGET / (2.0 * n * width)) + MIN_QUERIES)
+    wanted = min(MAX_QUERIES, n // 10, int(SCAN_BUDGET / (n * width)) + MIN_QUERIES)
     if wanted < MIN_QUERIES:
         return None
     rng = np.random.Generator(np.random.Philox(seed + 1))
@@ -126,36 +127,54 @@ def calibrate(
     metric: Metric,
     rotated_mean: F32 | None,
     settings: Settings,
+    pool: Executor | None = None,
 ) -> Calibration | None:
     """Ask the held-out rows, on the finished records and with the kernels that will answer queries."""
     if held_out is None or partition.k < 2:
         return None
     asked = np.flatnonzero(held_out)
-    position = np.empty(len(z), dtype=np.int64)  # input row -> row of the part
-    position[partition.order] = np.arange(len(z))
     list_of_row = np.repeat(np.arange(partition.k), np.diff(partition.starts))
-
-    ks = [k for k in KS if k < len(z)]
-    offset = rotated_mean if metric == "dot" else None
-    nearest = _exact(z, asked, max(ks), offset, metric)
-    neighbours = position[nearest]
-    distances = np.stack([((z[n] - z[row]) ** 2).sum(axis=1) for row, n in zip(asked, nearest, strict=True)])
-    # For the dot product a query's squared norm is a constant of the query; any value ranks alike.
-    queries = z[asked] if metric != "dot" else _lengthened(z[asked], rotated_mean, partition.cells)
-    order = np.empty((len(asked), partition.k), dtype=np.int32)
-    table = QueryTable(z.shape[1])
-    ranked = np.empty(partition.k, dtype=np.float32)
+    cell_of_list = np.repeat(np.arange(len(partition.cells)), np.diff(partition.cell_lists))
+    encoded = Encoded.of(records, lists)
+    queries, towards = z[asked], None
+    if metric == "dot":
+        # A query's squared norm is a constant of the query; any value ranks alike.
+        towards = queries if rotated_mean is None else queries + rotated_mean
+        queries = _lengthened(queries, rotated_mean, partition.cells)
+    neighbours, distances = nearest_rows(
+        z,
+        partition.order,
+        encoded,
+        asked,
+        queries,
+        max(k for k in KS if k < len(z)),
+        towards=towards,
+        pool=pool,
+    )
+    needed: npt.NDArray[np.int32] = np.empty(neighbours.shape, dtype=np.int32)
     estimates = np.empty(neighbours.shape, dtype=np.float64)
-    for i, query in enumerate(queries):
-        table.prepare(query, 0.0)
-        found = rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, partition.k, ranked)
-        order[i] = found
-        of_list = np.empty(partition.k, dtype=np.float32)
-        of_list[found] = ranked
-        estimates[i] = of_list[list_of_row[neighbours[i]]]
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(partition.k, dtype=np.int32)[None, :], axis=1)
-    needed = np.take_along_axis(rank, list_of_row[neighbours].astype(np.int64), axis=1)
+    step = max(1, len(asked) // QUALITY_QUERIES)  # every so many queries tell of quality
+    order = np.empty((-(-len(asked) // step), partition.k), dtype=np.int32)
+
+    def rank(i: int) -> None:
+        table = QueryTable(z.shape[1])
+        table.prepare(queries[i], 0.0)
+        ranked = np.empty(partition.k, dtype=np.float32)
+        ranking = rank_lists(
+            table, partition.cells, partition.cell_lists, centroid_codes, partition.k, ranked
+        )
+        place = np.empty(partition.k, dtype=np.int32)
+        place[ranking] = np.arange(partition.k, dtype=np.int32)
+        theirs = list_of_row[neighbours[i]]
+        estimates[i] = ranked[place[theirs]]
+        needed[i] = np.maximum(
+            place[theirs],
+            looked_at_from(queries[i], partition.cells, partition.cell_lists)[cell_of_list[theirs]],
+        )
+        if i % step == 0:
+            order[i // step] = ranking
+
+    in_parts(pool, rank, range(len(asked)))
 
     grid = np.unique(np.geomspace(1, partition.k, GRID).round().astype(np.int64))
     coverage, errors, reach = [], [], []
@@ -165,11 +184,13 @@ def calibrate(
         coverage.append(tuple(found.mean(axis=1).tolist()))
         errors.append(tuple((found.std(axis=1) / math.sqrt(len(asked))).tolist()))
         if metric != "dot":
-            last = np.maximum(distances[:, some.shape[1] - 1], 1e-30)
+            last = np.maximum(distances[:, some.shape[1] - 1].astype(np.float64), 1e-30)
             beside = np.clip(estimates[:, : some.shape[1]] / last[:, None], 0.0, MAX_REACH)
             reach.append(_reach(some, beside, grid, found.mean(axis=1)))
+    reached = [np.flatnonzero(np.asarray(shares) >= QUALITY_COVERAGE) for shares in coverage]
+    nprobes = [int(grid[found[0]] if len(found) else grid[-1]) for found in reached]
     quality = _quality(
-        len(z), queries, asked, neighbours, order, needed, grid, coverage, records, lists, table, settings
+        encoded, queries[::step], neighbours[::step], order, needed[::step], nprobes, settings, pool
     )
     return Calibration(
         queries=len(asked),
@@ -179,6 +200,16 @@ def calibrate(
         quality=quality,
         reach=tuple(reach),
     )
+
+
+def looked_at_from(query: F32, cells: F32, cell_lists: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+    """i64[C]: a query looks at the lists of a cell if it probes more lists than this (`rank_lists`)."""
+    order = np.argsort(((cells - query) ** 2).sum(axis=1), kind="stable")
+    sizes = np.diff(cell_lists.astype(np.int64))
+    before = np.empty(len(cells), dtype=np.int64)
+    before[order] = np.cumsum(sizes[order]) - sizes[order]
+    # It does once LOOKED_AT_A_LIST * probes + LOOKED_AT_LEAST is more than the lists of nearer cells.
+    return np.maximum(0, (before - LOOKED_AT_LEAST) // LOOKED_AT_A_LIST)
 
 
 def base_probes(probes: int) -> int:
@@ -218,70 +249,43 @@ def _lengthened(z: F32, offset: F32 | None, cells: F32) -> F32:
     return (z + centre) * gains[:, None] - centre
 
 
-def _exact(
-    z: F32, asked: npt.NDArray[np.int64], k: int, offset: F32 | None, metric: Metric
-) -> npt.NDArray[np.int64]:
-    """i64[len(asked), k]: the nearest other rows of each asked row, the nearest first."""
-    out = np.empty((len(asked), k), dtype=np.int32)
-    half = np.zeros(len(z), dtype=np.float32)
-    if metric != "dot":
-        half = (np.einsum("ij,ij->i", z, z) * np.float32(0.5)).astype(np.float32)
-    # Every block reads all rows, so that blocks grow with the part.
-    step = max(1, max(CHUNK_BYTES, z.nbytes // 8) // (4 * len(z)))
-    for start in range(0, len(asked), step):
-        rows = asked[start : start + step]
-        dots: F32 = np.matmul(z[rows] if offset is None else z[rows] + offset, z.T, dtype=np.float32)
-        dots[np.arange(len(rows)), rows] = -np.inf
-        nearest_few(dots, half, out[start : start + step])
-    return out.astype(np.int64)
-
-
 def _quality(
-    n: int,
+    encoded: Encoded,
     queries: F32,
-    asked: npt.NDArray[np.int64],
     neighbours: npt.NDArray[np.int64],
     order: npt.NDArray[np.int32],
     needed: npt.NDArray[np.int32],
-    grid: npt.NDArray[np.int64],
-    coverage: Sequence[Sequence[float]],
-    records: npt.NDArray[np.uint8],
-    lists: npt.NDArray[Any],
-    table: QueryTable,
+    nprobes: Sequence[int],
     settings: Settings,
+    pool: Executor | None,
 ) -> dict[str, tuple[float, ...]]:
-    """Share of the covered neighbours that each precision returns."""
-    words = LiveSet.from_deletes(None, n, lists["rows"].astype(np.int64)).words
-    addresses = lists["offset"].astype(np.uint64) + np.uint64(records.ctypes.data)
-    first_rows = lists["first_row"].astype(np.int64)
-    first_blocks = lists["first_block"].astype(np.int64)
-    own = {int(row): i for i, row in enumerate(asked)}
-    some = asked[:: max(1, len(asked) // QUALITY_QUERIES)]
-    out: dict[str, list[float]] = {"none": [], "int8": [], "fp32": []}
-    for i, k in enumerate(KS):
-        width = min(k, neighbours.shape[1])
-        reached = np.flatnonzero(np.asarray(coverage[i]) >= QUALITY_COVERAGE)
-        nprobe = int(grid[reached[0]]) if len(reached) else int(grid[-1])
-        kept = dict.fromkeys(out, 0)
-        covered = 0
-        for row in some:
-            q = own[int(row)]
-            truth = neighbours[q, :width][needed[q, :width] < nprobe]
-            covered += len(truth)
+    """Share of the covered neighbours that each precision returns, for each of ``KS`` from its probes."""
+    precisions = ("none", "int8", "fp32")
+    kept = np.zeros((len(queries), len(KS), len(precisions)), dtype=np.int64)
+    covered = np.zeros((len(queries), len(KS)), dtype=np.int64)
+
+    def ask(q: int) -> None:
+        table = QueryTable(queries.shape[1])
+        table.prepare(queries[q], 0.0)
+        for i, (k, nprobe) in enumerate(zip(KS, nprobes, strict=True)):
+            width = min(k, neighbours.shape[1])
+            wanted = set(neighbours[q, :width][needed[q, :width] < nprobe].tolist())
+            covered[q, i] = len(wanted)
             # The asked row itself is a stored row and always comes out first: one more place for it.
-            pool = Pool(pool_size(width, settings.rerank_scale) + 1)
-            probed = order[q, :nprobe]
-            table.prepare(queries[q], 0.0)
-            scan_lists(
-                table, pool, 0, addresses[probed], first_rows[probed], first_blocks[probed], words, True
-            )
-            wanted = set(truth.tolist())
-            kept["fp32"] += len(wanted.intersection(pool_hits(pool, pool_size(width, 1e3))[2].tolist()))
-            kept["none"] += len(wanted.intersection(pool_hits(pool, width + 1)[2].tolist()))
-            kept["int8"] += len(wanted.intersection(rerank_int8(table, pool, width + 1)[2].tolist()))
-        for precision in out:
-            out[precision].append(kept[precision] / max(1, covered))
-    return {precision: tuple(values) for precision, values in out.items()}
+            found = Pool(pool_size(width, settings.rerank_scale) + 1)
+            encoded.scan(table, found, order[q, :nprobe])
+            for at, hits in enumerate(
+                (
+                    pool_hits(found, width + 1),
+                    rerank_int8(table, found, width + 1),
+                    pool_hits(found, pool_size(width, 1e3)),
+                )
+            ):
+                kept[q, i, at] = len(wanted.intersection(hits.row.tolist()))
+
+    in_parts(pool, ask, range(len(queries)))
+    shares = kept.sum(axis=0) / np.maximum(1, covered.sum(axis=0))[:, None]
+    return {precision: tuple(shares[:, i].tolist()) for i, precision in enumerate(precisions)}
 
 
 def probes_for(

@@ -36,16 +36,16 @@ from vecstore.ext.train import (
     nearest_lists,
 )
 from vecstore.index.ivf import CHUNK_BYTES, Partition, single_list
+from vecstore.progress import Progress, within
 from vecstore.types import F32
 
-Progress = Callable[[float], None]
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 SAMPLE_A_CENTROID: Final = 256  # rows a centroid that k-means of the cells sees
 CELL_ITERATIONS: Final = 10
-LIST_ITERATIONS: Final = 2
+LIST_ITERATIONS: Final = 1
 NEAR_CELLS: Final = 6  # cells whose lists a row may move to
 CHOICES: Final = 12  # lists that a row may move to
 FREE_ROUNDS: Final = 1  # without a capacity, first
@@ -87,7 +87,7 @@ def train(
     """
     if k <= 1:
         return single_list(z)
-    report = progress if progress is not None else _silent
+    report = within(progress, 0.0, 1.0)
     rng = np.random.Generator(np.random.Philox(seed))
     teachers = np.arange(len(z)) if held_out is None else np.flatnonzero(~held_out)
     k = min(k, len(teachers))
@@ -125,10 +125,6 @@ def train(
         centroids, owner = _new_lists(z, homeless, labels, centroids, owner, near[:, 0], capacity)
     report(1.0)
     return _partition(centroids, owner, labels)
-
-
-def _silent(share: float) -> None:
-    """Whoever passes no callback."""
 
 
 def _sample(rng: np.random.Generator, rows: I64, size: int) -> I64:

@@ -29,6 +29,7 @@ from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.lease import Lease
 from vecstore.manifest.model import Manifest, Mean, Part
 from vecstore.part.builder import PartImage, build_part
+from vecstore.progress import Progress, within
 from vecstore.rows.ids import Ids, keys_of
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, CompactResult
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 LEASE_SECONDS: Final = 600.0
 READ_ROWS: Final = 16_384
+GATHERED, BUILT = 0.1, 0.9  # of a compaction, once its rows are read, and its part is built
 SPOOL_BYTES: Final = 64 << 20  # merged vectors beyond this lie in a temporary file
 
 
@@ -166,7 +168,11 @@ class SwapParts(Change):
 
 
 def compact_once(
-    engine: NamespaceEngine, *, policy: Policy | None = None, everything: bool = False
+    engine: NamespaceEngine,
+    *,
+    policy: Policy | None = None,
+    everything: bool = False,
+    progress: Progress | None = None,
 ) -> CompactResult:
     """Carry out one compaction that is due (or, with ``everything``, merge all parts).
 
@@ -184,7 +190,7 @@ def compact_once(
     if lease is None:
         return CompactResult((), None, 0, manifest.epoch, "another node is compacting")
     try:
-        return _compact(engine, manifest, wanted)
+        return _compact(engine, manifest, wanted, progress)
     except (SourceGone, StorageMissing) as error:
         log.info("compaction of %s thrown away: %s", engine.name, error)
         return CompactResult((), None, 0, manifest.epoch, "thrown away")
@@ -198,18 +204,22 @@ def holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _compact(engine: NamespaceEngine, manifest: Manifest, wanted: Plan) -> CompactResult:
+def _compact(
+    engine: NamespaceEngine, manifest: Manifest, wanted: Plan, progress: Progress | None
+) -> CompactResult:
     view = engine.views.open(manifest, ReadTrace())
     chosen = [part for part in view.parts if part.reader.entry.id in set(wanted.parts)]
     dead = {p.reader.entry.id: engine.tombstones.dead(p.reader.entry).copy() for p in chosen}
     rows = sum(part.live.alive for part in chosen)
     with _room(rows, manifest.dim) as vectors:
-        kept, ids = _gather(view, chosen, dead, vectors)
+        kept, ids = _gather(view, chosen, dead, vectors, within(progress, 0.0, GATHERED))
         image: PartImage | None = None
         mean: Mean | None = None
         if rows:
             mean = engine.mean_for(manifest, vectors)
-            image = build_part(vectors, ids, engine.spec(manifest, mean))
+            image = build_part(
+                vectors, ids, engine.spec(manifest, mean), progress=within(progress, GATHERED, BUILT)
+            )
 
         def upload() -> Part | None:
             return None if image is None else engine.upload(image, mean)
@@ -225,6 +235,7 @@ def _compact(engine: NamespaceEngine, manifest: Manifest, wanted: Plan) -> Compa
             upload=upload,
         )
         done = engine.publisher.commit(change)
+    within(progress, BUILT, 1.0)(1.0)
     log.info(
         "compacted %s: %d parts, %d rows (%s), epoch %d",
         engine.name,
@@ -249,7 +260,7 @@ def _room(rows: int, dim: int) -> Iterator[F32]:
 
 
 def _gather(
-    view: View, chosen: Sequence[OpenPart], dead: dict[str, BitMap], vectors: F32
+    view: View, chosen: Sequence[OpenPart], dead: dict[str, BitMap], vectors: F32, progress: Progress
 ) -> tuple[list[npt.NDArray[np.int64]], Ids]:
     """Copy live rows into ``vectors``; the rows kept of each source, and the ids of all."""
     trace = ReadTrace()
@@ -271,6 +282,7 @@ def _gather(
                 found = reader.approximate_vectors(some, view.rotation, view.means[part.group], trace)
             vectors[at : at + len(some)] = found
             at += len(some)
+            progress(at / len(vectors))
     values = np.concatenate(ids)
     if view.manifest.id_kind == "string":
         return kept, Ids("string", values, keys_of(values))

@@ -23,10 +23,11 @@ from vecstore.ext.train import list_spread
 from vecstore.index.ivf import Partition, capacity_for, lists_for, single_list
 from vecstore.index.recall import Calibration, calibrate, held_out_rows
 from vecstore.index.rotation import Rotation
-from vecstore.index.training import Progress, in_parts, train
+from vecstore.index.training import in_parts, train
 from vecstore.limits import MAX_PART_ROWS
 from vecstore.manifest.model import Part, Section, Settings
 from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, aligned
+from vecstore.progress import Progress, within
 from vecstore.rows.ids import Ids, build_filter
 from vecstore.types import F32, Metric, StoreVectors
 
@@ -231,7 +232,7 @@ def build_part(
     if k == 1 and n * dim <= spec.settings.small_part_threshold:
         return _build_small(vectors, ids, spec)
 
-    report = progress if progress is not None else _silent
+    report = within(progress, 0.0, 1.0)
     with ThreadPoolExecutor(workers or available_cores()) as pool:
         z = _rotated(vectors, spec, pool)
         report(SHARES[0])
@@ -243,22 +244,23 @@ def build_part(
             held_out=held_out,
             capacity=capacity_for(n, k, spec.settings),
             pool=pool,
-            progress=lambda share: report(SHARES[0] + share * (SHARES[1] - SHARES[0])),
+            progress=within(progress, SHARES[0], SHARES[1]),
         )
         records, lists = _encode(z, vectors, ids, partition, spec, codes=True, int8=True, pool=pool)
         codes = _encode_centroids(partition, _spread(z, partition, pool), spec)
-    report(SHARES[2])
-    calibration = calibrate(
-        z,
-        held_out,
-        partition,
-        records,
-        lists,
-        codes,
-        metric=spec.metric,
-        rotated_mean=_rotated_mean(spec),
-        settings=spec.settings,
-    )
+        report(SHARES[2])
+        calibration = calibrate(
+            z,
+            held_out,
+            partition,
+            records,
+            lists,
+            codes,
+            metric=spec.metric,
+            rotated_mean=_rotated_mean(spec),
+            settings=spec.settings,
+            pool=pool,
+        )
     stored = stored_precision(vectors, spec.settings)
     report(1.0)
     return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration)
@@ -269,10 +271,6 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _silent(share: float) -> None:
-    """For whoever passes no callback."""
 
 
 def _build_small(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
