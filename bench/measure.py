@@ -5,7 +5,8 @@ An engine is one or more *indexes* (of other list counts, degrees, bits); an ind
 take turns, spread evenly, so that a disturbance of the machine meets all of them. The first round
 measures every setting and its recall, a slow one by fewer queries. Later rounds go again through
 those that can still be the best: of each engine, what is within a third of its best figure at one
-of the marks. Each point keeps the best of its rounds.
+of the marks, and its defaults (the empty setting), which row 3 judges. Each point keeps the best of its
+rounds.
 
 "At the same recall" is `best_at`: the best figure of an engine's points whose recall reaches the mark.
 """
@@ -155,8 +156,8 @@ def measure(
 
 
 def contenders(points: Sequence[Point], marks: Sequence[float] = MARKS) -> list[int]:
-    """Places of the points that may be an engine's best at some mark, one at a time or as a batch."""
-    chosen: set[int] = set()
+    """Places of the points that may be an engine's best at some mark, one at a time or as a batch; and defaults."""
+    chosen = {i for i, point in enumerate(points) if not point.setting}
     for engine in {point.engine for point in points}:
         own = [i for i, point in enumerate(points) if point.engine == engine]
         for mark in marks:

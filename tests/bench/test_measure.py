@@ -78,6 +78,11 @@ def test_the_frontier_has_no_point_that_another_beats() -> None:
     assert frontier(points) == [points[1], points[2]]
 
 
+def test_the_defaults_are_measured_in_every_round_however_slow_the_first() -> None:
+    points = [point(0.96, 1000.0), Point("a", "index", {}, 0.96, 100.0, 0.0)]
+    assert contenders(points) == [0, 1]
+
+
 def test_every_engine_is_measured_again_where_it_may_be_best() -> None:
     points = [
         point(0.96, 1000.0, engine="fast"),

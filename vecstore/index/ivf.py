@@ -19,7 +19,7 @@ from vecstore.manifest.model import Settings
 from vecstore.types import F32
 
 CHUNK_BYTES: Final = 2 << 20  # of one block of a matrix of distances: what the L2 cache holds
-FILL: Final = 0.97  # of the slots of its lists that a part uses (decision 0005)
+FILL: Final = 0.965  # of the slots of its lists that a part uses (decision 0005)
 BLOCK: Final = 32  # rows of a block of the scan kernel
 
 

@@ -6,7 +6,8 @@
    1-bit codes, with their exact distances. It is made once and once again, after the lists have
    moved most.
 3. Rounds of an auction that puts rows into lists of limited capacity, and of moving each centroid
-   to the mean of its rows.
+   to the mean of its rows. Rows that are held out enter the last auction alone, so that until then
+   lists keep room for them (docs/decisions/0014).
 
 Every row is worked on by itself and every list is summed in the order of its rows, so that the
 number of threads changes nothing. Beside the rows, N * (8 * CHOICES + 4 * NEAR_CELLS) bytes are held
@@ -50,6 +51,7 @@ NEAR_CELLS: Final = 6  # cells whose lists a row may move to
 CHOICES: Final = 12  # lists that a row may move to
 FREE_ROUNDS: Final = 1  # without a capacity, first
 ROUNDS: Final = 4  # of auctions that move the centroids
+TAUGHT_FILL: Final = 0.997  # of the room for teaching rows that they may fill
 STEP: Final = 0.01  # of an auction, in mean costs
 ROWS_A_TASK: Final = 4_096
 LISTS_A_TASK: Final = 512
@@ -72,7 +74,8 @@ def train(
     z
         f32[N, Dp], centred and rotated.
     k
-        Lists wanted. Empty ones are dropped; there are more only if ``k * capacity < N``.
+        Lists wanted. Empty ones are dropped; with a capacity there are a few more where rows crowd so that
+        the lists near them are full.
     seed
         Same rows, ``k``, capacity and seed give the same partition.
     held_out
@@ -108,7 +111,10 @@ def train(
         if capacity is None or turn < FREE_ROUNDS:
             labels = work.cheapest()
         else:
-            labels = work.auction(lists, centroids, capacity, teachers)
+            taught = _taught_capacity(capacity, len(teachers), len(z), len(centroids))
+            labels = work.auction(lists, taught, teachers)
+            # They draw lists that have room towards where rows crowd.
+            _place_rest(z, teachers[labels[teachers] < 0], labels, centroids, taught)
         moved = work.means(labels, teachers, centroids)
         lists = _Lists.of(moved, owner, cells)
         centroids = moved
@@ -119,10 +125,10 @@ def train(
     if capacity is None:
         labels = work.cheapest()
     else:
-        labels = work.auction(lists, centroids, capacity, np.arange(len(z)))
-    homeless = np.flatnonzero(labels < 0)
-    if capacity is not None and len(homeless):
-        centroids, owner = _new_lists(z, homeless, labels, centroids, owner, near[:, 0], capacity)
+        labels = work.auction(lists, capacity, np.arange(len(z)))
+        homeless = np.flatnonzero(labels < 0)
+        if len(homeless):
+            centroids, owner = _new_lists(z, homeless, labels, centroids, owner, near[:, 0], capacity, rng)
     report(1.0)
     return _partition(centroids, owner, labels)
 
@@ -286,14 +292,12 @@ class _Rows:
         best = self.costs.argmin(axis=1)[:, None]
         return np.take_along_axis(self.choices, best, axis=1)[:, 0]
 
-    def auction(self, lists: _Lists, centroids: F32, capacity: int, rows: I64) -> I32:
-        """i32[N]: the list of each of ``rows``; -1 of others, and of rows for whom no list has room."""
+    def auction(self, lists: _Lists, capacity: int, rows: I64) -> I32:
+        """i32[N]: the list of each of ``rows``; -1 of others, and of rows that are priced out of all choices."""
         labels = np.full(len(self.z), -1, dtype=np.int32)
         mean = float((self.half[rows] + self.costs[rows].min(axis=1)).mean())
         step = max(STEP * mean, 1e-6 * float(self.half.mean()), 1e-30)
-        left = fill_lists(self.costs, self.choices, rows, len(lists.scales), capacity, step, labels)
-        if left:
-            _place_rest(self.z, rows[labels[rows] < 0], labels, centroids, capacity)
+        fill_lists(self.costs, self.choices, rows, len(lists.scales), capacity, step, labels)
         return labels
 
     def means(self, labels: I32, teachers: I64, centroids: F32) -> F32:
@@ -322,16 +326,21 @@ def _cut(numbers: I64, size: int) -> list[I64]:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-def _place_rest(z: F32, rest: I64, labels: I32, centroids: F32, capacity: int) -> I64:
-    """Give each row of ``rest`` the nearest list that has room; returns those for whom none had."""
+def _taught_capacity(capacity: int, teachers: int, rows: int, lists: int) -> int:
+    """Teaching rows a list may hold: the others find their share of its room free, if all teachers fit so."""
+    fitting = math.ceil(teachers / (TAUGHT_FILL * lists))
+    return min(capacity, max(fitting, capacity * teachers // rows))
+
+
+def _place_rest(z: F32, rest: I64, labels: I32, centroids: F32, capacity: int) -> None:
+    """Give each row of ``rest`` the nearest list that has room, if one has."""
     sizes = np.bincount(labels[labels >= 0], minlength=len(centroids))
     roomy = np.flatnonzero(sizes < capacity)
     if not len(roomy):
-        return rest
+        return
     room = capacity - sizes[roomy]
     there = centroids[roomy]
     half = _half_norms(there)
-    homeless = []
     step = _chunk_rows(len(roomy))
     for start in range(0, len(rest), step):
         some = rest[start : start + step]
@@ -339,23 +348,33 @@ def _place_rest(z: F32, rest: I64, labels: I32, centroids: F32, capacity: int) -
             scores[room == 0] = np.inf
             best = int(scores.argmin())
             if room[best] == 0:
-                homeless.append(row)
-                continue
+                return
             labels[row] = roomy[best]
             room[best] -= 1
-    return np.array(homeless, dtype=np.int64)
 
 
 def _new_lists(
-    z: F32, homeless: I64, labels: I32, centroids: F32, owner: I32, cell_of: I32, capacity: int
+    z: F32,
+    homeless: I64,
+    labels: I32,
+    centroids: F32,
+    owner: I32,
+    cell_of: I32,
+    capacity: int,
+    rng: np.random.Generator,
 ) -> tuple[F32, I32]:
-    """Rows that fit into no list get lists of their own, near rows together."""
-    homeless = homeless[np.argsort(cell_of[homeless], kind="stable")]
+    """Rows that no list near them takes get lists of their own, near rows together."""
     means, cells = [], []
-    for number, rows in enumerate(_cut(homeless, capacity)):
-        labels[rows] = len(centroids) + number
-        means.append(z[rows].mean(axis=0, dtype=np.float64).astype(np.float32))
-        cells.append(cell_of[rows[0]])
+    number = len(centroids)
+    for cell in np.unique(cell_of[homeless]):
+        here = homeless[cell_of[homeless] == cell]
+        groups = _assign(z[here], _kmeans(z[here], math.ceil(2 * len(here) / capacity), LIST_ITERATIONS, rng))
+        for group in np.unique(groups):
+            for rows in _cut(here[groups == group], capacity):
+                labels[rows] = number
+                number += 1
+                means.append(z[rows].mean(axis=0, dtype=np.float64).astype(np.float32))
+                cells.append(cell)
     return np.concatenate([centroids, np.stack(means)]), np.concatenate(
         [owner, np.array(cells, dtype=np.int32)]
     )
