@@ -156,7 +156,7 @@ def measure(
 
 
 def contenders(points: Sequence[Point], marks: Sequence[float] = MARKS) -> list[int]:
-    """Places of the points that may be an engine's best at some mark, one at a time or as a batch; and defaults."""
+    """Places of defaults, and of points that may be an engine's best at some mark, single or as a batch."""
     chosen = {i for i, point in enumerate(points) if not point.setting}
     for engine in {point.engine for point in points}:
         own = [i for i, point in enumerate(points) if point.engine == engine]

@@ -293,7 +293,7 @@ class _Rows:
         return np.take_along_axis(self.choices, best, axis=1)[:, 0]
 
     def auction(self, lists: _Lists, capacity: int, rows: I64) -> I32:
-        """i32[N]: the list of each of ``rows``; -1 of others, and of rows that are priced out of all choices."""
+        """i32[N]: the list of each of ``rows``; -1 of others, and where all choices are too dear."""
         labels = np.full(len(self.z), -1, dtype=np.int32)
         mean = float((self.half[rows] + self.costs[rows].min(axis=1)).mean())
         step = max(STEP * mean, 1e-6 * float(self.half.mean()), 1e-30)
