@@ -389,8 +389,11 @@ cdef class Searcher:
         return DONE
 
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil:
-        """Rank as many lists of a part as are wanted; a rank once given is kept."""
-        cdef size_t ranked = self.ranked[p], wanted = self.want[p] - ranked, found
+        """Rank the lists of a part that are wanted, and those that most queries look at next; a rank is kept."""
+        cdef size_t ranked = self.ranked[p], wanted = self.want[p], found
+        if self.plan.looks > 0 and self.plan.reach[p] > 0:
+            wanted = max(wanted, min(<size_t>self.plan.limits[p], 2 * <size_t>self.plan.probes[p]))
+        wanted -= ranked
         if not vs_pool_reserve(&self.nearest_lists, wanted):
             return False
         found = self._rank_on(p, wanted)
