@@ -1,9 +1,13 @@
 """Queries that are answered together: lists that several of them probe are read once for all.
 
-Each query keeps a `vecstore.ext.search.Searcher` of its own. Its nearest lists are scanned first, so that
-its threshold is low; the others are scanned list by list, `VS_TOGETHER` queries at a time over one load of
-the codes. What a pool keeps does not depend on the order of the scan, so the answers are those of single
-queries.
+Each query keeps a `vecstore.ext.search.Searcher` of its own, and all go through the stages side by side:
+
+    begin -> rank -> nearest lists, query by query, so that thresholds are low
+          -> the other lists, list by list, `VS_TOGETHER` queries at a time over one load of the codes
+          -> int8 rows, as they lie in memory -> hits, or once more for those that look again
+
+What a pool keeps does not depend on the order of the scan, and a row's distance not on when it is worked
+out, so the answers are those of single queries (docs/decisions/0009, 0015).
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
@@ -11,21 +15,23 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from vecstore.ext.field cimport Field, Plan, VsPart
-from vecstore.ext.ivf cimport VS_NO_MEMORY, VsPool, refuse, vs_prefetch_record, vs_scan_together
-from vecstore.ext.rabitq cimport VsTable
-from vecstore.ext.search cimport DONE, Searcher
+from vecstore.ext.ivf cimport VS_NO_MEMORY, VsAsked, VsPool, refuse, vs_prefetch_record, vs_scan_together, vs_score_asked
+from vecstore.ext.rabitq cimport VsRanked, VsTable
+from vecstore.ext.search cimport ANSWERED, DONE, RERANK, SCAN, Searcher
 
 
 cdef enum:
     TOGETHER = 4  # VS_TOGETHER of simd/kernels.h
+    MOST_FORESEEN = 1 << 16  # candidates of all queries
     HEAD = 8  # one list in so many is scanned first, query by query
 
-GROUP = 128  # queries together: their tables and pools fill the L2 cache
+GROUP = 32
 
 
 # A list that a query wants, and its place among the query's lists.
 cdef struct Want:
     int32_t query
+    int32_t list
     int32_t place
 
 
@@ -40,26 +46,34 @@ cdef class Batch:
     cdef readonly Py_ssize_t padded_dim
     cdef list searchers
     cdef void **searcher_of
-    cdef uint8_t *active
-    cdef int32_t *starts  # of each list's wants
+    cdef int32_t *left  # the queries that go on
+    cdef Py_ssize_t left_count
+    cdef size_t *ends  # of each list's wants
     cdef Want *wants
-    cdef size_t start_room, want_room
+    cdef VsAsked *asked  # rows of all queries, the distances of their candidates, and scratch of sorting
+    cdef float *known
+    cdef VsRanked *order
+    cdef size_t asked_room
+    cdef size_t end_room, want_room, want_count
 
     def __cinit__(self, Py_ssize_t padded_dim):
         self.padded_dim = padded_dim
         self.searchers = [Searcher(padded_dim) for _ in range(GROUP)]
         self.searcher_of = <void **>malloc(GROUP * sizeof(void *))
-        self.active = <uint8_t *>malloc(GROUP)
-        if self.searcher_of == NULL or self.active == NULL:
+        self.left = <int32_t *>malloc(GROUP * sizeof(int32_t))
+        if self.searcher_of == NULL or self.left == NULL:
             raise MemoryError
         for i, searcher in enumerate(self.searchers):
             self.searcher_of[i] = <void *>searcher
 
     def __dealloc__(self):
         free(self.searcher_of)
-        free(self.active)
-        free(self.starts)
+        free(self.left)
+        free(self.ends)
         free(self.wants)
+        free(self.asked)
+        free(self.known)
+        free(self.order)
 
     def run(
         self,
@@ -92,7 +106,7 @@ cdef class Batch:
         ValueError
             If shapes do not agree, or the field is not resident.
         """
-        cdef Py_ssize_t m = queries.shape[0], k = plan.top_k, i, p
+        cdef Py_ssize_t m = queries.shape[0], k = plan.top_k, i
         cdef int64_t found = DONE
         cdef Searcher searcher
         if not field.resident or m > GROUP or queries.shape[1] != field.dim:
@@ -108,85 +122,128 @@ cdef class Batch:
             searcher._take(field, plan)
             searcher.timed = False
         with nogil:
-            for i in range(m):
-                found = self._start(i, &queries[i, 0])
-                if found < 0:
-                    break
-            if found >= 0:
-                for p in range(field.count):
-                    if field.parts[p].lists != NULL:
-                        found = self._scan_part(field, p, m)
-                        if found < 0:
-                            break
-            if found >= 0:
-                for i in range(m):
-                    if not self.active[i]:
-                        continue
-                    found = (<Searcher>self.searcher_of[i])._advance()
-                    if found < 0:
-                        break
-                    self.active[i] = found == DONE
-                    if found == DONE:
-                        (<Searcher>self.searcher_of[i])._write(
-                            &ids[i, 0], &distances[i, 0], &parts[i, 0], &rows[i, 0]
-                        )
-                        counts[i] = (<Searcher>self.searcher_of[i]).nearest.size
+            found = self._begin(queries)
+            while found == DONE and self.left_count:
+                found = self._scan(field)
+                if found == DONE:
+                    found = self._settle(plan)
+        left = []
         for i in range(m):
             searcher = self.searchers[i]
+            if found == DONE and searcher.stage == ANSWERED:
+                searcher._write(&ids[i, 0], &distances[i, 0], &parts[i, 0], &rows[i, 0])
+                counts[i] = searcher.nearest.size
+            else:
+                left.append(i)
             searcher.release()
         refuse(min(found, 0), 0, self.padded_dim)
-        return [i for i in range(m) if not self.active[i]]
+        return left
 
-    cdef int64_t _start(self, Py_ssize_t i, const float *q) noexcept nogil:
-        """Rank a query's lists and scan the nearest of them; what is small as well."""
-        cdef int64_t found = (<Searcher>self.searcher_of[i])._begin(q)
-        cdef Py_ssize_t p
-        cdef int32_t want
-        if found < 0:
-            return found
-        found = (<Searcher>self.searcher_of[i])._rank_lists()
-        self.active[i] = found == DONE
-        if found != DONE:
-            return found
-        for p in range((<Searcher>self.searcher_of[i]).count):
-            if (<Searcher>self.searcher_of[i]).parts[p].lists == NULL:
-                continue
-            want = (<Searcher>self.searcher_of[i]).want[p]
-            (<Searcher>self.searcher_of[i]).want[p] = (want + HEAD - 1) // HEAD
-            found = (<Searcher>self.searcher_of[i])._scan_lists(p)
-            (<Searcher>self.searcher_of[i]).want[p] = want
+    cdef int64_t _begin(self, const float[:, ::1] queries) noexcept nogil:
+        """Take all queries."""
+        cdef Py_ssize_t i
+        cdef int64_t found
+        self.left_count = queries.shape[0]
+        for i in range(self.left_count):
+            self.left[i] = <int32_t>i
+            found = (<Searcher>self.searcher_of[i])._begin(&queries[i, 0])
+            if found != DONE:
+                return found
+        return DONE
+
+    cdef int64_t _scan(self, Field field) noexcept nogil:
+        """Scan what the queries want; those that miss something do not go on."""
+        cdef Py_ssize_t i, p, kept = 0
+        cdef int64_t found
+        for i in range(self.left_count):
+            found = (<Searcher>self.searcher_of[self.left[i]])._rank_lists()
             if found < 0:
                 return found
-        return (<Searcher>self.searcher_of[i])._scan_small()
+            if found == DONE:
+                self.left[kept] = self.left[i]
+                kept += 1
+        self.left_count = kept
+        for i in range(self.left_count):
+            found = (<Searcher>self.searcher_of[self.left[i]])._scan_nearest(HEAD)
+            if found != DONE:
+                return found
+        for p in range(field.count):
+            if field.parts[p].lists != NULL:
+                found = self._scan_part(field.parts + p, p)
+                if found != DONE:
+                    return found
+        for i in range(self.left_count):
+            found = (<Searcher>self.searcher_of[self.left[i]])._scan_small()
+            if found != DONE:
+                return found
+        return DONE
 
-    cdef int64_t _scan_part(self, Field field, Py_ssize_t p, Py_ssize_t m) noexcept nogil:
+    cdef int64_t _settle(self, Plan plan) noexcept nogil:
+        """Bring the queries to their hits; those that are to scan more go on."""
+        cdef Py_ssize_t i, kept = 0
+        cdef int64_t found
+        if plan.kind != 0 and not self._foresee():
+            return VS_NO_MEMORY
+        for i in range(self.left_count):
+            (<Searcher>self.searcher_of[self.left[i]]).stage = RERANK
+            found = (<Searcher>self.searcher_of[self.left[i]])._settle()
+            (<Searcher>self.searcher_of[self.left[i]]).known = NULL
+            if found < 0:
+                return found
+            if (<Searcher>self.searcher_of[self.left[i]]).stage == SCAN:
+                self.left[kept] = self.left[i]
+                kept += 1
+        self.left_count = kept
+        return DONE
+
+    cdef bint _foresee(self) noexcept nogil:
+        """Score the rows that re-ranking will ask for, as they lie in memory; false without memory."""
+        cdef size_t total = 0, asked = 0
+        cdef Py_ssize_t i
+        for i in range(self.left_count):
+            total += (<Searcher>self.searcher_of[self.left[i]])._order()
+        if total > MOST_FORESEEN:
+            return True
+        if total > self.asked_room:
+            free(self.asked)
+            free(self.known)
+            free(self.order)
+            self.asked_room = 0
+            self.asked = <VsAsked *>malloc(total * sizeof(VsAsked))
+            self.known = <float *>malloc(total * sizeof(float))
+            self.order = <VsRanked *>malloc(2 * total * sizeof(VsRanked))
+            if self.asked == NULL or self.known == NULL or self.order == NULL:
+                return False
+            self.asked_room = total
+        total = 0
+        for i in range(self.left_count):
+            asked += (<Searcher>self.searcher_of[self.left[i]])._foresee(self.known + total, self.asked + asked)
+            total += (<Searcher>self.searcher_of[self.left[i]]).candidate_count
+        vs_score_asked((<Searcher>self.searcher_of[0]).kernels, self.asked, asked, self.order)
+        return True
+
+    cdef int64_t _scan_part(self, const VsPart *part, Py_ssize_t p) noexcept nogil:
         """Scan what the queries still want of a part, list by list."""
-        cdef const VsPart *part = field.parts + p
         cdef const VsTable *tables[TOGETHER]
         cdef VsPool *pools[TOGETHER]
         cdef int32_t places[TOGETHER]
-        cdef Py_ssize_t i
-        cdef int32_t at, number, end, ahead
+        cdef size_t at, end
+        cdef int32_t number
         cdef int n, j
         cdef int64_t found
-        if not self._collect(part, p, m):
+        if not self._collect(part, p):
             return VS_NO_MEMORY
-        for number in range(<int32_t>part.k):
-            at = self.starts[number]
-            end = self.starts[number + 1]
-            if at == end:
-                continue
-            ahead = number + 1
-            while ahead < <int32_t>part.k and self.starts[ahead] == self.starts[ahead + 1]:
-                ahead += 1
-            if ahead < <int32_t>part.k:
-                vs_prefetch_record(<const uint8_t *>part.addresses[ahead])
+        at = 0
+        while at < self.want_count:
+            number = self.wants[at].list
+            end = self.ends[number]
+            if end < self.want_count:
+                vs_prefetch_record(<const uint8_t *>part.addresses[self.wants[end].list])
             while at < end:
-                n = min(<int>TOGETHER, end - at)
+                n = <int>min(<size_t>TOGETHER, end - at)
                 for j in range(n):
-                    i = self.wants[at + j].query
-                    tables[j] = (<Searcher>self.searcher_of[i]).table_of[part.group]
-                    pools[j] = &(<Searcher>self.searcher_of[i]).pool
+                    tables[j] = (<Searcher>self.searcher_of[self.wants[at + j].query]).table_of[part.group]
+                    pools[j] = &(<Searcher>self.searcher_of[self.wants[at + j].query]).pool
                     places[j] = self.wants[at + j].place
                 found = vs_scan_together(
                     (<Searcher>self.searcher_of[0]).kernels, tables, pools, n,
@@ -199,46 +256,48 @@ cdef class Batch:
                 for j in range(n):
                     (<Searcher>self.searcher_of[self.wants[at + j].query])._count(found)
                 at += n
-        for i in range(m):
-            if self.active[i]:
-                (<Searcher>self.searcher_of[i]).done[p] = (<Searcher>self.searcher_of[i]).want[p]
         return DONE
 
-    cdef bint _collect(self, const VsPart *part, Py_ssize_t p, Py_ssize_t m) noexcept nogil:
-        """Which queries want each list; false if there is no memory."""
-        cdef size_t total = 0
-        cdef Py_ssize_t i
-        cdef int32_t j, number, here, sum = 0
+    cdef bint _collect(self, const VsPart *part, Py_ssize_t p) noexcept nogil:
+        """The lists that queries want, by list; they count as done. False without memory."""
+        cdef size_t sum = 0, here, i
+        cdef Py_ssize_t at
+        cdef int32_t j, done, want
         cdef void *room
         cdef const int32_t *order
-        if part.k + 2 > self.start_room:
-            room = realloc(self.starts, (part.k + 2) * sizeof(int32_t))
+        if part.k > self.end_room:
+            room = realloc(self.ends, part.k * sizeof(size_t))
             if room == NULL:
                 return False
-            self.starts = <int32_t *>room
-            self.start_room = part.k + 2
-        memset(self.starts, 0, (part.k + 2) * sizeof(int32_t))
-        for i in range(m):
-            if self.active[i]:
-                order = (<Searcher>self.searcher_of[i]).order + part.first_list
-                for j in range((<Searcher>self.searcher_of[i]).done[p], (<Searcher>self.searcher_of[i]).want[p]):
-                    self.starts[order[j] + 2] += 1
-                    total += 1
-        if total > self.want_room:
-            room = realloc(self.wants, total * sizeof(Want))
+            self.ends = <size_t *>room
+            self.end_room = part.k
+        memset(self.ends, 0, part.k * sizeof(size_t))
+        for at in range(self.left_count):
+            order = (<Searcher>self.searcher_of[self.left[at]]).order + part.first_list
+            done = (<Searcher>self.searcher_of[self.left[at]]).done[p]
+            want = (<Searcher>self.searcher_of[self.left[at]]).want[p]
+            for j in range(done, want):
+                self.ends[order[j]] += 1
+        for i in range(part.k):
+            here = self.ends[i]
+            self.ends[i] = sum
+            sum += here
+        self.want_count = sum
+        if sum > self.want_room:
+            room = realloc(self.wants, sum * sizeof(Want))
             if room == NULL:
                 return False
             self.wants = <Want *>room
-            self.want_room = total
-        for number in range(<int32_t>part.k + 2):
-            sum += self.starts[number]
-            self.starts[number] = sum
-        for i in range(m):
-            if self.active[i]:
-                order = (<Searcher>self.searcher_of[i]).order + part.first_list
-                for j in range((<Searcher>self.searcher_of[i]).done[p], (<Searcher>self.searcher_of[i]).want[p]):
-                    here = self.starts[order[j] + 1]
-                    self.starts[order[j] + 1] = here + 1
-                    self.wants[here].query = <int32_t>i
-                    self.wants[here].place = j
+            self.want_room = sum
+        for at in range(self.left_count):
+            order = (<Searcher>self.searcher_of[self.left[at]]).order + part.first_list
+            done = (<Searcher>self.searcher_of[self.left[at]]).done[p]
+            want = (<Searcher>self.searcher_of[self.left[at]]).want[p]
+            for j in range(done, want):
+                here = self.ends[order[j]]
+                self.ends[order[j]] = here + 1
+                self.wants[here].query = self.left[at]
+                self.wants[here].list = order[j]
+                self.wants[here].place = j
+            (<Searcher>self.searcher_of[self.left[at]]).done[p] = max(done, want)
         return True

@@ -13,8 +13,7 @@ typedef struct {
     int32_t part;
     int64_t row;
     int32_t place;
-    uint32_t slot;
-    const uint8_t *record; /* NULL if there is none */
+    const uint8_t *id; /* where it is stored, a u64; NULL if it is not */
 } VsHit;
 
 /* A max-heap until it is sorted. */
@@ -131,8 +130,7 @@ static inline VsHit vs_hit_of(const VsPool *pool, uint64_t ref, float distance) 
     hit.part = probe->part;
     hit.row = vs_pool_row_of(pool, ref);
     hit.place = probe->place;
-    hit.slot = (uint32_t)ref;
-    hit.record = probe->record;
+    hit.id = probe->ids ? probe->ids + 8 * (size_t)(uint32_t)ref : NULL;
     return hit;
 }
 

@@ -86,7 +86,7 @@ cdef class Pool:
             ref = self.pool.refs[order[i].value]
             probe = vs_pool_probe_of(&self.pool, ref)
             estimate[i] = self.pool.estimates[order[i].value]
-            bound[i] = vs_bound_of(&self.pool, ref)
+            bound[i] = self.pool.bounds[order[i].value]
             g_add[i] = probe.g_add
             part[i] = probe.part
             row[i] = vs_pool_row_of(&self.pool, ref)
@@ -246,7 +246,6 @@ def scan_lists(
     cdef size_t count = words.shape[0]
     cdef const uint32_t *first_word = &words[0] if count else NULL
     cdef const VsKernels *kernels = active_kernels()
-    cdef int kind = VS_UNBOUNDED if skip_bound else VS_BOUNDED
     pool.tables.append(table)
     cdef int64_t scanned = 0, found = 0
     with nogil:
@@ -260,7 +259,7 @@ def scan_lists(
                 break
             found = vs_scan_list(
                 kernels, &table.table, &pool.pool, <const uint8_t *>addresses[i], first_rows[i],
-                first_word + first_blocks[i], count - first_blocks[i], part, first_place + <int32_t>i, kind,
+                first_word + first_blocks[i], count - first_blocks[i], part, first_place + <int32_t>i, not skip_bound,
             )
             if found < 0:
                 break

@@ -20,23 +20,18 @@
 #define VS_FEW 32       /* the most that insertion sorts in one of them */
 #define VS_POOL_SLACK 512 /* candidates beyond twice the capacity before the pool is shrunk */
 
-/* What a candidate's estimate is worth. */
-enum {
-    VS_EXACT,   /* a distance, not to be refined by int8 */
-    VS_BOUNDED, /* within f_error * g_error */
-    VS_UNBOUNDED
-};
-
-/* A list that was scanned. */
+/* A list that was scanned, with all that re-ranking needs of it: its record may have left the cache by then. */
 typedef struct {
     const uint8_t *record; /* NULL if there is none */
+    const int8_t *int8;    /* of its first row; NULL where estimates are to stay */
+    const VsInt8Factors *factors;
+    const uint8_t *ids; /* NULL if it holds none */
     const VsTable *table;
     int64_t first_row;
     float g_add;
     float g_error; /* ||z - c|| */
     int32_t part;
     int32_t place; /* lists of its part that were nearer */
-    int32_t kind;
 } VsProbe;
 
 typedef struct {
@@ -44,8 +39,10 @@ typedef struct {
     size_t probe_count;
     size_t probe_room;
     float *estimates;
+    float *bounds;  /* how far off they can be: 0 of a distance */
     uint64_t *refs; /* number of the probe << 32 | slot of the record */
-    float *spare_estimates; /* as long, like the next: scratch of shrinking */
+    float *spare_estimates; /* as long, like the next two: scratch of shrinking */
+    float *spare_bounds;
     uint64_t *spare_refs;
     VsRanked *ranked; /* twice as long: the order, and scratch of sorting */
     size_t size;
@@ -68,11 +65,13 @@ static inline void vs_pool_clear(VsPool *pool) {
 
 static inline void vs_pool_release(VsPool *pool) {
     free(pool->estimates);
+    free(pool->bounds);
     free(pool->refs);
     free(pool->spare_estimates);
+    free(pool->spare_bounds);
     free(pool->spare_refs);
     free(pool->ranked);
-    pool->estimates = pool->spare_estimates = NULL;
+    pool->estimates = pool->bounds = pool->spare_estimates = pool->spare_bounds = NULL;
     pool->refs = pool->spare_refs = NULL;
     pool->ranked = NULL;
     pool->reserved = pool->capacity = pool->size = 0;
@@ -89,11 +88,14 @@ static inline int vs_pool_reserve(VsPool *pool, size_t capacity) {
     if (room > pool->reserved) {
         vs_pool_release(pool);
         pool->estimates = malloc(room * sizeof *pool->estimates);
+        pool->bounds = malloc(room * sizeof *pool->bounds);
         pool->refs = malloc(room * sizeof *pool->refs);
         pool->spare_estimates = malloc(room * sizeof *pool->estimates);
+        pool->spare_bounds = malloc(room * sizeof *pool->bounds);
         pool->spare_refs = malloc(room * sizeof *pool->refs);
         pool->ranked = malloc(2 * room * sizeof *pool->ranked);
-        if (!pool->estimates || !pool->refs || !pool->spare_estimates || !pool->spare_refs || !pool->ranked) {
+        if (!pool->estimates || !pool->bounds || !pool->refs || !pool->spare_estimates || !pool->spare_bounds ||
+            !pool->spare_refs || !pool->ranked) {
             vs_pool_release(pool);
             return 0;
         }
@@ -296,15 +298,18 @@ static inline void vs_pool_count(VsPool *pool) {
 static inline void vs_pool_shrink(VsPool *pool) {
     size_t count;
     const VsRanked *order = vs_pool_order(pool, &count);
-    float *estimates = pool->spare_estimates;
+    float *estimates = pool->spare_estimates, *bounds = pool->spare_bounds;
     uint64_t *refs = pool->spare_refs;
     for (size_t i = 0; i < count; i++) {
         estimates[i] = pool->estimates[order[i].value];
+        bounds[i] = pool->bounds[order[i].value];
         refs[i] = pool->refs[order[i].value];
     }
     pool->spare_estimates = pool->estimates;
+    pool->spare_bounds = pool->bounds;
     pool->spare_refs = pool->refs;
     pool->estimates = estimates;
+    pool->bounds = bounds;
     pool->refs = refs;
     pool->size = count;
     if (count == pool->capacity)
@@ -318,8 +323,9 @@ static inline void vs_pool_make_room(VsPool *pool, size_t n) {
 }
 
 /* Adds a candidate for which there is room and whose estimate is <= the threshold (so it is no NaN). */
-static inline void vs_pool_add(VsPool *pool, float estimate, size_t probe, size_t slot) {
+static inline void vs_pool_add(VsPool *pool, float estimate, float bound, size_t probe, size_t slot) {
     pool->estimates[pool->size] = estimate;
+    pool->bounds[pool->size] = bound;
     pool->refs[pool->size++] = (uint64_t)probe << 32 | slot;
     if (pool->per_unit != 0.0f) {
         const int32_t bin = vs_pool_bin(pool, estimate);
@@ -340,17 +346,23 @@ static inline void vs_pool_update(VsPool *pool) {
     }
 }
 
-/* Adds the slots of a block that a mask names. */
-static inline void vs_pool_add_block(VsPool *pool, uint32_t mask, const float *estimates, size_t probe,
-                                     size_t first) {
+/* Adds the slots of a block that a mask names; their bounds are `error` times those of `errors` (NULL: once). */
+static inline void vs_pool_add_bounded(VsPool *pool, uint32_t mask, const float *estimates, const float *errors,
+                                       float error, size_t probe, size_t first) {
     if (mask == 0)
         return;
     vs_pool_make_room(pool, VS_BLOCK_ROWS);
     for (; mask; mask &= mask - 1) {
         const size_t slot = (size_t)__builtin_ctz(mask);
-        vs_pool_add(pool, estimates[slot], probe, first + slot);
+        vs_pool_add(pool, estimates[slot], errors ? errors[slot] * error : error, probe, first + slot);
     }
     vs_pool_update(pool);
+}
+
+/* The same, of estimates that nobody asks for a bound. */
+static inline void vs_pool_add_block(VsPool *pool, uint32_t mask, const float *estimates, size_t probe,
+                                     size_t first) {
+    vs_pool_add_bounded(pool, mask, estimates, NULL, 0.0f, probe, first);
 }
 
 #endif

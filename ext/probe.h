@@ -29,26 +29,39 @@ static inline float vs_centroid_distance(const VsKernels *kernels, const VsTable
 }
 
 /* Notes that candidates of a list follow. Zero if there is no memory. */
-static inline int vs_note_probe(VsPool *pool, const VsTable *table, const uint8_t *record, int64_t first_row,
-                                float distance, int32_t part, int32_t place, int32_t kind) {
+static inline int vs_note_probe(VsPool *pool, const VsTable *table, const uint8_t *record, VsHeader header,
+                                int64_t first_row, float distance, int32_t part, int32_t place) {
+    const VsLayout at = vs_layout(header.n, table->padded_dim, header.flags);
     VsProbe *probe = vs_pool_probe(pool);
     if (!probe)
         return 0;
     probe->record = record;
+    probe->int8 = header.flags & VS_HAS_INT8 ? (const int8_t *)(record + at.int8) : NULL;
+    probe->factors = (const VsInt8Factors *)(const void *)(record + at.factors);
+    probe->ids = header.flags & VS_HAS_U64_IDS ? record + at.ids : NULL;
     probe->table = table;
     probe->first_row = first_row;
     probe->g_add = distance - table->q_shift;
     probe->g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
     probe->part = part;
     probe->place = place;
-    probe->kind = kind;
     return 1;
 }
 
-/* Scans a list by its codes into the pool; `words` are its blocks' own. Rows scored, or why not. */
+/* Takes the slots of a block that a mask names into the pool, as candidates of its last probe. */
+static inline void vs_take_block(VsPool *pool, const uint8_t *block, size_t padded_dim, uint32_t mask,
+                                 const float *estimates, size_t first, int bounded) {
+    const float *factors = (const float *)(const void *)(block + 4 * padded_dim);
+    vs_pool_add_bounded(pool, mask, estimates, bounded ? factors + 2 * VS_BLOCK_ROWS : NULL,
+                        bounded ? pool->probes[pool->probe_count - 1].g_error : INFINITY, pool->probe_count - 1,
+                        first);
+}
+
+/* Scans a list by its codes into the pool, its estimates within their bounds or, unless `bounded`, any
+ * distance off; `words` are its blocks' own. Rows scored, or why not. */
 static inline int64_t vs_scan_list(const VsKernels *kernels, const VsTable *table, VsPool *pool,
                                    const uint8_t *record, int64_t first_row, const uint32_t *words,
-                                   size_t word_count, int32_t part, int32_t place, int32_t kind) {
+                                   size_t word_count, int32_t part, int32_t place, int bounded) {
     const size_t padded_dim = table->padded_dim, block_bytes = vs_block_bytes(padded_dim);
     if (record == NULL)
         return VS_NO_RECORD;
@@ -72,10 +85,10 @@ static inline int64_t vs_scan_list(const VsKernels *kernels, const VsTable *tabl
         uint32_t mask = kernels->score_block(table, block, allowed, g_add, pool->threshold, estimates);
         if (mask == 0)
             continue;
-        if (!noted && !vs_note_probe(pool, table, record, first_row, distance, part, place, kind))
+        if (!noted && !vs_note_probe(pool, table, record, header, first_row, distance, part, place))
             return VS_NO_MEMORY;
         noted = 1;
-        vs_pool_add_block(pool, mask, estimates, pool->probe_count - 1, b * VS_BLOCK_ROWS);
+        vs_take_block(pool, block, padded_dim, mask, estimates, b * VS_BLOCK_ROWS, bounded);
     }
     return scanned;
 }
@@ -114,52 +127,13 @@ static inline int64_t vs_scan_together(const VsKernels *kernels, const VsTable *
             if (masks[i] == 0)
                 continue;
             if (!noted[i] &&
-                !vs_note_probe(pools[i], tables[i], record, first_row, distances[i], part, places[i], VS_BOUNDED))
+                !vs_note_probe(pools[i], tables[i], record, header, first_row, distances[i], part, places[i]))
                 return VS_NO_MEMORY;
             noted[i] = 1;
-            vs_pool_add_block(pools[i], masks[i], estimates[i], pools[i]->probe_count - 1, b * VS_BLOCK_ROWS);
+            vs_take_block(pools[i], block, padded_dim, masks[i], estimates[i], b * VS_BLOCK_ROWS, 1);
         }
     }
     return scanned;
-}
-
-/* The f_error of a slot of a probe's record. */
-static inline const float *vs_error_of(const VsProbe *probe, uint32_t slot) {
-    const size_t padded_dim = probe->table->padded_dim;
-    const uint8_t *block =
-        probe->record + VS_HEADER_BYTES + padded_dim + slot / VS_BLOCK_ROWS * vs_block_bytes(padded_dim);
-    return (const float *)(const void *)(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS + slot % VS_BLOCK_ROWS;
-}
-
-/* The bound of a candidate's estimate. */
-static inline float vs_bound_of(const VsPool *pool, uint64_t ref) {
-    const VsProbe *probe = vs_pool_probe_of(pool, ref);
-    if (probe->kind != VS_BOUNDED)
-        return probe->kind == VS_EXACT ? 0.0f : INFINITY;
-    return *vs_error_of(probe, (uint32_t)ref) * probe->g_error;
-}
-
-/* Fetches what the bound of a candidate is made of. */
-static inline void vs_prefetch_bound(const VsPool *pool, uint64_t ref) {
-    const VsProbe *probe = vs_pool_probe_of(pool, ref);
-    if (probe->kind == VS_BOUNDED)
-        __builtin_prefetch(vs_error_of(probe, (uint32_t)ref), 0, 3);
-}
-
-/* Where a candidate's int8 row is; zero if its estimate is to stay. */
-static inline int vs_find_int8(const VsPool *pool, uint64_t ref, const int8_t **row,
-                               const VsInt8Factors **factors) {
-    const VsProbe *probe = vs_pool_probe_of(pool, ref);
-    if (probe->kind == VS_EXACT || !probe->record)
-        return 0;
-    const VsHeader header = vs_header(probe->record);
-    const size_t padded_dim = probe->table->padded_dim, slot = (uint32_t)ref;
-    if (header.padded_dim != padded_dim || !(header.flags & VS_HAS_INT8))
-        return 0;
-    const VsLayout at = vs_layout(header.n, padded_dim, header.flags);
-    *row = (const int8_t *)(probe->record + at.int8) + slot * padded_dim;
-    *factors = (const VsInt8Factors *)(const void *)(probe->record + at.factors) + slot;
-    return 1;
 }
 
 static inline float vs_int8_distance(const VsKernels *kernels, const VsTable *table, float g_add,
@@ -168,43 +142,95 @@ static inline float vs_int8_distance(const VsKernels *kernels, const VsTable *ta
     return (g_add + factors.add) - (2.0f * factors.scale) * (table->step * inner);
 }
 
-/* The candidates of a pool into `nearest`, by their int8 rows, by ascending estimate. One whose
+static inline float vs_int8_of(const VsKernels *kernels, const VsProbe *probe, size_t slot) {
+    return vs_int8_distance(kernels, probe->table, probe->g_add, probe->int8 + slot * probe->table->padded_dim,
+                            probe->factors[slot]);
+}
+
+static inline void vs_prefetch_int8(const VsProbe *probe, size_t slot) {
+    if (!probe->int8)
+        return;
+    vs_prefetch((const uint8_t *)(probe->int8 + slot * probe->table->padded_dim), probe->table->padded_dim);
+    vs_prefetch((const uint8_t *)(probe->factors + slot), 1);
+}
+
+/* A row that re-ranking will ask for, and where its distance goes. */
+typedef struct {
+    const VsProbe *probe;
+    float *distance;
+    size_t slot;
+} VsAsked;
+
+/* The rows that `vs_rerank` will read, as far as can be told before: those whose bounds reach the estimate
+ * of the last hit (all, if that is 0). `distances`, one a candidate, become NaN. How many there are in `asked`. */
+static inline size_t vs_foresee(const VsPool *pool, const VsRanked *order, size_t count, size_t hits,
+                                float *distances, VsAsked *asked) {
+    const float edge = 0 < hits && hits <= count ? pool->estimates[order[hits - 1].value] : INFINITY;
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t at = order[i].value;
+        const VsProbe *probe = vs_pool_probe_of(pool, pool->refs[at]);
+        distances[i] = NAN;
+        if (!probe->int8 || pool->estimates[at] - pool->bounds[at] > edge)
+            continue;
+        asked[found].probe = probe;
+        asked[found].distance = distances + i;
+        asked[found++].slot = (uint32_t)pool->refs[at];
+    }
+    return found;
+}
+
+/* Scores what was asked for by all queries of a batch, in the order in which it lies in memory. `order` has
+ * room for twice as many. */
+static inline void vs_score_asked(const VsKernels *kernels, const VsAsked *asked, size_t count, VsRanked *order) {
+    for (size_t i = 0; i < count; i++) {
+        const size_t row = (size_t)asked[i].probe->int8 + asked[i].slot * asked[i].probe->table->padded_dim;
+        order[i].key = (uint32_t)(row >> 6);
+        order[i].value = (uint32_t)i;
+    }
+    const VsRanked *sorted = vs_sort_bytes(order, order + count, count);
+    for (size_t i = 0; i < count + VS_ROWS_AHEAD; i++) {
+        if (i < count)
+            vs_prefetch_int8(asked[sorted[i].value].probe, asked[sorted[i].value].slot);
+        if (i < VS_ROWS_AHEAD)
+            continue;
+        const VsAsked *one = asked + sorted[i - VS_ROWS_AHEAD].value;
+        *one->distance = vs_int8_of(kernels, one->probe, one->slot);
+    }
+}
+
+/* The candidates of a pool, in their order, into `nearest`, by their int8 rows. One whose
  * estimate less its bound is beyond the farthest wanted is left out unread (Gao & Long, RaBitQ,
  * SIGMOD 2024, section 4). With `scored`, none is left out, and all go there too, `slack` (see
- * above) as their bound. Sets how far beyond the last hit the pool ends, in bounds of an estimate
+ * above) as their bound. `known` has the distances that were worked out before, else NaN, in the same order;
+ * NULL if none were. Sets how far beyond the last hit the pool ends, in bounds of an estimate
  * (+inf if it is not full). The rows that were read. */
-static inline int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
-                                float slack, float *margin) {
-    size_t count;
-    const VsRanked *order = vs_pool_order(pool, &count);
-    const int8_t *row = NULL;
-    const VsInt8Factors *factors = NULL;
+static inline int64_t vs_rerank(const VsKernels *kernels, const VsPool *pool, const VsRanked *order, size_t count,
+                                const float *known, VsNearest *nearest, VsScoredList *scored, float slack,
+                                float *margin) {
     int64_t read = 0;
     *margin = INFINITY;
     if (nearest->capacity == 0)
         return 0;
-    for (size_t i = 0; i < count && !scored; i++)
-        vs_prefetch_bound(pool, pool->refs[order[i].value]);
     for (size_t i = 0; i < count + VS_ROWS_AHEAD; i++) {
         if (i < count) {
             const uint32_t at = order[i].value;
-            if ((scored || !(pool->estimates[at] - vs_bound_of(pool, pool->refs[at]) > nearest->threshold)) &&
-                vs_find_int8(pool, pool->refs[at], &row, &factors)) {
-                vs_prefetch((const uint8_t *)row, vs_pool_probe_of(pool, pool->refs[at])->table->padded_dim);
-                vs_prefetch((const uint8_t *)factors, 1);
-            }
+            if (!known && (scored || !(pool->estimates[at] - pool->bounds[at] > nearest->threshold)))
+                vs_prefetch_int8(vs_pool_probe_of(pool, pool->refs[at]), (uint32_t)pool->refs[at]);
         }
         if (i < VS_ROWS_AHEAD)
             continue;
         const uint32_t at = order[i - VS_ROWS_AHEAD].value;
         const uint64_t ref = pool->refs[at];
         const VsProbe *probe = vs_pool_probe_of(pool, ref);
-        float distance = pool->estimates[at], bound = vs_bound_of(pool, ref);
+        float distance = pool->estimates[at], bound = pool->bounds[at];
         if (!scored && distance - bound > nearest->threshold)
             continue;
-        if (vs_find_int8(pool, ref, &row, &factors)) {
-            bound = slack * factors->scale * probe->g_error;
-            distance = vs_int8_distance(kernels, probe->table, probe->g_add, row, *factors);
+        if (probe->int8) {
+            const float before = known ? known[i - VS_ROWS_AHEAD] : NAN;
+            distance = before == before ? before : vs_int8_of(kernels, probe, (uint32_t)ref);
+            if (scored)
+                bound = slack * probe->factors[(uint32_t)ref].scale * probe->g_error;
             read++;
         }
         const VsHit hit = vs_hit_of(pool, ref, distance);
@@ -216,7 +242,7 @@ static inline int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNeares
     }
     if (count && count == pool->capacity) {
         const uint32_t last = order[count - 1].value;
-        const float bound = vs_bound_of(pool, pool->refs[last]);
+        const float bound = pool->bounds[last];
         if (bound > 0.0f)
             *margin = (pool->estimates[last] - nearest->threshold) / bound;
     }
@@ -236,25 +262,24 @@ static inline void vs_take_estimates(VsPool *pool, VsNearest *nearest) {
 /* The stored u64 id of a hit; 0 where its record holds none. */
 static inline void vs_id_of(const VsHit *hit, uint64_t *out) {
     *out = 0;
-    if (!hit->record)
-        return;
-    const VsHeader header = vs_header(hit->record);
-    if (header.flags & VS_HAS_U64_IDS)
-        memcpy(out, hit->record + vs_layout(header.n, header.padded_dim, header.flags).ids + 8 * (size_t)hit->slot, 8);
+    if (hit->id)
+        memcpy(out, hit->id, 8);
 }
 
 /* A probe for exact distances, whose number is what `vs_offer_exact` takes. Zero if there is no memory. */
-static inline int vs_exact_probe(VsPool *pool, const VsTable *table, const uint8_t *record, int64_t first_row,
-                                 int32_t part) {
+static inline int vs_exact_probe(VsPool *pool, const uint8_t *record, int64_t first_row, int32_t part) {
     VsProbe *probe = vs_pool_probe(pool);
     if (!probe)
         return 0;
     memset(probe, 0, sizeof *probe);
+    if (record) {
+        const VsHeader header = vs_header(record);
+        if (header.flags & VS_HAS_U64_IDS)
+            probe->ids = record + vs_layout(header.n, header.padded_dim, header.flags).ids;
+    }
     probe->record = record;
-    probe->table = table;
     probe->first_row = first_row;
     probe->part = part;
-    probe->kind = VS_EXACT;
     return 1;
 }
 
@@ -262,7 +287,7 @@ static inline void vs_offer_exact(VsPool *pool, float distance, size_t slot) {
     if (!(distance <= pool->threshold))
         return;
     vs_pool_make_room(pool, 1);
-    vs_pool_add(pool, distance, pool->probe_count - 1, slot);
+    vs_pool_add(pool, distance, 0.0f, pool->probe_count - 1, slot);
     vs_pool_update(pool);
 }
 
@@ -272,7 +297,7 @@ static inline int64_t vs_scan_vectors(const VsKernels *kernels, const float *q, 
                                       const uint32_t *words, const uint8_t *record) {
     const size_t row_bytes = dim * (half ? 2 : 4);
     int64_t scanned = 0;
-    if (!vs_exact_probe(pool, NULL, record, 0, part))
+    if (!vs_exact_probe(pool, record, 0, part))
         return VS_NO_MEMORY;
     for (size_t start = 0; start < n; start += VS_BLOCK_ROWS) {
         uint32_t allowed = words[start / VS_BLOCK_ROWS] & vs_first_slots(n - start);
@@ -297,7 +322,7 @@ static inline int64_t vs_scan_int8(const VsKernels *kernels, const VsTable *tabl
     const VsInt8Factors *factors = (const VsInt8Factors *)(const void *)(record + at.factors);
     const float g_add = vs_centroid_distance(kernels, table, record, header) - table->q_shift;
     int64_t scanned = 0;
-    if (!vs_exact_probe(pool, table, record, first_row, part))
+    if (!vs_exact_probe(pool, record, first_row, part))
         return VS_NO_MEMORY;
     for (size_t start = 0; start < header.n; start += VS_BLOCK_ROWS) {
         uint32_t allowed = words[start / VS_BLOCK_ROWS] & vs_first_slots(header.n - start);

@@ -101,7 +101,7 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
             for (; mask; mask &= mask - 1) {
                 const size_t slot = (size_t)__builtin_ctz(mask);
                 if (!seen || !seen[first + slot])
-                    vs_pool_add(pool, estimates[slot], 0, first + slot);
+                    vs_pool_add(pool, estimates[slot], 0.0f, 0, first + slot);
             }
             vs_pool_update(pool);
         }

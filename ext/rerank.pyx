@@ -19,10 +19,11 @@ from vecstore.ext.ivf cimport (
     vs_nearest_reserve,
     vs_nearest_sort,
     vs_prefetch,
+    vs_pool_order,
     vs_rerank,
     vs_take_estimates,
 )
-from vecstore.ext.rabitq cimport QueryTable, VsKernels, active_kernels
+from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, active_kernels
 
 
 cnp.import_array()
@@ -112,11 +113,14 @@ def rerank_int8(QueryTable table not None, Pool pool not None, Py_ssize_t top_k)
         raise ValueError(f"top_k must not be negative: {top_k}")
     cdef const VsKernels *kernels = active_kernels()
     cdef int64_t reranked
+    cdef size_t count = 0
+    cdef const VsRanked *order
     cdef float margin = INFINITY
     if not vs_nearest_reserve(&pool.nearest, min(<size_t>top_k, <size_t>len(pool))):
         raise MemoryError
     with nogil:
-        reranked = vs_rerank(kernels, &pool.pool, &pool.nearest, NULL, 0, &margin)
+        order = vs_pool_order(&pool.pool, &count)
+        reranked = vs_rerank(kernels, &pool.pool, order, count, NULL, &pool.nearest, NULL, 0, &margin)
     return hits_of(&pool.nearest, reranked, margin)
 
 

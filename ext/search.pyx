@@ -22,12 +22,12 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from vecstore.ext.ivf cimport (
-    VS_BOUNDED,
     VS_COSINE,
     VS_DOT,
     VS_L2,
     VS_LISTS_AHEAD,
     VS_NO_MEMORY,
+    VsAsked,
     VsHit,
     VsNearest,
     VsPool,
@@ -35,6 +35,7 @@ from vecstore.ext.ivf cimport (
     refuse,
     vs_add_lists,
     vs_exact_distance,
+    vs_foresee,
     vs_hit_less,
     vs_int8_slack,
     vs_id_of,
@@ -45,6 +46,7 @@ from vecstore.ext.ivf cimport (
     vs_nearest_reserve,
     vs_nearest_sort,
     vs_pool_free,
+    vs_pool_order,
     vs_pool_reserve,
     vs_prefetch,
     vs_prefetch_record,
@@ -319,6 +321,7 @@ cdef class Searcher:
         self.looked = 0
         self.scanned = self.reranked = self.rescored = 0
         self.room = self.plan.pool
+        self.known = NULL
         self.stage = SCAN
         if not vs_pool_reserve(&self.pool, self.room) or not vs_pool_reserve(&self.exact, self.plan.top_k):
             return VS_NO_MEMORY
@@ -335,27 +338,36 @@ cdef class Searcher:
                 found = self._scan()
                 if found != DONE:
                     return found
-                if self._fill():
-                    continue
                 self.stage = RERANK
-            if self.stage == RERANK:
-                found = self._rerank()
-                if found != DONE:
-                    return found
-                if self._look_again():
-                    self.stage = SCAN
-                    continue
-                if self.plan.kind == 2:
-                    found = self._choose()
-                    if found != DONE:
-                        return found
-                self.stage = EXACT
+            found = self._settle()
+            if found != DONE:
+                return found
+        return DONE
+
+    cdef int64_t _settle(self) noexcept nogil:
+        """From what was scanned to the hits, or back to `SCAN`; DONE, what is needed, or why it cannot be."""
+        cdef int64_t found
+        if self.stage == RERANK:
+            if self._fill():
+                self.stage = SCAN
+                return DONE
+            found = self._rerank()
+            if found != DONE:
+                return found
+            if self._look_again():
+                self.stage = SCAN
+                return DONE
             if self.plan.kind == 2:
-                found = self._rescore()
+                found = self._choose()
                 if found != DONE:
                     return found
-            vs_nearest_sort(&self.nearest)
-            self.stage = ANSWERED
+            self.stage = EXACT
+        if self.plan.kind == 2:
+            found = self._rescore()
+            if found != DONE:
+                return found
+        vs_nearest_sort(&self.nearest)
+        self.stage = ANSWERED
         return DONE
 
     cdef const uint64_t *_addresses(self, Py_ssize_t p) noexcept nogil:
@@ -363,16 +375,12 @@ cdef class Searcher:
 
     cdef int64_t _scan(self) noexcept nogil:
         """Scan what is wanted and has not been scanned, if all of it can be read."""
-        cdef Py_ssize_t p
         cdef int64_t found = self._rank_lists()
         if found != DONE:
             return found
-        for p in range(self.count):
-            if self.parts[p].lists != NULL:
-                found = self._scan_lists(p)
-                if found != DONE:
-                    return found
-        found = self._scan_small()
+        found = self._scan_nearest(1)
+        if found == DONE:
+            found = self._scan_small()
         self._lap(SCAN)
         return found
 
@@ -391,8 +399,9 @@ cdef class Searcher:
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil:
         """Rank the lists of a part that are wanted, and those that most queries look at next; a rank is kept."""
         cdef size_t ranked = self.ranked[p], wanted = self.want[p], found
+        cdef int32_t limit = min(self.plan.limits[p], <int32_t>self.parts[p].k)
         if self.plan.looks > 0 and self.plan.reach[p] > 0:
-            wanted = max(wanted, min(<size_t>self.plan.limits[p], 2 * <size_t>self.plan.probes[p]))
+            wanted = max(wanted, min(<size_t>limit, 2 * <size_t>self.plan.probes[p]))
         wanted -= ranked
         if not vs_pool_reserve(&self.nearest_lists, wanted):
             return False
@@ -434,29 +443,45 @@ cdef class Searcher:
     cdef uint64_t _small_record(self, Py_ssize_t p) noexcept nogil:
         return vs_published(&self.parts[p].record) if self.field.resident else self.records[p]
 
-    cdef int64_t _scan_lists(self, Py_ssize_t p) noexcept nogil:
-        """Scan the lists of a part that are wanted and have not been scanned; DONE, or why not."""
+    cdef int64_t _scan_lists(self, Py_ssize_t p, int32_t end) noexcept nogil:
+        """Scan the lists of a part up to a place that have not been scanned; DONE, or why not."""
         cdef const VsPart *part = self.parts + p
-        cdef const VsTable *table = self.table_of[part.group]
         cdef const uint64_t *addresses = self._addresses(p)
         cdef const int32_t *order = self.order + part.first_list
-        cdef int32_t i, end = self.want[p], number
+        cdef int32_t i
         cdef int64_t found
         for i in range(self.done[p], min(self.done[p] + <int32_t>VS_LISTS_AHEAD, end)):
             vs_prefetch_record(<const uint8_t *>addresses[order[i]])
         for i in range(self.done[p], end):
             if i + <int32_t>VS_LISTS_AHEAD < end:
                 vs_prefetch_record(<const uint8_t *>addresses[order[i + VS_LISTS_AHEAD]])
-            number = order[i]
-            found = vs_scan_list(
-                self.kernels, table, &self.pool, <const uint8_t *>addresses[number], part.first_rows[number],
-                part.words + part.first_blocks[number], part.word_count - part.first_blocks[number], part.number,
-                i, VS_BOUNDED,
-            )
-            if found < 0:
+            found = self._scan_list(part, addresses[order[i]], order[i], i)
+            if found != DONE:
                 return found
-            self.scanned += found
         self.done[p] = max(self.done[p], end)
+        return DONE
+
+    cdef int64_t _scan_list(self, const VsPart *part, uint64_t address, int32_t number, int32_t place) noexcept nogil:
+        """Scan a list of a part; DONE, or why not."""
+        cdef int64_t found = vs_scan_list(
+            self.kernels, self.table_of[part.group], &self.pool, <const uint8_t *>address, part.first_rows[number],
+            part.words + part.first_blocks[number], part.word_count - part.first_blocks[number], part.number, place,
+            True,
+        )
+        if found < 0:
+            return found
+        self.scanned += found
+        return DONE
+
+    cdef int64_t _scan_nearest(self, int32_t share) noexcept nogil:
+        """Scan one in `share` of the lists that are wanted, the nearest of each part; DONE, or why not."""
+        cdef Py_ssize_t p
+        cdef int64_t found
+        for p in range(self.count):
+            if self.parts[p].lists != NULL:
+                found = self._scan_lists(p, self.done[p] + (self.want[p] - self.done[p] + share - 1) // share)
+                if found != DONE:
+                    return found
         return DONE
 
     cdef int64_t _scan_small(self) noexcept nogil:
@@ -514,10 +539,25 @@ cdef class Searcher:
         else:
             if exact and not vs_scored_reserve(&self.scored, self.room):
                 return VS_NO_MEMORY
-            self.reranked += vs_rerank(self.kernels, &self.pool, &self.nearest, &self.scored if exact else NULL,
-                                   vs_int8_slack(self.field.dim, self.padded_dim), &self.margin)
+            if self.known == NULL:
+                self._order()
+            self.reranked += vs_rerank(
+                self.kernels, &self.pool, self.candidates, self.candidate_count, self.known, &self.nearest,
+                &self.scored if exact else NULL, vs_int8_slack(self.field.dim, self.padded_dim), &self.margin,
+            )
         self._lap(RERANK)
         return DONE
+
+    cdef size_t _order(self) noexcept nogil:
+        """Put the pool in order; how many candidates there are."""
+        self.candidates = vs_pool_order(&self.pool, &self.candidate_count)
+        return self.candidate_count
+
+    cdef size_t _foresee(self, float *known, VsAsked *asked) noexcept nogil:
+        """The rows that re-ranking will ask for, whose distances will be in `known` by then; how many."""
+        self.known = known
+        return vs_foresee(&self.pool, self.candidates, self.candidate_count,
+                          self.plan.top_k if self.plan.kind == 1 else 0, known, asked)
 
     cdef bint _look_again(self) noexcept nogil:
         """Whether this query turned out harder than it was planned for; says then what is wanted.

@@ -12,6 +12,7 @@ from tests.ext.test_search import METRICS, PAGE, World, answer, same
 from vecstore.ext import rabitq
 from vecstore.ext.batch import GROUP, Batch
 from vecstore.ext.field import Field, Plan
+from vecstore.ext.search import Searcher
 from vecstore.types import F32, Metric
 
 
@@ -49,6 +50,22 @@ def test_a_batch_is_its_queries_one_by_one(metric: Metric, precision: str) -> No
         out = room(len(queries), top_k)
         assert batch.run(field, plan, queries, *out) == []
         assert_one_by_one(world, field, plan, queries, out)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_queries_that_look_again_are_answered_as_one_by_one(precision: str) -> None:
+    world = World(100, "l2")
+    field, batch, queries, looks = world.field(), Batch(128), many(world), set()
+    reach = np.array([0.8, 0.0, 0.8, 0.0], np.float32)
+    plan = world.plan(10, 2, precision=precision, pool=12, reach=reach, margin=0.8, looks=6)
+    out = room(len(queries), 10)
+    assert batch.run(field, plan, queries, *out) == []
+    assert_one_by_one(world, field, plan, queries, out)
+    searcher = Searcher(128)
+    for q in queries:
+        assert searcher.begin(field, plan, q) is None
+        looks.add(searcher.counts().looks)
+    assert len(looks) > 1  # some went round more often than others
 
 
 @pytest.mark.parametrize("name", VARIANTS)

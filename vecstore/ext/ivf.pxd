@@ -6,23 +6,15 @@ from vecstore.ext.rabitq cimport VsInt8Factors, VsKernels, VsRanked, VsTable
 
 
 cdef extern from "pool.h" nogil:
-    enum: VS_EXACT
-    enum: VS_BOUNDED
-    enum: VS_UNBOUNDED
-
     ctypedef struct VsProbe:
         const uint8_t *record
-        const VsTable *table
-        int64_t first_row
         float g_add
-        float g_error
         int32_t part
-        int32_t place
-        int32_t kind
 
     ctypedef struct VsPool:
         size_t probe_count
         float *estimates
+        float *bounds
         uint64_t *refs
         size_t capacity
         size_t size
@@ -43,8 +35,6 @@ cdef extern from "hits.h" nogil:
         int32_t part
         int64_t row
         int32_t place
-        uint32_t slot
-        const uint8_t *record
 
     ctypedef struct VsNearest:
         VsHit *hits
@@ -132,10 +122,9 @@ cdef extern from "probe.h" nogil:
     enum: VS_NO_MEMORY
     float vs_exact_distance(const VsKernels *kernels, const float *q, const void *row, size_t dim, int half,
                             int metric)
-    float vs_bound_of(const VsPool *pool, uint64_t ref)
     int64_t vs_scan_list(const VsKernels *kernels, const VsTable *table, VsPool *pool, const uint8_t *record,
                          int64_t first_row, const uint32_t *words, size_t word_count, int32_t part,
-                         int32_t place, int32_t kind)
+                         int32_t place, bint bounded)
     int64_t vs_scan_together(const VsKernels *kernels, const VsTable *const *tables, VsPool *const *pools, size_t n,
                              const uint8_t *record, int64_t first_row, const uint32_t *words, size_t word_count,
                              int32_t part, const int32_t *places)
@@ -144,8 +133,14 @@ cdef extern from "probe.h" nogil:
                             const uint32_t *words, const uint8_t *record)
     int64_t vs_scan_int8(const VsKernels *kernels, const VsTable *table, VsPool *pool, int32_t part,
                          const uint8_t *record, int64_t first_row, const uint32_t *words)
-    int64_t vs_rerank(const VsKernels *kernels, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
-                      float slack, float *margin)
+    ctypedef struct VsAsked:
+        pass
+
+    size_t vs_foresee(const VsPool *pool, const VsRanked *order, size_t count, size_t hits, float *distances,
+                      VsAsked *asked)
+    void vs_score_asked(const VsKernels *kernels, const VsAsked *asked, size_t count, VsRanked *order)
+    int64_t vs_rerank(const VsKernels *kernels, const VsPool *pool, const VsRanked *order, size_t count,
+                      const float *known, VsNearest *nearest, VsScoredList *scored, float slack, float *margin)
     float vs_int8_slack(size_t dim, size_t padded_dim)
     void vs_id_of(const VsHit *hit, uint64_t *out)
     void vs_take_estimates(VsPool *pool, VsNearest *nearest)

@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from vecstore.ext.field cimport Field, Plan, VsPart
-from vecstore.ext.ivf cimport VsHit, VsNearest, VsPool, VsScoredList
+from vecstore.ext.ivf cimport VsAsked, VsHit, VsNearest, VsPool, VsScoredList
 from vecstore.ext.rabitq cimport VsKernels, VsRanked, VsTable
 
 
@@ -32,6 +32,9 @@ cdef class Searcher:
     cdef VsNearest nearest
     cdef VsNearest chosen
     cdef VsScoredList scored
+    cdef const VsRanked *candidates  # of the pool, in order
+    cdef size_t candidate_count
+    cdef const float *known  # their distances by int8 where a batch has them, else NULL
     cdef float margin  # of the pool beyond the last hit, in bounds
     cdef float *q
     cdef Field field
@@ -72,6 +75,7 @@ cdef class Searcher:
     cdef int _take(self, Field field, Plan plan) except -1
     cdef int _begin(self, const float *q) noexcept nogil
     cdef int64_t _advance(self) noexcept nogil
+    cdef int64_t _settle(self) noexcept nogil
     cdef const uint64_t *_addresses(self, Py_ssize_t p) noexcept nogil
     cdef int64_t _scan(self) noexcept nogil
     cdef int64_t _rank_lists(self) noexcept nogil
@@ -79,11 +83,15 @@ cdef class Searcher:
     cdef size_t _rank_on(self, Py_ssize_t p, size_t wanted) noexcept nogil
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil
     cdef uint64_t _small_record(self, Py_ssize_t p) noexcept nogil
-    cdef int64_t _scan_lists(self, Py_ssize_t p) noexcept nogil
+    cdef int64_t _scan_nearest(self, int32_t share) noexcept nogil
+    cdef int64_t _scan_lists(self, Py_ssize_t p, int32_t end) noexcept nogil
+    cdef int64_t _scan_list(self, const VsPart *part, uint64_t address, int32_t number, int32_t place) noexcept nogil
     cdef int64_t _scan_small(self) noexcept nogil
     cdef void _count(self, int64_t rows) noexcept nogil
     cdef bint _fill(self) noexcept nogil
     cdef int64_t _rerank(self) noexcept nogil
+    cdef size_t _order(self) noexcept nogil
+    cdef size_t _foresee(self, float *known, VsAsked *asked) noexcept nogil
     cdef bint _look_again(self) noexcept nogil
     cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil
     cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil
