@@ -24,6 +24,7 @@ class Toxic(Enum):
     LATE_500 = "carried out, answered 500"
     CONFLICT_409 = "answered 409 ConditionalRequestConflict, not carried out"
     FORBID = "answered 403 AccessDenied, not carried out"
+    BAD_REQUEST = "answered 400, not carried out"
     CUT = "the answer's body ends halfway"
     NO_METADATA = "the answer lacks the object's metadata"
     WHOLE = "the server ignores the range"
@@ -70,6 +71,7 @@ _ANSWERS = {
     Toxic.LATE_500: (500, "InternalError"),
     Toxic.CONFLICT_409: (409, "ConditionalRequestConflict"),
     Toxic.FORBID: (403, "AccessDenied"),
+    Toxic.BAD_REQUEST: (400, "AuthorizationHeaderMalformed"),
 }
 
 
@@ -86,7 +88,7 @@ def toxic_proxy(upstream: str) -> Iterator[Proxy]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if toxic is Toxic.DROP:
                 return self._close()
-            if toxic in (Toxic.REFUSE_503, Toxic.CONFLICT_409, Toxic.FORBID):
+            if toxic in _ANSWERS and toxic is not Toxic.LATE_500:
                 return self._fail(*_ANSWERS[toxic])
             status, headers, data = self._forward(body, toxic)
             if toxic is Toxic.LATE_500:
