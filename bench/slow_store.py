@@ -87,17 +87,19 @@ class Shaper:
 class SlowStore:
     """The objects of a folder, and what reading them has cost so far."""
 
-    def __init__(self, root: Path, shaper: Shaper, latency: random.Random, p50: float, p99: float) -> None:
-        self.shaper = shaper
-        self._root = root
-        self._random = latency
-        self._centre, self._spread = math.log(p50), math.log(p99 / p50) / Z99
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.shaper = Shaper(options.connection_rate, options.total_rate)
+        self._root: Path = options.folder
+        self._random = random.Random(options.seed)
+        self._centre, self._spread = math.log(options.p50), math.log(options.p99 / options.p50) / Z99
+        self._stall, self._stall_share = options.stall, options.stall_share
         self._maps: dict[str, memoryview] = {}
         self.requests = self.bytes = 0
 
     def delay(self) -> float:
         """Seconds to the first byte of the next answer."""
-        return math.exp(self._random.gauss(self._centre, self._spread))
+        stall = self._stall if self._random.random() < self._stall_share else 0.0
+        return math.exp(self._random.gauss(self._centre, self._spread)) + stall
 
     def find(self, path: str) -> memoryview | None:
         """The object of ``/bucket/key``."""
@@ -193,8 +195,7 @@ def _respond(store: SlowStore, path: str, headers: dict[str, str]) -> tuple[str,
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    shaper = Shaper(options.connection_rate, options.total_rate)
-    store = SlowStore(options.folder, shaper, random.Random(options.seed), options.p50, options.p99)
+    store = SlowStore(options)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(store), "127.0.0.1", 0, backlog=256)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -212,6 +213,8 @@ def main() -> None:
     parser.add_argument("--p99", type=float, default=P99)
     parser.add_argument("--connection-rate", type=float, default=CONNECTION_RATE, help="bytes a second")
     parser.add_argument("--total-rate", type=float, default=TOTAL_RATE)
+    parser.add_argument("--stall-share", type=float, default=0.0, help="answers that take longer, ...")
+    parser.add_argument("--stall", type=float, default=2.0, help="... by so many seconds")
     asyncio.run(_serve(parser.parse_args()))
 
 
