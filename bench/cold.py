@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -108,10 +107,6 @@ def distant(folder: Path, *options: str) -> Iterator[str]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        others = os.sched_getaffinity(0)
-        with contextlib.suppress(OSError):
-            # A store takes none of its client's processor.
-            os.sched_setaffinity(process.pid, set(range(os.cpu_count() or 1)) - others or others)
         try:
             yield f"http://127.0.0.1:{int(process.stdout.readline())}"
         finally:
@@ -152,7 +147,7 @@ def _obstore_reads(endpoint: str) -> Callable[..., Answer]:
     )
 
     def read(
-        full_key: str, headers: dict[str, str], key: str, heard: Callable[[], None] = lambda: None
+        full_key: str, headers: dict[str, str], _: str, heard: Callable[[], None] = lambda: None
     ) -> Answer:
         options: dict[str, Any] = {}
         if "Range" in headers:

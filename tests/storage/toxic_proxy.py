@@ -26,6 +26,7 @@ class Toxic(Enum):
     FORBID = "answered 403 AccessDenied, not carried out"
     BAD_REQUEST = "answered 400, not carried out"
     CUT = "the answer's body ends halfway"
+    FLIP = "one bit of the answer's body is another"
     NO_METADATA = "the answer lacks the object's metadata"
     WHOLE = "the server ignores the range"
 
@@ -76,8 +77,8 @@ _ANSWERS = {
 
 
 @contextmanager
-def toxic_proxy(upstream: str) -> Iterator[Proxy]:
-    """A proxy before ``upstream``, on a free port."""
+def toxic_proxy(upstream: str, *, port: int = 0) -> Iterator[Proxy]:
+    """A proxy before ``upstream``; on a free port, unless one is given."""
     target = urlsplit(upstream).netloc
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -102,6 +103,9 @@ def toxic_proxy(upstream: str) -> Iterator[Proxy]:
                 if toxic is not Toxic.NO_METADATA or not name.lower().startswith("x-amz-meta"):
                     self.send_header(name, value)
             self.end_headers()
+            if toxic is Toxic.FLIP:
+                middle = len(data) // 2
+                data = data[:middle] + bytes(b ^ 1 for b in data[middle : middle + 1]) + data[middle + 1 :]
             self.wfile.write(data[: len(data) // 2] if toxic is Toxic.CUT else data)
             if toxic is Toxic.CUT:
                 self._close()
@@ -134,7 +138,7 @@ def toxic_proxy(upstream: str) -> Iterator[Proxy]:
         def log_message(self, *args: Any) -> None:
             """Quiet."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     proxy = Proxy(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

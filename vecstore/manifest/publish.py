@@ -32,8 +32,10 @@ from vecstore.errors import (
     PreconditionFailed,
     StorageConflict,
     StorageError,
+    StorageFull,
     StorageRetryable,
     TooManyRequests,
+    Unauthorised,
 )
 from vecstore.limits import (
     MAX_IDEMPOTENCY_KEY_BYTES,
@@ -64,6 +66,7 @@ IDEMPOTENCY_SECONDS: Final = 3600.0
 MAX_ANSWER_BYTES: Final = 4_096  # of an answer kept under an idempotency key
 MAX_GROUP: Final = 128  # well below MAX_RECENT_COMMITS: `current` names all commits of its epoch
 _FIRST_PAUSE = 0.01
+_REFUSALS: Final = (Unauthorised, StorageFull)  # which say that a write was not carried out
 _LONGEST_PAUSE = 1.0
 
 
@@ -451,6 +454,8 @@ class Publisher:
             try:
                 meta = self.store.put_if_match(current_key(self.namespace), switch.data, switch.base.etag)
             except Exception as error:
+                if not sends and isinstance(error, _REFUSALS):
+                    raise  # not lost: nothing of this switch is under way
                 cause = error
             else:
                 self.snapshots.observe(Snapshot(switch.manifest, switch.data, meta.etag, sent_at))

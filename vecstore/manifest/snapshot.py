@@ -212,6 +212,8 @@ class SnapshotSource:
                     return None
                 found = changed
         except StorageMissing as error:
+            if "bucket" in error.details:
+                raise  # that is another matter, and no answer about this namespace
             raise self._not_found() from error
         manifest = decode_manifest(found.data, key=self._key, namespace=self.namespace)
         return Snapshot(manifest, found.data, found.meta.etag, sent_at)
