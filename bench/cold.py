@@ -17,13 +17,11 @@ default plan needs 3 of 32,213 lists. ``--nprobe`` asks for as many as a harder 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from tabulate import tabulate
 
 import vecstore
 from bench import grow, sets
+from bench.slow_store import distant
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.storage.s3 import S3Store
 from vecstore.storage.s3.client import Answer
@@ -100,19 +99,6 @@ def prepared(rows: int) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def distant(folder: Path, *options: str) -> Iterator[str]:
-    """The endpoint of a slow store over ``folder``, in a process of its own."""
-    command = [sys.executable, "-m", "bench.slow_store", str(folder), *options]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.stdin.close()
-
-
 def opened(endpoint: str, reads: str, hedge_share: float) -> S3Store:
     """A store whose reads go as ``reads`` says."""
     store = S3Store(
@@ -126,7 +112,7 @@ def opened(endpoint: str, reads: str, hedge_share: float) -> S3Store:
     )
     client = store._client
     if reads == "boto3":
-        client.read = lambda full_key, headers, key, _=None: client._read_by_boto3(full_key, headers, key)  # type: ignore[method-assign,assignment,misc]
+        client.read = lambda full_key, headers, key, _=None: client._read_by_boto3(full_key, headers, key)  # type: ignore[method-assign,assignment]
     elif reads == "obstore":
         client.read = _obstore_reads(endpoint)  # type: ignore[method-assign]
     return store

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import math
 import mmap
 import os
 import random
+import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
@@ -192,6 +195,19 @@ def _respond(store: SlowStore, path: str, headers: dict[str, str]) -> tuple[str,
         f"{more}Content-Range: bytes {first}-{stop - 1}/{len(found)}\r\n",
         found[first:stop],
     )
+
+
+@contextlib.contextmanager
+def distant(folder: Path, *options: str) -> Iterator[str]:
+    """The endpoint of a slow store over ``folder``, in a process of its own."""
+    command = [sys.executable, "-m", "bench.slow_store", str(folder), *options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.stdin.close()
 
 
 async def _serve(options: argparse.Namespace) -> None:

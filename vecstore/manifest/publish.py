@@ -454,8 +454,6 @@ class Publisher:
             try:
                 meta = self.store.put_if_match(current_key(self.namespace), switch.data, switch.base.etag)
             except Exception as error:
-                if not sends and isinstance(error, _REFUSALS):
-                    raise  # not lost: nothing of this switch is under way
                 cause = error
             else:
                 self.snapshots.observe(Snapshot(switch.manifest, switch.data, meta.etag, sent_at))
@@ -463,6 +461,8 @@ class Publisher:
             landed = self._what_became_of(switch, give_up, cause)
             if landed is not None:
                 return landed
+            if not sends and isinstance(cause, _REFUSALS):
+                raise cause  # not lost: nothing of this switch is under way
             if self.clock() >= give_up or not isinstance(cause, (StorageRetryable, StorageConflict)):
                 raise _in_doubt(self.namespace) from cause
             self._pause(sends)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import Bucket
 from tests.storage.contract import Behind
 from tests.storage.toxic_proxy import Proxy, Toxic
 from vecstore.errors import StorageMissing, StorageRetryable, Unauthorised
@@ -84,3 +86,17 @@ def test_an_answer_of_another_kind_is_left_to_boto3(toxic: S3Store, proxy: Proxy
     proxy.plan(("GET", Toxic.BAD_REQUEST))
     with pytest.raises(StorageMissing):
         toxic.get("absent")
+
+
+def test_authorities_of_the_configuration_file_are_those_of_reads(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for boto3's own connections; without TLS nobody opens the file."""
+    (tmp_path / "config").write_text(f"[default]\nca_bundle = {tmp_path}/own.pem\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    store = S3Store(bucket.name, endpoint_url=bucket.endpoint, access_key="testing", secret_key="testing")
+    with pytest.raises(StorageMissing):
+        store.get("x")
+    assert store._client._reads_session()._verify == f"{tmp_path}/own.pem"
+    store.close()

@@ -84,6 +84,7 @@ class Client:
         self.clock = ServerClock()
         self._lock = threading.Lock()
         self._opened: Any = None
+        self._authorities: str | None = None
         self._reads: URLLib3Session | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._signed: OrderedDict[str, tuple[str, float]] = OrderedDict()
@@ -203,12 +204,11 @@ class Client:
                 reads = self._reads
                 if reads is None:
                     settings = self._settings
-                    authorities = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
                     reads = self._reads = URLLib3Session(
                         timeout=(settings.connect_timeout, settings.read_timeout),  # type: ignore[arg-type]
                         max_pool_connections=settings.connections,
                         proxies=get_environ_proxies(self._opened.meta.endpoint_url),
-                        verify=authorities or True,  # type: ignore[arg-type]
+                        verify=self._authorities or True,  # type: ignore[arg-type]
                     )
         return reads
 
@@ -228,6 +228,9 @@ class Client:
                             aws_session_token=settings.session_token,
                             region_name=settings.region,
                         )
+                    # As boto3 does it for its own connections: AWS_CA_BUNDLE, or the configuration file.
+                    bundle = session._session.get_config_variable("ca_bundle")
+                    self._authorities = bundle or os.environ.get("REQUESTS_CA_BUNDLE")
                     self._opened = session.client(
                         "s3",
                         region_name=settings.region or session.region_name or "us-east-1",
