@@ -14,15 +14,15 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
-from vecstore.cli import history
+from vecstore.cli import history, stores
 from vecstore.cli.common import (
-    REMOTE,
     F,
     Group,
     json_option,
     open_database,
     print_json,
     progress_bar,
+    refuse_remote,
     row_id,
     show_info,
 )
@@ -87,7 +87,7 @@ def maintain(url: str | None, parent: int | None) -> None:
     from vecstore.server.maintenance import maintain
 
     config = load_config({"url": url})
-    _refuse_remote(config.url)
+    refuse_remote(config.url)
     configure_logging(config)
     with open_database(url, config=config) as database:
         maintain(database.backend, config, parent=parent)
@@ -422,7 +422,7 @@ def gc(
 ) -> None:
     """Delete objects that no readable epoch names, of one namespace or of all."""
     config = load_config({"url": url, "gc_retention": retention, "gc_grace": grace})
-    _refuse_remote(config.url)
+    refuse_remote(config.url)
     results = {}
     with open_database(url, config=config) as database:
         backend = database.backend
@@ -440,47 +440,7 @@ def gc(
         )
 
 
-@main.command("check-store")
-@click.argument("url", required=False)
-@_json_option
-def check_store(url: str | None, as_json: bool) -> None:
-    """Try out whether a store does what vecstore asks of one; status 1 if it does not.
-
-    Writes some 30 MB under a folder of its own and removes them. docs/stores.md tells what is asked,
-    and which stores are known to do it.
-    """
-    import uuid
-
-    from vecstore.storage.open import open_store
-    from vecstore.storage.suitability import PIECE, examine
-
-    config = load_config({"url": url})
-    _refuse_remote(config.url)
-    options = {"part_bytes": PIECE} if config.url.startswith("s3://") else {}
-    mine, theirs = open_store(config.url, **options), open_store(config.url, **options)
-    findings = []
-    try:
-        for finding in examine(mine, theirs, f"check-store/{uuid.uuid4().hex}"):
-            findings.append(finding)
-            if not as_json:
-                click.echo(f"{'ok     ' if finding.passed else 'MISSING'} {finding.name}: {finding.asks}")
-                if not finding.passed:
-                    click.echo(f"        {finding.problem}")
-    finally:
-        mine.close()
-        theirs.close()
-    missing = [finding.name for finding in findings if not finding.passed]
-    if as_json:
-        _print({"url": mine.url, "fit": not missing, "checks": findings})
-    elif not missing:
-        click.echo(f"{mine.url} does what vecstore asks of a store")
-    if missing:
-        raise SystemExit(1)
-
-
-def _refuse_remote(url: str) -> None:
-    if url.startswith(REMOTE):
-        raise InvalidArgument("this works on the store itself, not over HTTP", field="url")
+main.add_command(stores.check_store)
 
 
 # -- history -------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """A second request when the answer to a read is late, and whichever comes first is taken.
 
-Late is what is later than nineteen answers of twenty and than twice the usual: a second request takes
-as long as the first usually does, so joining earlier gains nothing. The first is left to end by itself.
+Late is what is later than nine answers of ten and than twice the usual: a second request takes as long
+as the first usually does, so joining earlier gains nothing; and what stalls more often than one in ten
+is not cured by asking more. The first request is left to end by itself.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Hedges:
             waits = sorted(self._waits)
         if len(waits) < _LEAST:
             return None
-        return max(waits[len(waits) * 19 // 20], 2 * statistics.median(waits))
+        return max(waits[len(waits) * 9 // 10], 2 * statistics.median(waits))
 
     def _send(self, read: Read[_T]) -> _Sent[_T]:
         sent: _Sent[_T] = _Sent()
