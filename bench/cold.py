@@ -156,7 +156,7 @@ def measure(endpoint: str, ways: list[Way], queries: F32, truth: sets.I32) -> No
             _ask(endpoint, "reset")
             database = EmbeddedDatabase(way.store, threads=1)
             began = time.perf_counter()
-            hits = database.search(NAME, queries[number], way.params)
+            hits = database.search(NAME, queries[number % len(queries)], way.params)
             seconds = time.perf_counter() - began
             if number < 0:
                 continue
