@@ -21,6 +21,7 @@ from moto.moto_server.werkzeug_app import (
 from moto.server import ThreadedMotoServer
 from werkzeug.serving import make_server
 
+from tests.seaweed import seaweedfs
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
@@ -96,6 +97,17 @@ def bucket(moto_server: str, s3_client: Any, s3_session: boto3.session.Session) 
     name = f"test-{uuid.uuid4().hex[:20]}"
     s3_client.create_bucket(Bucket=name)
     return Bucket(name, moto_server, s3_client, s3_session)
+
+
+@pytest.fixture(scope="session")
+def seaweed_bucket(
+    tmp_path_factory: pytest.TempPathFactory, s3_session: boto3.session.Session
+) -> Iterator[Bucket]:
+    """A bucket of SeaweedFS, which this session starts and stops; its tests keep apart by prefixes."""
+    with seaweedfs(tmp_path_factory.mktemp("seaweed")) as server:
+        client = s3_session.client("s3", endpoint_url=server.endpoint)
+        client.create_bucket(Bucket="shared")
+        yield Bucket("shared", server.endpoint, client, s3_session)
 
 
 @pytest.fixture

@@ -210,6 +210,13 @@ class StorageCorrupt(StorageError):
     status = 500
 
 
+class StorageFull(StorageError):
+    """The store has no room left. Nothing was written."""
+
+    code = "storage_full"
+    status = 507
+
+
 class StorageMissing(StorageError):
     """No object of that key; ``details`` name it."""
 

@@ -36,9 +36,11 @@ from vecstore.errors import (
     OutcomeUnknown,
     PreconditionFailed,
     StorageConflict,
+    StorageFull,
     StorageRetryable,
     TooManyRequests,
     Unauthorised,
+    VecstoreError,
 )
 from vecstore.invariants import check_namespace, check_successors
 from vecstore.limits import MAX_RECENT_COMMITS, MAX_U64
@@ -297,18 +299,34 @@ def test_a_switch_that_stays_in_doubt_is_unknown_and_never_success_or_failure(la
     assert len(history.read_current(store, NS).manifest.parts) == int(land)
 
 
-def test_a_switch_that_is_refused_for_lack_of_permission_stays_in_doubt() -> None:
+@pytest.mark.parametrize("refusal", [Unauthorised, StorageFull])
+def test_a_switch_that_is_refused_and_not_found_did_not_happen(refusal: type[VecstoreError]) -> None:
     store = ScriptedStore()
     publisher = make_namespace(store)
 
     def script(call: Call) -> Any:
         if call.op == "put_if_match":
-            raise Unauthorised("no")
+            raise refusal("no")
+        return call.carry_out()
+
+    with scripted(store, script), pytest.raises(refusal):
+        publisher.commit(insert(publisher))
+    assert store.count("put_if_match") == 1
+
+
+def test_a_refusal_after_a_lost_answer_stays_in_doubt() -> None:
+    """The first switch may still be under way."""
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+
+    def script(call: Call) -> Any:
+        if call.op == "put_if_match":
+            raise StorageRetryable("timed out") if store.count("put_if_match") == 1 else Unauthorised("no")
         return call.carry_out()
 
     with scripted(store, script), pytest.raises(OutcomeUnknown):
         publisher.commit(insert(publisher))
-    assert store.count("put_if_match") == 1
+    assert store.count("put_if_match") == 2
 
 
 def test_the_same_bytes_are_sent_again_while_the_epoch_has_not_moved() -> None:

@@ -21,6 +21,7 @@ from vecstore.errors import (
     InvalidArgument,
     StorageConflict,
     StorageError,
+    StorageFull,
     StorageMissing,
     StorageRetryable,
     Unauthorised,
@@ -359,7 +360,8 @@ def test_a_folder_that_does_not_exist_is_empty_and_stays_away(root: Path) -> Non
         (errno.EACCES, Unauthorised),
         (errno.EPERM, Unauthorised),
         (errno.EROFS, Unauthorised),
-        (errno.ENOSPC, StorageRetryable),
+        (errno.ENOSPC, StorageFull),
+        (errno.EDQUOT, StorageFull),
         (errno.EIO, StorageRetryable),
         (errno.EMFILE, StorageRetryable),
     ],
@@ -387,14 +389,14 @@ def test_refusals_of_the_filesystem_are_named_and_leave_nothing(
     assert _temporaries(root) == []
 
 
-def test_a_full_disk_is_a_passing_failure_that_says_so(root: Path, tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow_is_a_full_store(root: Path, tmp_path: Path) -> None:
     """A real refusal by the kernel: the limit of a file's size."""
     store = LocalStore(root)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(StorageRetryable, match="EFBIG"):
+        with pytest.raises(StorageFull, match="EFBIG"):
             store.put_if_absent("a/x", b"x" * 200_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

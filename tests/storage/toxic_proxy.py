@@ -24,7 +24,9 @@ class Toxic(Enum):
     LATE_500 = "carried out, answered 500"
     CONFLICT_409 = "answered 409 ConditionalRequestConflict, not carried out"
     FORBID = "answered 403 AccessDenied, not carried out"
+    BAD_REQUEST = "answered 400, not carried out"
     CUT = "the answer's body ends halfway"
+    FLIP = "one bit of the answer's body is another"
     NO_METADATA = "the answer lacks the object's metadata"
     WHOLE = "the server ignores the range"
 
@@ -70,12 +72,13 @@ _ANSWERS = {
     Toxic.LATE_500: (500, "InternalError"),
     Toxic.CONFLICT_409: (409, "ConditionalRequestConflict"),
     Toxic.FORBID: (403, "AccessDenied"),
+    Toxic.BAD_REQUEST: (400, "AuthorizationHeaderMalformed"),
 }
 
 
 @contextmanager
-def toxic_proxy(upstream: str) -> Iterator[Proxy]:
-    """A proxy before ``upstream``, on a free port."""
+def toxic_proxy(upstream: str, *, port: int = 0) -> Iterator[Proxy]:
+    """A proxy before ``upstream``; on a free port, unless one is given."""
     target = urlsplit(upstream).netloc
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -86,7 +89,7 @@ def toxic_proxy(upstream: str) -> Iterator[Proxy]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if toxic is Toxic.DROP:
                 return self._close()
-            if toxic in (Toxic.REFUSE_503, Toxic.CONFLICT_409, Toxic.FORBID):
+            if toxic in _ANSWERS and toxic is not Toxic.LATE_500:
                 return self._fail(*_ANSWERS[toxic])
             status, headers, data = self._forward(body, toxic)
             if toxic is Toxic.LATE_500:
@@ -100,6 +103,9 @@ def toxic_proxy(upstream: str) -> Iterator[Proxy]:
                 if toxic is not Toxic.NO_METADATA or not name.lower().startswith("x-amz-meta"):
                     self.send_header(name, value)
             self.end_headers()
+            if toxic is Toxic.FLIP:
+                middle = len(data) // 2
+                data = data[:middle] + bytes(b ^ 1 for b in data[middle : middle + 1]) + data[middle + 1 :]
             self.wfile.write(data[: len(data) // 2] if toxic is Toxic.CUT else data)
             if toxic is Toxic.CUT:
                 self._close()
@@ -132,7 +138,7 @@ def toxic_proxy(upstream: str) -> Iterator[Proxy]:
         def log_message(self, *args: Any) -> None:
             """Quiet."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     proxy = Proxy(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

@@ -14,15 +14,15 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
-from vecstore.cli import history
+from vecstore.cli import history, stores
 from vecstore.cli.common import (
-    REMOTE,
     F,
     Group,
     json_option,
     open_database,
     print_json,
     progress_bar,
+    refuse_remote,
     row_id,
     show_info,
 )
@@ -87,7 +87,7 @@ def maintain(url: str | None, parent: int | None) -> None:
     from vecstore.server.maintenance import maintain
 
     config = load_config({"url": url})
-    _refuse_remote(config.url)
+    refuse_remote(config.url)
     configure_logging(config)
     with open_database(url, config=config) as database:
         maintain(database.backend, config, parent=parent)
@@ -422,7 +422,7 @@ def gc(
 ) -> None:
     """Delete objects that no readable epoch names, of one namespace or of all."""
     config = load_config({"url": url, "gc_retention": retention, "gc_grace": grace})
-    _refuse_remote(config.url)
+    refuse_remote(config.url)
     results = {}
     with open_database(url, config=config) as database:
         backend = database.backend
@@ -440,9 +440,7 @@ def gc(
         )
 
 
-def _refuse_remote(url: str) -> None:
-    if url.startswith(REMOTE):
-        raise InvalidArgument("this works on the store itself, not over HTTP", field="url")
+main.add_command(stores.check_store)
 
 
 # -- history -------------------------------------------------------------------------------

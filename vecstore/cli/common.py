@@ -80,6 +80,12 @@ def show_info(info: Any, as_json: bool) -> None:
         click.echo(f"  {name:<18} {value}")
 
 
+def refuse_remote(url: str) -> None:
+    """`InvalidArgument` for a command that needs the store at hand."""
+    if url.startswith(REMOTE):
+        raise InvalidArgument("this works on the store itself, not over HTTP", field="url")
+
+
 @contextmanager
 def progress_bar(what: str, quiet: bool) -> Iterator[Progress]:
     """A bar in per cent on a terminal, unless it is to be quiet."""

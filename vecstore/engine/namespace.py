@@ -270,12 +270,16 @@ class NamespaceEngine:
     def search(self, q: object, params: SearchParams) -> Hits:
         """The neighbours of one query, dim numbers."""
         self._check_process()
-        return self._read(self._snapshot(params), params.epoch, self._search, q, params)
+        trace = ReadTrace()
+        return self._read(self._snapshot(params, trace), params.epoch, self._search, q, params, trace)
 
     def search_batch(self, queries: object, params: SearchParams) -> BatchHits:
         """The neighbours of M queries of dim numbers, all of one epoch."""
         self._check_process()
-        return self._read(self._snapshot(params), params.epoch, self._search_batch, queries, params)
+        trace = ReadTrace()
+        return self._read(
+            self._snapshot(params, trace), params.epoch, self._search_batch, queries, params, trace
+        )
 
     def _read(
         self,
@@ -299,9 +303,8 @@ class NamespaceEngine:
                 snapshot = newer
         return ask(snapshot.manifest, *args, **kwargs)
 
-    def _search(self, manifest: Manifest, values: object, params: SearchParams) -> Hits:
+    def _search(self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace) -> Hits:
         q = as_vector(values, manifest.dim, manifest.metric)
-        trace = ReadTrace()
         view = self.views.open(manifest, trace)
         searcher = self._scratch.take(view.field.padded_dim)
         try:
@@ -313,14 +316,16 @@ class NamespaceEngine:
             vectors = _vectors_of(view, answer, trace, self._executor)
         return Hits(answer.ids, answer.distances, manifest.epoch, vectors, answer.debug, manifest.incarnation)
 
-    def _search_batch(self, manifest: Manifest, values: object, params: SearchParams) -> BatchHits:
+    def _search_batch(
+        self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace
+    ) -> BatchHits:
         queries = as_vectors(values, manifest.dim, manifest.metric)
         if len(queries) > MAX_QUERIES:
             raise InvalidArgument(
                 f"vectors must be at most {MAX_QUERIES}", field="vectors", limit=MAX_QUERIES
             )
         _check_answer(len(queries), manifest.dim, params)
-        view = self.views.open(manifest, ReadTrace())
+        view = self.views.open(manifest, trace)
         if params.include or params.debug:
             return self._one_by_one(view, queries, params)
         found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
@@ -353,12 +358,12 @@ class NamespaceEngine:
             self._scratch.give(searcher)
         return BatchHits(ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation)
 
-    def _snapshot(self, params: SearchParams) -> Snapshot:
+    def _snapshot(self, params: SearchParams, trace: ReadTrace) -> Snapshot:
         if params.epoch is not None:
             return self.snapshots.at_epoch(params.epoch)
         if params.consistency == "eventual":
-            return self.snapshots.eventual(params.max_staleness)
-        return self.snapshots.strong()
+            return self.snapshots.eventual(params.max_staleness, trace)
+        return self.snapshots.strong(trace)
 
     def _at(self, epoch: int | None) -> Snapshot:
         return self.snapshots.strong() if epoch is None else self.snapshots.at_epoch(epoch)

@@ -32,8 +32,10 @@ from vecstore.errors import (
     PreconditionFailed,
     StorageConflict,
     StorageError,
+    StorageFull,
     StorageRetryable,
     TooManyRequests,
+    Unauthorised,
 )
 from vecstore.limits import (
     MAX_IDEMPOTENCY_KEY_BYTES,
@@ -64,6 +66,7 @@ IDEMPOTENCY_SECONDS: Final = 3600.0
 MAX_ANSWER_BYTES: Final = 4_096  # of an answer kept under an idempotency key
 MAX_GROUP: Final = 128  # well below MAX_RECENT_COMMITS: `current` names all commits of its epoch
 _FIRST_PAUSE = 0.01
+_REFUSALS: Final = (Unauthorised, StorageFull)  # which say that a write was not carried out
 _LONGEST_PAUSE = 1.0
 
 
@@ -458,6 +461,8 @@ class Publisher:
             landed = self._what_became_of(switch, give_up, cause)
             if landed is not None:
                 return landed
+            if not sends and isinstance(cause, _REFUSALS):
+                raise cause  # not lost: nothing of this switch is under way
             if self.clock() >= give_up or not isinstance(cause, (StorageRetryable, StorageConflict)):
                 raise _in_doubt(self.namespace) from cause
             self._pause(sends)

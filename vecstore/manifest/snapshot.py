@@ -24,6 +24,7 @@ from vecstore.manifest import history
 from vecstore.manifest.keys import current_key
 from vecstore.manifest.model import Manifest, decode_manifest
 from vecstore.storage.base import ObjectStore
+from vecstore.storage.cache import ReadTrace
 
 _PAST_EPOCHS_KEPT = 8
 
@@ -83,29 +84,34 @@ class SnapshotSource:
         self._waiting = 0
         self._past: OrderedDict[int, Snapshot] = OrderedDict()
 
-    def strong(self) -> Snapshot:
-        """The current epoch, no older than this call (P1). `NamespaceNotFound` if none or deleted."""
+    def strong(self, trace: ReadTrace | None = None) -> Snapshot:
+        """The current epoch, no older than this call (P1). `NamespaceNotFound` if none or deleted.
+
+        ``trace`` counts the request and the trip, if it takes one.
+        """
         snapshot = self._state[0]
         if snapshot is not None and self._store.is_current(self._key, snapshot.etag):
             return self._active(snapshot)
-        return self._active(self.refresh())
+        return self._active(self.refresh(trace))
 
-    def eventual(self, max_staleness: float) -> Snapshot:
+    def eventual(self, max_staleness: float, trace: ReadTrace | None = None) -> Snapshot:
         """An epoch that was current at most ``max_staleness`` seconds ago."""
         snapshot, confirmed_at = self._state
         if snapshot is not None and self._clock() - confirmed_at <= max_staleness:
             return self._active(snapshot)
-        return self.strong()
+        return self.strong(trace)
 
     def cached(self) -> Snapshot | None:
         """What is known, however old, a deletion marker too; no request."""
         return self._state[0]
 
-    def refresh(self) -> Snapshot:
+    def refresh(self, trace: ReadTrace | None = None) -> Snapshot:
         """As `strong`, but a deletion marker is returned too; `NamespaceNotFound` if there is nothing.
 
         A failed refresh fails everybody who waited for it; the next caller tries anew.
         """
+        if trace is not None:
+            trace.trips += 1
         with self._mutex:
             ticket = self._sent
             while self._in_flight:
@@ -126,6 +132,9 @@ class SnapshotSource:
         failure: BaseException | None = None
         try:
             found = self._fetch(known, sent_at)
+            if trace is not None:
+                trace.requests += 1
+                trace.bytes += 0 if found is None else len(found.raw)
         except BaseException as error:
             failure = error
             raise
@@ -203,6 +212,8 @@ class SnapshotSource:
                     return None
                 found = changed
         except StorageMissing as error:
+            if "bucket" in error.details:
+                raise  # that is another matter, and no answer about this namespace
             raise self._not_found() from error
         manifest = decode_manifest(found.data, key=self._key, namespace=self.namespace)
         return Snapshot(manifest, found.data, found.meta.etag, sent_at)

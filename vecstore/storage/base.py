@@ -2,7 +2,7 @@
 
 Keys are ``/``-separated relative paths of ``[A-Za-z0-9._-]`` segments, made by us, never by
 users. Every method raises only the kinds of :mod:`vecstore.errors`: `StorageRetryable`,
-`StorageConflict`, `StorageCorrupt`, `StorageMissing`, `Unauthorised`.
+`StorageConflict`, `StorageCorrupt`, `StorageMissing`, `StorageFull`, `Unauthorised`.
 
 One contract suite, ``tests/storage/contract.py``, runs over every implementation.
 """

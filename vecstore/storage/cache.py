@@ -20,6 +20,7 @@ from vecstore.errors import StorageCorrupt, VecstoreError
 from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.buffers import Bytes, aligned_copy
 from vecstore.storage.forks import reset_in_children
+from vecstore.storage.ranges import MAX_GAP, MAX_JOINED, join_close
 
 _PAGE_OVERHEAD: Final = 512  # bytes of memory that a cached page takes beside its content
 _PROTECTED_SHARE: Final = 0.8  # of the cache that pages used more than once may take
@@ -117,7 +118,7 @@ class PageCache:
         Bytes that one such request may grow to; a larger page is fetched whole.
     """
 
-    def __init__(self, max_bytes: int, *, max_gap: int = 64 << 10, max_request: int = 8 << 20) -> None:
+    def __init__(self, max_bytes: int, *, max_gap: int = MAX_GAP, max_request: int = MAX_JOINED) -> None:
         self._max_bytes = max_bytes
         self._max_gap = max_gap
         self._max_request = max_request
@@ -256,16 +257,8 @@ class PageCache:
 
     def _coalesce(self, pages: Iterable[Page]) -> list[ByteRange]:
         """Ranges that cover ``pages``, in order of their starts; each page lies within one."""
-        ranges: list[ByteRange] = []
-        for page in sorted(pages, key=_order):
-            last = ranges[-1] if ranges else None
-            if last is not None and page.start - last.stop <= self._max_gap:
-                length = max(last.stop, page.stop) - last.start
-                if length <= max(self._max_request, last.length):
-                    ranges[-1] = ByteRange(last.start, length)
-                    continue
-            ranges.append(ByteRange(page.start, page.length))
-        return ranges
+        wanted = (ByteRange(page.start, page.length) for page in pages)
+        return join_close(wanted, max_gap=self._max_gap, max_joined=self._max_request)
 
     def _await(self, store: ObjectStore, key: str, page: Page, future: Future[Bytes]) -> Bytes:
         """A page that another thread fetches; its failure is ours too, its interruption is not."""

@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from vecstore.errors import InvalidArgument, StorageConflict, StorageRetryable, Unauthorised
+from vecstore.errors import InvalidArgument, StorageConflict, StorageFull, StorageRetryable, Unauthorised
 from vecstore.ext.files import Watch, is_same
 from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, Stamp, StoredObject
 from vecstore.storage.checks import check_key, check_limit, check_prefix, check_ranges, cut_off, missing
@@ -191,7 +191,7 @@ class LocalStore:
                     # Swept because nothing was written for an hour, or somebody removed folders.
                     self._durable_folders.clear()
                     raise StorageRetryable(f"{key!r}: what was written is gone", object=key) from error
-                _sync_folder(os.path.dirname(path))
+                _sync_written(key, path)
         return meta
 
     def put_if_match(self, key: str, data: bytes, etag: str) -> ObjectMeta:
@@ -205,7 +205,7 @@ class LocalStore:
                 os.replace(temporary.path, path)
                 temporary.renamed = True
                 self._hold(key, _Held(path, os.dup(temporary.descriptor), meta.etag))
-                _sync_folder(os.path.dirname(path))
+                _sync_written(key, path)
         return meta
 
     def delete(self, key: str) -> None:
@@ -451,6 +451,14 @@ def _sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
+def _sync_written(key: str, path: str) -> None:
+    """After an object has appeared: whatever fails now, it is there, so nobody may be told that it is not."""
+    try:
+        _sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise StorageRetryable(f"{key!r}: written, but {error.strerror}", object=key) from error
+
+
 @contextlib.contextmanager
 def _os_errors(key: str) -> Iterator[None]:
     """The filesystem's errors as those of the protocol."""
@@ -462,4 +470,6 @@ def _os_errors(key: str) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise Unauthorised(f"{key!r}: {error.strerror}", object=key) from error
         name = errno.errorcode.get(error.errno or 0, "unknown")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageFull(f"{key!r}: {error.strerror} ({name})", object=key, errno=name) from error
         raise StorageRetryable(f"{key!r}: {error.strerror} ({name})", object=key, errno=name) from error

@@ -1,0 +1,47 @@
+"""Which requests to make for many ranges of one object: those that lie close come as one.
+
+Imports the store protocol alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from vecstore.storage.base import ByteRange
+
+MAX_GAP: Final = 256 << 10  # bytes that arrive while a client makes another request (decision 0012)
+MAX_JOINED: Final = 8 << 20  # bytes that a joined range may grow to: longer ones come faster in pieces
+LEAST_SPARE: Final = 4 << 20  # bytes that may be fetched unasked for, whatever was asked for
+
+
+def join_close(
+    wanted: Iterable[ByteRange], *, max_gap: int = MAX_GAP, max_joined: int = MAX_JOINED
+) -> list[ByteRange]:
+    """Ranges that cover those wanted, in order of their starts; each wanted one lies within one of them.
+
+    The smallest gaps are closed first, and no more of them than as many bytes again as are wanted, or
+    `LEAST_SPARE`.
+    """
+    runs: list[ByteRange] = []
+    for one in sorted(wanted, key=lambda one: (one.start, -one.length)):
+        if runs and one.start <= runs[-1].stop:
+            length = max(runs[-1].stop, one.stop) - runs[-1].start
+            if length <= max(max_joined, runs[-1].length):
+                runs[-1] = ByteRange(runs[-1].start, length)
+                continue
+        runs.append(one)
+    spare = max(LEAST_SPARE, sum(run.length for run in runs))
+    closed: set[int] = set()
+    for gap, number in sorted((max(0, runs[i + 1].start - runs[i].stop), i) for i in range(len(runs) - 1)):
+        if gap > max_gap or gap > spare:
+            break
+        spare -= gap
+        closed.add(number)
+    joined: list[ByteRange] = []
+    for number, run in enumerate(runs):
+        if number - 1 in closed and run.stop - joined[-1].start <= max_joined:
+            joined[-1] = ByteRange(joined[-1].start, run.stop - joined[-1].start)
+        else:
+            joined.append(run)
+    return joined
