@@ -7,6 +7,7 @@ them their public shape.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import TracebackType
@@ -42,6 +43,7 @@ from vecstore.types import (
 
 INCLUDABLE = ("vector",)
 CONFIDENCES = (0.5, 0.999)
+LEAST_DISK_BYTES = 64 << 20
 
 
 class Backend(Protocol):
@@ -92,7 +94,10 @@ def connect(
     url: str = "./data",
     *,
     maintenance: Literal["thread", "off"] = "thread",
-    cache_bytes: int | None = None,
+    cache_bytes: int = 256 << 20,
+    cache_dir: str | os.PathLike[str] | None = None,
+    disk_cache_bytes: int = 10 << 30,
+    open_namespaces: int = 1_000,
     recall_sample_rate: float = 0.0,
     **options: Any,
 ) -> Database:
@@ -107,7 +112,12 @@ def connect(
         Whether a thread of this process compacts the namespaces that it writes to. A server has a
         process for that; over HTTP this is ignored.
     cache_bytes
-        Memory for pages read from S3; 256 MiB by default.
+        Memory for pages read from S3.
+    cache_dir, disk_cache_bytes
+        A folder on a local disk for what was read from S3, shared by all processes that name it, and
+        how much it may take. None: nothing is kept on disk.
+    open_namespaces
+        How many are held open; one that was not used for longest makes room.
     recall_sample_rate
         Share of searches whose recall a thread of this process measures (`Namespace.recall_estimate`).
         A server has a setting for that; over HTTP this is ignored.
@@ -127,17 +137,28 @@ def connect(
         raise InvalidArgument('maintenance must be "thread" or "off"', field="maintenance")
     if not _number(recall_sample_rate) or not 0.0 <= recall_sample_rate <= 1.0:
         raise InvalidArgument("recall_sample_rate must be from 0 to 1", field="recall_sample_rate", limit=1.0)
-    from vecstore.engine.database import CACHE_BYTES, EmbeddedDatabase
+    _check_bound("cache_bytes", cache_bytes, 0)
+    _check_bound("disk_cache_bytes", disk_cache_bytes, LEAST_DISK_BYTES)
+    _check_bound("open_namespaces", open_namespaces, 1)
+    from vecstore.engine.database import EmbeddedDatabase
+    from vecstore.storage.disk import DiskCache
     from vecstore.storage.open import open_store
 
     return Database(
         EmbeddedDatabase(
             open_store(url, **options),
-            cache_bytes=CACHE_BYTES if cache_bytes is None else cache_bytes,
+            cache_bytes=cache_bytes,
+            disk=None if cache_dir is None else DiskCache(cache_dir, disk_cache_bytes),
+            open_namespaces=open_namespaces,
             maintenance=maintenance == "thread",
             recall_sample_rate=recall_sample_rate,
         )
     )
+
+
+def _check_bound(name: str, value: object, least: int) -> None:
+    if not _integer(value) or value < least:  # type: ignore[operator]
+        raise InvalidArgument(f"{name} must be an integer of at least {least}", field=name, limit=least)
 
 
 class Database:

@@ -98,6 +98,51 @@ class Tag:
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that verification found wrong.
+
+    Attributes
+    ----------
+    object, section
+        Where; ``offset`` of the page that fails, if one does.
+    rule
+        The promise or the rule of the protocol that is broken.
+    """
+
+    object: str
+    section: str
+    rule: str
+    message: str
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What verification read and found.
+
+    Attributes
+    ----------
+    found, problems
+        How many there are, and the first of them.
+    orphans, orphan_bytes, orphan_keys
+        Objects that no readable epoch names, and the first of them: uploads under way, or garbage.
+    """
+
+    namespaces: int
+    objects: int
+    bytes: int
+    found: int
+    problems: tuple[Problem, ...]
+    orphans: int
+    orphan_bytes: int
+    orphan_keys: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        return not self.found
+
+
+@dataclass(frozen=True, slots=True)
 class SearchParams:
     """How to search; None means the namespace's default.
 

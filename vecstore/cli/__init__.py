@@ -14,8 +14,8 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
-from vecstore.cli import history
-from vecstore.cli.common import REMOTE, F, Group, json_option, open_database, print_json, row_id, show_info
+from vecstore.cli import history, upkeep
+from vecstore.cli.common import REMOTE, F, Group, json_option, open_database, print_json, refuse_remote, row_id, show_info
 from vecstore.config import load_config, package_version
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound
 from vecstore.types import Metric
@@ -59,6 +59,9 @@ def _effort_options(command: F) -> F:
 @click.option(
     "--allow-remote", is_flag=True, default=None, help="Listen beyond loopback, without authentication."
 )
+@click.option("--cache-bytes", type=int, help="Memory of a process for what it reads from S3.")
+@click.option("--cache-dir", help="Folder of a disk cache that all processes here share; none by default.")
+@click.option("--disk-cache-bytes", type=int, help="Bound of the disk cache; 10 GiB by default.")
 @click.option("--recall-sample-rate", type=float, help="Share of searches whose recall is measured.")
 @click.option("--maintenance/--no-maintenance", default=None, help="Compact and collect beside the workers.")
 def serve(**options: Any) -> None:
@@ -77,7 +80,7 @@ def maintain(url: str | None, parent: int | None) -> None:
     from vecstore.server.maintenance import maintain
 
     config = load_config({"url": url})
-    _refuse_remote(config.url)
+    refuse_remote(config.url)
     configure_logging(config)
     with open_database(url, config=config) as database:
         maintain(database.backend, config, parent=parent)
@@ -410,7 +413,7 @@ def gc(
 ) -> None:
     """Delete objects that no readable epoch names, of one namespace or of all."""
     config = load_config({"url": url, "gc_retention": retention, "gc_grace": grace})
-    _refuse_remote(config.url)
+    refuse_remote(config.url)
     results = {}
     with open_database(url, config=config) as database:
         backend = database.backend
@@ -428,14 +431,9 @@ def gc(
         )
 
 
-def _refuse_remote(url: str) -> None:
-    if url.startswith(REMOTE):
-        raise InvalidArgument("this works on the store itself, not over HTTP", field="url")
-
-
 # -- history -------------------------------------------------------------------------------
 
-for command in (history.get, history.manifest, history.restore, history.branch, history.tag):
+for command in (upkeep.verify, history.get, history.manifest, history.restore, history.branch, history.tag):
     main.add_command(command)
 
 

@@ -54,9 +54,14 @@ def open_database(
     if config.url.startswith(REMOTE):
         database = connect(config.url, timeout=config.client_timeout)
     else:
-        database = connect(config.url, maintenance=maintenance, cache_bytes=config.cache_bytes)
+        database = connect(config.url, maintenance=maintenance, **config.cache_options)
     with database:
         yield database
+
+
+def refuse_remote(url: str) -> None:
+    if url.startswith(REMOTE):
+        raise InvalidArgument("this works on the store itself, not over HTTP", field="url")
 
 
 def row_id(ns: Any, text: str) -> int | str:

@@ -79,6 +79,7 @@ class NamespaceEngine:
         store: ObjectStore,
         name: str,
         cache: PageCache,
+        tombstones: TombstoneCache,
         executor: Callable[[], Executor],
         rng: Random,
         *,
@@ -88,7 +89,7 @@ class NamespaceEngine:
         self.store = store
         self.name = name
         self.snapshots = SnapshotSource(store, name)
-        self.tombstones = TombstoneCache(store)
+        self.tombstones = tombstones
         self.publisher = Publisher(store, name, self.snapshots, rng=rng, tombstones=self.tombstones)
         self.views = Views(store, cache, executor, self.tombstones)
         self._executor = executor
@@ -97,6 +98,7 @@ class NamespaceEngine:
         self._threads = threads
         self._wrote = wrote
         self._forked = False
+        self.last_use = 0  # kept by `vecstore.engine.open`
         reset_in_children(self)
 
     # -- writes ----------------------------------------------------------------------------
