@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -38,6 +39,7 @@ from vecstore.types import (
     RowId,
     SearchParams,
     Tag,
+    WarmResult,
     WriteMode,
 )
 
@@ -85,6 +87,7 @@ class Backend(Protocol):
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row: ...
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
     def compact(self, name: str, *, everything: bool) -> CompactResult: ...
+    def warm(self, name: str, cursor: str | None) -> WarmResult: ...
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult: ...
     def ping(self) -> None: ...
     def close(self) -> None: ...
@@ -492,6 +495,27 @@ class Namespace:
     def compact(self, *, everything: bool = True) -> CompactResult:
         """Merge parts and retrain: all of them, or with ``everything=False`` only what is due."""
         return self._backend.compact(self.name, everything=everything)
+
+    def warm(self, *, progress: Callable[[WarmResult], object] = lambda _: None) -> WarmResult:
+        """Read ahead of time what a search at the default target needs, as far as the caches have room.
+
+        Over HTTP that warms the disk cache of the server's node, or without one (``cache_dir``) the
+        memory of the worker that answers.
+
+        Parameters
+        ----------
+        progress
+            Told after each slice how far it has come.
+        """
+        fetched, cursor = 0, None
+        while True:
+            done = self._backend.warm(self.name, cursor)
+            fetched += done.fetched
+            done = replace(done, fetched=fetched)
+            progress(done)
+            if done.next is None:
+                return done
+            cursor = done.next
 
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""

@@ -98,6 +98,29 @@ class Tag:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmResult:
+    """How far warming has come.
+
+    Attributes
+    ----------
+    warmed, total
+        Bytes that are in the caches, of those that a search at the default target may need. Less at the
+        end means that the caches have no more room.
+    fetched
+        Bytes that had to be fetched from the store.
+    next
+        Where to go on; None at the end.
+    """
+
+    epoch: int
+    warmed: int
+    total: int
+    fetched: int
+    next: str | None
+    incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Something that verification found wrong.
 

@@ -15,7 +15,16 @@ import click
 import msgspec
 
 from vecstore.cli import history, upkeep
-from vecstore.cli.common import REMOTE, F, Group, json_option, open_database, print_json, refuse_remote, row_id, show_info
+from vecstore.cli.common import (
+    F,
+    Group,
+    json_option,
+    open_database,
+    print_json,
+    refuse_remote,
+    row_id,
+    show_info,
+)
 from vecstore.config import load_config, package_version
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound
 from vecstore.types import Metric
@@ -431,9 +440,17 @@ def gc(
         )
 
 
-# -- history -------------------------------------------------------------------------------
+# -- of modules of their own ---------------------------------------------------------------
 
-for command in (upkeep.verify, history.get, history.manifest, history.restore, history.branch, history.tag):
+for command in (
+    upkeep.warm,
+    upkeep.verify,
+    history.get,
+    history.manifest,
+    history.restore,
+    history.branch,
+    history.tag,
+):
     main.add_command(command)
 
 

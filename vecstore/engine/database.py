@@ -18,6 +18,7 @@ from vecstore.engine.monitor import RecallMonitor
 from vecstore.engine.namespace import NamespaceEngine, describe
 from vecstore.engine.open import OpenNamespaces
 from vecstore.engine.recall import measure_recall
+from vecstore.engine.warm import warm
 from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound, TooManyRequests
 from vecstore.limits import MAX_PAGE_SIZE, MAX_RECALL_AT_ONCE
 from vecstore.maintenance.compactor import Policy, compact_once
@@ -50,6 +51,7 @@ from vecstore.types import (
     RowId,
     SearchParams,
     Tag,
+    WarmResult,
     WriteMode,
 )
 
@@ -262,6 +264,10 @@ class EmbeddedDatabase:
     def compact(self, name: str, *, everything: bool) -> CompactResult:
         """One compaction of a namespace, if one is due."""
         return compact_once(self.namespace(name), policy=self._policy, everything=everything)
+
+    def warm(self, name: str, cursor: str | None) -> WarmResult:
+        """Read the next slice of what searches of a namespace need into the caches of this process."""
+        return warm(self.namespace(name), cursor, self._cache.room)
 
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
         """Collect one namespace's garbage."""

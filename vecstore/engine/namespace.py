@@ -255,6 +255,10 @@ class NamespaceEngine:
             part_id=part_id, owner=self.name, began=began, mean=None if mean is None else mean.id
         )
 
+    def executor(self) -> Executor:
+        """Where reads run side by side."""
+        return self._executor()
+
     @property
     def readers(self) -> Readers:
         return self.views.reader

@@ -253,6 +253,11 @@ class PageCache:
         """Whether there is a disk cache, so that pages may stay where they are."""
         return self._disk is not None
 
+    @property
+    def room(self) -> int:
+        """Bytes of pages that find room for sure, beside what they take beside their content."""
+        return int(0.8 * (self._max_bytes if self._disk is None else self._disk.max_bytes))
+
     def refresh(self) -> int:
         """Let go of pages whose disk space was given to others, or touched by a stranger.
 

@@ -146,6 +146,10 @@ class DiskCache:
         self.reset_after_fork()
         reset_in_children(self)
 
+    @property
+    def max_bytes(self) -> int:
+        return self._max_bytes
+
     def reset_after_fork(self) -> None:
         # A parent's connection must be neither used nor closed in its child.
         self._inherited.append(self._database)
