@@ -43,7 +43,7 @@ _BUSY_SECONDS: Final = 2.0  # that a lookup or a write waits for another process
 _PAUSE_SECONDS: Final = 1.0  # without the disk after it failed
 _TURN_SECONDS: Final = 5.0  # that a fetch waits for another process's fetch of the same
 _TURN_PAUSE: Final = 0.002
-_TURNS: Final = 64
+_TURNS: Final = 1_024
 
 # Of SQLite: the file is no index, or not whole. Anything else passes: busy, disk full, no permission.
 _BROKEN: Final = frozenset(
@@ -235,7 +235,7 @@ class DiskCache:
         Only politeness: whoever waits too long, or cannot lock, goes ahead.
         """
         folder = os.path.join(self.folder, "turns")
-        path = os.path.join(folder, f"{name[0] % _TURNS:02x}")
+        path = os.path.join(folder, f"{int.from_bytes(name[:2]) % _TURNS:03x}")
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
