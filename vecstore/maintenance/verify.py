@@ -16,12 +16,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
-from pyroaring import BitMap
 
 from vecstore.errors import NamespaceNotFound, StorageCorrupt, StorageMissing
 from vecstore.index.rotation import padded
 from vecstore.invariants import Violation, check_manifest, check_successors
-from vecstore.live import LiveSet
 from vecstore.manifest import history
 from vecstore.manifest.keys import (
     current_key,
@@ -36,7 +34,7 @@ from vecstore.manifest.tombstones import Entry, decode_tombstones, read_tombston
 from vecstore.part.format import HEADER_BYTES, KEYS_A_PAGE, read_ends
 from vecstore.part.reader import PartReader
 from vecstore.storage.base import ObjectStore
-from vecstore.storage.cache import Page, PageCache, ReadTrace
+from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import Problem, VerifyReport
 
 MAX_REPORTED: Final = 1_000  # problems, and orphans, that are told one by one
@@ -131,7 +129,10 @@ class _Verification:
                 if part.tombstone is not None:
                     self._tombstone(manifest, part, part.tombstone)
         if not self._bad & set(_named(current)):
-            self._ids(current)
+            try:
+                self._ids(current)
+            except StorageCorrupt as error:
+                self._corrupt(error)
         self._leases(name)
         for key, size in self._sizes.items():
             if key not in self._done:
@@ -242,53 +243,51 @@ class _Verification:
 
     def _whole_part(self, key: str, part: Part, reader: PartReader) -> None:
         """Each page once, in the order of the object; a section that fails is told once."""
-        ends = max(section.offset + section.length for section in part.sections.values())
-        spans = self._spans(reader, ends, part.bytes)
-        kept: dict[str, bytearray] = {"header": bytearray(), "footer": bytearray()}
-        failed: set[str] = set()
-        span, crc, at = next(spans), 0, 0
-        for chunk in self._chunks(key, part.bytes):
-            view = memoryview(chunk)
-            while len(view):
-                piece = view[: span.start + span.length - at]
-                if span.section in kept:
-                    kept[span.section] += piece
-                else:
-                    crc = crc32c(piece, crc)
-                at += len(piece)
-                view = view[len(piece) :]
-                while at == span.start + span.length and at < part.bytes:
-                    if span.section not in kept and crc != span.crc32c and span.section not in failed:
-                        failed.add(span.section)
-                        why = f"section {span.section!r} fails its checksum"
-                        self._problem(key, span.section, _CHECKSUM, f"{key}: {why}", offset=span.start)
-                    span, crc = next(spans), 0
+        names: list[str] = []
+        ends: list[int] = []
+        crcs: list[int] = []
+        for name, its_ends, its_crcs in reader.page_ends():
+            names += [name] * len(its_ends)
+            ends += its_ends
+            crcs += its_crcs
+        failed: dict[str, int] = {}
+        header, rest = b"", bytearray()
+        page, crc, at = 0, 0, HEADER_BYTES
+        for start, chunk in self._chunks(key, part.bytes):
+            header = header or chunk[:HEADER_BYTES]
+            view, stop = memoryview(chunk), start + len(chunk)
+            while page < len(ends) and ends[page] <= stop:
+                if crc32c(view[at - start : ends[page] - start], crc) != crcs[page]:
+                    failed.setdefault(names[page], at)
+                page, crc, at = page + 1, 0, ends[page]
+            if page < len(ends):
+                crc, at = crc32c(view[at - start :], crc), stop
+            else:
+                rest += view[max(0, at - start) :]
+        for name, offset in failed.items():
+            why = f"section {name!r} fails its checksum"
+            self._problem(key, name, _CHECKSUM, f"{key}: {why}", offset=offset)
         self._objects += 1
-        footer = read_ends(bytes(kept["header"]), bytes(kept["footer"]), start=ends, key=key)
+        footer = read_ends(header, bytes(rest), start=ends[-1], key=key)
         told = {name: (entry.offset, entry.length) for name, entry in footer.sections.items()}
         if told != {name: (entry.offset, entry.length) for name, entry in part.sections.items()}:
             self._problem(key, "footer", "R13", f"{key}: its sections are not those of the manifest")
 
-    @staticmethod
-    def _spans(reader: PartReader, ends: int, size: int) -> Iterator[Page]:
-        yield Page("header", 0, HEADER_BYTES, 0)
-        yield from reader.spans()
-        yield Page("footer", ends, size - ends, 0)
-
-    def _chunks(self, key: str, size: int) -> Iterator[bytes]:
-        """The object in order, a few chunks read ahead."""
+    def _chunks(self, key: str, size: int) -> Iterator[tuple[int, bytes]]:
+        """The object in order, with the place of each chunk; a few are read ahead."""
         starts = iter(range(0, size, _CHUNK))
 
         def ask(start: int) -> bytes:
             return self._store.get_range(key, start, min(_CHUNK, size - start))
 
-        pending = deque(self._pool.submit(ask, start) for start in islice(starts, _AHEAD))
+        pending = deque((start, self._pool.submit(ask, start)) for start in islice(starts, _AHEAD))
         while pending:
-            chunk = pending.popleft().result()
-            pending.extend(self._pool.submit(ask, start) for start in islice(starts, 1))
+            at, asked = pending.popleft()
+            chunk = asked.result()
+            pending.extend((start, self._pool.submit(ask, start)) for start in islice(starts, 1))
             self._bytes += len(chunk)
             self._progress(len(chunk))
-            yield chunk
+            yield at, chunk
 
     # -- tombstones ------------------------------------------------------------------------
 
@@ -336,19 +335,17 @@ class _Verification:
     def _ids(self, manifest: Manifest) -> None:
         """An id is live in at most one row of the current epoch (R5), a range of keys at a time."""
         readers = [self._reader(manifest, part) for part in manifest.parts]
-        lives = [
-            LiveSet.from_deletes(self._dead(reader.entry), reader.entry.n, reader.list_rows)
-            for reader in readers
-        ]
+        alive = [self._alive(reader.entry) for reader in readers]
         starts = {key + (reader.entry.id_base or 0) for reader in readers for key in reader.fence.tolist()}
         a_slice = max(1, _KEYS_AT_ONCE // KEYS_A_PAGE)
         bounds = [0, *sorted(starts)[a_slice::a_slice]]
         for low, high in zip(bounds, [*bounds[1:], None], strict=True):
             found = []
-            for number, (reader, live) in enumerate(zip(readers, lives, strict=True)):
+            for number, (reader, mask) in enumerate(zip(readers, alive, strict=True)):
                 keys, rows = reader.sorted_keys(low, high, ReadTrace())
-                alive = live.is_live(rows)
-                found.append((keys[alive], np.full(int(alive.sum()), number), rows[alive]))
+                if mask is not None:
+                    keys, rows = keys[mask[rows]], rows[mask[rows]]
+                found.append((keys, np.full(len(keys), number, dtype=np.int32), rows))
             if found:
                 self._one_row_each(manifest, readers, found)
 
@@ -369,8 +366,13 @@ class _Verification:
                 message = f"id {ids[0]!r} lives in {where[0]} and in {where[1]} at once"
                 self._violated(Violation("R5", message), current_key(manifest.namespace))
 
-    def _dead(self, part: Part) -> BitMap | None:
-        return None if part.tombstone is None else read_tombstone(self._store, part.tombstone, n=part.n)
+    def _alive(self, part: Part) -> npt.NDArray[np.bool_] | None:
+        """bool[n], or None if all rows are."""
+        if part.tombstone is None:
+            return None
+        mask = np.ones(part.n, dtype=np.bool_)
+        mask[read_tombstone(self._store, part.tombstone, n=part.n).to_array()] = False
+        return mask
 
     # -- the rest --------------------------------------------------------------------------
 

@@ -546,8 +546,8 @@ class PartReader:
 
     # -- the whole part --------------------------------------------------------------------
 
-    def spans(self) -> Iterator[Page]:
-        """Every byte between header and footer, in order, with its checksum.
+    def page_ends(self) -> Iterator[tuple[str, list[int], list[int]]]:
+        """Every byte between header and footer: section by section, where its pages end, and their checksums.
 
         Raises
         ------
@@ -558,13 +558,13 @@ class PartReader:
         for name, section in sorted(self.entry.sections.items(), key=lambda item: item[1].offset):
             if section.offset != at:
                 raise self._corrupt(name, f"begins at {section.offset}, not at {at}")
+            at += section.length
             if name == "checksums":
-                yield Page(name, section.offset, section.length, self.entry.checksums_crc32c)
-            else:
-                bounds, first = self._bounds[name].tolist(), self._first_page[name]
-                for page, crc in enumerate(self._crcs[first : first + len(bounds) - 1].tolist()):
-                    yield Page(name, at + bounds[page], bounds[page + 1] - bounds[page], crc)
-            at = section.offset + section.length
+                yield name, [at], [self.entry.checksums_crc32c]
+                continue
+            ends = self._bounds[name][1:] + section.offset
+            first = self._first_page[name]
+            yield name, ends.tolist(), self._crcs[first : first + len(ends)].tolist()
 
     def sorted_keys(self, low: int, high: int | None, trace: ReadTrace) -> tuple[U64, npt.NDArray[np.int64]]:
         """Keys in [``low``, ``high``) in ascending order, with the part's base, and their rows."""
@@ -578,7 +578,12 @@ class PartReader:
         stop = min(self.entry.n, last * a_page)
         keys = np.concatenate(self._pages("id_keys", range(first, last), trace)).view("<u8")
         keys = keys[: stop - first * a_page] + np.uint64(base)
-        rows = self._elements("id_rows", "<u4", np.arange(first * a_page, stop), trace)
+        # Half as many pages hold their rows.
+        pages = range(first // 2, -(-stop * 4 // PAGE))
+        rows = np.concatenate(self._pages("id_rows", pages, trace)).view("<u4")
+        rows = rows[first * a_page - (first // 2) * 2 * a_page :][: len(keys)]
+        if int(rows.max()) >= self.entry.n:
+            raise self._corrupt("id_rows", "names a row beyond the part")
         chosen = keys >= np.uint64(low)
         if high is not None:
             chosen &= keys < np.uint64(high)
