@@ -168,11 +168,7 @@ def namespaces(options: argparse.Namespace) -> None:
         }
         passed = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         flags = ("--workers", "1", "--no-maintenance")
-        store = url if options.url else Path(url)
-        log = Path(folder) / "server"
-        log.mkdir()
-        os.chdir(log)  # where the server's log goes if the store is no folder
-        with running_server(store, *flags, **limits, **passed) as server, vecstore.connect(server.url) as db:
+        with running_server(url, *flags, **limits, **passed) as server, vecstore.connect(server.url) as db:
             (worker,) = children(server.process.pid)
             told, seconds = [_state(worker, 0, [])], []
             for i in range(options.count):
