@@ -58,9 +58,7 @@ def answers(ns: Namespace, queries: F32 = QUERIES) -> list[tuple[Any, ...]]:
 
 def opened(store: Any, folder: Path, *, memory: int = 1 << 20, disk: int = BOUND) -> Database:
     """As a process that comes to the folder: nothing in memory."""
-    return Database(
-        EmbeddedDatabase(store, cache_bytes=memory, disk=DiskCache(folder, disk), rng=Random(0))
-    )
+    return Database(EmbeddedDatabase(store, cache_bytes=memory, disk=DiskCache(folder, disk), rng=Random(0)))
 
 
 def bytes_of(hits: Hits) -> int:
@@ -99,9 +97,7 @@ def test_lists_in_use_are_found_without_a_look_up(filled: RangeStore, tmp_path: 
     assert third.ids.tolist() == first.ids.tolist()
 
 
-def test_answers_hold_while_the_disk_is_too_small_and_evicts(
-    filled: RangeStore, tmp_path: Path
-) -> None:
+def test_answers_hold_while_the_disk_is_too_small_and_evicts(filled: RangeStore, tmp_path: Path) -> None:
     one, other = (opened(filled, tmp_path, memory=20_000, disk=1 << 20) for _ in range(2))
     expected = answers(database(filled).namespace("docs"), QUERIES[:3])
     for _ in range(2):

@@ -216,6 +216,31 @@ def test_ids_of_many_pages_are_compared_a_slice_at_a_time(monkeypatch: pytest.Mo
     assert twice == {"0", "20000", "39999"}
 
 
+def test_branches_tags_and_restored_epochs_are_sound_and_missed_when_they_are_not() -> None:
+    store = MemoryStore()
+    filled(store)
+    db = database(store)
+    ns = db.namespace("ns")
+    before = ns.stats()
+    ns.tag("kept", 3)
+    ns.branch("branch").delete([251])
+    now = ns.stats()
+    ns.restore(before.epoch, if_match=(now.incarnation, now.epoch))
+    assert verify(store).problems == ()
+    # A part that the source has lost is missed in both.
+    (part, *_) = manifest_of(objects(store), "ns").parts
+    whole = store.get(part_key("ns", part.id)).data
+    store.delete(part_key("ns", part.id))
+    report = verify(store, ["branch"])
+    assert {(p.object, p.rule) for p in report.problems} == {(part_key("ns", part.id), "R3")}
+    store.put_if_absent(part_key("ns", part.id), whole)
+    # So is the pin that holds the source's objects for the branch.
+    found = manifest_of(objects(store), "ns")
+    pins = tuple(pin for pin in found.pins if pin.kind != "branch")
+    replace(store, current_key("ns"), encode_manifest(msgspec.structs.replace(found, pins=pins)))
+    assert {(p.object, p.rule) for p in verify(store, ["branch"]).problems} == {(current_key("branch"), "R9")}
+
+
 def test_what_collection_takes_meanwhile_is_not_missed(world: dict[str, bytes]) -> None:
     """A floor that rises while we read is no fault."""
     store = restored(world)

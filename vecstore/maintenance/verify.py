@@ -20,7 +20,7 @@ from crc32c import crc32c
 
 from vecstore.errors import NamespaceNotFound, StorageCorrupt, StorageMissing
 from vecstore.index.rotation import padded
-from vecstore.invariants import Violation, check_manifest, check_successors
+from vecstore.invariants import Violation, check_ancestors, check_manifest, check_successors
 from vecstore.manifest import history
 from vecstore.manifest.keys import (
     current_key,
@@ -125,13 +125,19 @@ class _Verification:
         current = self._current(name)
         if current is None:
             return
+        for violation in self._ancestry(current):
+            self._violated(violation, current_key(name))
         for manifest in self._epochs(name, current):
             for violation in check_manifest(manifest):
                 self._violated(violation, self._key_of(manifest, current))
+            # Of epochs that nobody can read here a branch may have let go of what belongs to others.
+            readable = current.state == "active" and manifest.incarnation == current.incarnation
             for part in manifest.parts:
-                self._part(manifest, part)
-                if part.tombstone is not None:
-                    self._tombstone(manifest, part, part.tombstone)
+                if readable or part.owner == name:
+                    self._part(manifest, part)
+                tombstone = part.tombstone
+                if tombstone is not None and (readable or tombstone.owner == name):
+                    self._tombstone(manifest, part, tombstone)
         if not self._bad & set(_named(current)):
             try:
                 self._ids(current)
@@ -180,6 +186,15 @@ class _Verification:
                         self._violated(violation, self._key_of(manifest, current))
                 yield manifest
             before = manifest
+
+    def _ancestry(self, current: Manifest) -> Sequence[Violation]:
+        try:
+            return check_ancestors(self._store, current)
+        except StorageMissing as error:
+            return [Violation("R9", f"an ancestor is gone: {error.message}")]
+        except StorageCorrupt as error:
+            self._corrupt(error)
+            return []
 
     def _copy(self, name: str, epoch: int, floor: int) -> Manifest | None:
         key = history_key(name, epoch)
