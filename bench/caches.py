@@ -178,7 +178,7 @@ def namespaces(options: argparse.Namespace) -> None:
                 seconds.append(time.perf_counter() - began)
                 if (i + 1) % max(1, options.count // 10) == 0:
                     told.append(_state(worker, i + 1, seconds))
-    head = ("namespaces", "RSS MB", "descriptors", "maps", "first query p50 ms", "p99 ms")
+    head = ("namespaces", "own memory MB", "mapped MB", "descriptors", "maps", "first query p50 ms", "p99 ms")
     print(tabulate(told, head, tablefmt="github", floatfmt=".1f"))
 
 
@@ -188,11 +188,13 @@ def _fill(db: Database, name: str, rows: F32) -> None:
 
 def _state(pid: int, count: int, seconds: list[float]) -> tuple[float, ...]:
     proc = Path(f"/proc/{pid}")
-    pages = int((proc / "statm").read_text().split()[1])
+    # Own memory, and pages of files that are mapped, which the kernel shares and takes back.
+    _, resident, mapped, *_ = map(int, (proc / "statm").read_text().split())
+    sizes = [pages * os.sysconf("SC_PAGE_SIZE") / 1e6 for pages in (resident - mapped, mapped)]
     spread = np.percentile(seconds, [50, 99]) * 1e3 if seconds else (math.nan, math.nan)
     descriptors = len(list((proc / "fd").iterdir()))
     maps = (proc / "maps").read_text().count("\n")
-    return count, pages * os.sysconf("SC_PAGE_SIZE") / 1e6, descriptors, maps, *spread
+    return count, *sizes, descriptors, maps, *spread
 
 
 def verification(options: argparse.Namespace) -> None:

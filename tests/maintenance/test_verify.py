@@ -99,7 +99,7 @@ def test_a_sound_store_passes(kind: type[MemoryStore], world: dict[str, bytes]) 
     assert report.bytes == sum(read) == sum(expected) == size
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_flipped_byte_anywhere_names_object_and_section(
     data: st.DataObject, world: dict[str, bytes]
