@@ -125,8 +125,8 @@ cdef class Field:
             As `vecstore.ext.ivf.rank_lists` takes them.
         first_rows, first_blocks : i64[K]
         addresses : u64[K] or None
-            Of the records, 0 until one was read; shared with the caller, who fills them in. None where
-            the field is not resident.
+            Of the records, 0 until one was read; shared with the caller, who fills them in. In a field
+            that is not resident those that stay where they are all the same; None: there are none.
         n : int
             Rows.
         dtype : "f4", "f2" or None
@@ -147,7 +147,7 @@ cdef class Field:
         cdef Py_ssize_t k = lists.k
         if k < 1 or first_rows.shape[0] != k or first_blocks.shape[0] != k:
             raise ValueError(f"tables of different lengths for {k} lists")
-        if self.resident and (addresses is None or addresses.shape[0] != k):
+        if (self.resident and addresses is None) or (addresses is not None and addresses.shape[0] != k):
             raise ValueError(f"no addresses of {k} lists")
         cdef Py_ssize_t i
         for i in range(k):
@@ -159,7 +159,7 @@ cdef class Field:
         part.k = k
         part.first_rows = &first_rows[0]
         part.first_blocks = &first_blocks[0]
-        part.addresses = &addresses[0] if self.resident else NULL
+        part.addresses = &addresses[0] if addresses is not None else NULL
         self._set_vectors(part, n, dtype, vectors, pages)
         self.lists += k
         self.most_cells = max(self.most_cells, lists.lists.cell_count)

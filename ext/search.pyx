@@ -314,7 +314,7 @@ cdef class Searcher:
             self.ranked[i] = 0
             self.want[i] = min(self.plan.probes[i], <int32_t>self.parts[i].k)
         if not self.field.resident:
-            memset(self.given, 0, self.field.lists * sizeof(uint64_t))
+            self._forget_given()
             memset(self.records, 0, self.count * sizeof(uint64_t))
             memset(self.vectors, 0, self.count * sizeof(uint64_t))
         self.small_done = False
@@ -329,6 +329,17 @@ cdef class Searcher:
             return VS_NO_MEMORY
         self._lap(PREPARE)
         return 0
+
+    cdef void _forget_given(self) noexcept nogil:
+        """Of what lists were given, only the records are known that stay where they are."""
+        cdef Py_ssize_t p
+        cdef const VsPart *part
+        for p in range(self.count):
+            part = self.parts + p
+            if part.addresses != NULL:
+                memcpy(self.given + part.first_list, part.addresses, part.k * sizeof(uint64_t))
+            else:
+                memset(self.given + part.first_list, 0, part.k * sizeof(uint64_t))
 
     cdef int64_t _advance(self) noexcept nogil:
         """Go on from the stage that was reached; DONE, what is needed, or why it cannot be."""

@@ -361,3 +361,25 @@ def test_a_bad_input_is_refused_by_name_and_changes_nothing(
 def test_a_url_or_option_that_is_not_known_is_refused(url: str, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         vecstore.connect(url, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("cache_bytes", -1),
+        ("cache_bytes", 1.5),
+        ("disk_cache_bytes", 1 << 20),
+        ("open_namespaces", 0),
+        ("open_namespaces", True),
+    ],
+)
+def test_bounds_of_caches_are_checked_by_name(name: str, value: object) -> None:
+    with pytest.raises(InvalidArgument, match=name) as caught:
+        vecstore.connect("memory://", **{name: value})  # type: ignore[arg-type]
+    assert caught.value.details["field"] == name
+
+
+def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InvalidArgument, match="cache_dir"):
+        vecstore.connect("memory://", cache_dir=tmp_path / "file" / "cache")

@@ -204,6 +204,19 @@ def test_compaction_merges_everything(database: Database) -> None:
     assert ns.compact().part_id is None
 
 
+def test_warming_tells_how_far_it_has_come(database: Database) -> None:
+    ns = database.create_namespace("docs", DIM, "l2", small_part_threshold=0, list_rows=4)
+    done = ns.insert(ROWS, ids=range(50))
+    told: list[object] = []
+    warmed = ns.warm(progress=told.append)
+    assert told[-1] == warmed
+    assert (warmed.warmed, warmed.next, warmed.epoch) == (warmed.total, None, done.epoch)
+    assert warmed.total > 0
+    with pytest.raises(InvalidArgument) as caught:
+        database.backend.warm("docs", "nowhere")
+    assert caught.value.details["field"] == "cursor"
+
+
 def test_a_key_makes_an_insert_happen_once(database: Database) -> None:
     ns = database.create_namespace("docs", DIM, "l2")
     first = ns.insert(ROWS[:2], idempotency_key="k")

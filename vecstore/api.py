@@ -7,7 +7,9 @@ them their public shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -38,11 +40,13 @@ from vecstore.types import (
     RowId,
     SearchParams,
     Tag,
+    WarmResult,
     WriteMode,
 )
 
 INCLUDABLE = ("vector",)
 CONFIDENCES = (0.5, 0.999)
+LEAST_DISK_BYTES = 64 << 20
 
 
 class Backend(Protocol):
@@ -85,6 +89,7 @@ class Backend(Protocol):
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row: ...
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult: ...
+    def warm(self, name: str, cursor: str | None) -> WarmResult: ...
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult: ...
     def ping(self) -> None: ...
     def close(self) -> None: ...
@@ -94,7 +99,10 @@ def connect(
     url: str = "./data",
     *,
     maintenance: Literal["thread", "off"] = "thread",
-    cache_bytes: int | None = None,
+    cache_bytes: int = 256 << 20,
+    cache_dir: str | os.PathLike[str] | None = None,
+    disk_cache_bytes: int = 10 << 30,
+    open_namespaces: int = 1_000,
     recall_sample_rate: float = 0.0,
     **options: Any,
 ) -> Database:
@@ -109,7 +117,12 @@ def connect(
         Whether a thread of this process compacts the namespaces that it writes to. A server has a
         process for that; over HTTP this is ignored.
     cache_bytes
-        Memory for pages read from S3; 256 MiB by default.
+        Memory for pages read from S3.
+    cache_dir, disk_cache_bytes
+        A folder on a local disk for what was read from S3, shared by all processes that name it, and
+        how much it may take. None: nothing is kept on disk.
+    open_namespaces
+        How many are held open; one that was not used for longest makes room.
     recall_sample_rate
         Share of searches whose recall a thread of this process measures (`Namespace.recall_estimate`).
         A server has a setting for that; over HTTP this is ignored.
@@ -129,17 +142,28 @@ def connect(
         raise InvalidArgument('maintenance must be "thread" or "off"', field="maintenance")
     if not _number(recall_sample_rate) or not 0.0 <= recall_sample_rate <= 1.0:
         raise InvalidArgument("recall_sample_rate must be from 0 to 1", field="recall_sample_rate", limit=1.0)
-    from vecstore.engine.database import CACHE_BYTES, EmbeddedDatabase
+    _check_bound("cache_bytes", cache_bytes, 0)
+    _check_bound("disk_cache_bytes", disk_cache_bytes, LEAST_DISK_BYTES)
+    _check_bound("open_namespaces", open_namespaces, 1)
+    from vecstore.engine.database import EmbeddedDatabase
+    from vecstore.storage.disk import DiskCache
     from vecstore.storage.open import open_store
 
     return Database(
         EmbeddedDatabase(
             open_store(url, **options),
-            cache_bytes=CACHE_BYTES if cache_bytes is None else cache_bytes,
+            cache_bytes=cache_bytes,
+            disk=None if cache_dir is None else DiskCache(cache_dir, disk_cache_bytes),
+            open_namespaces=open_namespaces,
             maintenance=maintenance == "thread",
             recall_sample_rate=recall_sample_rate,
         )
     )
+
+
+def _check_bound(name: str, value: object, least: int) -> None:
+    if not _integer(value) or value < least:  # type: ignore[operator]
+        raise InvalidArgument(f"{name} must be an integer of at least {least}", field=name, limit=least)
 
 
 class Database:
@@ -486,6 +510,27 @@ class Namespace:
         ``progress`` is called with the share that is done, 0 to 1; over HTTP at the end alone.
         """
         return self._backend.compact(self.name, everything=everything, progress=progress)
+
+    def warm(self, *, progress: Callable[[WarmResult], object] = lambda _: None) -> WarmResult:
+        """Read ahead of time what a search at the default target needs, as far as the caches have room.
+
+        Over HTTP that warms the disk cache of the server's node, or without one (``cache_dir``) the
+        memory of the worker that answers.
+
+        Parameters
+        ----------
+        progress
+            Told after each slice how far it has come.
+        """
+        fetched, cursor = 0, None
+        while True:
+            done = self._backend.warm(self.name, cursor)
+            fetched += done.fetched
+            done = replace(done, fetched=fetched)
+            progress(done)
+            if done.next is None:
+                return done
+            cursor = done.next
 
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""

@@ -53,6 +53,7 @@ from vecstore.types import (
     RowId,
     SearchParams,
     Tag,
+    WarmResult,
     WriteMode,
 )
 
@@ -256,6 +257,10 @@ class HttpBackend:
         query = "" if epoch is None else f"?epoch={epoch}"
         found = self._send("GET", _path(name, "manifest") + query, repeat=True)
         return _decode(found, dict[str, Any])
+
+    def warm(self, name: str, cursor: str | None) -> WarmResult:
+        body = {} if cursor is None else {"cursor": cursor}
+        return _decode(self._send("POST", _path(name, "warm"), body), WarmResult)
 
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
         found = self._send("POST", _path(name, "compact"), {"everything": everything})

@@ -39,6 +39,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     graceful_timeout: Annotated[int, Meta(ge=1, le=3_600)] = 30
     max_body_bytes: Annotated[int, Meta(ge=1_024, le=MAX_BODY_BYTES)] = MAX_BODY_BYTES
     cache_bytes: Annotated[int, Meta(ge=0)] = 256 << 20
+    cache_dir: str = ""
+    disk_cache_bytes: Annotated[int, Meta(ge=64 << 20)] = 10 << 30
+    open_namespaces: Annotated[int, Meta(ge=1)] = 1_000
     recall_sample_rate: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
     maintenance: bool = True
     maintenance_interval: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 10.0
@@ -71,6 +74,16 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
                 "front of it, and allow this with --allow-remote (VECSTORE_ALLOW_REMOTE=true)",
                 field="host",
             )
+
+    @property
+    def cache_options(self) -> dict[str, Any]:
+        """What `vecstore.api.connect` is told of caches."""
+        return {
+            "cache_bytes": self.cache_bytes,
+            "cache_dir": self.cache_dir or None,
+            "disk_cache_bytes": self.disk_cache_bytes,
+            "open_namespaces": self.open_namespaces,
+        }
 
     def environ(self) -> dict[str, str]:
         """Variables that make another process see this configuration."""

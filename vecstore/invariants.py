@@ -43,6 +43,11 @@ def check_successors(before: Manifest, after: Manifest) -> list[Violation]:
     return list(_succession(before, after))
 
 
+def check_ancestors(store: ObjectStore, manifest: Manifest) -> list[Violation]:
+    """Everybody whose objects a branch may name has a pin for it (R9)."""
+    return list(_ancestors_hold(store, manifest))
+
+
 def check_objects(store: ObjectStore, manifest: Manifest, *, bitmaps: bool = True) -> list[Violation]:
     """Every object that the epoch names exists and matches; with ``bitmaps``, their content too."""
     return list(_objects(store, manifest, bitmaps))

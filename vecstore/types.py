@@ -98,6 +98,74 @@ class Tag:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmResult:
+    """How far warming has come.
+
+    Attributes
+    ----------
+    warmed, total
+        Bytes that are in the caches, of those that a search at the default target may need. Less at the
+        end means that the caches have no more room.
+    fetched
+        Bytes that had to be fetched from the store.
+    next
+        Where to go on; None at the end.
+    """
+
+    epoch: int
+    warmed: int
+    total: int
+    fetched: int
+    next: str | None
+    incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that verification found wrong.
+
+    Attributes
+    ----------
+    object, section
+        Where; ``offset`` of the page that fails, if one does.
+    rule
+        The promise or the rule of the protocol that is broken.
+    """
+
+    object: str
+    section: str
+    rule: str
+    message: str
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What verification read and found.
+
+    Attributes
+    ----------
+    found, problems
+        How many there are, and the first of them.
+    orphans, orphan_bytes, orphan_keys
+        Objects that no readable epoch names, and the first of them: uploads under way, or garbage.
+    """
+
+    namespaces: int
+    objects: int
+    bytes: int
+    found: int
+    problems: tuple[Problem, ...]
+    orphans: int
+    orphan_bytes: int
+    orphan_keys: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        return not self.found
+
+
+@dataclass(frozen=True, slots=True)
 class SearchParams:
     """How to search; None means the namespace's default.
 

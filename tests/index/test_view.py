@@ -200,8 +200,8 @@ def test_a_namespace_made_anew_is_another_view() -> None:
 
 def test_traces_side_by_side_take_the_trips_of_the_longest() -> None:
     total = ReadTrace(requests=1, bytes=10, trips=1)
-    join_traces(total, [ReadTrace(2, 5, 2, 1, 1), ReadTrace(1, 1, 1, 0, 1)])
-    assert total == ReadTrace(requests=4, bytes=16, trips=3, cache_hits=1, cache_misses=2)
+    join_traces(total, [ReadTrace(2, 5, 2, 1, 4, 1), ReadTrace(1, 1, 1, 0, 3, 1)])
+    assert total == ReadTrace(requests=4, bytes=16, trips=3, cache_hits=1, disk_hits=7, cache_misses=2)
 
 
 def test_handles_over_one_store_see_each_other(tmp_path: Any) -> None:

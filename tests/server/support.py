@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,7 +54,8 @@ def running_server(store: str | Path, *options: str, **env: str) -> Iterator[Ser
     """
     env = {"VECSTORE_GRACEFUL_TIMEOUT": "5", **env}
     port = free_port()
-    log = Path(f"{store}.{port}.log")
+    beside = f"{tempfile.gettempdir()}/vecstore" if "://" in str(store) else store
+    log = Path(f"{beside}.{port}.log")
     with log.open("wb") as sink:
         process = subprocess.Popen(
             command("serve", str(store), "--port", str(port), *options),

@@ -325,6 +325,8 @@ CASES = [
     post("an unknown route", "/v1/nothing", {}, "route_not_found", "/v1/nothing", status=404),
     Bad("an unknown method", "PUT", DOCS, 405, "method_not_allowed", "PUT", {}),
     Bad("OPTIONS", "OPTIONS", "/v1/namespaces", 405, "method_not_allowed", "OPTIONS"),
+    post("a warming with a cursor of somebody else", f"{DOCS}/warm", {"cursor": "x"}, INVALID, "cursor"),
+    post("a warming with an unknown field", f"{DOCS}/warm", {"all": True}, INVALID, "all"),
     post("a compaction with an unknown field", f"{DOCS}/compact", {"all": True}, INVALID, "all"),
 ]  # fmt: skip
 

@@ -169,11 +169,12 @@ def test_whatever_is_asked_is_what_the_object_holds(
         assert store.count("get_ranges") - before == trace.trips == (1 if trace.cache_misses else 0)
         stats = cache.stats()
         assert stats.bytes <= max_bytes
-        again = [data for data, _ in cache._again.values()]
-        held = [*cache._once.values(), *again]
+        kept = cache._kept
+        again = [held for held, _ in kept._again.values()]
+        held = [*kept._once.values(), *again]
         assert stats.pages == len(held)
-        assert stats.bytes == sum(data.nbytes + 512 for data in held)
-        assert cache._again_bytes == sum(data.nbytes + 512 for data in again)
+        assert stats.bytes == sum(one.data.nbytes + 512 for one in held)
+        assert kept._again_bytes == sum(one.data.nbytes + 512 for one in again)
         assert not cache._in_flight
 
 

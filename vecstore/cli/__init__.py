@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
-from vecstore.cli import history, stores
+from vecstore.cli import history, stores, upkeep
 from vecstore.cli.common import (
     F,
     Group,
@@ -69,6 +69,9 @@ def _effort_options(command: F) -> F:
 @click.option(
     "--allow-remote", is_flag=True, default=None, help="Listen beyond loopback, without authentication."
 )
+@click.option("--cache-bytes", type=int, help="Memory of a process for what it reads from S3.")
+@click.option("--cache-dir", help="Folder of a disk cache that all processes here share; none by default.")
+@click.option("--disk-cache-bytes", type=int, help="Bound of the disk cache; 10 GiB by default.")
 @click.option("--recall-sample-rate", type=float, help="Share of searches whose recall is measured.")
 @click.option("--maintenance/--no-maintenance", default=None, help="Compact and collect beside the workers.")
 def serve(**options: Any) -> None:
@@ -440,12 +443,18 @@ def gc(
         )
 
 
-main.add_command(stores.check_store)
+# -- of modules of their own ---------------------------------------------------------------
 
-
-# -- history -------------------------------------------------------------------------------
-
-for command in (history.get, history.manifest, history.restore, history.branch, history.tag):
+for command in (
+    stores.check_store,
+    upkeep.warm,
+    upkeep.verify,
+    history.get,
+    history.manifest,
+    history.restore,
+    history.branch,
+    history.tag,
+):
     main.add_command(command)
 
 

@@ -55,7 +55,7 @@ def open_database(
     if config.url.startswith(REMOTE):
         database = connect(config.url, timeout=config.client_timeout)
     else:
-        database = connect(config.url, maintenance=maintenance, cache_bytes=config.cache_bytes)
+        database = connect(config.url, maintenance=maintenance, **config.cache_options)
     with database:
         yield database
 

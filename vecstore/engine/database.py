@@ -16,7 +16,9 @@ import msgspec
 
 from vecstore.engine.monitor import RecallMonitor
 from vecstore.engine.namespace import NamespaceEngine, describe
+from vecstore.engine.open import OpenNamespaces
 from vecstore.engine.recall import measure_recall
+from vecstore.engine.warm import warm
 from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound, TooManyRequests
 from vecstore.limits import MAX_PAGE_SIZE, MAX_RECALL_AT_ONCE
 from vecstore.maintenance.compactor import Policy, compact_once
@@ -26,11 +28,13 @@ from vecstore.manifest import lifecycle
 from vecstore.manifest.branch import branch
 from vecstore.manifest.keys import namespaces_prefix
 from vecstore.manifest.model import Settings
+from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.progress import Progress
 from vecstore.rows.ids import validate_name
 from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
-from vecstore.storage.cache import PageCache
+from vecstore.storage.cache import CacheStats, PageCache
+from vecstore.storage.disk import DiskCache
 from vecstore.types import (
     BatchHits,
     CompactResult,
@@ -48,12 +52,14 @@ from vecstore.types import (
     RowId,
     SearchParams,
     Tag,
+    WarmResult,
     WriteMode,
 )
 
 log = logging.getLogger(__name__)
 
 CACHE_BYTES: Final = 256 << 20
+OPEN_NAMESPACES: Final = 1_000
 IO_THREADS: Final = 16
 COLLECT_SECONDS: Final = 600.0  # between two collections of a namespace by one process
 
@@ -63,8 +69,10 @@ class EmbeddedDatabase:
 
     Parameters
     ----------
-    cache_bytes
-        Memory for pages of parts that the store cannot map.
+    cache_bytes, disk
+        Memory for pages of parts that the store cannot map, and where else they are kept; ours to close.
+    open_namespaces
+        Held open at most, but for those that are in use at that moment.
     maintenance
         Whether a thread compacts and collects the namespaces that this process writes to.
     threads
@@ -80,6 +88,8 @@ class EmbeddedDatabase:
         store: ObjectStore,
         *,
         cache_bytes: int = CACHE_BYTES,
+        disk: DiskCache | None = None,
+        open_namespaces: int = OPEN_NAMESPACES,
         maintenance: bool = False,
         threads: int | None = None,
         policy: Policy | None = None,
@@ -89,13 +99,14 @@ class EmbeddedDatabase:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store = store
-        self._cache = PageCache(cache_bytes)
+        self._cache = PageCache(cache_bytes, disk=disk)
         self._rng = rng if rng is not None else SystemRandom()
         self._policy = policy
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._namespaces: dict[str, NamespaceEngine] = {}
+        self._tombstones = TombstoneCache(store)
+        self._namespaces = OpenNamespaces(open_namespaces, self._open)
         self._collected: dict[str, float] = {}
         self._executor: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
@@ -107,28 +118,25 @@ class EmbeddedDatabase:
             self.recall = RecallMonitor(recall_sample_rate, self.namespace, rng=self._rng)
 
     def namespace(self, name: str) -> NamespaceEngine:
-        """The engine of a namespace, whether it exists or not; one object a name."""
-        engine = self._namespaces.get(name) if isinstance(name, str) else None
-        if engine is None:
-            validate_name(name)
-            if os.getpid() != self._pid:
-                raise ForkedHandle("the database was opened before fork; connect again in the child process")
-            with self._lock:
-                engine = self._namespaces.get(name)
-                if engine is None:
-                    engine = NamespaceEngine(
-                        self.store,
-                        name,
-                        self._cache,
-                        self._get_executor,
-                        self._rng,
-                        threads=self._threads,
-                        wrote=self._wrote,
-                        clock=self._clock,
-                        sleep=self._sleep,
-                    )
-                    self._namespaces[name] = engine
-        return engine
+        """The engine of a namespace, whether it exists or not; one object a name while it is in use."""
+        return self._namespaces.get(name)
+
+    def _open(self, name: str) -> NamespaceEngine:
+        validate_name(name)
+        if os.getpid() != self._pid:
+            raise ForkedHandle("the database was opened before fork; connect again in the child process")
+        return NamespaceEngine(
+            self.store,
+            name,
+            self._cache,
+            self._tombstones,
+            self._get_executor,
+            self._rng,
+            threads=self._threads,
+            wrote=self._wrote,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
 
     def create(self, name: str, dim: int, metric: Metric, settings: dict[str, Any]) -> NamespaceInfo:
         """Create a namespace. `NamespaceExists` if there is one of that name."""
@@ -269,6 +277,10 @@ class EmbeddedDatabase:
             self.namespace(name), policy=self._policy, everything=everything, progress=progress
         )
 
+    def warm(self, name: str, cursor: str | None) -> WarmResult:
+        """Read the next slice of what searches of a namespace need into the caches of this process."""
+        return warm(self.namespace(name), cursor, self._cache.room)
+
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
         """Collect one namespace's garbage."""
         engine = self.namespace(name)
@@ -280,6 +292,10 @@ class EmbeddedDatabase:
             grace=grace,
             dry_run=dry_run,
         )
+
+    def cache_stats(self) -> CacheStats:
+        """What the caches of this process have done and hold."""
+        return self._cache.stats()
 
     def ping(self) -> None:
         """One small read, to learn whether the store answers."""
@@ -310,6 +326,7 @@ class EmbeddedDatabase:
                 self.recall.stop()
             if self._executor is not None:
                 self._executor.shutdown()
+        self._cache.close()
         self.store.close()
 
     def _wrote(self, name: str) -> None:

@@ -84,6 +84,7 @@ class NamespaceEngine:
         store: ObjectStore,
         name: str,
         cache: PageCache,
+        tombstones: TombstoneCache,
         executor: Callable[[], Executor],
         rng: Random,
         *,
@@ -95,7 +96,7 @@ class NamespaceEngine:
         self.store = store
         self.name = name
         self.snapshots = SnapshotSource(store, name, clock=clock)
-        self.tombstones = TombstoneCache(store)
+        self.tombstones = tombstones
         self.publisher = Publisher(
             store, name, self.snapshots, clock=clock, rng=rng, sleep=sleep, tombstones=self.tombstones
         )
@@ -106,6 +107,7 @@ class NamespaceEngine:
         self._threads = threads
         self._wrote = wrote
         self._forked = False
+        self.last_use = 0  # kept by `vecstore.engine.open`
         reset_in_children(self)
 
     # -- writes ----------------------------------------------------------------------------
@@ -260,6 +262,10 @@ class NamespaceEngine:
         return image.entry(
             part_id=part_id, owner=self.name, began=began, mean=None if mean is None else mean.id
         )
+
+    def executor(self) -> Executor:
+        """Where reads run side by side."""
+        return self._executor()
 
     @property
     def readers(self) -> Readers:

@@ -74,6 +74,7 @@ cdef class Searcher:
     cdef int _require(self) except -1
     cdef int _take(self, Field field, Plan plan) except -1
     cdef int _begin(self, const float *q) noexcept nogil
+    cdef void _forget_given(self) noexcept nogil
     cdef int64_t _advance(self) noexcept nogil
     cdef int64_t _settle(self) noexcept nogil
     cdef const uint64_t *_addresses(self, Py_ssize_t p) noexcept nogil

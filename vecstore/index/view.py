@@ -38,6 +38,7 @@ def join_traces(into: ReadTrace, traces: Iterable[ReadTrace]) -> None:
         into.requests += trace.requests
         into.bytes += trace.bytes
         into.cache_hits += trace.cache_hits
+        into.disk_hits += trace.disk_hits
         into.cache_misses += trace.cache_misses
         longest = max(longest, trace.trips)
     into.trips += longest
@@ -123,6 +124,7 @@ class Views:
         self._readers: dict[str, PartReader] = {}
         self._watched: tuple[Watch, list[str]] | None = None
         self._forgotten = 0  # times that readers were dropped because their files were touched
+        self._generation = 0  # of the cache, which the readers hold pages of
 
     def open(self, manifest: Manifest, trace: ReadTrace) -> View:
         """The view of a manifest; cold parts and tombstones come in one dependent trip.
@@ -154,6 +156,13 @@ class Views:
         return view
 
     def _forget_touched(self) -> None:
+        generation = self._cache.refresh()
+        if generation != self._generation:
+            with self._lock:
+                self._generation = generation
+                self._latest = None
+                self._forgotten += 1
+                self._keep({})
         watched = self._watched
         if watched is not None and (changed := watched[0].changed()):
             touched = {watched[1][i] for i in changed}
@@ -271,7 +280,7 @@ def _field(
             reader.centroid_codes,
             reader.first_rows,
             reader.first_blocks,
-            reader.ready if mapped else None,
+            reader.ready,
             reader.entry.n,
             dtype,
             address,

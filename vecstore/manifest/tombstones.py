@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -87,6 +87,37 @@ def decode_directory(data: bytes, *, key: str) -> tuple[Entry, ...]:
             raise corrupt("an entry points outside the object")
         entries.append(Entry(part_id.rstrip(b"\0").decode("ascii"), offset, length, crc, dead))
     return tuple(entries)
+
+
+def decode_tombstones(data: bytes, *, key: str) -> Iterator[tuple[Entry, BitMap]]:
+    """All of a delete object: each bitmap with its line, in the order of their offsets, for `verify`.
+
+    Raises
+    ------
+    StorageCorrupt
+        At the first byte that is not as it was written; names the bitmap, or the directory.
+    """
+    entries = sorted(decode_directory(data, key=key), key=lambda entry: entry.offset)
+    at = _HEADER.size + len(entries) * _ENTRY.size
+    for entry in entries:
+        section = f"bitmap at {entry.offset}"
+        raw = data[entry.offset : entry.offset + entry.length]
+        try:
+            if crc32c(raw) != entry.crc32c:
+                raise ValueError("fails its checksum")
+            rows = BitMap.deserialize(raw)
+            if len(rows) != entry.dead:
+                raise ValueError(f"has {len(rows)} rows instead of {entry.dead}")
+            if entry.offset != at:
+                raise ValueError(f"begins at {entry.offset}, not at {at}")
+            at = entry.offset + entry.length + -entry.length % _ALIGNMENT
+            if any(data[entry.offset + entry.length : at]) or at > len(data):
+                raise ValueError("is not followed by zeros")
+        except ValueError as error:
+            raise StorageCorrupt(f"{key}: {section} {error}", object=key, section=section) from error
+        yield entry, rows
+    if at != len(data):
+        raise StorageCorrupt(f"{key}: has {len(data)} bytes, not {at}", object=key, section="directory")
 
 
 def write_tombstones(store: ObjectStore, owner: str, delete_id: str, data: bytes) -> None:

@@ -22,6 +22,7 @@ MAGIC: Final = b"VECPART\0"
 FORMAT: Final = 0
 ALIGN: Final = 64
 PAGE: Final = 64 * 1024
+KEYS_A_PAGE: Final = PAGE // 8  # of section `id_keys`
 
 # Sections that a search needs before it knows which lists to probe; they lie side by side at
 # the end of the part, so that a cold reader fetches them as one range.
@@ -29,6 +30,8 @@ HEAD: Final = ("cells", "cell_lists", "centroid_codes", "lists", "id_fence", "ca
 
 _HEADER = struct.Struct("<8sI52x")
 _TAIL = struct.Struct("<QQIII28x8s")
+
+HEADER_BYTES: Final = _HEADER.size
 
 Buffer = bytes | memoryview
 
@@ -134,23 +137,30 @@ def _cut(data: Buffer) -> Iterator[Buffer]:
 
 def read_footer(data: Buffer, *, key: str) -> Footer:
     """Parse and verify header, tail and footer of a whole part; `StorageCorrupt` names what is wrong."""
+    return read_ends(memoryview(data)[:HEADER_BYTES], data, start=0, key=key)
+
+
+def read_ends(header: Buffer, rest: Buffer, *, start: int, key: str) -> Footer:
+    """As `read_footer`, from the first `HEADER_BYTES` and from ``start``, not behind the footer, on."""
+    view = memoryview(rest)
 
     def corrupt(section: str, why: str) -> StorageCorrupt:
         return StorageCorrupt(f"{key}: {section}: {why}", object=key, section=section)
 
-    view = memoryview(data)
-    if len(view) < _HEADER.size + _TAIL.size:
+    if len(header) < HEADER_BYTES or len(view) < _TAIL.size:
         raise corrupt("tail", "the object is too short to be a part")
     offset, length, footer_crc, header_crc, form, magic = _TAIL.unpack(view[-_TAIL.size :])
     if magic != MAGIC:
         raise corrupt("tail", "no part magic at the end")
     if form != FORMAT:
         raise corrupt("tail", f"part format {form}; this build reads {FORMAT}")
-    if offset + length + _TAIL.size != len(view) or bytes(view[-36:-8]) != bytes(28):
+    if offset + length + _TAIL.size != start + len(view) or bytes(view[-36:-8]) != bytes(28):
         raise corrupt("tail", "footer does not end where the tail begins")
-    if crc32c(view[: _HEADER.size]) != header_crc or bytes(view[:8]) != MAGIC:
+    if offset < start:
+        raise corrupt("tail", "the footer begins before the sections end")
+    if crc32c(header) != header_crc or bytes(header[:8]) != MAGIC:
         raise corrupt("header", "fails its checksum")
-    raw = view[offset : offset + length]
+    raw = view[offset - start : offset - start + length]
     if crc32c(raw) != footer_crc:
         raise corrupt("footer", "fails its checksum")
     try:

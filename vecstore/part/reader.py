@@ -6,7 +6,7 @@ themselves against the manifest. `StorageCorrupt` names object and section.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -22,7 +22,7 @@ from vecstore.index.recall import Calibration
 from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part
-from vecstore.part.format import HEAD, LIST_DTYPE, PAGE, page_bounds
+from vecstore.part.format import HEAD, HEADER_BYTES, KEYS_A_PAGE, LIST_DTYPE, PAGE, page_bounds
 from vecstore.rows.ids import Ids, may_contain
 from vecstore.storage.base import ObjectStore, Stamp
 from vecstore.storage.cache import Page, PageCache, ReadTrace
@@ -49,6 +49,22 @@ class Gathered:
     keep: object
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The sections that come first, as one page: what verifies it lies in itself and in the manifest."""
+
+    reader: PartReader
+    start: int
+    length: int
+    crc32c: int
+
+    def check(self, key: str, data: Bytes) -> None:  # noqa: ARG002
+        self.reader._verify_head(data)
+
+    def section_at(self, offset: int) -> str:
+        return self.reader._section_at(offset)
+
+
 class PartReader:
     """One part of one namespace. Safe to share between threads.
 
@@ -61,7 +77,8 @@ class PartReader:
     stamp
         Of a mapped part: what changes when somebody writes to it, so that what was verified may not hold.
     ready
-        Of a mapped part, u64[K]: the addresses of the records that were verified, 0 for the others.
+        u64[K]: the addresses of the records that were verified and stay where they are, 0 for the
+        others. None where none do.
     """
 
     stamp: Stamp | None = None
@@ -86,22 +103,12 @@ class PartReader:
         self._store = store
         self._cache = cache
         self._map = self._open_map()
-        head = self._read_head(trace)
-        crcs = head["checksums"]
-        if crc32c(crcs.data) != entry.checksums_crc32c:
-            raise self._corrupt("checksums", "fails the checksum that the manifest names")
-        self._crcs = crcs.view("<u4")
-        self._bounds: dict[str, npt.NDArray[np.int64]] = {}
-        self._first_page: dict[str, int] = {}
-        self.lists = self._plan_pages(head)
-        for name in HEAD:
-            if name in head and name != "checksums":
-                self._verify_bytes(name, head[name])
+        head = self._verify_head(self._read_head(trace))
         self.list_rows = self.lists["rows"].astype(np.int64)
         self.first_rows = self.lists["first_row"].astype(np.int64)
         self.first_blocks = self.lists["first_block"].astype(np.int64)
         self._check_lists()
-        self.fence = head["id_fence"].view("<u8")[: -(-entry.n // (PAGE // 8))].astype(np.uint64)
+        self.fence = head["id_fence"].view("<u8")[: -(-entry.n // KEYS_A_PAGE)].astype(np.uint64)
         self.cells: F32 | None = None
         if "cells" in head:
             self.cells = head["cells"].view("<f4").reshape(-1, padded_dim)
@@ -118,6 +125,9 @@ class PartReader:
                 base + records.offset
             )
             self.ready = np.zeros(entry.k, dtype=np.uint64)
+        elif cache.on_disk:
+            self.ready = np.zeros(entry.k, dtype=np.uint64)
+            self._staying: dict[int, Bytes] = {}  # what `ready` points to
 
     @property
     def mapped(self) -> bool:
@@ -148,7 +158,8 @@ class PartReader:
                 return name
         return "footer"
 
-    def _read_head(self, trace: ReadTrace) -> dict[str, Bytes]:
+    def _head_bounds(self) -> tuple[int, int]:
+        """Where the sections lie that are needed first, side by side; checks that they are named."""
         sections = self.entry.sections
         names = [name for name in HEAD if name in sections]
         if "checksums" not in names or "lists" not in names or "records" not in sections:
@@ -157,22 +168,32 @@ class PartReader:
         stop = max(sections[name].offset + sections[name].length for name in names)
         if stop > self.entry.bytes:
             raise self._corrupt("manifest", "a section ends beyond the object")
+        return start, stop
+
+    def _read_head(self, trace: ReadTrace) -> Bytes:
+        start, stop = self._head_bounds()
         if self._map is not None:
-            data = np.frombuffer(self._map[start:stop], dtype=np.uint8)
-        else:
-            try:
-                raw = self._store.get_range(self.key, start, stop - start)
-            except StorageCorrupt as error:
-                cut = self._section_at(max(start, int(error.details.get("size", start))))
-                raise self._corrupt(cut, "is cut off") from error
-            trace.requests += 1
-            trace.bytes += len(raw)
-            trace.trips += 1
-            if len(raw) != stop - start:
-                raise self._corrupt(self._section_at(start + len(raw)), "the object is cut off")
-            data = np.empty(len(raw), dtype=np.uint8)
-            data[:] = np.frombuffer(raw, dtype=np.uint8)
-        return {n: data[sections[n].offset - start :][: sections[n].length] for n in names}
+            return np.frombuffer(self._map[start:stop], dtype=np.uint8)
+        head = _Head(self, start, stop - start, self.entry.checksums_crc32c)
+        return self._cache.read(self._store, self.key, [head], trace)[0]
+
+    def _verify_head(self, data: Bytes) -> dict[str, Bytes]:
+        """The sections of the head, held against the manifest; from here on pages can be verified."""
+        sections, (start, _) = self.entry.sections, self._head_bounds()
+        head: dict[str, Bytes] = {
+            n: data[sections[n].offset - start :][: sections[n].length] for n in HEAD if n in sections
+        }
+        crcs = head["checksums"]
+        if crc32c(crcs.data) != self.entry.checksums_crc32c:
+            raise self._corrupt("checksums", "fails the checksum that the manifest names")
+        self._crcs = crcs.view("<u4")
+        self._bounds: dict[str, npt.NDArray[np.int64]] = {}
+        self._first_page: dict[str, int] = {}
+        self.lists = self._plan_pages(head)
+        for name in head:
+            if name != "checksums":
+                self._verify_bytes(name, head[name])
+        return head
 
     def _plan_pages(self, head: dict[str, Bytes]) -> npt.NDArray[Any]:
         """Page bounds of every section, in the order of their checksums; returns the table of lists."""
@@ -260,19 +281,22 @@ class PartReader:
 
     def _pages(self, name: str, numbers: Sequence[int], trace: ReadTrace) -> list[Bytes]:
         """Verified pages of a section; from the mapping without a copy."""
-        bounds, first = self._bounds[name], self._first_page[name]
-        start = self.entry.sections[name].offset
         if self._map is not None:
+            bounds, start = self._bounds[name], self.entry.sections[name].offset
             self._verify_mapped(name, np.asarray(numbers, dtype=np.int64))
             return [
                 np.frombuffer(self._map[start + int(bounds[p]) : start + int(bounds[p + 1])], dtype=np.uint8)
                 for p in numbers
             ]
-        wanted = [
+        return self._cache.read(self._store, self.key, self._wanted(name, numbers), trace)
+
+    def _wanted(self, name: str, numbers: Sequence[int]) -> list[Page]:
+        bounds, first = self._bounds[name], self._first_page[name]
+        start = self.entry.sections[name].offset
+        return [
             Page(name, start + int(bounds[p]), int(bounds[p + 1] - bounds[p]), int(self._crcs[first + p]))
             for p in numbers
         ]
-        return self._cache.read(self._store, self.key, wanted, trace)
 
     def _section(self, name: str, trace: ReadTrace) -> Bytes:
         """A whole section, verified."""
@@ -301,8 +325,16 @@ class PartReader:
             if not self._verified["records"][lists].all():
                 self._verify_mapped("records", lists.astype(np.int64))
             return Gathered(self._record_addresses[lists], self._map)
-        pages = self._pages("records", lists.tolist(), trace)
-        return Gathered(np.array([page.ctypes.data for page in pages], dtype=np.uint64), pages)
+        wanted = self._wanted("records", lists.tolist())
+        pages = self._cache.read_held(self._store, self.key, wanted, trace)
+        addresses = np.array([page.data.ctypes.data for page in pages], dtype=np.uint64)
+        if self.ready is not None:
+            for number, address, page in zip(lists.tolist(), addresses, pages, strict=True):
+                # From its second use on, which the disk cache has noted: see docs/decisions/0013.
+                if page.stays:
+                    self._staying[number] = page.data
+                    self.ready[number] = address
+        return Gathered(addresses, pages)
 
     @property
     def vector_dtype(self) -> Literal["f4", "f2"] | None:
@@ -485,7 +517,7 @@ class PartReader:
         self, keys: U64, which: npt.NDArray[np.int64], trace: ReadTrace
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Rows of keys, all of them where strings share one; a page of keys at a time."""
-        a_page = PAGE // 8
+        a_page = KEYS_A_PAGE
         first = np.maximum(np.searchsorted(self.fence, keys, side="left") - 1, 0)
         last = np.maximum(np.searchsorted(self.fence, keys, side="right") - 1, 0)
         needed = sorted(
@@ -513,6 +545,49 @@ class PartReader:
         return np.concatenate(found_which), rows
 
     # -- the whole part --------------------------------------------------------------------
+
+    def page_ends(self) -> Iterator[tuple[str, list[int], list[int]]]:
+        """Every byte between header and footer: section by section, where its pages end, and their checksums.
+
+        Raises
+        ------
+        StorageCorrupt
+            Bytes lie outside of all sections.
+        """
+        at = HEADER_BYTES
+        for name, section in sorted(self.entry.sections.items(), key=lambda item: item[1].offset):
+            if section.offset != at:
+                raise self._corrupt(name, f"begins at {section.offset}, not at {at}")
+            at += section.length
+            if name == "checksums":
+                yield name, [at], [self.entry.checksums_crc32c]
+                continue
+            ends = self._bounds[name][1:] + section.offset
+            first = self._first_page[name]
+            yield name, ends.tolist(), self._crcs[first : first + len(ends)].tolist()
+
+    def sorted_keys(self, low: int, high: int | None, trace: ReadTrace) -> tuple[U64, npt.NDArray[np.int64]]:
+        """Keys in [``low``, ``high``) in ascending order, with the part's base, and their rows."""
+        base, a_page = self.entry.id_base or 0, KEYS_A_PAGE
+        first = max(int(np.searchsorted(self.fence, np.uint64(max(0, low - base)), side="left")) - 1, 0)
+        last = len(self.fence)
+        if high is not None:
+            last = int(np.searchsorted(self.fence, np.uint64(max(0, high - base)), side="left"))
+        if last <= first:
+            return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+        stop = min(self.entry.n, last * a_page)
+        keys = np.concatenate(self._pages("id_keys", range(first, last), trace)).view("<u8")
+        keys = keys[: stop - first * a_page] + np.uint64(base)
+        # Half as many pages hold their rows.
+        pages = range(first // 2, -(-stop * 4 // PAGE))
+        rows = np.concatenate(self._pages("id_rows", pages, trace)).view("<u4")
+        rows = rows[first * a_page - (first // 2) * 2 * a_page :][: len(keys)]
+        if int(rows.max()) >= self.entry.n:
+            raise self._corrupt("id_rows", "names a row beyond the part")
+        chosen = keys >= np.uint64(low)
+        if high is not None:
+            chosen &= keys < np.uint64(high)
+        return keys[chosen], rows[chosen].astype(np.int64)
 
     def section_names(self) -> tuple[str, ...]:
         return tuple(self.entry.sections)

@@ -7,7 +7,7 @@ here. There is no authentication yet, so whoever serves this binds to loopback o
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Final
 
 from flask import Flask
 from werkzeug.routing import BaseConverter
@@ -66,12 +66,12 @@ def create_app_from_env() -> Flask:
 
 def open_database(config: Config) -> Database:
     """A worker's database. Maintenance is a process of its own beside the workers."""
-    options: dict[str, Any] = {
-        "maintenance": "off",
-        "cache_bytes": config.cache_bytes,
-        "recall_sample_rate": config.recall_sample_rate,
-    }
-    return connect(config.url, **options)
+    return connect(
+        config.url,
+        maintenance="off",
+        recall_sample_rate=config.recall_sample_rate,
+        **config.cache_options,
+    )
 
 
 def configure_logging(config: Config) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from vecstore.config import package_version
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
 from vecstore.server import wire
-from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport, Tag
+from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport, Tag, WarmResult
 
 _TYPES: Final[tuple[Any, ...]] = (
     wire.CreateNamespace,
@@ -25,6 +25,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.CreateTag,
     wire.Tags,
     wire.Compact,
+    wire.Warm,
     wire.NamespacePage,
     wire.Inserted,
     wire.Deleted,
@@ -35,6 +36,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     NamespaceInfo,
     CompactResult,
     Tag,
+    WarmResult,
     RecallReport,
     RecallEstimate,
 )
@@ -221,6 +223,16 @@ def _paths() -> dict[str, Any]:
                 "Merge parts and retrain",
                 {"200": _json("CompactResult")},
                 body="Compact",
+                body_required=False,
+            ),
+        },
+        f"{one}/warm": {
+            "parameters": [ns],
+            "post": _operation(
+                "warm",
+                "Read a slice of what searches need into the caches",
+                {"200": _json("WarmResult")},
+                body="Warm",
                 body_required=False,
             ),
         },

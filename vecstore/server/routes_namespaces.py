@@ -1,4 +1,4 @@
-"""Namespaces: create, list, show, change, delete; their manifest; compaction."""
+"""Namespaces: create, list, show, change, delete; their manifest; compaction, warming."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from vecstore.types import NamespaceInfo
 
 _create = msgspec.json.Decoder(wire.CreateNamespace)
 _update = msgspec.json.Decoder(wire.UpdateNamespace)
+_warm = msgspec.json.Decoder(wire.Warm)
 _compact = msgspec.json.Decoder(wire.Compact)
 
 
@@ -61,6 +62,11 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         asked = json_body(_compact, limit, default=wire.Compact())
         return answer(backend.compact(ns, everything=asked.everything))
 
+    def warm(ns: str) -> Response:
+        query()
+        asked = json_body(_warm, limit, default=wire.Warm())
+        return answer(backend.warm(ns, asked.cursor))
+
     rule: Any = app.add_url_rule
     one = "/v1/namespaces/<ns>"
     rule("/v1/namespaces", "create", create, methods=["POST"])
@@ -70,6 +76,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     rule(one, "delete", delete, methods=["DELETE"])
     rule(f"{one}/manifest", "manifest", manifest, methods=["GET"])
     rule(f"{one}/compact", "compact", compact, methods=["POST"])
+    rule(f"{one}/warm", "warm", warm, methods=["POST"])
 
 
 def _show(info: NamespaceInfo, status: int = 200) -> Response:

@@ -211,6 +211,12 @@ class Compact(Struct, forbid_unknown_fields=True, kw_only=True):
     everything: bool = True
 
 
+class Warm(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Begin, or go on where the answer before said."""
+
+    cursor: Annotated[str, Meta(max_length=64)] | None = None
+
+
 # -- answers -------------------------------------------------------------------------------
 
 

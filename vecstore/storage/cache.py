@@ -1,37 +1,58 @@
-"""A bounded cache of verified pages of immutable objects, shared by all namespaces of a process.
+"""Verified pages of immutable objects, for stores that cannot map: from memory, from disk, or fetched.
 
-For stores that cannot map. A page is held against its CRC32C before anybody sees it (promise P5),
-is fetched once however many wait for it, and what is missing of one read comes in one dependent
-trip. Imports the store protocol and errors; knows nothing of what pages mean.
+A page is held against its checksum before anybody sees it (promise P5), wherever it comes from; it is
+fetched once however many wait for it; and what is missing of one read comes in one dependent trip.
+`vecstore.storage.recency` decides what stays in memory, `vecstore.storage.disk` keeps pages for all
+processes of a node. Knows nothing of what pages mean.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, NamedTuple, Protocol
 
 from crc32c import crc32c
 
 from vecstore.errors import StorageCorrupt, VecstoreError
 from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.buffers import Bytes, aligned_copy
+from vecstore.storage.disk import DiskCache, DiskStats
 from vecstore.storage.forks import reset_in_children
 from vecstore.storage.ranges import MAX_GAP, MAX_JOINED, join_close
-
-_PAGE_OVERHEAD: Final = 512  # bytes of memory that a cached page takes beside its content
-_PROTECTED_SHARE: Final = 0.8  # of the cache that pages used more than once may take
-_PROTECTED_AGE: Final = 4  # times the cache's size admitted since a page was last used
+from vecstore.storage.recency import Held, RecentPages
 
 _Key = tuple[str, str, int, int, int]
 
 
+class Checked(Protocol):
+    """A range of an object that can tell whether bytes are what it holds."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def crc32c(self) -> int:
+        """Tells it from other content at its place."""
+        ...
+
+    def check(self, key: str, data: Bytes) -> None:
+        """`StorageCorrupt` unless ``data``, of the right length, is what the object should hold."""
+        ...
+
+    def section_at(self, offset: int) -> str:
+        """What errors name for a byte of it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A checksummed range of an object.
+    """A range whose checksum is known.
 
     Attributes
     ----------
@@ -50,6 +71,13 @@ class Page:
     def stop(self) -> int:
         return self.start + self.length
 
+    def check(self, key: str, data: Bytes) -> None:
+        if crc32c(data.data) != self.crc32c:
+            raise _corrupt(key, self.section, self.start, "fails its checksum")
+
+    def section_at(self, offset: int) -> str:  # noqa: ARG002
+        return self.section
+
 
 @dataclass(slots=True)
 class ReadTrace:
@@ -61,14 +89,16 @@ class ReadTrace:
         Sent to the store, and received.
     trips
         Times that something had to be waited for, one after another.
-    cache_hits, cache_misses
-        Pages; one that another thread was fetching already is a miss that cost no request.
+    cache_hits, disk_hits, cache_misses
+        Pages found in memory, on disk, in neither; one that another thread was fetching already is a
+        miss that cost no request.
     """
 
     requests: int = 0
     bytes: int = 0
     trips: int = 0
     cache_hits: int = 0
+    disk_hits: int = 0
     cache_misses: int = 0
 
     def report(self) -> dict[str, int]:
@@ -78,6 +108,7 @@ class ReadTrace:
             "bytes": self.bytes,
             "round_trips": self.trips,
             "cache_hits": self.cache_hits,
+            "disk_hits": self.disk_hits,
             "cache_misses": self.cache_misses,
         }
 
@@ -88,10 +119,14 @@ class CacheStats:
 
     Attributes
     ----------
-    bytes
-        Held now, with what a page takes beside its content.
-    pages
-        Held now.
+    hits, misses
+        Pages asked for that were in memory, and that were not.
+    bytes, pages
+        Held in memory now, with what a page takes beside its content.
+    requests, fetched
+        Sent to the store, and bytes received.
+    disk
+        None without a disk cache.
     """
 
     hits: int = 0
@@ -99,45 +134,78 @@ class CacheStats:
     evictions: int = 0
     bytes: int = 0
     pages: int = 0
+    requests: int = 0
+    fetched: int = 0
+    disk: DiskStats | None = None
+
+
+class PageInHand(NamedTuple):
+    """A page that was read.
+
+    Attributes
+    ----------
+    stays
+        It is mapped from the disk and was asked for before, so that holding on to it costs nobody
+        anything, until `PageCache.refresh` says otherwise.
+    """
+
+    data: Bytes
+    stays: bool
 
 
 class PageCache:
     """Pages of immutable objects. Thread-safe; a forked child starts with an empty one.
 
-    Pages used once compete among themselves only (a segmented LRU), so that a scan does not drive
-    out those in use; those no longer in use age, so that another working set finds room. A page
-    that a caller holds stays valid after it is evicted.
+    A page that a caller holds stays valid after it is evicted.
 
     Parameters
     ----------
     max_bytes
-        Of memory. A page beyond it is returned but not kept.
+        Of this process's memory. A page beyond it is returned but not kept.
     max_gap
         Misses no farther apart than so many bytes are fetched as one.
     max_request
         Bytes that one such request may grow to; a larger page is fetched whole.
+    disk
+        Where pages are kept that leave memory, or that other processes have fetched. What it holds
+        is mapped, so that it takes of ``max_bytes`` only what an entry does.
     """
 
-    def __init__(self, max_bytes: int, *, max_gap: int = MAX_GAP, max_request: int = MAX_JOINED) -> None:
+    def __init__(
+        self,
+        max_bytes: int,
+        *,
+        max_gap: int = MAX_GAP,
+        max_request: int = MAX_JOINED,
+        disk: DiskCache | None = None,
+    ) -> None:
         self._max_bytes = max_bytes
         self._max_gap = max_gap
         self._max_request = max_request
+        self._disk = disk
         self.reset_after_fork()
         reset_in_children(self)
 
     def reset_after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._once: OrderedDict[_Key, Bytes] = OrderedDict()
-        self._again: OrderedDict[_Key, tuple[Bytes, int]] = OrderedDict()  # with `_admitted` at its use
-        self._again_bytes = 0
-        self._admitted = 0  # bytes so far: the clock by which pages age
+        self._kept: RecentPages[_Key] = RecentPages(self._max_bytes)
         self._in_flight: dict[_Key, Future[Bytes]] = {}
         self._stats = CacheStats()
+        self._generation = 0
 
     def read(
-        self, store: ObjectStore, key: str, pages: Sequence[Page], trace: ReadTrace | None = None
+        self, store: ObjectStore, key: str, pages: Sequence[Checked], trace: ReadTrace | None = None
     ) -> list[Bytes]:
         """The content of ``pages``, read-only u8[length] each, at addresses that are multiples of 64.
+
+        Raises as `read_held` does.
+        """
+        return [page.data for page in self.read_held(store, key, pages, trace)]
+
+    def read_held(
+        self, store: ObjectStore, key: str, pages: Sequence[Checked], trace: ReadTrace | None = None
+    ) -> list[PageInHand]:
+        """As `read`, with what is known of each page.
 
         Raises
         ------
@@ -147,120 +215,185 @@ class PageCache:
         """
         trace = trace if trace is not None else ReadTrace()
         keys = [(store.url, key, page.start, page.length, page.crc32c) for page in pages]
-        found: dict[_Key, Bytes] = {}
-        mine: dict[_Key, Page] = {}
+        found: dict[_Key, PageInHand] = {}
+        again: list[_Key] = []
+        mine: dict[_Key, Checked] = {}
         awaited: dict[_Key, Future[Bytes]] = {}
         with self._lock:
             for name, page in zip(keys, pages, strict=True):
                 if name in found or name in mine or name in awaited:
                     continue
-                cached = self._touch(name)
-                if cached is not None:
-                    found[name] = cached
+                touched = self._kept.touch(name)
+                if touched is not None:
+                    held, second = touched
+                    found[name] = PageInHand(held.data, held.segment is not None)
+                    if second and held.segment is not None:
+                        again.append(name)
                 elif name in self._in_flight:
                     awaited[name] = self._in_flight[name]
                 else:
                     mine[name] = page
                     self._in_flight[name] = Future()
-            misses = len(mine) + len(awaited)
-            self._count(hits=len(found), misses=misses)
+            self._count(hits=len(found), misses=len(mine) + len(awaited))
         trace.cache_hits += len(found)
-        trace.cache_misses += misses
-        trace.trips += 1 if misses else 0
+        trace.cache_misses += len(awaited)
+        trace.trips += 1 if awaited else 0
+        if again and self._disk is not None:
+            self._disk.mark([_disk_name(name) for name in again])
         # What is ours comes first, so that two threads that wait for each other's pages both go on.
         if mine:
-            found.update(self._fetch(store, key, mine, trace))
+            obtained = self._obtain(store, key, mine, trace, waiting=bool(awaited))
+            found.update((name, PageInHand(data, stays=False)) for name, data in obtained.items())
         for name, future in awaited.items():
-            found[name] = self._await(store, key, pages[keys.index(name)], future)
+            data = self._await(store, key, pages[keys.index(name)], future)
+            found[name] = PageInHand(data, stays=False)
         return [found[name] for name in keys]
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether there is a disk cache, so that pages may stay where they are."""
+        return self._disk is not None
+
+    @property
+    def room(self) -> int:
+        """Bytes of pages that find room for sure, beside what they take beside their content."""
+        return int(0.8 * (self._max_bytes if self._disk is None else self._disk.max_bytes))
+
+    def refresh(self) -> int:
+        """Let go of pages whose disk space was given to others, or touched by a stranger.
+
+        Returns
+        -------
+        int
+            Rises when there were any: whoever holds on to pages that stay lets go of them too.
+        """
+        if self._disk is not None and (gone := self._disk.let_go()):
+            with self._lock:
+                self._kept.forget(gone)
+                self._generation += 1
+        return self._generation
 
     def stats(self) -> CacheStats:
         """A consistent copy of the counters."""
         with self._lock:
-            return self._stats
+            found = replace(self._stats, bytes=self._kept.bytes, pages=len(self._kept))
+        return found if self._disk is None else replace(found, disk=self._disk.stats())
 
     def clear(self) -> None:
-        """Forget all pages; callers keep theirs."""
+        """Forget all pages in memory; callers keep theirs."""
         with self._lock:
-            self._once.clear()
-            self._again.clear()
-            self._again_bytes = 0
-            self._stats = replace(self._stats, bytes=0, pages=0)
+            self._kept = RecentPages(self._max_bytes)
 
-    # -- below: fetching -------------------------------------------------------------------
+    def close(self) -> None:
+        """Release what the disk cache holds open. Idempotent."""
+        if self._disk is not None:
+            self._disk.close()
 
-    def _fetch(
-        self, store: ObjectStore, key: str, mine: dict[_Key, Page], trace: ReadTrace
+    # -- below: pages that are not in memory ------------------------------------------------
+
+    def _obtain(
+        self, store: ObjectStore, key: str, mine: dict[_Key, Checked], trace: ReadTrace, *, waiting: bool
     ) -> dict[_Key, Bytes]:
-        """Fetch what this thread has promised to others, and keep the promise whatever happens."""
-        good: dict[_Key, Bytes] = {}
+        """Get what this thread has promised to others, and keep the promise whatever happens."""
+        good: dict[_Key, Held] = {}
         failure: BaseException | None = None
         try:
-            bad = self._fetch_once(store, key, mine, good, trace)
-            if bad:
-                # A fault of the transfer passes, damage stays.
-                trace.trips += 1
-                bad = self._fetch_once(store, key, bad, good, trace)
-            if bad:
-                page = min(bad.values(), key=lambda page: page.start)
-                raise _corrupt(key, page, "fails its checksum")
+            left = self._from_disk(key, mine, good, trace)
+            if left:
+                trace.trips += 0 if waiting else 1
+                with self._turn(left):
+                    if self._disk is not None:  # another process may have fetched them meanwhile
+                        left = self._from_disk(key, left, good, trace)
+                    trace.cache_misses += len(left)
+                    self._fetch(store, key, left, good, trace)
         except BaseException as error:
             failure = error
             raise
         finally:
             with self._lock:
                 futures = {name: self._in_flight.pop(name, None) for name in mine}
-                for name, data in good.items():
-                    self._admit(name, data)
+                evicted = sum(self._kept.admit(name, held) for name, held in good.items())
+                self._count(evictions=evicted)
             for name, future in futures.items():
                 if future is None:
                     continue  # this process was forked meanwhile
                 if name in good:
-                    future.set_result(good[name])
+                    future.set_result(good[name].data)
                 else:
                     future.set_exception(failure or AssertionError("a page was neither good nor bad"))
-        return good
+        return {name: held.data for name, held in good.items()}
+
+    def _fetch(
+        self,
+        store: ObjectStore,
+        key: str,
+        wanted: dict[_Key, Checked],
+        good: dict[_Key, Held],
+        trace: ReadTrace,
+    ) -> None:
+        """Fetch pages into ``good`` and onto the disk; a page that is bad is fetched once again."""
+        fetched: dict[_Key, Held] = {}
+        try:
+            bad = self._fetch_once(store, key, wanted, fetched, trace)
+            if bad:
+                # A fault of the transfer passes, damage stays.
+                trace.trips += 1
+                again = {name: wanted[name] for name in bad}
+                bad = self._fetch_once(store, key, again, fetched, trace)
+            if bad:
+                raise bad[min(bad, key=lambda name: wanted[name].start)]
+        finally:
+            good.update(fetched)
+            good.update(self._to_disk(key, wanted, fetched))
 
     def _fetch_once(
         self,
         store: ObjectStore,
         key: str,
-        wanted: dict[_Key, Page],
-        good: dict[_Key, Bytes],
+        wanted: dict[_Key, Checked],
+        good: dict[_Key, Held],
         trace: ReadTrace,
-    ) -> dict[_Key, Page]:
-        """Fetch pages into ``good``; returns those that failed their checksum."""
+    ) -> dict[_Key, StorageCorrupt]:
+        """Fetch pages into ``good``; returns what is wrong with the others."""
+        if not wanted:
+            return {}
         ranges = self._coalesce(wanted.values())
         try:
             bodies = store.get_ranges(key, ranges)
         except StorageCorrupt as error:
             size = error.details.get("size", 0)
-            cut = [page for page in wanted.values() if page.stop > size]
-            raise _corrupt(
-                key, min(cut or wanted.values(), key=lambda page: page.start), "is cut off"
-            ) from error
-        trace.requests += sum(1 for r in ranges if r.length)
-        trace.bytes += sum(len(body) for body in bodies)
-        bad: dict[_Key, Page] = {}
+            cut = [page for page in wanted.values() if page.start + page.length > size]
+            first = min(cut or wanted.values(), key=lambda page: page.start)
+            raise _cut_off(key, first, size) from error
+        requests, received = sum(1 for r in ranges if r.length), sum(len(body) for body in bodies)
+        trace.requests += requests
+        trace.bytes += received
+        with self._lock:
+            self._count(requests=requests, fetched=received)
+        bad: dict[_Key, StorageCorrupt] = {}
         at = 0
         for name, page in sorted(wanted.items(), key=lambda item: _order(item[1])):
-            while page.start < ranges[at].start or page.stop > ranges[at].stop:
+            while page.start < ranges[at].start or page.start + page.length > ranges[at].stop:
                 at += 1
             begin = page.start - ranges[at].start
-            data = aligned_copy(memoryview(bodies[at])[begin : begin + page.length])
             # The copy is checked, not what it was made from: it is what everybody will see.
-            if len(data) == page.length and crc32c(data.data) == page.crc32c:
-                good[name] = data
+            data = aligned_copy(memoryview(bodies[at])[begin : begin + page.length])
+            try:
+                if len(data) != page.length:
+                    raise _cut_off(key, page, page.start + len(data))
+                page.check(key, data)
+            except StorageCorrupt as error:
+                bad[name] = error
             else:
-                bad[name] = page
+                good[name] = Held(data, None)
         return bad
 
-    def _coalesce(self, pages: Iterable[Page]) -> list[ByteRange]:
+    def _coalesce(self, pages: Iterable[Checked]) -> list[ByteRange]:
         """Ranges that cover ``pages``, in order of their starts; each page lies within one."""
         wanted = (ByteRange(page.start, page.length) for page in pages)
         return join_close(wanted, max_gap=self._max_gap, max_joined=self._max_request)
 
-    def _await(self, store: ObjectStore, key: str, page: Page, future: Future[Bytes]) -> Bytes:
+    def _await(self, store: ObjectStore, key: str, page: Checked, future: Future[Bytes]) -> Bytes:
         """A page that another thread fetches; its failure is ours too, its interruption is not."""
         error = future.exception()
         if error is None:
@@ -270,66 +403,77 @@ class PageCache:
             raise type(error)(error.message, **error.details) from error
         return self.read(store, key, [page])[0]
 
-    # -- below: with the lock held ---------------------------------------------------------
+    # -- below: the disk ---------------------------------------------------------------------
 
-    def _touch(self, name: _Key) -> Bytes | None:
-        protected = self._again.get(name)
-        if protected is not None:
-            self._again[name] = (protected[0], self._admitted)
-            self._again.move_to_end(name)
-            return protected[0]
-        data = self._once.pop(name, None)
-        if data is None:
-            return None
-        self._again[name] = (data, self._admitted)
-        self._again_bytes += _charge(data)
-        while self._again_bytes > self._max_bytes * _PROTECTED_SHARE and len(self._again) > 1:
-            self._demote()
-        return data
+    def _from_disk(
+        self, key: str, wanted: dict[_Key, Checked], good: dict[_Key, Held], trace: ReadTrace
+    ) -> dict[_Key, Checked]:
+        """Take what the disk has into ``good``; returns the rest. Damaged pages are dropped there."""
+        if self._disk is None:
+            return wanted
+        names = {_disk_name(name): name for name in wanted}
+        damaged = []
+        for disk_name, mapped in self._disk.get(list(names)).items():
+            name = names[disk_name]
+            if _holds(wanted[name], key, mapped.data):
+                good[name] = Held(mapped.data, mapped.segment)
+            else:
+                damaged.append(disk_name)
+        if damaged:
+            self._disk.drop(damaged)
+        left = {name: page for name, page in wanted.items() if name not in good}
+        trace.disk_hits += len(wanted) - len(left)
+        return left
 
-    def _demote(self) -> None:
-        name, (data, _) = self._again.popitem(last=False)
-        self._again_bytes -= _charge(data)
-        self._once[name] = data
+    def _to_disk(self, key: str, pages: dict[_Key, Checked], fetched: dict[_Key, Held]) -> dict[_Key, Held]:
+        """Write what was fetched; those that can be read back from there, in place of our own copies."""
+        if self._disk is None or not fetched:
+            return {}
+        names = {_disk_name(name): name for name in fetched}
+        written = self._disk.put({disk: fetched[name].data for disk, name in names.items()})
+        return {
+            names[disk]: Held(mapped.data, mapped.segment)
+            for disk, mapped in written.items()
+            if _holds(pages[names[disk]], key, mapped.data)
+        }
 
-    def _admit(self, name: _Key, data: Bytes) -> None:
-        charge = _charge(data)
-        if charge > self._max_bytes or name in self._once or name in self._again:
-            return
-        self._count(bytes=charge, pages=1)
-        self._admitted += charge
-        while self._stats.bytes > self._max_bytes:
-            oldest = next(iter(self._again.values()), None)
-            if oldest is not None and (
-                not self._once or self._admitted - oldest[1] > _PROTECTED_AGE * self._max_bytes
-            ):
-                self._demote()
-            _, old = self._once.popitem(last=False)
-            self._count(bytes=-_charge(old), pages=-1, evictions=1)
-        self._once[name] = data
+    def _turn(self, wanted: dict[_Key, Checked]) -> contextlib.AbstractContextManager[None]:
+        """Processes that miss the same pages fetch one after another, so that only one does."""
+        if self._disk is None:
+            return contextlib.nullcontext()
+        return self._disk.turn(_disk_name(min(wanted, key=lambda name: wanted[name].start)))
 
-    def _count(
-        self, *, hits: int = 0, misses: int = 0, evictions: int = 0, bytes: int = 0, pages: int = 0
-    ) -> None:
-        now = self._stats
-        self._stats = CacheStats(
-            now.hits + hits,
-            now.misses + misses,
-            now.evictions + evictions,
-            now.bytes + bytes,
-            now.pages + pages,
+    # -- below: with the lock held -----------------------------------------------------------
+
+    def _count(self, **more: int) -> None:
+        self._stats = replace(
+            self._stats, **{name: getattr(self._stats, name) + by for name, by in more.items()}
         )
 
 
-def _order(page: Page) -> tuple[int, int]:
+def _order(page: Checked) -> tuple[int, int]:
     return page.start, -page.length
 
 
-def _charge(data: Bytes) -> int:
-    return int(data.nbytes) + _PAGE_OVERHEAD
+def _disk_name(name: _Key) -> bytes:
+    return hashlib.blake2b(repr(name).encode(), digest_size=16).digest()
 
 
-def _corrupt(key: str, page: Page, why: str) -> StorageCorrupt:
-    return StorageCorrupt(
-        f"{key}: section {page.section!r} {why}", object=key, section=page.section, offset=page.start
-    )
+def _holds(page: Checked, key: str, data: Bytes) -> bool:
+    if len(data) != page.length:
+        return False
+    try:
+        page.check(key, data)
+    except StorageCorrupt:
+        return False
+    return True
+
+
+def _cut_off(key: str, page: Checked, size: int) -> StorageCorrupt:
+    """The error of an object of ``size`` bytes that ends before a page does."""
+    return _corrupt(key, page.section_at(max(page.start, size)), page.start, "is cut off")
+
+
+def _corrupt(key: str, section: str, offset: int, why: str) -> StorageCorrupt:
+    details: dict[str, Any] = {"object": key, "section": section, "offset": offset}
+    return StorageCorrupt(f"{key}: section {section!r} {why}", **details)
