@@ -526,7 +526,8 @@ def test_a_branch_back_into_the_name_of_its_source_is_whole_or_absent_if_all_els
     def deletion() -> None:
         others = world.other()
         others.delete("b")
-        others.hours_pass(3)
+        world.store.time += 2 * HOUR
+        others.collect("a")  # and not b, which keeps its own
 
     def job(mine: World) -> None:
         try:
