@@ -276,7 +276,7 @@ RULES: dict[str, Rule] = {
     "R3": Rule(
         "an upload from before the barrier is committed as it is",
         ((Publisher, "_check_uploads", _trust_uploads),),
-        _stalling,
+        play=schedules.slept_through_collection,
     ),
     "R3-barrier": Rule(
         "collection deletes without a barrier",

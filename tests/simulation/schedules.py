@@ -50,8 +50,9 @@ class _Cast:
             "docs", lambda node: self.compactor.compact(node, self.ledger, True), node=self.node
         )
 
-    def collect(self) -> None:
-        self.collector.ask("docs", lambda node: self.collector.collect(node, self.ledger), node=self.node)
+    def collect(self, node: Node | None = None) -> None:
+        collector = self.collector
+        collector.ask("docs", lambda node: collector.collect(node, self.ledger), node=node or self.node)
 
     def read(self, **more: float | str) -> None:
         self.reader.ask("docs", lambda node: self.reader.read(node, self.ledger, **more), node=self.node)
@@ -70,6 +71,17 @@ def in_doubt_until_the_deadline(world: World) -> None:
         Act("get_if_changed", CURRENT, lose=True),
     ]
     cast.upsert()
+
+
+def slept_through_collection(world: World) -> None:
+    """R3: a writer has uploaded its part and sleeps, while collection takes what nobody names."""
+    cast, scheduler = _Cast(world), world.scheduler
+    grace = world.setup.grace
+    world.network.script = [Act("put_stream", ".part", back=10 * grace)]
+    writing = scheduler.spawn("write", cast.upsert)
+    scheduler.sleep(3 * grace)
+    cast.collect(world.nodes[1])
+    scheduler.join(writing)
 
 
 def restored_while_it_is_compacted(world: World) -> None:
