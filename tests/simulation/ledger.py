@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +37,7 @@ Value = tuple[int, int]  # the request that wrote a row, and the row's number in
 Content = dict[RowId, Value]
 
 DIM = 4
+MOST_POSSIBLE = 3  # requests in doubt that one epoch is explained by
 GROUP = 10.0  # first component of a vector: the sign says which of two groups the row is in
 
 
@@ -414,12 +414,13 @@ class NamespaceLedger:
             for r in self._pending
             if r not in certain
             and self._in_time(r, number)
+            and not self._is_spent(r, epoch)
             and (r.kind in ("create", "drop", "restore", "branch") or not concerned.isdisjoint(r.ids))
+            and self._leaves_no_trace(r, old[0], new[0], certain)
         ]
-        for size in range(min(len(possible), 3) + 1):
-            for more in combinations(possible, size):
-                if self._explains(old, new, [*certain, *more], number):
-                    return
+        for most in range(MOST_POSSIBLE + 1):
+            if self._explains(old, new, list(certain), possible, number, most):
+                return
         raise PromiseBroken(
             f"{self.name}: epoch {number} does not follow from what was asked:"
             f" {_difference(old[0], new[0])}; {old[1]} to {new[1]}; certain"
@@ -452,6 +453,28 @@ class NamespaceLedger:
                 return True
         return False
 
+    def _is_spent(self, request: Request, epoch: Epoch) -> bool:
+        """Whether a request in doubt is known to have been applied before, and its key still to be known."""
+        applied = {a.epoch for a in request.attempts if a.state == "acked" and a.epoch}
+        applied.update(e for row in range(len(request.ids)) if (e := self._born.get((request.serial, row))))
+        return any(
+            self.epoch(e).incarnation == epoch.incarnation
+            and epoch.landed_at - self.epoch(e).landed_at < IDEMPOTENCY_SECONDS / 2
+            for e in applied
+            if e != epoch.number
+        )
+
+    @staticmethod
+    def _leaves_no_trace(request: Request, old: Content, new: Content, certain: Iterable[Request]) -> bool:
+        """Whether a request in doubt can have been among the others: its rows would show, and do not."""
+        if request.kind in ("create", "drop", "restore", "branch"):
+            return True
+        touched = {i for other in certain for i in other.ids}
+        whole = any(other.kind in ("drop", "restore", "branch") for other in certain)
+        if request.kind == "delete":
+            return whole or all(i in touched or i not in new for i in request.ids)
+        return whole or all(i in touched or old.get(i) != new.get(i) for i in request.ids)
+
     @staticmethod
     def _found_nothing(request: Request, number: int, old: Content, new: Content) -> bool:
         """A delete that deleted nothing may have been checked on this epoch, or rode along."""
@@ -462,19 +485,37 @@ class NamespaceLedger:
 
     def _explains(
         self,
-        state: tuple[Content, str | None],
+        start: tuple[Content, str | None],
         goal: tuple[Content, str | None],
-        requests: Sequence[Request],
+        certain: Sequence[Request],
+        possible: Sequence[Request],
         number: int,
+        most: int,
     ) -> bool:
-        """Whether the requests, in some order, lead from one epoch to the next."""
-        if not requests:
-            return state == goal
-        for i, request in enumerate(requests):
-            after = self._applied(state, goal, request, number)
-            if after is not None and self._explains(after, goal, [*requests[:i], *requests[i + 1 :]], number):
+        """Whether all that are certain, and ``most`` that are possible, in some order lead to the next.
+
+        Most orders lead to the same rows, so that what has been reached once is not tried again.
+        """
+        requests = [*certain, *possible]
+        needed = (1 << len(certain)) - 1
+        seen: set[tuple[int, frozenset[tuple[RowId, Value]], str | None]] = set()
+
+        def reaches(state: tuple[Content, str | None], used: int) -> bool:
+            if used & needed == needed and state == goal:
                 return True
-        return False
+            here = (used, frozenset(state[0].items()), state[1])
+            if here in seen:
+                return False
+            seen.add(here)
+            for i, request in enumerate(requests):
+                if used >> i & 1 or (i >= len(certain) and (used & ~needed).bit_count() == most):
+                    continue
+                after = self._applied(state, goal, request, number)
+                if after is not None and reaches(after, used | 1 << i):
+                    return True
+            return False
+
+        return reaches(start, 0)
 
     @staticmethod
     def _applied(

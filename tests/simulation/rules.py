@@ -283,7 +283,9 @@ RULES: dict[str, Rule] = {
         ((gc._Collection, "_readable_since_base", _no_barrier),),
         _stalling,
     ),
-    "R4": Rule("a deletion removes current", ((EmbeddedDatabase, "delete", _remove_current),)),
+    "R4": Rule(
+        "a deletion removes current", ((EmbeddedDatabase, "delete", _remove_current),), kind(Setup.restless)
+    ),
     "R4-incarnation": Rule(
         "what was prepared for one incarnation is applied to the next",
         ((publish, "_check_base", _any_incarnation),),
@@ -304,7 +306,12 @@ RULES: dict[str, Rule] = {
         ((SwapParts, "apply", _any_lineage),),
         play=schedules.restored_while_it_is_compacted,
     ),
-    "R8-lineage": Rule("a restore goes on with the lineage", ((Restore, "apply", _same_lineage),), _crowded),
+    "R8-lineage": Rule(
+        "a restore goes on with the lineage",
+        ((Restore, "apply", _same_lineage),),
+        _crowded,
+        seed=2,
+    ),
     "R9": Rule(
         "a branch names objects of another namespace without a pin",
         ((PinForBranch, "apply", _no_pin),),
@@ -318,8 +325,11 @@ RULES: dict[str, Rule] = {
     "R10": Rule(
         "an epoch's age counts from when it was made",
         ((gc._Collection, "_replaced_at", _age_since_made),),
+        seed=2,
     ),
-    "R11": Rule("assigned ids are those of the first attempt", ((InsertRows, "apply", _take_ids_once),)),
+    "R11": Rule(
+        "assigned ids are those of the first attempt", ((InsertRows, "apply", _take_ids_once),), seed=5
+    ),
     "R12": Rule("nobody looks whether a key has been used", ((publish, "_recorded", _no_record),)),
     "R13": Rule(
         "nobody looks whose manifest it is",
