@@ -461,7 +461,7 @@ class NamespaceLedger:
             self.epoch(e).incarnation == epoch.incarnation
             and epoch.landed_at - self.epoch(e).landed_at < IDEMPOTENCY_SECONDS / 2
             for e in applied
-            if e != epoch.number
+            if e < epoch.number
         )
 
     @staticmethod
