@@ -147,7 +147,7 @@ def _measure(name: str, consistency: Any, ways: dict[str, Callable[[], Database]
         rows.append(
             (label, f"{1e3 * p50:.2f}", f"{1e3 * p90:.2f}", f"{cold / p50:.1f}", trips, requests, size / 1e6)
         )
-    print(f"\n{name}, {len(queries)} queries, {consistency} reads (trips without that of the manifest)")
+    print(f"\n{name}, {len(queries)} queries, {consistency} reads")
     head = ("", "p50 ms", "p90 ms", "cold over it", "trips", "requests", "MB")
     print(tabulate(rows, head, tablefmt="github", floatfmt=".2f", disable_numparse=[1, 2, 3]))
 

@@ -24,6 +24,7 @@ from vecstore.types import Hits, WarmResult
 DIM = 128
 ROWS = 6_000
 BOUND = 8 << 20
+SEEN: dict[str, Any] = {"consistency": "eventual", "max_staleness": 3600.0}  # no request for the manifest
 QUERIES = clustered(generator(8), 12, DIM)
 
 
@@ -88,7 +89,7 @@ def test_another_process_answers_from_disk_without_a_request(
 
 def test_lists_in_use_are_found_without_a_look_up(filled: RangeStore, tmp_path: Path) -> None:
     ns = opened(filled, tmp_path).namespace("docs")
-    first, second, third = (ns.search(QUERIES[0], nprobe=5, debug=True) for _ in range(3))
+    first, second, third = (ns.search(QUERIES[0], nprobe=5, debug=True, **SEEN) for _ in range(3))
     assert traffic(first)[0] > 0
     assert traffic(second) == (0, 0)
     # By now they stay where they are mapped: only the small part is looked up.
@@ -153,7 +154,7 @@ def test_a_warm_namespace_answers_without_a_request(
 def test_memory_can_be_warmed_too(filled: RangeStore) -> None:
     ns = Database(EmbeddedDatabase(filled, cache_bytes=8 << 20, rng=Random(0))).namespace("docs")
     ns.warm()
-    hits = ns.search(QUERIES[0], probe_fraction=1.0, debug=True)
+    hits = ns.search(QUERIES[0], probe_fraction=1.0, debug=True, **SEEN)
     assert traffic(hits) == (0, 0)
 
 
