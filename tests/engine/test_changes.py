@@ -12,6 +12,7 @@ from vecstore.engine.changes import DeleteRows, InsertRows, Resolver
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import IdExists, InvalidId
 from vecstore.manifest.draft import Draft
+from vecstore.part.builder import build_part
 from vecstore.rows.ids import parse_ids
 
 
@@ -32,7 +33,8 @@ def insertion(db: EmbeddedDatabase, ids: Any, *, mode: Any = "upsert", n: int = 
     ns = db.namespace("ns")
     parsed = None if ids is None else parse_ids(ids)
     vectors = np.ones((n or len(ids), 2), dtype=np.float32)
-    image, mean = ns._build(ns.manifest(), vectors, parsed)
+    mean = ns.mean_for(ns.manifest(), vectors)
+    image = build_part(vectors, parsed, ns.spec(ns.manifest(), mean))
 
     def upload() -> Any:
         return ns.upload(image, mean)
