@@ -60,4 +60,5 @@ setup(
     )
     if BUILDING
     else [],
+    options={"build_ext": {"parallel": os.cpu_count()}},
 )
