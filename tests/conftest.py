@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 import pytest
+from hypothesis import settings
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
     MotoRequestHandler,
@@ -26,6 +27,9 @@ from vecstore.storage.base import ObjectStore
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
 from vecstore.storage.s3 import S3Store
+
+settings.register_profile("vecstore", deadline=None)  # a busy machine is no failure
+settings.load_profile("vecstore")
 
 
 class _AtomicS3(ThreadedMotoServer):
