@@ -105,11 +105,9 @@ def test_what_is_searched_whole_is_found_however_it_is_kept(metric: Any, kept: s
     """By the rows as they are kept: int8 rows are held against int8 rows."""
     ns = namespace(metric, store_vectors=kept, store=RangeStore())
     found = ns.measure_recall(QUERIES, **EXACT)
-    sampled = ns.measure_recall(sample=50, seed=1, **EXACT)
-    if kept == "none":  # the query is rounded too, so that a few near ties change places
-        assert min(found.recall, sampled.recall) > 0.98
-    else:
-        assert (found.recall, sampled.recall > 0.99) == (1.0, True)
+    assert found.recall == 1.0 if kept != "none" else found.recall > 0.99
+    # Of 50 rows, a few pairs that rounding the query puts the other way round would make all the difference.
+    assert ns.measure_recall(sample=400, seed=1, **EXACT).recall > 0.99
 
 
 def test_rows_that_tie_are_no_loss() -> None:

@@ -243,11 +243,14 @@ def test_whatever_becomes_of_the_files_pages_are_what_the_object_holds(
         for pages in (live, cache(place)):
             pages.refresh()  # as whoever opens a view does
             read(pages, inner, range(start, start + 45))
-    # It has healed: what was just read is there for the next, but for a page whose key in the index a
-    # flipped byte has made unfindable, which is fetched each time until it is evicted.
-    trace = ReadTrace()
-    read(cache(place), inner, range(60, 105), trace)
-    assert trace.disk_hits >= 25
+    # It heals: what was read is there for the next, or, where a read met damage that those before it
+    # had not touched and the index was started over, for the one after that.
+    hits = []
+    while len(hits) < 3 and hits[-1:] != [45]:
+        trace = ReadTrace()
+        read(cache(place), inner, range(60, 105), trace)
+        hits.append(trace.disk_hits)
+    assert hits[-1] == 45, hits
 
 
 def test_a_damaged_page_is_dropped_and_fetched_again(store: CountingStore, tmp_path: Path) -> None:

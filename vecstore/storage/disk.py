@@ -166,20 +166,21 @@ class DiskCache:
         """Those of ``names`` that are here, to be held against their checksums; notes their use."""
         found: dict[bytes, MappedPage] = {}
         unused: list[bytes] = []
-        lost: set[int] = set()
+        lost: dict[bytes, int] = {}
 
         def look_up(db: sqlite3.Connection) -> None:
             for name, segment, start, length, used in _select(db, names):
                 page = self._page(db, segment, start, length)
                 if page is None:
-                    lost.add(segment)
+                    lost[name] = segment
                     continue
                 found[name] = page
                 if not used:
                     unused.append(name)
 
         def note(writer: SegmentWriter) -> None:
-            writer.forget(lost)
+            writer.forget(set(lost.values()))
+            writer.drop(list(lost))  # where it is the row that is wrong, its segment has no such page
             writer.mark(unused)
 
         with self._lock:

@@ -128,7 +128,8 @@ class SegmentWriter:
             # wrong. Pages in hand must never change, so the segment takes no more.
             self._db.execute("UPDATE segments SET filled = size WHERE id = ?", (segment,))
         else:
-            return None
+            # The second one was made for us, unless the index finds no row that it has just changed.
+            raise ValueError("the index of the disk cache names no segment that can be written to")
         self._db.execute("UPDATE segments SET filled = ? WHERE id = ?", (start + charge, segment))
         self._db.execute(
             "INSERT OR REPLACE INTO pages VALUES (?, ?, ?, ?, 0)", (name, segment, start, length)
