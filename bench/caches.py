@@ -31,6 +31,7 @@ from tabulate import tabulate
 
 import vecstore
 from bench import sets
+from bench.slow_store import P50, P99, TOTAL_RATE, Z99
 from tests.server.support import children, running_server
 from vecstore.api import Database
 from vecstore.engine.database import EmbeddedDatabase
@@ -40,9 +41,7 @@ from vecstore.storage.disk import DiskCache
 from vecstore.storage.local import LocalStore
 from vecstore.types import F32
 
-P50, P99 = 0.063, 0.118  # seconds to the first byte
-RATE = 400e6  # bytes a second
-SIGMA = math.log(P99 / P50) / 2.3263478740408408
+SIGMA = math.log(P99 / P50) / Z99
 CHUNK = 8 << 20
 
 
@@ -61,7 +60,7 @@ class AfarStore(LocalStore):
 
     def _wait(self, requests: int, size: int) -> None:
         slowest = max((P50 * math.exp(self._rng.gauss(0.0, SIGMA)) for _ in range(requests)), default=0.0)
-        time.sleep(slowest + size / RATE)
+        time.sleep(slowest + size / TOTAL_RATE)
 
     def get(self, key: str) -> StoredObject:
         found = super().get(key)

@@ -6,19 +6,28 @@ them their public shape.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
-from vecstore.limits import MAX_PAGE_SIZE, MAX_QUERIES, MAX_TOP_K
+from vecstore.limits import MAX_PAGE_SIZE
+from vecstore.params import (
+    check_epoch,
+    check_params,
+    check_sample,
+    included,
+    is_integer,
+    is_number,
+    params_of,
+    plain,
+    required_epoch,
+    search_params,
+)
 from vecstore.progress import Progress
 from vecstore.types import (
     BatchHits,
@@ -44,8 +53,6 @@ from vecstore.types import (
     WriteMode,
 )
 
-INCLUDABLE = ("vector",)
-CONFIDENCES = (0.5, 0.999)
 LEAST_DISK_BYTES = 64 << 20
 
 
@@ -140,7 +147,7 @@ def connect(
         return Database(HttpBackend(url, **options))
     if maintenance not in ("thread", "off"):
         raise InvalidArgument('maintenance must be "thread" or "off"', field="maintenance")
-    if not _number(recall_sample_rate) or not 0.0 <= recall_sample_rate <= 1.0:
+    if not is_number(recall_sample_rate) or not 0.0 <= recall_sample_rate <= 1.0:
         raise InvalidArgument("recall_sample_rate must be from 0 to 1", field="recall_sample_rate", limit=1.0)
     _check_bound("cache_bytes", cache_bytes, 0)
     _check_bound("disk_cache_bytes", disk_cache_bytes, LEAST_DISK_BYTES)
@@ -162,7 +169,7 @@ def connect(
 
 
 def _check_bound(name: str, value: object, least: int) -> None:
-    if not _integer(value) or value < least:  # type: ignore[operator]
+    if not is_integer(value) or value < least:  # type: ignore[operator]
         raise InvalidArgument(f"{name} must be an integer of at least {least}", field=name, limit=least)
 
 
@@ -342,7 +349,7 @@ class Namespace:
         debug
             Return plan, counts, stage times and storage traffic.
         """
-        params = _search_params(
+        params = search_params(
             top_k,
             probe_fraction,
             nprobe,
@@ -352,14 +359,14 @@ class Namespace:
             consistency,
             max_staleness,
             epoch,
-            include if isinstance(include, tuple) else _included(include),
+            include if isinstance(include, tuple) else included(include),
             debug,
         )
         return self._backend.search(self.name, vector, params)
 
     def search_batch(self, vectors: npt.ArrayLike, top_k: int = 10, **options: Any) -> BatchHits:
         """As `search`, for f32[M, dim] queries on one epoch; takes the same options."""
-        params = check_params(_params(top_k, options))
+        params = check_params(params_of(top_k, options))
         return self._backend.search_batch(self.name, vectors, params)
 
     def measure_recall(
@@ -402,12 +409,12 @@ class Namespace:
         if source is None:
             source = "rows" if queries is None else "queries"
         asked = check_sample(
-            RecallSample(source, _plain(sample), _plain(confidence), _plain(seed)), given=queries is not None
+            RecallSample(source, plain(sample), plain(confidence), plain(seed)), given=queries is not None
         )
         for name in ("include", "debug"):
             if name in options:
                 raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)
-        params = check_params(_params(top_k, options))
+        params = check_params(params_of(top_k, options))
         return self._backend.measure_recall(self.name, queries, asked, params)
 
     def recall_estimate(self) -> RecallEstimate:
@@ -535,113 +542,3 @@ class Namespace:
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""
         return self._backend.collect(self.name, retention=retention, grace=grace, dry_run=dry_run)
-
-
-def _search_params(*values: Any) -> SearchParams:
-    """Checked parameters from the values of their fields, in order."""
-    try:
-        return _known_params(*values)
-    except TypeError:  # a value that cannot be hashed, and will be refused by name
-        return _known_params.__wrapped__(*values)
-
-
-@lru_cache(maxsize=1_024, typed=True)
-def _known_params(*values: Any) -> SearchParams:
-    return check_params(SearchParams(*map(_plain, values)))
-
-
-def _params(top_k: int, options: dict[str, Any]) -> SearchParams:
-    known = set(SearchParams.__slots__)
-    for name in options:
-        if name not in known:
-            raise InvalidArgument(f"search has no option {name!r}", field=name)
-    options = {name: _plain(value) for name, value in options.items()}
-    options["include"] = _included(options.get("include", ()))
-    return SearchParams(top_k=_plain(top_k), **options)
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy as Python's own, which can also cross a wire."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _included(names: object) -> tuple[str, ...]:
-    if isinstance(names, str) or not isinstance(names, Sequence):
-        raise InvalidArgument(f"include must be a list of some of {INCLUDABLE}", field="include")
-    return tuple(names)
-
-
-def check_params(params: SearchParams) -> SearchParams:
-    """`InvalidArgument` names the field and its limit."""
-
-    def refuse(name: str, rule: str, limit: object) -> InvalidArgument:
-        return InvalidArgument(f"{name} must be {rule}", field=name, limit=limit)
-
-    if not _integer(params.top_k) or not 1 <= params.top_k <= MAX_TOP_K:
-        raise refuse("top_k", f"an integer from 1 to {MAX_TOP_K}", MAX_TOP_K)
-    fraction = params.probe_fraction
-    if fraction is not None and (not _number(fraction) or not 0.0 < fraction <= 1.0):
-        raise refuse("probe_fraction", "above 0 and at most 1", 1.0)
-    if params.nprobe is not None and (not _integer(params.nprobe) or params.nprobe < 1):
-        raise refuse("nprobe", "an integer of at least 1", 1)
-    target = params.target_recall
-    if target is not None and (not _number(target) or not 0.0 < target < 1.0):
-        raise refuse("target_recall", "between 0 and 1", 1.0)
-    scale = params.rerank_scale
-    if scale is not None and (not _number(scale) or not 0.0 <= scale <= 1000.0):
-        raise refuse("rerank_scale", "from 0 to 1000", 1000)
-    if params.rerank_precision not in (None, "none", "int8", "fp32"):
-        raise refuse("rerank_precision", '"none", "int8" or "fp32"', ["none", "int8", "fp32"])
-    if params.consistency not in ("strong", "eventual"):
-        raise refuse("consistency", '"strong" or "eventual"', ["strong", "eventual"])
-    if not _number(params.max_staleness) or params.max_staleness < 0:
-        raise refuse("max_staleness", "at least 0 seconds", 0)
-    check_epoch(params.epoch)
-    for name in params.include:
-        if name not in INCLUDABLE:
-            raise InvalidArgument(f"include names {name!r}; known is {INCLUDABLE}", field="include")
-    return params
-
-
-def check_epoch(epoch: int | None) -> int | None:
-    """`InvalidArgument` if it can be no epoch; None stands for the current one."""
-    epoch = _plain(epoch)
-    if epoch is not None and (not _integer(epoch) or epoch < 1):
-        raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
-    return epoch
-
-
-def required_epoch(epoch: int) -> int:
-    """As `check_epoch`, where there has to be one."""
-    checked = check_epoch(epoch)
-    if checked is None:
-        raise InvalidArgument("epoch must be given", field="epoch", limit=1)
-    return checked
-
-
-def check_sample(asked: RecallSample, *, given: bool) -> RecallSample:
-    """`InvalidArgument` names the field and its limit; ``given``: queries come with the request."""
-    if asked.source not in ("rows", "recent", "queries"):
-        raise InvalidArgument('source must be "rows" or "recent"', field="source", limit=["rows", "recent"])
-    if given != (asked.source == "queries"):
-        raise InvalidArgument("queries are given, or source says where they come from", field="source")
-    if asked.sample is not None and (not _integer(asked.sample) or not 1 <= asked.sample <= MAX_QUERIES):
-        raise InvalidArgument(
-            f"sample must be an integer from 1 to {MAX_QUERIES}", field="sample", limit=MAX_QUERIES
-        )
-    low, high = CONFIDENCES
-    if not _number(asked.confidence) or not low <= asked.confidence <= high:
-        raise InvalidArgument(
-            f"confidence must be from {low} to {high}", field="confidence", limit=[low, high]
-        )
-    if asked.seed is not None and (not _integer(asked.seed) or not 0 <= asked.seed < 1 << 63):
-        raise InvalidArgument("seed must be an integer from 0 to 2^63 - 1", field="seed", limit=(1 << 63) - 1)
-    return asked
-
-
-def _integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf

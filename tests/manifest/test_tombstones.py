@@ -162,8 +162,8 @@ def test_the_cache_reads_a_bitmap_once_and_stays_within_its_bytes() -> None:
     references = written(store)
     parts = [part(part_id, reference) for part_id, reference in references.items()]
     cache = TombstoneCache(store, max_bytes=sum(r.length for r in references.values()))
-    cache.load(parts)
-    assert [cache.dead(p) for p in parts] == list(ROWS.values())
+    for _ in range(2):
+        assert [cache.dead(p) for p in parts] == list(ROWS.values())
     assert store.count("get_range") == 2
     small = TombstoneCache(store, max_bytes=references["a" * 32].length)
     for p in (*parts, *parts):

@@ -140,10 +140,6 @@ class Draft:
         pending = self._pending.get(part_id)
         return pending if pending is not None else self._tombstones.dead(self._parts[part_id])
 
-    def load_dead(self, part_ids: Iterable[str]) -> None:
-        """Fetch the bitmaps of several parts in one trip, before `dead` or `kill` is asked for each."""
-        self._tombstones.load(self._parts[part_id] for part_id in part_ids if part_id not in self._pending)
-
     # -- writing ----------------------------------------------------------------------------
 
     def add_part(self, part: Part) -> None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from crc32c import crc32c
@@ -208,16 +207,6 @@ class TombstoneCache:
         """Whether `dead` answers without a request."""
         with self._mutex:
             return reference in self._kept
-
-    def load(self, parts: Iterable[Part], *, threads: int = 8) -> None:
-        """Fetch the bitmaps of several parts at once, so that they cost one trip."""
-        with self._mutex:
-            missing = [
-                part for part in parts if part.tombstone is not None and part.tombstone not in self._kept
-            ]
-        if len(missing) > 1:
-            with ThreadPoolExecutor(min(threads, len(missing))) as pool:
-                list(pool.map(self.dead, missing))
 
     def keep(self, reference: Tombstone, rows: BitMap) -> None:
         """Remember what was just written, so that the next delete need not read it back."""

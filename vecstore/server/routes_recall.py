@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 from flask import Flask, Response
 
-from vecstore.api import Backend, check_params, check_sample
+from vecstore.api import Backend
 from vecstore.config import Config
 from vecstore.limits import MAX_QUERIES
+from vecstore.params import check_params, check_sample
 from vecstore.server import wire
 from vecstore.server.handlers import answer
 from vecstore.server.requests import json_body, query

@@ -10,10 +10,11 @@ from typing import Any, Final
 import msgspec
 from flask import Flask, Response, request
 
-from vecstore.api import Backend, check_params
+from vecstore.api import Backend
 from vecstore.config import Config
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_QUERIES
+from vecstore.params import check_params
 from vecstore.server import wire
 from vecstore.server.handlers import answer
 from vecstore.server.requests import json_body, query, read_body
