@@ -48,11 +48,11 @@ def truth(filled: RangeStore) -> list[tuple[Any, ...]]:
     return answers(database(filled).namespace("docs"))
 
 
-def answers(ns: Namespace, queries: F32 = QUERIES) -> list[tuple[Any, ...]]:
+def answers(ns: Namespace, queries: F32 = QUERIES, epoch: int | None = None) -> list[tuple[Any, ...]]:
     found = []
     for options in ({}, EXACT, {"nprobe": 3}):
         for query in queries:
-            hits = ns.search(query, **options)  # type: ignore[arg-type]
+            hits = ns.search(query, epoch=epoch, **options)  # type: ignore[arg-type]
             found.append((hits.ids.tolist(), hits.distances.tolist()))
     return found
 
@@ -130,6 +130,23 @@ def test_answers_hold_when_the_disk_is_damaged_under_a_process(
 
 
 # -- warming ---------------------------------------------------------------------------------------
+
+
+def test_a_past_epoch_is_verified_again_where_the_disk_was_damaged(
+    filled: RangeStore, tmp_path: Path
+) -> None:
+    ns = opened(filled, tmp_path).namespace("docs")
+    epoch = ns.stats().epoch - 1
+    answers(ns)  # the latest is open, so that this one is kept beside it
+    then = answers(ns, epoch=epoch)
+    for _ in range(2):
+        assert answers(ns, epoch=epoch) == then  # so that lists stay where they are mapped
+    for path in (tmp_path / "segments").iterdir():
+        damaged = bytearray(path.read_bytes())
+        damaged[::97] = bytes(byte ^ 1 for byte in damaged[::97])
+        with path.open("r+b") as file:
+            file.write(damaged)
+    assert answers(ns, epoch=epoch) == then
 
 
 def test_a_warm_namespace_answers_without_a_request(

@@ -160,7 +160,7 @@ class Views:
         if generation != self._generation:
             with self._lock:
                 self._generation = generation
-                self._latest = None
+                self._latest = self._past = None
                 self._forgotten += 1
                 self._keep({})
         watched = self._watched
