@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ class Ours:
         compact: bool = True,
         clock: str = "wall",
     ) -> None:
-        self.db = vecstore.connect(str(folder), maintenance="off")
+        self.folder = str(folder)
+        self.db = vecstore.connect(self.folder, maintenance="off")
         self.ns: Namespace = self.db.create_namespace(
             "bench", dim=dataset.base.shape[1], metric=dataset.metric
         )
@@ -105,6 +108,23 @@ class Ours:
     def prepare(self, queries: F32) -> Sequence[F32]:
         """Rows of the matrix."""
         return list(queries)
+
+    @contextlib.contextmanager
+    def on_threads(self, threads: int, queries: F32) -> Iterator[Namespace]:
+        """The namespace opened anew, warm, and with so many threads for a batch.
+
+        A database takes as many as its process may use processors while it is opened.
+        """
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, sorted(allowed)[-threads:])
+        try:
+            db = vecstore.connect(self.folder, maintenance="off")
+            ns = db.namespace("bench")
+            ns.search_batch(queries, 10, target_recall=0.99)
+        finally:
+            os.sched_setaffinity(0, allowed)
+        with db:
+            yield ns
 
     def close(self) -> None:
         """Release the store."""

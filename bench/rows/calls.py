@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from bench.measure import WARM
 from bench.peers.ours import Ours
 from bench.rows import Run, Verdict
 from bench.sets import normalised
+from vecstore.api import Namespace
 from vecstore.types import F32
 
 MOST_SPREAD = 3.0
@@ -27,7 +27,7 @@ def latency(run: Run) -> Iterator[Verdict]:
     """Row 4: p99 over p50 of single queries at the defaults, warm; the best of several rounds."""
     for dataset in run.datasets(large=True):
         index = run.ours(dataset)
-        times = _times(run, index, dataset.queries)
+        times = _times(run, index.ns, dataset.queries)
         spreads = np.percentile(times, 99, axis=1) / np.percentile(times, 50, axis=1)
         least = times.min(axis=0)
         quiet = np.percentile(least, 99) / np.percentile(least, 50)
@@ -48,9 +48,9 @@ def batches(run: Run) -> Iterator[Verdict]:
     """Row 5: 1,000 queries in one call over one a call; two threads over one, beside FAISS's."""
     for dataset in run.datasets():
         index, queries = run.ours(dataset), dataset.queries
-        times = _times(run, index, queries)
-        single = float(times.sum(axis=1).min())
-        batch = _least(run, lambda index=index, queries=queries: index.ns.search_batch(queries, 10))
+        with index.on_threads(1, queries) as ns:
+            single = float(_times(run, ns, queries).sum(axis=1).min())
+            batch = _least(run, lambda ns=ns, queries=queries: ns.search_batch(queries, 10))
         yield Verdict(
             5,
             dataset.name,
@@ -71,7 +71,7 @@ def batches(run: Run) -> Iterator[Verdict]:
                 "bound to one processor: run with --processors 2",
             )
             continue
-        mine, theirs = _scaling(index, queries), _faiss_scaling(normalised(dataset), queries)
+        mine, theirs = _scaling(run, index, queries), _faiss_scaling(normalised(dataset), queries)
         yield Verdict(
             5,
             dataset.name,
@@ -87,7 +87,7 @@ def overhead(run: Run) -> Iterator[Verdict]:
     """Row 12: time of a strong call outside the stages that ``debug`` times, at the defaults."""
     for dataset in run.datasets():
         index = run.ours(dataset)
-        total = float(_times(run, index, dataset.queries).min(axis=0).mean())
+        total = float(_times(run, index.ns, dataset.queries).min(axis=0).mean())
         stages = np.array(
             [
                 [sum(index.debug(query, top_k=10)["seconds"].values()) for query in dataset.queries]
@@ -107,9 +107,9 @@ def overhead(run: Run) -> Iterator[Verdict]:
         )
 
 
-def _times(run: Run, index: Ours, queries: F32) -> np.ndarray:
+def _times(run: Run, ns: Namespace, queries: F32) -> np.ndarray:
     """Seconds [rounds, queries] of each call, without what the clock itself costs."""
-    search, clock = index.ns.search, run.timer
+    search, clock = ns.search, run.timer
     prepared = list(queries[:CALLS])
     for query in prepared[:WARM]:
         search(query, 10)
@@ -133,25 +133,13 @@ def _least(run: Run, call: Callable[[], object]) -> float:
     return best
 
 
-def _scaling(index: Ours, queries: F32) -> float:
-    """How many times sooner two threads answer; each has half of the queries."""
-    halves = np.array_split(queries, 2)
-
-    def ask(some: F32) -> None:
-        index.ns.search_batch(some, 10)
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(ask, halves))
-        one, two = [], []
-        for _ in range(ROUNDS):
-            start = time.perf_counter()
-            for half in halves:
-                ask(half)
-            middle = time.perf_counter()
-            list(pool.map(ask, halves))
-            one.append(middle - start)
-            two.append(time.perf_counter() - middle)
-    return min(one) / min(two)
+def _scaling(run: Run, index: Ours, queries: F32) -> float:
+    """How many times sooner two threads answer a batch than one."""
+    best = {}
+    for threads in (1, 2):
+        with index.on_threads(threads, queries) as ns:
+            best[threads] = _least(run, lambda ns=ns: ns.search_batch(queries, 10))
+    return best[1] / best[2]
 
 
 def _faiss_scaling(base: F32, queries: F32) -> float:
