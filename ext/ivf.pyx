@@ -136,24 +136,39 @@ def rank_lists(
     if n < 0:
         raise ValueError(f"n must not be negative: {n}")
     cdef Lists lists = Lists(table.table.padded_dim, cells, cell_lists, codes)
-    cdef size_t wanted = min(<size_t>n, lists.k), count
-    out = np.empty(wanted, dtype=np.int32)
-    if wanted == 0:
-        return out
-    cdef Pool pool = Pool(wanted)
-    cdef uint64_t[::1] order = np.empty(2 * cells.shape[0], dtype=np.uint64)
-    cdef int32_t[::1] result = out
-    cdef uint8_t[::1] seen = np.zeros(lists.k, dtype=np.uint8)
-    if estimates is None:
-        estimates = np.empty(wanted, dtype=np.float32)
-    if <size_t>estimates.shape[0] < wanted:
+    cdef size_t wanted = min(<size_t>n, lists.k), count, rest = 0
+    if estimates is not None and <size_t>estimates.shape[0] < wanted:
         raise ValueError(f"{estimates.shape[0]} estimates of {wanted} lists")
+    if wanted == 0:
+        return np.empty(0, dtype=np.int32)
+    cdef Shortlist found = Shortlist(lists.k)
+    cdef uint64_t[::1] order = np.empty(2 * cells.shape[0], dtype=np.uint64)
+    out, scores = np.empty(lists.k, dtype=np.int32), np.empty(lists.k, dtype=np.float32)
+    cdef int32_t[::1] result = out
+    cdef float[::1] of_result = scores
+    cdef uint8_t[::1] seen = np.zeros(lists.k, dtype=np.uint8)
     cdef const VsKernels *kernels = active_kernels()
     with nogil:
-        count = vs_rank_lists(kernels, &table.table, &lists.lists, &pool.pool, <VsRanked *>&order[0], NULL, wanted,
-                              vs_lists_looked_at(wanted), &result[0], &estimates[0])
-        vs_add_lists(lists.k, &seen[0], 0, wanted, count, &result[0], &estimates[0])
-    return out
+        count = vs_rank_lists(kernels, &table.table, &lists.lists, &found.found, <VsRanked *>&order[0], NULL, wanted,
+                              wanted, vs_lists_looked_at(wanted), &result[0], &of_result[0], &rest)
+        if count < wanted:
+            vs_add_lists(lists.k, &seen[0], 0, wanted, count, &result[0], &of_result[0])
+    if estimates is not None:
+        np.asarray(estimates)[:wanted] = scores[:wanted]
+    return out[:wanted].copy()
+
+
+cdef class Shortlist:
+    """Scratch of ranking `lists` lists."""
+
+    cdef VsShortlist found
+
+    def __cinit__(self, size_t lists):
+        if not vs_shortlist_reserve(&self.found, lists):
+            raise MemoryError
+
+    def __dealloc__(self):
+        vs_shortlist_free(&self.found)
 
 
 cdef class Lists:

@@ -50,6 +50,7 @@ typedef struct {
     size_t reserved;
     size_t capacity;
     float threshold; /* of what is still wanted; +inf until there are `capacity` candidates */
+    float complete;  /* what is nearer than this was never dropped for want of room, see `vs_pool_widen` */
     float low;
     float per_unit; /* 0 while nothing is counted */
     int32_t top;    /* the last bin below the threshold */
@@ -59,7 +60,7 @@ typedef struct {
 
 static inline void vs_pool_clear(VsPool *pool) {
     pool->size = pool->probe_count = 0;
-    pool->threshold = INFINITY;
+    pool->threshold = pool->complete = INFINITY;
     pool->per_unit = 0.0f;
 }
 
@@ -200,21 +201,21 @@ static inline void vs_insertion_sort(VsRanked *items, size_t n) {
     }
 }
 
-/* By key, stable: into buckets over the range of what is kept, of which a bitmap tells those in use, and
- * within a bucket by insertion. Where many share a bucket, byte by byte. */
-static inline VsRanked *vs_pool_sort(const VsPool *pool, VsRanked *items, VsRanked *spare, size_t n) {
+/* By key, stable: into buckets from `low` to `high`, which no key should leave, of which a bitmap tells those in
+ * use, and within a bucket by insertion. Where many share a bucket, byte by byte. */
+static inline VsRanked *vs_sort_within(VsRanked *items, VsRanked *spare, size_t n, float low, float high) {
     uint64_t used[VS_BUCKETS / 64] = {0};
     uint16_t first[VS_BUCKETS], next[VS_SORTED];
     if (n <= 8) {
         vs_insertion_sort(items, n);
         return items;
     }
-    const float scale = (float)(VS_BUCKETS - 1) / (pool->threshold - pool->low);
-    if (pool->per_unit == 0.0f || n > VS_SORTED || !(scale > 0.0f && scale < INFINITY))
+    const float scale = (float)(VS_BUCKETS - 1) / (high - low);
+    if (n > VS_SORTED || !(scale > 0.0f && scale < INFINITY))
         return vs_sort_bytes(items, spare, n);
     for (size_t i = 0; i < n; i++) {
-        const float at = (pool->estimates[items[i].value] - pool->low) * scale;
-        const size_t bucket = at > 0.0f ? (size_t)at : 0;
+        const float at = (vs_unordered(items[i].key) - low) * scale;
+        const size_t bucket = at > 0.0f ? (at < (float)VS_BUCKETS ? (size_t)at : VS_BUCKETS - 1) : 0;
         const uint64_t bit = (uint64_t)1 << bucket % 64;
         if (!(used[bucket / 64] & bit)) {
             used[bucket / 64] |= bit;
@@ -247,7 +248,9 @@ static inline const VsRanked *vs_pool_order(VsPool *pool, size_t *count) {
         items[n].value = (uint32_t)i;
         n += pool->estimates[i] <= pool->threshold;
     }
-    VsRanked *sorted = vs_pool_sort(pool, items, items + pool->room, n);
+    VsRanked *sorted = pool->per_unit == 0.0f
+                           ? vs_sort_bytes(items, items + pool->room, n)
+                           : vs_sort_within(items, items + pool->room, n, pool->low, pool->threshold);
     for (size_t start = 0, end = 1; start < n && start < pool->capacity; start = end++) {
         while (end < n && sorted[end].key == sorted[start].key)
             end++;
@@ -314,6 +317,39 @@ static inline void vs_pool_shrink(VsPool *pool) {
     pool->size = count;
     if (count == pool->capacity)
         vs_pool_count(pool);
+}
+
+/* A longer array with what was in the old one; NULL if there is no memory, and the old one is good. */
+static inline int vs_pool_lengthen(void *array, size_t bytes) {
+    void *longer = realloc(*(void **)array, bytes);
+    if (longer)
+        *(void **)array = longer;
+    return longer != NULL;
+}
+
+/* Room for `capacity` candidates, more than before, beside those that are kept; what was dropped stays so, and
+ * `complete` tells from where on. Zero if there is no memory. */
+static inline int vs_pool_widen(VsPool *pool, size_t capacity) {
+    const size_t room = 2 * capacity + VS_POOL_SLACK;
+    vs_pool_shrink(pool);
+    if (room > pool->reserved) {
+        if (!vs_pool_lengthen(&pool->estimates, room * sizeof *pool->estimates) ||
+            !vs_pool_lengthen(&pool->bounds, room * sizeof *pool->bounds) ||
+            !vs_pool_lengthen(&pool->refs, room * sizeof *pool->refs) ||
+            !vs_pool_lengthen(&pool->spare_estimates, room * sizeof *pool->estimates) ||
+            !vs_pool_lengthen(&pool->spare_bounds, room * sizeof *pool->bounds) ||
+            !vs_pool_lengthen(&pool->spare_refs, room * sizeof *pool->refs) ||
+            !vs_pool_lengthen(&pool->ranked, 2 * room * sizeof *pool->ranked))
+            return 0;
+        pool->reserved = room;
+    }
+    if (pool->size == pool->capacity && pool->estimates[pool->size - 1] < pool->complete)
+        pool->complete = pool->estimates[pool->size - 1];
+    pool->capacity = capacity;
+    pool->room = room;
+    pool->threshold = INFINITY;
+    pool->per_unit = 0.0f;
+    return 1;
 }
 
 /* Makes room for n <= VS_POOL_SLACK candidates more. */

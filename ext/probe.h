@@ -203,8 +203,8 @@ static inline void vs_score_asked(const VsKernels *kernels, const VsAsked *asked
  * estimate less its bound is beyond the farthest wanted is left out unread (Gao & Long, RaBitQ,
  * SIGMOD 2024, section 4). With `scored`, none is left out, and all go there too, `slack` (see
  * above) as their bound. `known` has the distances that were worked out before, else NaN, in the same order;
- * NULL if none were. Sets how far beyond the last hit the pool ends, in bounds of an estimate
- * (+inf if it is not full). The rows that were read. */
+ * NULL if none were. Sets how far beyond the last hit rows may have been dropped, in bounds of an estimate
+ * (+inf if none were). The rows that were read. */
 static inline int64_t vs_rerank(const VsKernels *kernels, const VsPool *pool, const VsRanked *order, size_t count,
                                 const float *known, VsNearest *nearest, VsScoredList *scored, float slack,
                                 float *margin) {
@@ -240,11 +240,14 @@ static inline int64_t vs_rerank(const VsKernels *kernels, const VsPool *pool, co
             scored->items[scored->size++].bound = bound;
         }
     }
-    if (count && count == pool->capacity) {
+    if (count) {
         const uint32_t last = order[count - 1].value;
         const float bound = pool->bounds[last];
-        if (bound > 0.0f)
-            *margin = (pool->estimates[last] - nearest->threshold) / bound;
+        float end = pool->complete;
+        if (count == pool->capacity && pool->estimates[last] < end)
+            end = pool->estimates[last];
+        if (bound > 0.0f && end < INFINITY)
+            *margin = (end - nearest->threshold) / bound;
     }
     return read;
 }

@@ -49,13 +49,13 @@ static inline void vs_measure_cells(size_t padded_dim, const float *centroids, c
     }
 }
 
-/* How many lists are looked at to find the `wanted` nearest, whole cells from the nearest on: in a large part
- * most cells are far, and looking at all their lists is most of a query (docs/decisions/0017). */
-#define VS_LOOKED_AT_A_LIST 32
-#define VS_LOOKED_AT_LEAST 1024
+/* How many lists are looked at where up to `most` will be scanned, whole cells from the nearest on: most cells are
+ * far, and to look at all their lists is much of a query (docs/decisions/0019). */
+#define VS_LOOKED_AT_A_LIST 3
+#define VS_LOOKED_AT_LEAST 256
 
-static inline size_t vs_lists_looked_at(size_t wanted) {
-    return VS_LOOKED_AT_A_LIST * wanted + VS_LOOKED_AT_LEAST;
+static inline size_t vs_lists_looked_at(size_t most) {
+    return VS_LOOKED_AT_A_LIST * most + VS_LOOKED_AT_LEAST;
 }
 
 /* Whether no list of a cell can be nearer than the threshold. */
@@ -64,55 +64,208 @@ static inline int vs_cell_is_beyond(float squared_distance, float radius, float 
     return gap > 0.0f && gap * gap > threshold;
 }
 
-/* The `wanted` nearest lists of the nearest cells that hold `among` lists, but for those that are `seen` (NULL:
- * none), the nearest first, ties by number, into `out`, and their estimates; how many there are. A cell is
- * left out once no list of it can be near enough, which on clustered data are most cells. `order` has room for
- * twice the cells, and `pool` is scratch, with room for `wanted`; lists beyond its threshold are left out. */
+/* Scratch of ranking: lists that were looked at and lay within the threshold then. */
+typedef struct {
+    float *estimates;
+    int32_t *lists;
+    VsRanked *ranked; /* twice as long: the order, and scratch of sorting */
+    size_t room;
+    size_t size;
+    float low; /* the least estimate at the last look */
+    float threshold;
+} VsShortlist;
+
+static inline void vs_shortlist_free(VsShortlist *list) {
+    free(list->estimates);
+    free(list->lists);
+    free(list->ranked);
+}
+
+/* An empty one with room for so many lists. Zero if there is no memory. */
+static inline int vs_shortlist_reserve(VsShortlist *list, size_t lists) {
+    if (lists > list->room) {
+        vs_shortlist_free(list);
+        list->estimates = malloc(lists * sizeof *list->estimates);
+        list->lists = malloc(lists * sizeof *list->lists);
+        list->ranked = malloc(2 * lists * sizeof *list->ranked);
+        list->room = list->estimates && list->lists && list->ranked ? lists : 0;
+    }
+    list->size = 0;
+    list->threshold = INFINITY;
+    return list->room >= lists;
+}
+
+#define VS_ABREAST 16 /* so that the compiler takes several numbers at a time */
+
+/* The least and the greatest of n numbers. */
+static inline void vs_range_of(const float *values, size_t n, float *low, float *high) {
+    float least[VS_ABREAST], most[VS_ABREAST];
+    size_t i = 0;
+    for (size_t j = 0; j < VS_ABREAST; j++) {
+        least[j] = INFINITY;
+        most[j] = -INFINITY;
+    }
+    for (; i + VS_ABREAST <= n; i += VS_ABREAST)
+        for (size_t j = 0; j < VS_ABREAST; j++) {
+            least[j] = values[i + j] < least[j] ? values[i + j] : least[j];
+            most[j] = values[i + j] > most[j] ? values[i + j] : most[j];
+        }
+    for (size_t j = 0; i < n; i++, j++) {
+        least[j] = values[i] < least[j] ? values[i] : least[j];
+        most[j] = values[i] > most[j] ? values[i] : most[j];
+    }
+    *low = least[0];
+    *high = most[0];
+    for (size_t j = 1; j < VS_ABREAST; j++) {
+        *low = least[j] < *low ? least[j] : *low;
+        *high = most[j] > *high ? most[j] : *high;
+    }
+}
+
+static inline size_t vs_count_within(const float *values, size_t n, float limit) {
+    uint32_t count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += values[i] <= limit;
+    return count;
+}
+
+/* An estimate that `wanted` lists reach and few more do, +inf if there are not so many. By halves of the range:
+ * a pass over some hundred numbers costs less than to move them. */
+static inline float vs_shortlist_edge(VsShortlist *list, size_t wanted) {
+    const size_t most = wanted + wanted / 16;
+    if (list->size <= most)
+        return INFINITY;
+    float high = list->threshold;
+    if (high == INFINITY)
+        vs_range_of(list->estimates, list->size, &list->low, &high);
+    float low = list->low;
+    if (!(high - low < INFINITY))
+        return high;
+    for (int halvings = 0; halvings < 24; halvings++) {
+        const float middle = low + 0.5f * (high - low);
+        const size_t within = vs_count_within(list->estimates, list->size, middle);
+        if (within < wanted) {
+            low = middle;
+            continue;
+        }
+        high = middle;
+        if (within <= most)
+            break;
+    }
+    return high;
+}
+
+/* Leaves out what is not among the nearest `wanted` or little beyond. */
+static inline void vs_shortlist_shrink(VsShortlist *list, size_t wanted) {
+    const float edge = vs_shortlist_edge(list, wanted);
+    if (edge == INFINITY)
+        return;
+    size_t kept = 0;
+    for (size_t i = 0; i < list->size; i++) {
+        list->estimates[kept] = list->estimates[i];
+        list->lists[kept] = list->lists[i];
+        kept += list->estimates[i] <= edge;
+    }
+    list->size = kept;
+    list->threshold = edge;
+}
+
+/* n lists and their estimates by (estimate, number), in place. `ranked` is scratch for twice as many. */
+static inline void vs_sort_lists(int32_t *lists, float *estimates, size_t n, VsRanked *ranked) {
+    float low, high;
+    vs_range_of(estimates, n, &low, &high);
+    for (size_t i = 0; i < n; i++) {
+        ranked[i].key = vs_ordered(estimates[i]);
+        ranked[i].value = (uint32_t)lists[i];
+    }
+    VsRanked *sorted = vs_sort_within(ranked, ranked + n, n, low, high);
+    VsRanked *spare = sorted == ranked ? ranked + n : ranked;
+    for (size_t start = 0, end = 1; start < n; start = end++) {
+        const uint32_t key = sorted[start].key;
+        while (end < n && sorted[end].key == key)
+            end++;
+        if (end - start > 1) {
+            for (size_t i = start; i < end; i++)
+                sorted[i].key = sorted[i].value;
+            const VsRanked *ties = vs_sort_bytes(sorted + start, spare, end - start);
+            for (size_t i = 0; i < end - start; i++)
+                lists[start + i] = (int32_t)ties[i].value;
+        } else {
+            lists[start] = (int32_t)sorted[start].value;
+        }
+        for (size_t i = start; i < end; i++)
+            estimates[i] = vs_unordered(key);
+    }
+}
+
+/* The nearest lists of the nearest cells that hold `among` lists, but for those that are `seen` (NULL: none),
+ * into `out` with their estimates: `wanted` by (estimate, number), if there are so many, and behind them in no
+ * order what else may be among the nearest `most`. How many are in order, and how many follow in `rest`. A cell
+ * is left out once no list of it can be near enough, which on clustered data are most cells. `order` has room
+ * for twice the cells; `found` is empty and has room for all lists, as have `out` and `scores`. */
 static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists,
-                                   VsPool *pool, VsRanked *order, const uint8_t *seen, size_t wanted,
-                                   size_t among, int32_t *out, float *scores) {
+                                   VsShortlist *found, VsRanked *order, const uint8_t *seen, size_t wanted,
+                                   size_t most, size_t among, int32_t *out, float *scores, size_t *rest) {
     const size_t padded_dim = table->padded_dim, block_bytes = vs_block_bytes(padded_dim);
     /* Under the dot product estimates are less the rows' norms, and say nothing of distances. */
     const int prune = table->q_shift == 0.0f;
+    float low = INFINITY, high = -INFINITY;
     for (size_t c = 0; c < lists->cell_count; c++) {
         const VsCell *cell = lists->cells + c;
         const float inner = (float)kernels->dot_i8(table->whole, lists->centroids + c * padded_dim, padded_dim);
         const float distance =
             (table->squared_norm - (2.0f * cell->scale) * (table->step * inner)) + cell->squared_norm;
+        low = distance < low ? distance : low;
+        high = distance > high ? distance : high;
         order[c].key = vs_ordered(distance);
         order[c].value = (uint32_t)c;
     }
-    const VsRanked *sorted = vs_sort_bytes(order, order + lists->cell_count, lists->cell_count);
-    size_t looked_at = 0;
+    const VsRanked *sorted = vs_sort_within(order, order + lists->cell_count, lists->cell_count, low, high);
+    size_t looked_at = 0, enough = 2 * most;
     for (size_t at = 0; at < lists->cell_count && looked_at < among; at++) {
         const size_t c = sorted[at].value, end = lists->cell_lists[c + 1];
         const float distance = vs_unordered(sorted[at].key);
         looked_at += end - lists->cell_lists[c];
-        if (prune && vs_cell_is_beyond(distance, lists->cells[c].radius, pool->threshold))
+        if (prune && vs_cell_is_beyond(distance, lists->cells[c].radius, found->threshold))
             continue;
         const uint8_t *block = lists->codes + lists->cells[c].block * block_bytes;
         for (size_t first = lists->cell_lists[c]; first < end; first += VS_BLOCK_ROWS, block += block_bytes) {
             float estimates[VS_BLOCK_ROWS];
             uint32_t mask = kernels->score_block(table, block, vs_first_slots(end - first),
-                                                 distance - table->q_shift, pool->threshold, estimates);
-            if (mask == 0)
-                continue;
-            vs_pool_make_room(pool, VS_BLOCK_ROWS);
+                                                 distance - table->q_shift, found->threshold, estimates);
             for (; mask; mask &= mask - 1) {
                 const size_t slot = (size_t)__builtin_ctz(mask);
-                if (!seen || !seen[first + slot])
-                    vs_pool_add(pool, estimates[slot], 0.0f, 0, first + slot);
+                if (seen && seen[first + slot])
+                    continue;
+                found->estimates[found->size] = estimates[slot];
+                found->lists[found->size++] = (int32_t)(first + slot);
             }
-            vs_pool_update(pool);
+        }
+        if (found->size >= enough) {
+            vs_shortlist_shrink(found, most);
+            enough = found->size + most;
         }
     }
-    size_t count;
-    const VsRanked *ranked = vs_pool_order(pool, &count);
-    for (size_t i = 0; i < count; i++) {
-        out[i] = (int32_t)pool->refs[ranked[i].value];
-        scores[i] = pool->estimates[ranked[i].value];
+    /* Each number is written where the next one goes, and the place kept or not: no branch to mistake. */
+    const float edge = vs_shortlist_edge(found, wanted);
+    const size_t count = vs_count_within(found->estimates, found->size, edge);
+    for (size_t i = 0, near = 0; near < count; i++) {
+        out[near] = found->lists[i];
+        scores[near] = found->estimates[i];
+        near += found->estimates[i] <= edge;
     }
-    return count < wanted ? count : wanted;
+    size_t beyond = 0;
+    for (size_t i = 0; i < found->size; i++) {
+        const float estimate = found->estimates[i];
+        found->lists[beyond] = found->lists[i];
+        found->estimates[beyond] = estimate;
+        beyond += estimate > edge;
+    }
+    memcpy(out + count, found->lists, beyond * sizeof *out);
+    memcpy(scores + count, found->estimates, beyond * sizeof *scores);
+    vs_sort_lists(out, scores, count, found->ranked);
+    *rest = beyond;
+    return count;
 }
 
 /* Lists without a rank, by number, behind the `ranked` and the `found` of `order`, until there are `wanted`

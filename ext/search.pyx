@@ -34,6 +34,7 @@ from vecstore.ext.ivf cimport (
     VsScoredList,
     refuse,
     vs_add_lists,
+    vs_count_within,
     vs_exact_distance,
     vs_foresee,
     vs_hit_less,
@@ -48,6 +49,7 @@ from vecstore.ext.ivf cimport (
     vs_pool_free,
     vs_pool_order,
     vs_pool_reserve,
+    vs_pool_widen,
     vs_prefetch,
     vs_prefetch_record,
     vs_rank_lists,
@@ -57,6 +59,9 @@ from vecstore.ext.ivf cimport (
     vs_scan_vectors,
     vs_scored_free,
     vs_scored_reserve,
+    vs_shortlist_free,
+    vs_shortlist_reserve,
+    vs_sort_lists,
     vs_take_estimates,
 )
 from vecstore.ext.field cimport Field, Plan, VsPart, vs_published
@@ -107,9 +112,10 @@ cdef class Searcher:
         free(self.done)
         free(self.want)
         free(self.ranked)
+        free(self.rest)
         free(self.records)
         free(self.vectors)
-        vs_pool_free(&self.nearest_lists)
+        vs_shortlist_free(&self.shortlist)
         free(self.order)
         free(self.scores)
         free(self.seen)
@@ -273,6 +279,7 @@ cdef class Searcher:
             self.done = <int32_t *>_room(self.done, count * sizeof(int32_t))
             self.want = <int32_t *>_room(self.want, count * sizeof(int32_t))
             self.ranked = <int32_t *>_room(self.ranked, count * sizeof(int32_t))
+            self.rest = <int32_t *>_room(self.rest, count * sizeof(int32_t))
             self.records = <uint64_t *>_room(self.records, count * sizeof(uint64_t))
             self.vectors = <uint64_t *>_room(self.vectors, count * sizeof(uint64_t))
             self.part_room = count
@@ -312,6 +319,7 @@ cdef class Searcher:
         for i in range(<size_t>self.count):
             self.done[i] = 0
             self.ranked[i] = 0
+            self.rest[i] = 0
             self.want[i] = min(self.plan.probes[i], <int32_t>self.parts[i].k)
         if not self.field.resident:
             self._forget_given()
@@ -408,34 +416,42 @@ cdef class Searcher:
         return DONE
 
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil:
-        """Rank the lists of a part that are wanted, and those that most queries look at next; a rank is kept."""
-        cdef size_t ranked = self.ranked[p], wanted = self.want[p], found
-        cdef int32_t limit = min(self.plan.limits[p], <int32_t>self.parts[p].k)
-        if self.plan.looks > 0 and self.plan.reach[p] > 0:
-            wanted = max(wanted, min(<size_t>limit, 2 * <size_t>self.plan.probes[p]))
-        wanted -= ranked
-        if not vs_pool_reserve(&self.nearest_lists, wanted):
-            return False
-        found = self._rank_on(p, wanted)
-        vs_add_lists(self.parts[p].k, self.seen + self.parts[p].first_list, ranked, wanted, found,
-                     self.order + self.parts[p].first_list, self.scores + self.parts[p].first_list)
-        self.ranked[p] += <int32_t>wanted
-        return True
-
-    cdef size_t _rank_on(self, Py_ssize_t p, size_t wanted) noexcept nogil:
-        """Rank up to so many lists more, as far as the pool's threshold; how many that were."""
+        """Rank the lists of a part that are wanted; a rank is kept. Those that may be wanted later follow."""
         cdef const VsPart *part = self.parts + p
-        cdef size_t ranked = self.ranked[p], found, i
+        cdef size_t ranked, wanted = self.want[p], most = wanted, among, found, rest = 0, i
         cdef int32_t *order = self.order + part.first_list
+        cdef float *scores = self.scores + part.first_list
         cdef uint8_t *seen = self.seen + part.first_list
+        if self._rank_rest(p) >= wanted:
+            return True
+        ranked = self.ranked[p]
+        among = max(wanted, <size_t>min(self.plan.limits[p], <int32_t>part.k))
+        if self.plan.looks > 0 and self.plan.reach[p] > 0:
+            most = among
+        if not vs_shortlist_reserve(&self.shortlist, part.k):
+            return False
         for i in range(ranked):
             seen[order[i]] = 1
-        found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.nearest_lists, self.cells,
-                              seen if ranked else NULL, wanted, vs_lists_looked_at(ranked + wanted), order + ranked,
-                              self.scores + part.first_list + ranked)
+        found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.shortlist, self.cells,
+                              seen if ranked else NULL, wanted - ranked, most - ranked, vs_lists_looked_at(among),
+                              order + ranked, scores + ranked, &rest)
         for i in range(ranked):
             seen[order[i]] = 0
-        return found
+        if ranked + found < wanted:
+            vs_add_lists(part.k, seen, ranked, wanted - ranked, found, order, scores)
+            found = wanted - ranked
+        self.ranked[p] += <int32_t>found
+        self.rest[p] = <int32_t>rest
+        return True
+
+    cdef size_t _rank_rest(self, Py_ssize_t p) noexcept nogil:
+        """Rank those lists of a part that follow the ranked ones in no order; how many are ranked then."""
+        cdef size_t at = self.parts[p].first_list + self.ranked[p]
+        if self.rest[p]:
+            vs_sort_lists(self.order + at, self.scores + at, self.rest[p], self.shortlist.ranked)
+            self.ranked[p] += self.rest[p]
+            self.rest[p] = 0
+        return self.ranked[p]
 
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil:
         cdef const VsPart *part = self.parts + p
@@ -580,21 +596,30 @@ cdef class Searcher:
         cdef Py_ssize_t p
         cdef bint more = False
         cdef int32_t wanted
+        cdef int64_t done = 0, added = 0
+        cdef size_t wider = min(<size_t>self.plan.widen * self.room, <size_t>self.plan.most)
         if self.looked >= self.plan.looks:
             return False
         for p in range(self.count):
             if self.parts[p].lists == NULL:
                 continue
             wanted = self._near_lists(p) if self.plan.reach[p] > 0 else self._place_of_hits(p)
+            done += self.done[p]
             if wanted > self.done[p]:
+                added += wanted - self.done[p]
                 self.want[p] = wanted
                 more = True
-        if self.margin < self.plan.margin and self.room < <size_t>self.plan.most:
-            self.room = min(<size_t>self.plan.widen * self.room, <size_t>self.plan.most)
-            if not vs_pool_reserve(&self.pool, self.room):
+        if self.margin < self.plan.margin and self.room < wider:
+            if not vs_pool_reserve(&self.pool, wider):
                 return False
+            self.room = wider
             memset(self.done, 0, self.count * sizeof(int32_t))
             more = True
+        elif added > done and self.room < wider:
+            # So many rows more would soon ask for a larger pool, and for all of these lists once more.
+            if not vs_pool_widen(&self.pool, wider):
+                return False
+            self.room = wider
         self.looked += more
         return more
 
@@ -602,18 +627,14 @@ cdef class Searcher:
         """How many lists of a part are no farther than its reach times the last hit."""
         cdef float edge = self.plan.reach[p] * self.nearest.threshold
         cdef const float *scores = self.scores + self.parts[p].first_list
-        cdef int32_t near = self.done[p], most = min(self.plan.limits[p], <int32_t>self.parts[p].k)
+        cdef int32_t near = self.done[p], ranked = self.ranked[p]
         if not edge < INFINITY:
             return 0
-        while near < min(most, self.ranked[p]) and scores[near] <= edge:
+        if vs_count_within(scores + ranked, self.rest[p], edge):
+            ranked = <int32_t>self._rank_rest(p)
+        while near < min(self.plan.limits[p], ranked) and scores[near] <= edge:
             near += 1
-        if near < self.ranked[p] or near >= most:
-            return near
-        if not vs_pool_reserve(&self.nearest_lists, most - near):
-            return near
-        self.nearest_lists.threshold = edge
-        self.ranked[p] += <int32_t>self._rank_on(p, most - near)
-        return self.ranked[p]
+        return near
 
     cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil:
         """So many places as a patient query goes, beside the farthest list of a part that held a hit."""

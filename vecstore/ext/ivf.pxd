@@ -22,6 +22,7 @@ cdef extern from "pool.h" nogil:
 
     void vs_pool_clear(VsPool *pool)
     int vs_pool_reserve(VsPool *pool, size_t capacity)
+    int vs_pool_widen(VsPool *pool, size_t capacity)
     void vs_pool_free(VsPool *pool)
     void vs_pool_add_block(VsPool *pool, uint32_t mask, const float *estimates, size_t probe, size_t first)
     const VsRanked *vs_pool_order(VsPool *pool, size_t *count)
@@ -101,10 +102,16 @@ cdef extern from "rank.h" nogil:
 
     void vs_measure_cells(size_t padded_dim, const float *centroids, const uint32_t *cell_lists, size_t cell_count,
                           const uint8_t *codes, VsCell *cells, int8_t *quantised)
-    size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsPool *pool,
-                         VsRanked *order, const uint8_t *seen, size_t wanted, size_t among,
-                         int32_t *out, float *scores)
-    size_t vs_lists_looked_at(size_t wanted)
+    ctypedef struct VsShortlist:
+        VsRanked *ranked
+    int vs_shortlist_reserve(VsShortlist *list, size_t lists)
+    void vs_shortlist_free(VsShortlist *list)
+    size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsShortlist *found,
+                         VsRanked *order, const uint8_t *seen, size_t wanted, size_t most,
+                         size_t among, int32_t *out, float *scores, size_t *rest)
+    void vs_sort_lists(int32_t *lists, float *estimates, size_t n, VsRanked *ranked)
+    size_t vs_count_within(const float *values, size_t n, float limit)
+    size_t vs_lists_looked_at(size_t most)
     enum: VS_LOOKED_AT_A_LIST
     enum: VS_LOOKED_AT_LEAST
     void vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t wanted, size_t found, int32_t *order,

@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from vecstore.ext.field cimport Field, Plan, VsPart
-from vecstore.ext.ivf cimport VsAsked, VsHit, VsNearest, VsPool, VsScoredList
+from vecstore.ext.ivf cimport VsAsked, VsHit, VsNearest, VsPool, VsScoredList, VsShortlist
 from vecstore.ext.rabitq cimport VsKernels, VsRanked, VsTable
 
 
@@ -41,10 +41,11 @@ cdef class Searcher:
     cdef Plan plan
     cdef const VsPart *parts
     cdef Py_ssize_t count
-    # One element a part: lists scanned, to be scanned, and ranked.
+    # One element a part: lists scanned, to be scanned, ranked, and those that follow in no order.
     cdef int32_t *done
     cdef int32_t *want
     cdef int32_t *ranked
+    cdef int32_t *rest
     cdef uint64_t *records  # of small parts, and their vectors, where every search is given them
     cdef uint64_t *vectors
     cdef Py_ssize_t part_room
@@ -54,7 +55,7 @@ cdef class Searcher:
     cdef uint8_t *seen
     cdef uint64_t *given
     cdef size_t list_room
-    cdef VsPool nearest_lists  # scratch of ranking, like the next
+    cdef VsShortlist shortlist  # scratch of ranking, like the next
     cdef VsRanked *cells
     cdef size_t cell_room
     cdef uint64_t *where  # of the vectors of `chosen`
@@ -81,7 +82,7 @@ cdef class Searcher:
     cdef int64_t _scan(self) noexcept nogil
     cdef int64_t _rank_lists(self) noexcept nogil
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil
-    cdef size_t _rank_on(self, Py_ssize_t p, size_t wanted) noexcept nogil
+    cdef size_t _rank_rest(self, Py_ssize_t p) noexcept nogil
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil
     cdef uint64_t _small_record(self, Py_ssize_t p) noexcept nogil
     cdef int64_t _scan_nearest(self, int32_t share) noexcept nogil

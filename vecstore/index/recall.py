@@ -40,6 +40,7 @@ MARGIN_ERRORS: Final = 0.5  # standard errors of the calibration that a plan add
 BASE: Final = (
     0.7  # of the lists of a plan, that every query scans; the others where its own distances ask for it
 )
+MOST_REACH: Final = 2  # lists that a query may reach, in those of its plan
 NO_REACH: Final = 1e-6  # a reach of no list
 MAX_REACH: Final = 1e3  # where the last hit is no distance away
 MAX_LOOKS: Final = 6
@@ -203,13 +204,13 @@ def calibrate(
 
 
 def looked_at_from(query: F32, cells: F32, cell_lists: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-    """i64[C]: a query looks at the lists of a cell if it probes more lists than this (`rank_lists`)."""
+    """i64[C]: a query looks at the lists of a cell if its plan is more lists than this (`rank_lists`)."""
     order = np.argsort(((cells - query) ** 2).sum(axis=1), kind="stable")
     sizes = np.diff(cell_lists.astype(np.int64))
     before = np.empty(len(cells), dtype=np.int64)
     before[order] = np.cumsum(sizes[order]) - sizes[order]
-    # It does once LOOKED_AT_A_LIST * probes + LOOKED_AT_LEAST is more than the lists of nearer cells.
-    return np.maximum(0, (before - LOOKED_AT_LEAST) // LOOKED_AT_A_LIST)
+    # It does once this many times its plan and LOOKED_AT_LEAST are more than the lists of nearer cells.
+    return np.maximum(0, (before - LOOKED_AT_LEAST) // (LOOKED_AT_A_LIST * MOST_REACH))
 
 
 def base_probes(probes: int) -> int:

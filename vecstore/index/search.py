@@ -24,7 +24,7 @@ from vecstore.ext.field import Plan
 from vecstore.ext.ivf import MAX_CAPACITY
 from vecstore.ext.search import Missing, Searcher
 from vecstore.index.ivf import planned_probes
-from vecstore.index.recall import MAX_LOOKS, base_probes, pool_size, probes_for, reach_for
+from vecstore.index.recall import MAX_LOOKS, MOST_REACH, base_probes, pool_size, probes_for, reach_for
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
@@ -35,7 +35,6 @@ MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall 
 MARGIN: Final = 0.8  # bounds of an estimate (1.9 of its errors) between the last hit and the pool's end
 WIDEN: Final = 4
 PATIENCE: Final = 2.0  # lists probed under the dot product, in places of the farthest list that held a hit
-MOST_REACH: Final = 3  # lists that a query may reach, in those of its plan
 LEAST_SHARED: Final = 32  # queries from which on threads share a batch
 EXACT_WORTH: Final = 4  # lists whose scan takes as long as to score one hit by its vector
 MAX_PLANS: Final = 1_000  # remembered by a view
@@ -129,7 +128,7 @@ class Reach:
     reach
         It goes on to the lists that are no farther than this times its last hit; 0: see `PATIENCE`.
     most
-        Lists that it scans at most.
+        Lists that it scans at most. The more these are, the more cells are looked at to rank them.
     """
 
     probes: int
@@ -169,7 +168,7 @@ def _reach(
     settings, k = view.manifest.settings, part.reader.entry.k
     most = min(k, settings.nprobe_cap)
     if params.nprobe is not None:
-        return Reach(min(most, params.nprobe), 0.0, most)
+        return Reach(min(most, params.nprobe), 0.0, min(most, MOST_REACH * params.nprobe))
     if target is None:
         fraction = settings.probe_fraction if params.probe_fraction is None else params.probe_fraction
         return Reach(planned_probes(k, fraction, settings.nprobe_cap), 0.0, most)
@@ -185,10 +184,10 @@ def _reach(
     probes = probes_for(calibration, target, precision, top_k=params.top_k, rank=rank, skip=rank * dead)
     probes = min(most, probes)
     reach = reach_for(calibration, probes, rank * (1.0 + dead))
-    if reach == 0.0 or not view.mapped:
-        # Where lists have to be fetched, more of them are not worth another trip.
-        return Reach(probes, 0.0, most if view.mapped else probes)
-    return Reach(base_probes(probes), reach, min(most, MOST_REACH * probes))
+    within = min(most, MOST_REACH * probes)
+    if not view.mapped:  # lists have to be fetched, and more of them are not worth another trip
+        return Reach(probes, 0.0, within)
+    return Reach(base_probes(probes), reach, within) if reach > 0.0 else Reach(probes, 0.0, most)
 
 
 def search_namespace(
