@@ -15,11 +15,11 @@ from pathlib import Path
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def pin(processors: int) -> None:
+def pin(processors: int, module: str = "bench.rows") -> None:
     """Keep to so many processors; the libraries read their variables when they load."""
     if any(os.environ.get(name) != "1" for name in THREADS):
         environment = os.environ | dict.fromkeys(THREADS, "1")
-        os.execve(sys.executable, [sys.executable, "-m", "bench.rows", *sys.argv[1:]], environment)
+        os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], environment)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-processors:])
 
