@@ -1,8 +1,10 @@
 """A directory served as S3 is served from afar: ``python -m bench.slow_store FOLDER``.
 
-Real HTTP over loopback, for reads alone: GET and HEAD of ``/bucket/key``, with ranges and
-If-None-Match. The first byte of an answer comes after a log-normal time, then bytes flow at a bounded
-rate a connection and in all. What the server itself needs to find the bytes lies within that time.
+Real HTTP over loopback: GET and HEAD of ``/bucket/key``, with ranges and If-None-Match, and PUT with
+If-Match or ``If-None-Match: *``; no listing, no DELETE. The first byte of an answer comes after a log-normal
+time, then bytes flow at a bounded rate a connection and in all. What the server itself needs to find the
+bytes lies within that time. A PUT takes effect as it is answered, and is kept in memory alone: the folder
+stays as it is.
 The port is printed on a line of its own; the server ends with its standard input.
 
 ``POST /-/reset`` and ``GET /-/spent`` begin and read an account of requests and bytes.
@@ -94,19 +96,22 @@ class SlowStore:
         self.shaper = Shaper(options.connection_rate, options.total_rate)
         self._root: Path = options.folder
         self._random = random.Random(options.seed)
-        self._centre, self._spread = math.log(options.p50), math.log(options.p99 / options.p50) / Z99
+        self._reads = math.log(options.p50), math.log(options.p99 / options.p50) / Z99
+        self._writes = math.log(options.put_p50), math.log(options.put_p99 / options.put_p50) / Z99
         self._stall, self._stall_share = options.stall, options.stall_share
         self._maps: dict[str, memoryview] = {}
+        self._written: dict[str, int] = {}
         self.requests = self.bytes = 0
 
-    def delay(self) -> float:
+    def delay(self, method: str) -> float:
         """Seconds to the first byte of the next answer."""
         stall = self._stall if self._random.random() < self._stall_share else 0.0
-        return math.exp(self._random.gauss(self._centre, self._spread)) + stall
+        centre, spread = self._writes if method == "PUT" else self._reads
+        return math.exp(self._random.gauss(centre, spread)) + stall
 
     def find(self, path: str) -> memoryview | None:
         """The object of ``/bucket/key``."""
-        key = unquote(path).lstrip("/").partition("/")[2]
+        key = _key(path)
         found = self._maps.get(key)
         if found is None:
             try:
@@ -118,6 +123,26 @@ class SlowStore:
             found = self._maps[key] = memoryview(mapped)
         return found
 
+    def etag(self, path: str) -> str:
+        """Of an object that there is: how often it was written; the folder's have not been."""
+        return f'"{hash(_key(path)) & (2**64 - 1):016x}-{self._written.get(_key(path), 0)}"'
+
+    def put(self, path: str, headers: dict[str, str], body: bytes) -> tuple[str, str, memoryview]:
+        """Write an object, if its conditions hold: status line, more headers, body."""
+        found = self.find(path)
+        wanted = headers.get("if-match")
+        if (headers.get("if-none-match") == "*" and found is not None) or (
+            wanted is not None and (found is None or wanted != self.etag(path))
+        ):
+            return "412 Precondition Failed", "", memoryview(b"<Error><Code>PreconditionFailed</Code></Error>")
+        self._maps[_key(path)] = memoryview(body)
+        self._written[_key(path)] = self._written.get(_key(path), 0) + 1
+        return "200 OK", f"ETag: {self.etag(path)}\r\n", memoryview(b"")
+
+
+def _key(path: str) -> str:
+    return unquote(path).lstrip("/").partition("/")[2]
+
 
 class _Connection(asyncio.Protocol):
     """One client; it sends its next request when the last was answered."""
@@ -125,6 +150,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, store: SlowStore) -> None:
         self._store = store
         self._buffer = b""
+        self._continued = False
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -137,12 +163,20 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         head, end, rest = self._buffer.partition(b"\r\n\r\n")
-        if end:
-            self._buffer = rest
-            first, *lines = head.decode("latin-1").split("\r\n")
-            headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-            method, target, _ = first.split(" ")
-            self._answer(method, target.partition("?")[0], headers)
+        if not end:
+            return
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
+        size = int(headers.get("content-length", 0))
+        if len(rest) < size:
+            if "expect" in headers and not self._continued:
+                self._continued = True
+                self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            return
+        self._continued = False
+        self._buffer = rest[size:]
+        method, target, _ = first.split(" ")
+        self._answer(method, target.partition("?")[0], headers, rest[:size])
 
     def send(self, data: bytes | memoryview) -> None:
         if len(data) and not self.closed:
@@ -152,7 +186,7 @@ class _Connection(asyncio.Protocol):
         if self._buffer:
             self.data_received(b"")
 
-    def _answer(self, method: str, path: str, headers: dict[str, str]) -> None:
+    def _answer(self, method: str, path: str, headers: dict[str, str], data: bytes) -> None:
         store = self._store
         if path.startswith("/-/"):
             body = json.dumps({"requests": store.requests, "bytes": store.bytes}).encode()
@@ -160,17 +194,17 @@ class _Connection(asyncio.Protocol):
                 store.requests = store.bytes = 0
             self.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
             return
-        status, more, body = _respond(store, path, headers)
-        store.requests += 1
-        store.bytes += len(body) if method == "GET" else 0
-        date = f"Date: {formatdate(usegmt=True)}\r\n"
-        head = f"HTTP/1.1 {status}\r\n{date}Content-Length: {len(body)}\r\n{more}\r\n"
-        sent = body if method == "GET" else memoryview(b"")
-        asyncio.get_running_loop().call_later(store.delay(), self._begin, head.encode(), sent)
+        asyncio.get_running_loop().call_later(store.delay(method), self._carry_out, method, path, headers, data)
 
-    def _begin(self, head: bytes, body: memoryview) -> None:
-        self.send(head)
-        self._store.shaper.start(self, body)
+    def _carry_out(self, method: str, path: str, headers: dict[str, str], data: bytes) -> None:
+        store = self._store
+        put = method == "PUT"
+        status, more, body = store.put(path, headers, data) if put else _respond(store, path, headers)
+        store.requests += 1
+        store.bytes += len(data) if put else len(body) if method == "GET" else 0
+        date = f"Date: {formatdate(usegmt=True)}\r\n"
+        self.send(f"HTTP/1.1 {status}\r\n{date}Content-Length: {len(body)}\r\n{more}\r\n".encode())
+        store.shaper.start(self, memoryview(b"") if method == "HEAD" else body)
 
 
 def _respond(store: SlowStore, path: str, headers: dict[str, str]) -> tuple[str, str, memoryview]:
@@ -178,8 +212,8 @@ def _respond(store: SlowStore, path: str, headers: dict[str, str]) -> tuple[str,
     found = store.find(path)
     if found is None:
         return "404 Not Found", "", memoryview(b"<Error><Code>NoSuchKey</Code></Error>")
-    # Nobody writes to the folder meanwhile, so an object's place may stand for its content.
-    etag = f'"{hash(path) & (2**64 - 1):016x}"'
+    # Nobody else writes to the folder meanwhile, so an object's place may stand for its content.
+    etag = store.etag(path)
     more = f"ETag: {etag}\r\nLast-Modified: {MTIME}\r\nAccept-Ranges: bytes\r\n"
     if headers.get("if-none-match") == etag:
         return "304 Not Modified", more, memoryview(b"")
@@ -227,6 +261,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--p50", type=float, default=P50, help="seconds to the first byte")
     parser.add_argument("--p99", type=float, default=P99)
+    parser.add_argument("--put-p50", type=float, default=P50, help="the same of a PUT")
+    parser.add_argument("--put-p99", type=float, default=P99)
     parser.add_argument("--connection-rate", type=float, default=CONNECTION_RATE, help="bytes a second")
     parser.add_argument("--total-rate", type=float, default=TOTAL_RATE)
     parser.add_argument("--stall-share", type=float, default=0.0, help="answers that take longer, ...")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.slow_store import distant
-from vecstore.errors import StorageCorrupt, StorageMissing
+from vecstore.errors import StorageConflict, StorageCorrupt, StorageMissing
 from vecstore.storage.base import ByteRange
 from vecstore.storage.s3 import S3Store
 
@@ -53,6 +53,21 @@ def test_it_reads_as_s3_does(quick: S3Store) -> None:
         quick.get("a/y")
     with pytest.raises(StorageCorrupt):
         quick.get_range("a/x", len(DATA), 1)
+
+
+def test_it_writes_as_s3_does_and_leaves_the_folder_alone(quick: S3Store, folder: Path) -> None:
+    first = quick.put_if_absent("a/new", DATA)
+    assert quick.get("a/new").data == DATA
+    with pytest.raises(StorageConflict):
+        quick.put_if_absent("a/x", b"other")
+    second = quick.put_if_match("a/new", b"second", first.etag)
+    with pytest.raises(StorageConflict):
+        quick.put_if_match("a/new", b"third", first.etag)
+    assert quick.get("a/new").data == b"second"
+    assert quick.head("a/new").etag == second.etag
+    assert second.etag != first.etag
+    assert quick.get("a/x").data == DATA
+    assert not (folder / "a" / "new").exists()
 
 
 def test_answers_are_late_and_bytes_take_their_time(folder: Path) -> None:
