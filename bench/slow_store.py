@@ -1,10 +1,11 @@
 """A directory served as S3 is served from afar: ``python -m bench.slow_store FOLDER``.
 
-Real HTTP over loopback: GET and HEAD of ``/bucket/key``, with ranges and If-None-Match, and PUT with
-If-Match or ``If-None-Match: *``; no listing, no DELETE. The first byte of an answer comes after a log-normal
-time, then bytes flow at a bounded rate a connection and in all. What the server itself needs to find the
-bytes lies within that time. A PUT takes effect as it is answered, and is kept in memory alone: the folder
-stays as it is.
+Real HTTP over loopback: GET and HEAD of ``/bucket/key``, with ranges and If-None-Match, PUT with
+If-Match or ``If-None-Match: *``, and the first page of a listing by prefix; no DELETE. The first byte of an
+answer comes after a log-normal time, then bytes flow at a bounded rate a connection and in all. What the
+server itself needs to find the bytes lies within that time. A PUT takes effect as it is answered, and is
+kept in memory alone: the folder stays as it is.
+
 The port is printed on a line of its own; the server ends with its standard input.
 
 ``POST /-/reset`` and ``GET /-/spent`` begin and read an account of requests and bytes.
@@ -28,7 +29,8 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
+from xml.sax.saxutils import escape
 
 P50, P99 = 0.063, 0.118  # seconds to the first byte, as published for S3
 CONNECTION_RATE, TOTAL_RATE = 100e6, 400e6  # bytes a second
@@ -123,6 +125,23 @@ class SlowStore:
             found = self._maps[key] = memoryview(mapped)
         return found
 
+    def listed(self, query: str) -> memoryview:
+        """The first page of ``ListObjectsV2``, by prefix."""
+        asked = dict(parse_qsl(query))
+        below = (str(path.relative_to(self._root)) for path in self._root.rglob("*") if path.is_file())
+        keys = sorted(key for key in {*below, *self._written} if key.startswith(asked.get("prefix", "")))
+        some = keys[: int(asked.get("max-keys", 1_000))]
+        contents = "".join(
+            f"<Contents><Key>{escape(key)}</Key><Size>{len(found)}</Size><ETag>{self.etag(f'/bucket/{key}')}</ETag>"
+            "<LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+            for key in some
+            if (found := self.find(f"/bucket/{key}")) is not None
+        )
+        more = str(len(some) < len(keys)).lower()
+        return memoryview(
+            f"<ListBucketResult><IsTruncated>{more}</IsTruncated>{contents}</ListBucketResult>".encode()
+        )
+
     def etag(self, path: str) -> str:
         """Of an object that there is: how often it was written; the folder's have not been."""
         return f'"{hash(_key(path)) & (2**64 - 1):016x}-{self._written.get(_key(path), 0)}"'
@@ -134,7 +153,11 @@ class SlowStore:
         if (headers.get("if-none-match") == "*" and found is not None) or (
             wanted is not None and (found is None or wanted != self.etag(path))
         ):
-            return "412 Precondition Failed", "", memoryview(b"<Error><Code>PreconditionFailed</Code></Error>")
+            return (
+                "412 Precondition Failed",
+                "",
+                memoryview(b"<Error><Code>PreconditionFailed</Code></Error>"),
+            )
         self._maps[_key(path)] = memoryview(body)
         self._written[_key(path)] = self._written.get(_key(path), 0) + 1
         return "200 OK", f"ETag: {self.etag(path)}\r\n", memoryview(b"")
@@ -176,7 +199,7 @@ class _Connection(asyncio.Protocol):
         self._continued = False
         self._buffer = rest[size:]
         method, target, _ = first.split(" ")
-        self._answer(method, target.partition("?")[0], headers, rest[:size])
+        self._answer(method, target, headers, rest[:size])
 
     def send(self, data: bytes | memoryview) -> None:
         if len(data) and not self.closed:
@@ -186,20 +209,26 @@ class _Connection(asyncio.Protocol):
         if self._buffer:
             self.data_received(b"")
 
-    def _answer(self, method: str, path: str, headers: dict[str, str], data: bytes) -> None:
+    def _answer(self, method: str, target: str, headers: dict[str, str], data: bytes) -> None:
         store = self._store
-        if path.startswith("/-/"):
+        if target.startswith("/-/"):
             body = json.dumps({"requests": store.requests, "bytes": store.bytes}).encode()
-            if path == "/-/reset":
+            if target == "/-/reset":
                 store.requests = store.bytes = 0
             self.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
             return
-        asyncio.get_running_loop().call_later(store.delay(method), self._carry_out, method, path, headers, data)
+        asyncio.get_running_loop().call_later(
+            store.delay(method), self._carry_out, method, target, headers, data
+        )
 
-    def _carry_out(self, method: str, path: str, headers: dict[str, str], data: bytes) -> None:
+    def _carry_out(self, method: str, target: str, headers: dict[str, str], data: bytes) -> None:
         store = self._store
+        path, _, query = target.partition("?")
         put = method == "PUT"
-        status, more, body = store.put(path, headers, data) if put else _respond(store, path, headers)
+        if "list-type=2" in query:
+            status, more, body = "200 OK", "", store.listed(query)
+        else:
+            status, more, body = store.put(path, headers, data) if put else _respond(store, path, headers)
         store.requests += 1
         store.bytes += len(data) if put else len(body) if method == "GET" else 0
         date = f"Date: {formatdate(usegmt=True)}\r\n"

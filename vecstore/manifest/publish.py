@@ -217,9 +217,8 @@ class Publisher:
         with self._mutex:
             self._queue.append(request)
         while not request.done:
-            group = self._await_turn(request)
-            if group:
-                self._lead(group)
+            if self._await_turn(request):
+                self._lead()
         if request.error is not None:
             raise request.error
         assert request.committed is not None
@@ -227,32 +226,38 @@ class Publisher:
 
     # -- whose turn it is -------------------------------------------------------------------
 
-    def _await_turn(self, request: _Request) -> list[_Request]:
-        """The group that the caller must publish; empty once its request has been answered."""
+    def _await_turn(self, request: _Request) -> bool:
+        """Whether the caller must publish a group; false once its request has been answered."""
         with self._mutex:
             while not request.done:
                 if not self._publishing:
                     self._publishing = True
-                    return self._take_group()
+                    return True
                 try:
                     self._turn.wait()
                 except BaseException:
                     if request in self._queue:
                         self._queue.remove(request)
                     raise
-            return []
+            return False
 
     def _take_group(self) -> list[_Request]:
-        """What is published next; with the mutex held."""
-        size = 1
-        while size < min(MAX_GROUP, len(self._queue)) and not self._queue[size].change.opens_group:
-            size += 1
-        group = self._queue[:size]
-        del self._queue[:size]
+        """What is published next."""
+        with self._mutex:
+            size = 1
+            while size < min(MAX_GROUP, len(self._queue)) and not self._queue[size].change.opens_group:
+                size += 1
+            group = self._queue[:size]
+            del self._queue[:size]
         return group
 
-    def _lead(self, group: list[_Request]) -> None:
+    def _lead(self) -> None:
+        group: list[_Request] = []
         try:
+            # While the base is copied others may come to wait, and go along.
+            if self.snapshots.cached() is not None:
+                self.prepare()
+            group = self._take_group()
             self._publish(group)
         except Exception as error:
             _fail(group, error)

@@ -23,6 +23,7 @@ FORMAT: Final = 0
 ALIGN: Final = 64
 PAGE: Final = 64 * 1024
 KEYS_A_PAGE: Final = PAGE // 8  # of section `id_keys`
+ROWS_A_PAGE: Final = PAGE // 4  # of section `id_rows`
 
 # Sections that a search needs before it knows which lists to probe; they lie side by side at
 # the end of the part, so that a cold reader fetches them as one range.

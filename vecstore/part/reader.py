@@ -6,9 +6,10 @@ themselves against the manifest. `StorageCorrupt` names object and section.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, Literal
 
 import msgspec
@@ -22,7 +23,7 @@ from vecstore.index.recall import Calibration
 from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part
-from vecstore.part.format import HEAD, HEADER_BYTES, KEYS_A_PAGE, LIST_DTYPE, PAGE, page_bounds
+from vecstore.part.format import HEAD, HEADER_BYTES, KEYS_A_PAGE, LIST_DTYPE, PAGE, ROWS_A_PAGE, page_bounds
 from vecstore.rows.ids import Ids, may_contain
 from vecstore.storage.base import ObjectStore, Stamp
 from vecstore.storage.cache import Page, PageCache, ReadTrace
@@ -30,6 +31,7 @@ from vecstore.types import F32, U64, IdKind
 
 Bytes = npt.NDArray[np.uint8]
 
+MOST_UNFILTERED: Final = 256 << 10  # bytes of keys and rows that are fetched sooner than a filter is asked
 _VECTOR_DTYPES: Final[dict[str, Literal["f4", "f2"] | None]] = {"fp32": "f4", "fp16": "f2", "none": None}
 
 
@@ -290,6 +292,14 @@ class PartReader:
             ]
         return self._cache.read(self._store, self.key, self._wanted(name, numbers), trace)
 
+    def _pages_of(self, wanted: Mapping[str, Sequence[int]], trace: ReadTrace) -> dict[str, list[Bytes]]:
+        """Verified pages of several sections, fetched side by side."""
+        if self._map is not None:
+            return {name: self._pages(name, numbers, trace) for name, numbers in wanted.items()}
+        pages = [page for name, numbers in wanted.items() for page in self._wanted(name, numbers)]
+        found = iter(self._cache.read(self._store, self.key, pages, trace))
+        return {name: list(islice(found, len(numbers))) for name, numbers in wanted.items()}
+
     def _wanted(self, name: str, numbers: Sequence[int]) -> list[Page]:
         bounds, first = self._bounds[name], self._first_page[name]
         start = self.entry.sections[name].offset
@@ -302,20 +312,6 @@ class PartReader:
         """A whole section, verified."""
         pages = self._pages(name, range(len(self._bounds[name]) - 1), trace)
         return pages[0] if len(pages) == 1 else np.concatenate(pages)
-
-    def _elements(
-        self, name: str, dtype: str, positions: npt.NDArray[np.int64], trace: ReadTrace
-    ) -> npt.NDArray[Any]:
-        """Single elements of a section of fixed-size elements whose size divides a page."""
-        size = np.dtype(dtype).itemsize
-        page_of = positions * size // PAGE
-        needed, where = np.unique(page_of, return_inverse=True)
-        pages = self._pages(name, needed.tolist(), trace)
-        out = np.empty(len(positions), dtype=dtype)
-        for i, page in enumerate(pages):
-            mine = where == i
-            out[mine] = page.view(dtype)[positions[mine] - int(needed[i]) * (PAGE // size)]
-        return out
 
     # -- what a search needs ---------------------------------------------------------------
 
@@ -499,8 +495,8 @@ class PartReader:
             low, high = np.uint64(self.entry.id_min or 0) + base, np.uint64(self.entry.id_max or 0) + base
             which = np.flatnonzero((keys >= low) & (keys <= high))
             keys = keys[which] - base
-        if len(keys):
-            present = may_contain(self._section_filter(trace), keys)
+        if len(keys) and not self._finds_in_one_trip():
+            present = may_contain(self._section("id_filter", trace), keys)
             keys, which = keys[present], which[present]
         if not len(keys):
             return none, none
@@ -510,8 +506,10 @@ class PartReader:
             which, rows = which[same], rows[same]
         return which, rows
 
-    def _section_filter(self, trace: ReadTrace) -> Bytes:
-        return self._section("id_filter", trace)
+    def _finds_in_one_trip(self) -> bool:
+        """Whether a small part's keys are read without asking its filter: that would be one more trip."""
+        size = sum(self.entry.sections[name].length for name in ("id_keys", "id_rows"))
+        return self._map is None and size <= MOST_UNFILTERED
 
     def _look_up(
         self, keys: U64, which: npt.NDArray[np.int64], trace: ReadTrace
@@ -523,9 +521,10 @@ class PartReader:
         needed = sorted(
             {p for f, e in zip(first.tolist(), last.tolist(), strict=True) for p in range(f, e + 1)}
         )
-        pages = self._pages("id_keys", needed, trace)
+        of_rows = sorted({number * a_page // ROWS_A_PAGE for number in needed})
+        pages = self._pages_of({"id_keys": needed, "id_rows": of_rows}, trace)
         found_which, found_at = [], []
-        for number, page in zip(needed, pages, strict=True):
+        for number, page in zip(needed, pages["id_keys"], strict=True):
             count = min(a_page, self.entry.n - number * a_page)
             here = page.view("<u8")[:count]
             mine = np.flatnonzero((first <= number) & (number <= last))
@@ -539,7 +538,10 @@ class PartReader:
             empty = np.empty(0, dtype=np.int64)
             return empty, empty
         at = np.concatenate(found_at).astype(np.int64)
-        rows = self._elements("id_rows", "<u4", at, trace).astype(np.int64)
+        rows = np.empty(len(at), dtype=np.int64)
+        for number, page in zip(of_rows, pages["id_rows"], strict=True):
+            mine = at // ROWS_A_PAGE == number
+            rows[mine] = page.view("<u4")[at[mine] - number * ROWS_A_PAGE]
         if len(rows) and int(rows.max()) >= self.entry.n:
             raise self._corrupt("id_rows", "names a row beyond the part")
         return np.concatenate(found_which), rows
