@@ -68,6 +68,8 @@ static inline int vs_cell_is_beyond(float squared_distance, float radius, float 
 typedef struct {
     float *estimates;
     int32_t *lists;
+    float *near_estimates;
+    int32_t *near_lists;
     VsRanked *ranked; /* twice as long: the order, and scratch of sorting */
     size_t room;
     size_t size;
@@ -78,6 +80,8 @@ typedef struct {
 static inline void vs_shortlist_free(VsShortlist *list) {
     free(list->estimates);
     free(list->lists);
+    free(list->near_estimates);
+    free(list->near_lists);
     free(list->ranked);
 }
 
@@ -85,10 +89,15 @@ static inline void vs_shortlist_free(VsShortlist *list) {
 static inline int vs_shortlist_reserve(VsShortlist *list, size_t lists) {
     if (lists > list->room) {
         vs_shortlist_free(list);
-        list->estimates = malloc(lists * sizeof *list->estimates);
-        list->lists = malloc(lists * sizeof *list->lists);
+        const size_t room = lists + VS_BESIDE;
+        list->estimates = malloc(room * sizeof *list->estimates);
+        list->lists = malloc(room * sizeof *list->lists);
+        list->near_estimates = malloc(room * sizeof *list->near_estimates);
+        list->near_lists = malloc(room * sizeof *list->near_lists);
         list->ranked = malloc(2 * lists * sizeof *list->ranked);
-        list->room = list->estimates && list->lists && list->ranked ? lists : 0;
+        list->room = list->estimates && list->lists && list->near_estimates && list->near_lists && list->ranked
+                         ? lists
+                         : 0;
     }
     list->size = 0;
     list->threshold = INFINITY;
@@ -122,16 +131,9 @@ static inline void vs_range_of(const float *values, size_t n, float *low, float 
     }
 }
 
-static inline size_t vs_count_within(const float *values, size_t n, float limit) {
-    uint32_t count = 0;
-    for (size_t i = 0; i < n; i++)
-        count += values[i] <= limit;
-    return count;
-}
-
 /* An estimate that `wanted` lists reach and few more do, +inf if there are not so many. By halves of the range:
  * a pass over some hundred numbers costs less than to move them. */
-static inline float vs_shortlist_edge(VsShortlist *list, size_t wanted) {
+static inline float vs_shortlist_edge(const VsKernels *kernels, VsShortlist *list, size_t wanted) {
     const size_t most = wanted + wanted / 16;
     if (list->size <= most)
         return INFINITY;
@@ -143,7 +145,7 @@ static inline float vs_shortlist_edge(VsShortlist *list, size_t wanted) {
         return high;
     for (int halvings = 0; halvings < 24; halvings++) {
         const float middle = low + 0.5f * (high - low);
-        const size_t within = vs_count_within(list->estimates, list->size, middle);
+        const size_t within = kernels->count_within(list->estimates, list->size, middle);
         if (within < wanted) {
             low = middle;
             continue;
@@ -156,17 +158,11 @@ static inline float vs_shortlist_edge(VsShortlist *list, size_t wanted) {
 }
 
 /* Leaves out what is not among the nearest `wanted` or little beyond. */
-static inline void vs_shortlist_shrink(VsShortlist *list, size_t wanted) {
-    const float edge = vs_shortlist_edge(list, wanted);
+static inline void vs_shortlist_shrink(const VsKernels *kernels, VsShortlist *list, size_t wanted) {
+    const float edge = vs_shortlist_edge(kernels, list, wanted);
     if (edge == INFINITY)
         return;
-    size_t kept = 0;
-    for (size_t i = 0; i < list->size; i++) {
-        list->estimates[kept] = list->estimates[i];
-        list->lists[kept] = list->lists[i];
-        kept += list->estimates[i] <= edge;
-    }
-    list->size = kept;
+    list->size = kernels->keep(list->estimates, list->lists, list->size, edge, 0, list->estimates, list->lists);
     list->threshold = edge;
 }
 
@@ -233,38 +229,26 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
             float estimates[VS_BLOCK_ROWS];
             uint32_t mask = kernels->score_block(table, block, vs_first_slots(end - first),
                                                  distance - table->q_shift, found->threshold, estimates);
-            for (; mask; mask &= mask - 1) {
-                const size_t slot = (size_t)__builtin_ctz(mask);
-                if (seen && seen[first + slot])
-                    continue;
-                found->estimates[found->size] = estimates[slot];
-                found->lists[found->size++] = (int32_t)(first + slot);
-            }
+            for (uint32_t left = seen ? mask : 0; left; left &= left - 1)
+                if (seen[first + (size_t)__builtin_ctz(left)])
+                    mask &= ~(left & -left);
+            found->size += kernels->take_slots(mask, estimates, (int32_t)first, found->estimates + found->size,
+                                               found->lists + found->size);
         }
         if (found->size >= enough) {
-            vs_shortlist_shrink(found, most);
+            vs_shortlist_shrink(kernels, found, most);
             enough = found->size + most;
         }
     }
-    /* Each number is written where the next one goes, and the place kept or not: no branch to mistake. */
-    const float edge = vs_shortlist_edge(found, wanted);
-    const size_t count = vs_count_within(found->estimates, found->size, edge);
-    for (size_t i = 0, near = 0; near < count; i++) {
-        out[near] = found->lists[i];
-        scores[near] = found->estimates[i];
-        near += found->estimates[i] <= edge;
-    }
-    size_t beyond = 0;
-    for (size_t i = 0; i < found->size; i++) {
-        const float estimate = found->estimates[i];
-        found->lists[beyond] = found->lists[i];
-        found->estimates[beyond] = estimate;
-        beyond += estimate > edge;
-    }
-    memcpy(out + count, found->lists, beyond * sizeof *out);
-    memcpy(scores + count, found->estimates, beyond * sizeof *scores);
+    const float edge = vs_shortlist_edge(kernels, found, wanted);
+    const size_t count = kernels->keep(found->estimates, found->lists, found->size, edge, 0, found->near_estimates,
+                                       found->near_lists);
+    *rest = kernels->keep(found->estimates, found->lists, found->size, edge, 1, found->estimates, found->lists);
+    memcpy(out, found->near_lists, count * sizeof *out);
+    memcpy(scores, found->near_estimates, count * sizeof *scores);
+    memcpy(out + count, found->lists, *rest * sizeof *out);
+    memcpy(scores + count, found->estimates, *rest * sizeof *scores);
     vs_sort_lists(out, scores, count, found->ranked);
-    *rest = beyond;
     return count;
 }
 

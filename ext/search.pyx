@@ -34,7 +34,6 @@ from vecstore.ext.ivf cimport (
     VsScoredList,
     refuse,
     vs_add_lists,
-    vs_count_within,
     vs_exact_distance,
     vs_foresee,
     vs_hit_less,
@@ -630,7 +629,7 @@ cdef class Searcher:
         cdef int32_t near = self.done[p], ranked = self.ranked[p]
         if not edge < INFINITY:
             return 0
-        if vs_count_within(scores + ranked, self.rest[p], edge):
+        if self.kernels.count_within(scores + ranked, self.rest[p], edge):
             ranked = <int32_t>self._rank_rest(p)
         while near < min(self.plan.limits[p], ranked) and scores[near] <= edge:
             near += 1

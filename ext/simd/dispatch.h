@@ -9,6 +9,7 @@
 #include "nearest/serial.h"
 #include "rotate/serial.h"
 #include "scan/serial.h"
+#include "select/serial.h"
 #include "table/serial.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -23,6 +24,8 @@
 #include "rotate/avx512.h"
 #include "scan/avx2.h"
 #include "scan/avx512.h"
+#include "select/avx2.h"
+#include "select/avx512.h"
 #include "table/avx2.h"
 
 /* What 512 bits do not make faster (bench/kernels.py, Zen 4). */
@@ -31,6 +34,10 @@
 #define vs_squared_norm_f16_avx512 vs_squared_norm_f16_avx2
 #define vs_build_table_avx512 vs_build_table_avx2
 #define vs_encode_int8_avx512 vs_encode_int8_avx2
+
+/* Nothing in AVX2 puts the numbers of a mask together. */
+#define vs_keep_avx2 vs_keep_serial
+#define vs_take_slots_avx2 vs_take_slots_serial
 #endif
 
 #if defined(__AARCH64EL__) && defined(__GNUC__)
@@ -40,10 +47,13 @@
 #include "nearest/neon.h"
 #include "rotate/neon.h"
 #include "scan/neon.h"
+#include "select/neon.h"
 #include "table/neon.h"
 
 /* The serial body is compiled for NEON anyway, which every AArch64 has. */
 #define vs_encode_int8_neon vs_encode_int8_serial
+#define vs_keep_neon vs_keep_serial
+#define vs_take_slots_neon vs_take_slots_serial
 #endif
 
 #define VS_VARIANT(ISA)                                                                            \
@@ -60,6 +70,9 @@
         .score_together = vs_score_together_##ISA,                                                 \
         .rotate = vs_rotate_##ISA,                                                                 \
         .nearest = vs_nearest_##ISA,                                                               \
+        .count_within = vs_count_within_##ISA,                                                     \
+        .keep = vs_keep_##ISA,                                                                     \
+        .take_slots = vs_take_slots_##ISA,                                                         \
         .encode_slot = vs_encode_slot_##ISA,                                                       \
         .encode_int8 = vs_encode_int8_##ISA,                                                       \
     }

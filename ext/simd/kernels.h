@@ -17,6 +17,7 @@
 #define VS_LANES 32
 #define VS_BLOCK_ROWS 32
 #define VS_TOGETHER 4 /* queries that can share the loads of a block */
+#define VS_BESIDE 16 /* numbers that a variant may write beyond what it keeps */
 #define VS_LEVELS 63 /* of a table entry: 4 * 63 < 256, and 1,024 groups * 63 < 65,536 */
 
 /* The look-up table of one query. `lut` holds 32 bytes a pair of groups (2p, 2p + 1): 16 entries
@@ -73,6 +74,15 @@ typedef struct {
     /* Lowers (*best, *label) to min_j half_norms[j] - dots[j], strictly, with the least such j. */
     void (*nearest)(const float *dots, const float *half_norms, size_t k, int32_t label_base,
                     float *best, int32_t *label);
+    /* How many of n numbers are <= limit. */
+    size_t (*count_within)(const float *values, size_t n, float limit);
+    /* Those that are, or those that are not, in order and with their items; how many. They may go where they
+     * come from, and have room for VS_BESIDE more. */
+    size_t (*keep)(const float *values, const int32_t *items, size_t n, float limit, int beyond, float *kept_values,
+                   int32_t *kept_items);
+    /* The estimates of a block's slots in `mask`, and their numbers from `first` on; how many. Room for
+     * VS_BESIDE more is needed. */
+    size_t (*take_slots)(uint32_t mask, const float *estimates, int32_t first, float *values, int32_t *items);
     /* Sets one slot of a zeroed block. */
     void (*encode_slot)(const VsSource *source, uint8_t *block, size_t slot);
     void (*encode_int8)(const VsSource *source, int8_t *out, VsInt8Factors *factors);

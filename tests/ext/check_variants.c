@@ -294,6 +294,54 @@ static void check_nearest(size_t n, int round) {
     add_to_digest((uint32_t)label);
 }
 
+static void check_selection(size_t n, int round) {
+    const int kind = round % KINDS;
+    const float *values = random_floats(0, n, kind, 0), limit = random_float(kind, 0);
+    const size_t room = (n + VS_BESIDE) * sizeof(float);
+    float *got = ending(1, room), *wanted = ending(2, room);
+    int32_t *items = ending(3, n * sizeof *items), *got_items = ending(4, room), *wanted_items = ending(5, room);
+    for (size_t i = 0; i < n; i++)
+        items[i] = (int32_t)random_bits();
+    begin("count_within", n, round);
+    if (tested->count_within(values, n, limit) != serial->count_within(values, n, limit))
+        fail("count", n);
+    for (int beyond = 0; beyond < 2; beyond++) {
+        begin("keep", n, round);
+        const size_t kept = tested->keep(values, items, n, limit, beyond, got, got_items);
+        if (kept != serial->keep(values, items, n, limit, beyond, wanted, wanted_items))
+            fail("kept", kept);
+        for (size_t i = 0; i < kept; i++) {
+            same_float(got[i], wanted[i], "kept number", i);
+            if (got_items[i] != wanted_items[i])
+                fail("kept item", i);
+        }
+        /* Where they come from, too. */
+        memcpy(wanted, values, n * sizeof *values);
+        memcpy(wanted_items, items, n * sizeof *items);
+        if (tested->keep(wanted, wanted_items, n, limit, beyond, wanted, wanted_items) != kept)
+            fail("kept in place", kept);
+        for (size_t i = 0; i < kept; i++) {
+            same_float(wanted[i], got[i], "number kept in place", i);
+            if (got_items[i] != wanted_items[i])
+                fail("item kept in place", i);
+        }
+    }
+    if (n < VS_BLOCK_ROWS)
+        return;
+    const uint32_t mask = (uint32_t)random_bits() >> round % 32;
+    begin("take_slots", n, round);
+    got = ending(1, (vs_count(mask) + VS_BESIDE) * sizeof *got);
+    got_items = ending(4, (vs_count(mask) + VS_BESIDE) * sizeof *got_items);
+    const size_t taken = tested->take_slots(mask, values, items[0], got, got_items);
+    if (taken != serial->take_slots(mask, values, items[0], wanted, wanted_items))
+        fail("taken", taken);
+    for (size_t i = 0; i < taken; i++) {
+        same_float(got[i], wanted[i], "number taken", i);
+        if (got_items[i] != wanted_items[i])
+            fail("item taken", i);
+    }
+}
+
 static void check_encoders(size_t n, int round) {
     const int kind = round % FINITE_KINDS;
     const size_t bytes = 4 * n + 3 * VS_BLOCK_ROWS * sizeof(float);
@@ -331,6 +379,7 @@ static void check_variant(void) {
         for (int round = 0; round < 4 * KINDS; round++) {
             check_sums(n < 200 ? n : lengths[n - 200], round);
             check_nearest(n < 200 ? n : lengths[n - 200], round);
+            check_selection(n < 200 ? n : lengths[n - 200], round);
         }
     check_every_half();
     for (size_t i = 0; i < COUNT(dims); i++)

@@ -110,7 +110,6 @@ cdef extern from "rank.h" nogil:
                          VsRanked *order, const uint8_t *seen, size_t wanted, size_t most,
                          size_t among, int32_t *out, float *scores, size_t *rest)
     void vs_sort_lists(int32_t *lists, float *estimates, size_t n, VsRanked *ranked)
-    size_t vs_count_within(const float *values, size_t n, float limit)
     size_t vs_lists_looked_at(size_t most)
     enum: VS_LOOKED_AT_A_LIST
     enum: VS_LOOKED_AT_LEAST

@@ -42,6 +42,7 @@ cdef extern from "simd/kernels.h" nogil:
         uint32_t (*score_block)(const VsTable *, const uint8_t *, uint32_t, float, float, float *) noexcept nogil
         void (*rotate)(float *, size_t, const uint8_t *, size_t) noexcept nogil
         void (*nearest)(const float *, const float *, size_t, int32_t, float *, int32_t *) noexcept nogil
+        size_t (*count_within)(const float *, size_t, float) noexcept nogil
         void (*encode_slot)(const VsSource *, uint8_t *, size_t) noexcept nogil
         void (*encode_int8)(const VsSource *, int8_t *, VsInt8Factors *) noexcept nogil
 
