@@ -1,0 +1,130 @@
+"""What eight processes read and wrote of a few ids could have been done one at a time (P1, P4).
+
+Five work on the store itself and three through a server; some are killed, and once the server is.
+VECSTORE_TEST_SECONDS sets how long each run takes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections import Counter
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from random import Random
+
+import pytest
+
+import vecstore
+from tests.conftest import Bucket
+from tests.linearizability import Operation, contradiction
+from tests.server.support import eventually
+from tests.system.histories import DIM, NAMESPACE, Client, read_history, run
+from tests.system.processes import Server
+from vecstore.invariants import check_namespace
+from vecstore.storage.open import open_store
+
+SECONDS = float(os.environ.get("VECSTORE_TEST_SECONDS", "5"))
+EMBEDDED, REMOTE = 5, 3
+KILLS_A_SECOND = 1.0
+
+
+@pytest.fixture
+def seaweed_url(seaweed_bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweed_bucket.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return f"s3://{seaweed_bucket.name}/{tmp_path.name}"
+
+
+def test_histories_on_a_directory_are_linearizable(tmp_path: Path) -> None:
+    _run_and_judge(str(tmp_path / "store"), tmp_path, seed=1, restart=True)
+
+
+def test_histories_on_seaweedfs_are_linearizable(seaweed_url: str, tmp_path: Path) -> None:
+    _run_and_judge(seaweed_url, tmp_path, seed=2, restart=False)
+
+
+def _run_and_judge(url: str, folder: Path, *, seed: int, restart: bool) -> None:
+    with vecstore.connect(url, maintenance="off") as db:
+        db.create_namespace(NAMESPACE, dim=DIM, metric="l2", small_part_threshold=0)
+    server = Server(
+        url,
+        folder / "server.log",
+        workers=2,
+        VECSTORE_MAINTENANCE_INTERVAL="0.5",
+        VECSTORE_GC_INTERVAL="1",
+        VECSTORE_GC_RETENTION="5",
+        VECSTORE_GC_GRACE="5",
+    )
+    server.start()
+    try:
+        running = _run_clients(url, server, folder, seed, restart)
+    finally:
+        server.stop()
+
+    history = read_history(sorted(folder.glob("client-*.jsonl")))
+    assert [process.exitcode for process in running] == [0] * len(running)
+    kinds = Counter(operation.kind for operations in history.values() for operation in operations)
+    print(f"{sum(kinds.values())} operations: {dict(kinds)}; {_unknown(history)} unknown")
+    for kind in ("read", "upsert", "insert", "delete", "clash"):
+        assert kinds[kind] > 0, f"no {kind}: {kinds}"
+    for identity, operations in history.items():
+        wrong = contradiction(operations)
+        assert wrong is None, f"id {identity}: nothing explains {wrong}\n{_around(operations, wrong)}"
+    store = open_store(url)
+    assert check_namespace(store, NAMESPACE) == []
+    store.close()
+
+
+def _run_clients(url: str, server: Server, folder: Path, seed: int, restart: bool) -> list[ForkServerProcess]:
+    """Eight at a time; a killed one is followed by another with a journal of its own. The last eight."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.system.histories", "vecstore.storage.s3", "vecstore.client"])
+    env = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    rng = Random(seed)
+    started = 0
+
+    def start(where: str) -> tuple[str, ForkServerProcess]:
+        nonlocal started
+        started += 1
+        process = context.Process(target=run, args=(Client(where, started, folder, seed, env),))
+        process.start()
+        return where, process
+
+    running = [start(where) for where in [url] * EMBEDDED + [server.url] * REMOTE]
+    try:
+        eventually("all have begun", lambda: len(list(folder.glob("client-*.jsonl"))) == len(running))
+        end = time.monotonic() + SECONDS
+        restart_at = end - SECONDS / 2 if restart else end
+        while (now := time.monotonic()) < end:
+            if now > restart_at:
+                restart_at = end
+                server.kill()
+                server.start()
+            time.sleep(rng.random() * 2 / KILLS_A_SECOND)
+            place = rng.randrange(len(running))
+            where, process = running[place]
+            process.kill()
+            process.join()
+            running[place] = start(where)
+    finally:
+        (folder / "stop").touch()
+        for _, process in running:
+            process.join(60)
+            if process.is_alive():
+                process.kill()
+    return [process for _, process in running]
+
+
+def _unknown(history: dict[int, list[Operation]]) -> int:
+    return sum(operation.ended == float("inf") for operations in history.values() for operation in operations)
+
+
+def _around(operations: list[Operation], wrong: Operation | None) -> str:
+    """What was under way in the second before, for people."""
+    assert wrong is not None
+    near = [o for o in operations if o.began <= wrong.ended and o.ended >= wrong.began - 1e9]
+    return "\n".join(map(str, sorted(near, key=lambda operation: operation.began)))
