@@ -111,8 +111,9 @@ def judge(writers: Iterable[Records], readers: Iterable[Records]) -> Verdict:
     steps: dict[int, list[Step]] = {}
     sights: dict[int, list[Sight]] = {}
     told: list[tuple[int, int]] = []  # when somebody was told of an epoch
+    by_serial: dict[int, Step] = {}  # a successor tries the same step again
     for journal in writers:
-        _read_writer(journal, verdict, steps, sights, told)
+        _read_writer(journal, verdict, by_serial, steps, sights, told)
     answers = [_read_reader(journal, verdict, sights) for journal in readers]
     told += [(answer["ended"], answer["epoch"]) for journal in answers for answer in journal]
     _check_freshness(told, steps, answers, verdict)
@@ -135,11 +136,11 @@ def judge(writers: Iterable[Records], readers: Iterable[Records]) -> Verdict:
 def _read_writer(
     journal: Records,
     verdict: Verdict,
+    by_serial: dict[int, Step],
     steps: dict[int, list[Step]],
     sights: dict[int, list[Sight]],
     told: list[tuple[int, int]],
 ) -> None:
-    by_serial: dict[int, Step] = {}
     for record in journal:
         if "broken" in record:
             verdict.tell(f"a writer ended with {record['broken']}")

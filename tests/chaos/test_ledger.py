@@ -225,6 +225,17 @@ def test_a_step_that_was_tried_again_is_one_step(told: Told) -> None:
     assert verdict.steps["tried again"] == 1
 
 
+def test_a_step_that_a_successor_tried_again_is_one_step_too(told: Told) -> None:
+    serial = told.ask(1)
+    killed, told.writer = told.writer, []
+    told.read(7, (0, 2, ROWS), (1, serial, ROWS))
+    told.ask(1, again=serial)
+    told.answer(serial, 6)
+    verdict = judge([killed, told.writer], told.readers)
+    assert verdict.sound, verdict.problems
+    assert verdict.steps["tried again"] == 1
+
+
 def test_a_step_that_was_applied_twice_is_found(told: Told) -> None:
     serial = told.ask(1)
     told.answer(serial, 6)
