@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -48,7 +49,7 @@ class Plan:
     kill_every: float = 2.0
     restarts: int = 2
     down: float = 2.0
-    judge_every: float = 60.0
+    judge_every: float = 30.0
 
     @property
     def lanes(self) -> int:
@@ -74,15 +75,11 @@ class Report:
 
     def __str__(self) -> str:
         verdict = self.verdict
-
-        def told(counts: dict[str, int]) -> str:
-            return ", ".join(f"{what} {n:,}" for what, n in sorted(counts.items()))
-
         lines = [
-            f"{self.seconds:.0f} s, {self.epochs:,} epochs; kills: {self.kills.total()} ({told(self.kills)});"
+            f"{self.seconds:.0f} s, {self.epochs:,} epochs; {self.kills.total()} kills ({_told(self.kills)});"
             f" the store restarted {self.restarts} times",
-            f"steps of batches of {ROWS} rows: {told(verdict.steps)}",
-            f"answers judged: {told(verdict.answers)}",
+            f"steps of batches of {ROWS} rows: {_told(verdict.steps)}",
+            f"answers judged: {_told(verdict.answers)}",
             f"parts merged {self.merged:,}, objects collected {self.collected:,}",
             *verdict.problems,
             *self.problems,
@@ -92,6 +89,10 @@ class Report:
             else "acknowledged rows lost 0, rows resurrected 0, batches torn 0",
         ]
         return "\n".join(lines)
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{what} {n:,}" for what, n in sorted(counts.items()))
 
 
 def run(plan: Plan, folder: Path, *, tell: Callable[[str], None] = print) -> Report:
@@ -125,7 +126,7 @@ def run(plan: Plan, folder: Path, *, tell: Callable[[str], None] = print) -> Rep
             ns = db.create_namespace(NAMESPACE, dim=actors.DIM, metric="l2", small_part_threshold=0)
             started = time.monotonic()
             crew = _Crew(plan, url, env, journals)
-            restarts = _upset(plan, crew, store, tell)
+            restarts, problems = _upset(plan, crew, store, journals, tell)
             seconds = time.monotonic() - started
             # Whoever comes when all is quiet: all rows of an epoch, and single ones by their ids.
             with Journal(journals / "reader-final-0-0000.jsonl") as journal:
@@ -136,7 +137,7 @@ def run(plan: Plan, folder: Path, *, tell: Callable[[str], None] = print) -> Rep
                 r for r in read_journal(journals / "reader-final-0-0000.jsonl") if r.get("read") == "all"
             ]
             info = ns.stats()
-        problems = _verify(url, env)
+        problems += _verify(url, env)
         there = sum(rows for _, _, rows in last["seen"])
         if info.rows != there:
             problems.append(f"the namespace says that it has {info.rows} rows, and {there} are there")
@@ -185,50 +186,66 @@ class _Crew:
         self.kills[actor.role] += 1
         self._running[place] = self._start(replace(actor, life=actor.life + 1))
 
-    def broken(self) -> list[str]:
-        """Those that have ended by themselves, which none should."""
-        return [f"{a.role} {a.number}: {p.exitcode}" for a, p in self._running if p.exitcode is not None]
+    @property
+    def ended(self) -> list[str]:
+        """Those that have ended by themselves, which none should before the end."""
+        return [
+            f"{a.role} {a.number} ended: {p.exitcode}" for a, p in self._running if p.exitcode is not None
+        ]
 
-    def end(self) -> None:
+    def end(self) -> list[str]:
+        """Let all come to an end; those that do not, or not well."""
         (self._journals / "stop").touch()
         deadline = time.monotonic() + END_SECONDS
-        for _, process in self._running:
+        problems = []
+        for actor, process in self._running:
             process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
+            if process.exitcode != 0:
+                problems.append(f"{actor.role} {actor.number} did not end well: {process.exitcode}")
                 process.kill()
                 process.join()
+        return problems
 
 
-def _upset(plan: Plan, crew: _Crew, store: SeaweedFS, tell: Callable[[str], None]) -> int:
-    """Kill one process after another, and the store in between; how often that was."""
+def _upset(
+    plan: Plan, crew: _Crew, store: SeaweedFS, journals: Path, tell: Callable[[str], None]
+) -> tuple[int, list[str]]:
+    """Kill one process after another, and the store now and then; how often that, and who ended badly."""
     rng = Random(plan.seed)
     began = time.monotonic()
     outages = [plan.seconds * (i + 1) / (plan.restarts + 1) for i in range(plan.restarts)]
-    restarts, judged, kill_at = 0, 0.0, plan.kill_every
-    try:
-        while (now := time.monotonic() - began) < plan.seconds:
-            if crew.broken():
-                tell(f"after {now:.0f} s: {', '.join(crew.broken())} ended")
-                break
-            if outages and now >= outages[0]:
-                del outages[0]
-                store.kill()
-                time.sleep(plan.down)
-                store.start()
-                restarts += 1
-            if now >= kill_at:
-                kill_at = now + plan.kill_every
-                crew.kill_one(rng)
-            if now - judged >= plan.judge_every:
-                judged = now
-                verdict = _judge(crew._journals)
-                tell(f"after {now:.0f} s: {crew.kills.total()} kills, {verdict.steps}, {verdict.answers}")
-                if not verdict.sound:
+    kill_at, judge_at = plan.kill_every, plan.judge_every
+    restarts: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as aside:  # the others are killed meanwhile too
+        try:
+            while (now := time.monotonic() - began) < plan.seconds:
+                if crew.ended:
+                    tell(f"after {now:.0f} s: {', '.join(crew.ended)}")
                     break
-            time.sleep(0.05)
-    finally:
-        crew.end()
-    return restarts
+                if outages and now >= outages[0]:
+                    del outages[0]
+                    restarts.append(aside.submit(_restart, store, plan.down))
+                if now >= kill_at:
+                    kill_at += plan.kill_every
+                    crew.kill_one(rng)
+                if now >= judge_at:
+                    judge_at = now + plan.judge_every
+                    verdict = _judge(journals)
+                    tell(f"after {now:.0f} s: {crew.kills.total()} kills; {_told(verdict.steps)}")
+                    if not verdict.sound:
+                        break
+                time.sleep(0.05)
+            for restart in restarts:
+                restart.result()
+        finally:
+            problems = crew.end()
+    return len(restarts), problems
+
+
+def _restart(store: SeaweedFS, down: float) -> None:
+    store.kill()
+    time.sleep(down)
+    store.start()
 
 
 def _resume(journals: Path, number: int, lane: int, first: int) -> tuple[int, dict[str, Any] | None]:
