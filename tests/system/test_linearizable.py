@@ -18,9 +18,10 @@ import pytest
 
 import vecstore
 from tests.conftest import Bucket
+from tests.journal import Journal
 from tests.linearizability import Operation, contradiction
 from tests.server.support import eventually
-from tests.system.histories import DIM, NAMESPACE, Client, read_history, run
+from tests.system.histories import DIM, IDS, NAMESPACE, Client, read_history, run
 from tests.system.processes import Server
 from vecstore.invariants import check_namespace
 from vecstore.storage.open import open_store
@@ -128,3 +129,26 @@ def _around(operations: list[Operation], wrong: Operation | None) -> str:
     assert wrong is not None
     near = [o for o in operations if o.began <= wrong.ended and o.ended >= wrong.began - 1e9]
     return "\n".join(map(str, sorted(near, key=lambda operation: operation.began)))
+
+
+def test_what_journals_say_is_what_is_judged(tmp_path: Path) -> None:
+    """A delete that is undone, a write of a killed client that is seen, a refused one that is seen too."""
+    with Journal(tmp_path / "client-1.jsonl") as mine, Journal(tmp_path / "client-2.jsonl") as other:
+        mine.write(write=10, kind="upsert", ids=[0, 1], values=[10, 11], began=0)
+        mine.write(answer=10, outcome="done", count=0, ended=1)
+        mine.write(write=20, kind="delete", ids=[0], values=[20], began=2)
+        mine.write(answer=20, outcome="done", count=1, ended=3)
+        mine.write(write=30, kind="upsert", ids=[2], values=[30], began=4)
+        mine.write(answer=30, outcome="refused", count=None, ended=5)
+        mine.write(write=40, kind="insert", ids=[1], values=[40], began=6)
+        mine.write(answer=40, outcome="clash", count=None, ended=7)
+        other.write(write=50, kind="upsert", ids=[3], values=[50], began=0)
+        mine.write(read=list(IDS), found={"1": 11, "3": 50}, began=8, ended=9)
+
+        def wrong() -> list[int]:
+            history = read_history(sorted(tmp_path.glob("client-*.jsonl")))
+            return [identity for identity, operations in history.items() if contradiction(operations)]
+
+        assert wrong() == []
+        mine.write(read=list(IDS), found={"0": 10, "1": 11, "2": 30}, began=10, ended=11)
+        assert wrong() == [0, 2, 3]
