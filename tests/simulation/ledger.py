@@ -474,7 +474,10 @@ class NamespaceLedger:
         touched = {i for other in certain for i in other.ids}
         if request.kind == "delete":
             return all(i in touched or i not in new for i in request.ids)
-        return all(i in touched or old.get(i) != new.get(i) for i in request.ids)
+        return all(
+            i in touched or old.get(i) != new.get(i) or new.get(i) == (request.serial, row)
+            for row, i in enumerate(request.ids)
+        )
 
     @staticmethod
     def _found_nothing(request: Request, number: int, old: Content, new: Content) -> bool:

@@ -24,6 +24,7 @@ from vecstore.engine.changes import Resolver
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.manifest.keys import current_key, history_key, part_key
 from vecstore.manifest.model import IdempotencyRecord, Manifest, Part, encode_manifest
+from vecstore.manifest.publish import IDEMPOTENCY_SECONDS
 from vecstore.storage.memory import MemoryStore
 
 NAME = "docs"
@@ -142,6 +143,18 @@ def test_a_deletion_takes_the_traces_of_what_was_committed_with_it(told: Told) -
     told.ledger.lose(upsert)
     told.done(delete, 1, 2)
     told.ledger.lose(drop)
+    told.ledger.judge_all()
+
+
+def test_a_request_may_be_applied_once_more_over_its_own_rows_when_its_key_has_expired(told: Told) -> None:
+    """An attempt that hung for more than an hour comes after somebody else's (seed 1364)."""
+    first = told.upsert(1, 2, key="k")
+    hung = told.again(first.request)
+    told.done(first, 0, told.epoch(wrote(first), keys=("k",)))
+    told.now += 2 * IDEMPOTENCY_SECONDS
+    other = told.upsert(1)
+    told.done(other, 1, told.epoch(wrote(first)))
+    told.ledger.lose(hung)
     told.ledger.judge_all()
 
 
