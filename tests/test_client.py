@@ -354,18 +354,24 @@ def test_a_forked_child_uses_the_handle_on_connections_of_its_own(server: Server
 
 
 class Scripted:
-    """A server of one thread that answers each request as its script says, or hangs up on None."""
+    """A server of one thread that answers each request as its script says, or hangs up on None.
 
-    def __init__(self, *answers: bytes | None) -> None:
+    Whoever connects after the last answer waits, or is refused if it ``ends`` with its script.
+    """
+
+    def __init__(self, *answers: bytes | None, ends: bool = False) -> None:
         self.requests: list[bytes] = []
+        self._ends = ends
         self._answers = list(answers)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        for answer in self._answers:
+        for number, answer in enumerate(self._answers, start=1):
             connection, _ = self._listener.accept()
+            if self._ends and number == len(self._answers):
+                self._listener.close()
             with connection:
                 data = b""
                 while b"\r\n\r\n" not in data:
@@ -430,6 +436,33 @@ def test_a_write_without_a_key_is_sent_once_and_its_outcome_is_unknown() -> None
     with Scripted(BUSY) as server, pytest.raises(StorageRetryable):
         insert(HttpBackend(server.url), None)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("last", [BUSY, None], ids=["refused", "no answer"])
+def test_a_write_of_which_one_attempt_may_have_been_applied_is_not_said_to_have_failed(
+    last: bytes | None,
+) -> None:
+    with Scripted(None, last) as server, pytest.raises(OutcomeUnknown):
+        insert(HttpBackend(server.url, attempts=2), "key-1")
+    assert len(server.requests) == 2
+
+
+def test_a_write_whose_server_is_gone_when_it_is_sent_again_is_not_said_to_have_failed() -> None:
+    with Scripted(None, ends=True) as server, pytest.raises(OutcomeUnknown):
+        insert(HttpBackend(server.url, attempts=2), "key-1")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("key", ["key-1", None])
+def test_a_write_that_a_proxy_gave_up_is_not_said_to_have_failed(key: str | None) -> None:
+    with Scripted(said("504 Gateway Timeout", b"<html>")) as server, pytest.raises(OutcomeUnknown):
+        insert(HttpBackend(server.url, attempts=1), key)
+
+
+def test_a_write_that_is_refused_for_good_when_it_is_sent_again_was_not_applied_before() -> None:
+    mismatch = said("422 Unprocessable", b'{"code": "idempotency_mismatch", "message": "m", "details": {}}')
+    with Scripted(None, mismatch) as server, pytest.raises(IdempotencyMismatch):
+        insert(HttpBackend(server.url, attempts=2), "key-1")
 
 
 def test_attempts_are_bounded() -> None:

@@ -312,17 +312,34 @@ class HttpBackend:
                 limit=MAX_BODY_BYTES,
             )
         sent = {**(headers or {}), **(_JSON if data is not None else {})}
+        unknown: OutcomeUnknown | None = None
+
+        def once() -> urllib3.BaseHTTPResponse:
+            nonlocal unknown
+            try:
+                return self._once(method, path, data, sent)
+            except OutcomeUnknown as error:
+                unknown = error
+                raise
+
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: _may_repeat(error, repeat)),
             stop=tenacity.stop_after_attempt(self._attempts),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
             reraise=True,
         )
-        return again(self._once, method, path, data, sent)
+        try:
+            return again(once)
+        except VecstoreError as error:
+            # That the last attempt came to nothing does not say what became of an earlier one.
+            if unknown is not None and error is not unknown and _may_repeat(error, repeat=True):
+                raise unknown from error
+            raise
 
     def _once(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
+        reads = method == "GET" or path.endswith(("/search", "/recall"))
         try:
             answer = self._connections().request(
                 method, self._base + path, body=data, headers=headers, redirect=False
@@ -332,7 +349,7 @@ class HttpBackend:
                 f"{self._base} cannot be reached: {_short(error)}", url=self._base
             ) from error
         except (HTTPError, OSError) as error:
-            if method == "GET" or path.endswith(("/search", "/recall")):
+            if reads:
                 raise ServerUnavailable(
                     f"{self._base} did not answer: {_short(error)}", url=self._base
                 ) from error
@@ -342,7 +359,7 @@ class HttpBackend:
             ) from error
         if 200 <= answer.status < 300:
             return answer
-        raise _error(answer)
+        raise _error(answer, reads=reads)
 
 
 def _may_repeat(error: BaseException, repeat: bool) -> bool:
@@ -370,14 +387,20 @@ def _classes() -> dict[str, type[VecstoreError]]:
     return found
 
 
-def _error(answer: urllib3.BaseHTTPResponse) -> VecstoreError:
-    """The exception that an answer stands for: the class by its code, whatever it came through."""
+def _error(answer: urllib3.BaseHTTPResponse, *, reads: bool) -> VecstoreError:
+    """The exception that an answer stands for: the class by its code, whatever it came through.
+
+    What a proxy answers in a server's place does not say what that has done with a write.
+    """
     try:
         body = _error_decoder.decode(answer.data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
+        message = f"HTTP {answer.status} without a body of ours"
+        if answer.status >= 500 and not reads:
+            return OutcomeUnknown(message, status=answer.status)
         if answer.status in _RETRIED:
-            return ServerUnavailable(f"HTTP {answer.status} without a body of ours", status=answer.status)
-        return VecstoreError(f"HTTP {answer.status} without a body of ours", status=answer.status)
+            return ServerUnavailable(message, status=answer.status)
+        return VecstoreError(message, status=answer.status)
     kind = _classes().get(body.code, VecstoreError)
     return kind(body.message, **{str(k): v for k, v in body.details.items() if k not in ("message", "self")})
 

@@ -37,7 +37,7 @@ Value = tuple[int, int]  # the request that wrote a row, and the row's number in
 Content = dict[RowId, Value]
 
 DIM = 4
-MOST_POSSIBLE = 3  # requests in doubt that one epoch is explained by
+MOST_POSSIBLE = 6  # requests in doubt that one epoch is explained by; more would take too long to try
 GROUP = 10.0  # first component of a vector: the sign says which of two groups the row is in
 
 
@@ -409,6 +409,8 @@ class NamespaceLedger:
                 del certain[request]
         concerned = {i for i in {*old[0], *new[0]} if old[0].get(i) != new[0].get(i)}
         concerned.update(i for request in certain for i in request.ids)
+        # What a deletion, a restore or a branch puts an end to leaves no trace.
+        wiped = epoch.incarnation is None or any(r.kind in ("restore", "branch") for r in certain)
         possible = [
             r
             for r in self._pending
@@ -416,7 +418,7 @@ class NamespaceLedger:
             and self._in_time(r, number)
             and not self._is_spent(r, epoch)
             and (r.kind in ("create", "drop", "restore", "branch") or not concerned.isdisjoint(r.ids))
-            and self._leaves_no_trace(r, old[0], new[0], certain)
+            and (wiped or self._leaves_no_trace(r, old[0], new[0], certain))
         ]
         for most in range(MOST_POSSIBLE + 1):
             if self._explains(old, new, list(certain), possible, number, most):
@@ -470,10 +472,12 @@ class NamespaceLedger:
         if request.kind in ("create", "drop", "restore", "branch"):
             return True
         touched = {i for other in certain for i in other.ids}
-        whole = any(other.kind in ("drop", "restore", "branch") for other in certain)
         if request.kind == "delete":
-            return whole or all(i in touched or i not in new for i in request.ids)
-        return whole or all(i in touched or old.get(i) != new.get(i) for i in request.ids)
+            return all(i in touched or i not in new for i in request.ids)
+        return all(
+            i in touched or old.get(i) != new.get(i) or new.get(i) == (request.serial, row)
+            for row, i in enumerate(request.ids)
+        )
 
     @staticmethod
     def _found_nothing(request: Request, number: int, old: Content, new: Content) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ class Toxic(Enum):
 
     PASS = "nothing"
     DROP = "the connection closes before the server hears of it"
+    BEHEAD = "the server hears the headers and none of the body, then the connection closes"
     LOSE = "the server carries it out, then the connection closes"
     HANG = "the server carries it out, and no answer comes"
     REFUSE_503 = "answered 503 SlowDown, not carried out"
@@ -89,6 +91,9 @@ def toxic_proxy(upstream: str, *, port: int = 0) -> Iterator[Proxy]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if toxic is Toxic.DROP:
                 return self._close()
+            if toxic is Toxic.BEHEAD:
+                self._send_headers()
+                return self._close()
             if toxic in _ANSWERS and toxic is not Toxic.LATE_500:
                 return self._fail(*_ANSWERS[toxic])
             status, headers, data = self._forward(body, toxic)
@@ -123,6 +128,18 @@ def toxic_proxy(upstream: str, *, port: int = 0) -> Iterator[Proxy]:
             found = [(n, v) for n, v in answer.getheaders() if n.lower() not in ("connection", "server")]
             connection.close()
             return answer.status, found, data
+
+        def _send_headers(self) -> None:
+            connection = http.client.HTTPConnection(target, timeout=30)
+            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() != "expect":
+                    connection.putheader(name, value)
+            connection.endheaders()
+            connection.sock.shutdown(socket.SHUT_WR)
+            while connection.sock.recv(4096):  # until the server is done with it
+                pass
+            connection.close()
 
         def _fail(self, status: int, code: str) -> None:
             text = f"<Error><Code>{code}</Code><Message>planned</Message></Error>".encode()

@@ -18,10 +18,11 @@ DEADLINE = 60.0
 class Server:
     """``vecstore serve`` over a store."""
 
-    def __init__(self, store: str | Path, log: Path, *, workers: int) -> None:
+    def __init__(self, store: str | Path, log: Path, *, workers: int, **settings: str) -> None:
         self._store = str(store)
         self._log = log
         self._workers = workers
+        self._settings = {"VECSTORE_GRACEFUL_TIMEOUT": "5", **settings}
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
@@ -35,7 +36,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
-                env=environment(VECSTORE_GRACEFUL_TIMEOUT="5"),
+                env=environment(**self._settings),
             )
         backend = HttpBackend(self.url, timeout=10.0, attempts=1)
         eventually(f"{self.url} is ready", lambda: self._is_ready(backend), DEADLINE)

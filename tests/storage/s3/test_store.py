@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import Bucket
 from tests.storage.contract import Behind, StoreContract
 from tests.storage.s3.conftest import PART, InBucket
+from tests.storage.toxic_proxy import Toxic, toxic_proxy
 from vecstore.errors import InvalidArgument, StorageMissing, StorageRetryable, Unauthorised
 from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.s3 import S3Store
@@ -106,6 +107,27 @@ class TestOnSeaweedFS(StoreContract):
             store.put_stream("x", breaking())
         uploads = seaweed_bucket.client.list_multipart_uploads(Bucket=seaweed_bucket.name)
         assert not uploads.get("Uploads")
+
+    def test_a_writer_that_dies_after_its_headers_leaves_no_empty_object(
+        self, seaweed_bucket: Bucket, prefix: str, behind: Behind
+    ) -> None:
+        """It waits there to be told that it may go on; this server takes what came for the whole body."""
+        with toxic_proxy(seaweed_bucket.endpoint) as proxy:
+            options = seaweed_bucket.options(endpoint_url=proxy.url, max_attempts=1, part_bytes=PART)
+            store = S3Store(seaweed_bucket.name, prefix, **options)
+            there = store.put_if_absent("there", b"old")
+            proxy.plan(*[("PUT", Toxic.BEHEAD)] * 4)
+            for write in (
+                lambda: store.put_if_match("there", b"new", there.etag),
+                lambda: store.put_if_absent("absent", b"new"),
+                lambda: store.put_stream("streamed", [b"new"]),
+                lambda: store.put_stream("parted", [b"x" * PART, b"y"]),
+            ):
+                with pytest.raises(StorageRetryable):
+                    write()
+            assert behind.read("there") == b"old"
+            assert [behind.read(key) for key in ("absent", "streamed", "parted")] == [None] * 3
+            store.close()
 
 
 # -- what cannot be reached --------------------------------------------------------------------

@@ -16,7 +16,7 @@ from vecstore.errors import StorageConflict, StorageMissing, StorageRetryable
 from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, Stamp, StoredObject
 from vecstore.storage.checks import check_key, check_limit, check_prefix, check_ranges, cut_off
 from vecstore.storage.forks import reset_in_children
-from vecstore.storage.s3.client import Answer, Client, Settings
+from vecstore.storage.s3.client import Answer, Client, Settings, digest
 from vecstore.storage.s3.clock import seconds_of
 from vecstore.storage.s3.errors import NotModified, RangeBeyondEnd
 from vecstore.storage.s3.hedge import Hedges
@@ -178,7 +178,13 @@ class S3Store:
         client = self._client
         try:
             answer = client.ask(
-                lambda s3: s3.put_object(Bucket=client.bucket, Key=self._root + key, Body=data, IfMatch=etag),
+                lambda s3: s3.put_object(
+                    Bucket=client.bucket,
+                    Key=self._root + key,
+                    Body=data,
+                    ContentMD5=digest(data),
+                    IfMatch=etag,
+                ),
                 key,
             )
         except StorageMissing as error:

@@ -6,7 +6,7 @@ follows a lost answer is settled by reading: was it our own earlier attempt that
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from vecstore.errors import (
     Unauthorised,
 )
 from vecstore.storage.base import ObjectMeta
-from vecstore.storage.s3.client import Client, date_of
+from vecstore.storage.s3.client import Client, date_of, digest
 from vecstore.storage.s3.clock import seconds_of
 from vecstore.storage.s3.retry import Retries
 
@@ -52,18 +52,19 @@ class Uploads:
     def create(self, key: str, data: bytes) -> ObjectMeta:
         """In one request."""
         token = uuid.uuid4().hex
+        md5 = digest(data)
 
         def attempt() -> ObjectMeta:
             answer = self._client.ask(
                 lambda s3: s3.put_object(
-                    **self._at(key), Body=data, IfNoneMatch="*", Metadata={_TOKEN: token}
+                    **self._at(key), Body=data, ContentMD5=md5, IfNoneMatch="*", Metadata={_TOKEN: token}
                 ),
                 key,
             )
             return ObjectMeta(key, len(data), answer["ETag"], self.date(key, answer))
 
-        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        return self._resolved(key, attempt, _Ours(token, len(data), f'"{md5}"'))
+        etag = f'"{base64.b64decode(md5).hex()}"'
+        return self._resolved(key, attempt, _Ours(token, len(data), etag))
 
     def stream(self, key: str, chunks: Iterable[bytes | memoryview]) -> ObjectMeta:
         """In parts, if there is more than one; holds at most five pieces in memory."""
@@ -146,8 +147,11 @@ class Uploads:
         return parts, size
 
     def _send_part(self, key: str, at: dict[str, Any], number: int, piece: bytes) -> dict[str, Any]:
+        md5 = digest(piece)
         answer = self._retries.run(
-            lambda: self._client.ask(lambda s3: s3.upload_part(**at, PartNumber=number, Body=piece), key)
+            lambda: self._client.ask(
+                lambda s3: s3.upload_part(**at, PartNumber=number, Body=piece, ContentMD5=md5), key
+            )
         )
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
