@@ -64,6 +64,18 @@ class InvalidId(InvalidArgument):
     code = "invalid_id"
 
 
+class InvalidAttribute(InvalidArgument):
+    """Attributes of rows, or a schema, that are malformed; ``details`` name the attribute and the row."""
+
+    code = "invalid_attribute"
+
+
+class InvalidFilter(InvalidArgument):
+    """A filter that is malformed or too large; ``details.at`` is the place in it."""
+
+    code = "invalid_filter"
+
+
 class Unauthorised(VecstoreError):
     """The store refuses us: credentials or permissions are missing."""
 
@@ -166,6 +178,20 @@ class IdempotencyMismatch(VecstoreError):
     """The same ``Idempotency-Key`` with another request (protocol R12)."""
 
     code = "idempotency_mismatch"
+    status = 422
+
+
+class SchemaConflict(InvalidAttribute):
+    """An attribute has another type than the schema says, or than its other values have."""
+
+    code = "schema_conflict"
+    status = 422
+
+
+class FilterMismatch(InvalidFilter):
+    """A well-formed filter that does not fit the schema: no such attribute, or another type."""
+
+    code = "filter_mismatch"
     status = 422
 
 

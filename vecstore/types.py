@@ -16,6 +16,23 @@ RerankPrecision = Literal["none", "int8", "fp32"]
 StoreVectors = Literal["fp32", "fp16", "none"]
 WriteMode = Literal["upsert", "insert"]
 RecallSource = Literal["rows", "recent", "queries"]
+ScalarType = Literal["string", "int", "uint", "float", "bool", "datetime", "uuid"]
+AttributeType = Literal[
+    "string",
+    "int",
+    "uint",
+    "float",
+    "bool",
+    "datetime",
+    "uuid",
+    "[]string",
+    "[]int",
+    "[]uint",
+    "[]float",
+    "[]bool",
+    "[]datetime",
+    "[]uuid",
+]
 RowId = int | str
 Expected = tuple[str, int]  # incarnation and epoch that a write asks a namespace to be at
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from crc32c import crc32c
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vecstore.errors import StorageCorrupt
-from vecstore.types import IdKind, Metric, RerankPrecision, StoreVectors
+from vecstore.types import AttributeType, IdKind, Metric, RerankPrecision, StoreVectors
 
 FORMAT: Final = 0
 
@@ -61,6 +61,23 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     fp32_rerank_cap: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
 
 
+class Attribute(Struct, frozen=True):
+    """One attribute of the schema.
+
+    Attributes
+    ----------
+    id
+        Never used again in the namespace, so that an attribute which is dropped and added anew has
+        nothing of its old values.
+    filterable
+        Whether filters may ask about it; else it is read only.
+    """
+
+    id: Count
+    type: AttributeType
+    filterable: bool = True
+
+
 class Section(Struct, frozen=True, array_like=True):
     """Where a section of a part lies."""
 
@@ -103,6 +120,9 @@ class Part(Struct, frozen=True, kw_only=True):
         Section table of the part, repeated here so that a reader goes straight to ranges.
     checksums_crc32c
         Of the section ``checksums``, which holds the checksum of every page of the others.
+    columns
+        The columns that the part holds, by name, and the `Attribute.id` that each had when it was
+        committed. Where the schema names another id under that name, or none, the column is no more.
     """
 
     id: str
@@ -119,6 +139,7 @@ class Part(Struct, frozen=True, kw_only=True):
     sections: dict[str, Section]
     checksums_crc32c: Count
     tombstone: Tombstone | None = None
+    columns: dict[str, Count] | UnsetType = UNSET
 
     @property
     def live(self) -> int:
@@ -187,6 +208,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
     ----------
     ancestors
         Of a branch: the epoch that it came from, then those that this one rested on in turn.
+    schema, next_attribute
+        Attributes by name, and the id that the next one gets, which never falls. Both absent as long
+        as there never was one.
     """
 
     format: int = FORMAT
@@ -211,6 +235,13 @@ class Manifest(Struct, frozen=True, kw_only=True):
     pins: tuple[Pin, ...] = ()
     horizon: float = 0.0
     history_floor: Count = 0
+    schema: dict[str, Attribute] | UnsetType = UNSET
+    next_attribute: Count | UnsetType = UNSET
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """The schema; empty as long as no row had an attribute."""
+        return {} if self.schema is UNSET else self.schema
 
     @property
     def rows(self) -> int:

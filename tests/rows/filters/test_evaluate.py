@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from pyroaring import BitMap
+
+from tests.rows.filters.oracle import TYPES, matches, random_filter, random_rows
+from vecstore.manifest.model import Attribute
+from vecstore.rows.attributes import Column, parse_attributes
+from vecstore.rows.columns import ColumnReader, encode_columns
+from vecstore.rows.filters import bind, evaluate, filter_bytes, parse_filter
+from vecstore.rows.filters.binding import Between, Matching
+from vecstore.rows.schema import Spec
+
+SCHEMA = {name: Attribute(i, kind) for i, (name, kind) in enumerate(TYPES.items())}  # type: ignore[arg-type]
+
+
+class Memory:
+    """The data of columns in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = np.frombuffer(data, dtype=np.uint8)
+
+    def read(self, start: int, end: int) -> Any:
+        assert 0 <= start <= end <= len(self._data)
+        return self._data[start:end]
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        pass
+
+
+class Part:
+    """Columns as a part holds them; its ids are its row numbers."""
+
+    def __init__(self, columns: dict[str, Column], n: int) -> None:
+        data, self.entries = encode_columns(columns)
+        self.n = n
+        self._memory = Memory(data)
+
+    def column(self, name: str, attribute: int) -> ColumnReader | None:
+        assert SCHEMA[name].id == attribute
+        return ColumnReader(self.entries[name], self.n, self._memory) if name in self.entries else None
+
+    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> BitMap:
+        return BitMap(key for key in keys if isinstance(key, int) and key < self.n)
+
+    def ids_between(self, test: Between) -> BitMap:
+        low = test.low if isinstance(test.low, int) else 0
+        high = test.high if isinstance(test.high, int) else self.n
+        return BitMap(
+            range(low + (not test.low_in and test.low is not None), min(self.n, high + test.high_in))
+        )
+
+    def ids_matching(self, test: Matching) -> BitMap:
+        raise AssertionError("integers match no pattern")
+
+
+def part_of(rows: list[dict[str, Any]]) -> Part:
+    specs = {name: Spec(kind) for name, kind in TYPES.items()}  # type: ignore[arg-type]
+    return Part(parse_attributes(rows, len(rows), {}, specs), len(rows))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_filters_match_what_they_match_row_by_row(seed: int) -> None:
+    """5,000 trees in all, over parts of which some have so few rows that columns are missing."""
+    rng = random.Random(seed)
+    n = rng.choice([1, 3, 40, 300])
+    rows = random_rows(rng, n)
+    part = part_of(rows)
+    named = [{**row, "id": i} for i, row in enumerate(rows)]
+    for _ in range(500):
+        f = random_filter(rng, list(range(n)))
+        found = evaluate(bind(parse_filter(filter_bytes(f)), SCHEMA, "u64"), part)
+        assert list(found) == [i for i in range(n) if matches(f, named[i])], f
+
+
+def test_the_columns_of_that_test_have_every_form() -> None:
+    forms = {(e.form, e.lookup) for e in part_of(random_rows(random.Random(0), 300)).entries.values()}
+    assert forms == {
+        ("dictionary", "bitmaps"),
+        ("dictionary", "postings"),
+        ("plain", "sorted"),
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_values_are_read_as_they_were_given(seed: int) -> None:
+    rng = random.Random(seed)
+    rows = random_rows(rng, 200)
+    part = part_of(rows)
+    some = np.array(rng.sample(range(200), k=50))
+    for name in TYPES:
+        column = part.column(name, SCHEMA[name].id)
+        assert column is not None
+        assert repr(column.values(some)) == repr([rows[i][name] for i in some.tolist()])  # zeros have signs
+        assert repr(column.values(np.arange(200))) == repr([row[name] for row in rows])

@@ -1,0 +1,495 @@
+"""Columns in a part: how the values of an attribute are laid out, read, and looked up.
+
+A column has a *value side*, from rows to values, and where it is filterable an *inverted side*, from
+values to rows. Statistics of the column choose the form of both:
+
+    dictionary   sorted distinct values, and a code an element; looked up by a bitmap of rows a value, or
+                 where values have few rows each, by the rows in the order of their values (*postings*)
+    plain        values in the order of rows; numbers are looked up by the rows in the order of their values
+
+Layout: ``docs/formats/columns.md``. Imports packing, values, attributes and errors.
+"""
+
+from __future__ import annotations
+
+import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+from pyroaring import BitMap
+
+from vecstore.rows.attributes import Column
+from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack
+from vecstore.rows.schema import Spec, element_type, is_array
+from vecstore.rows.values import Elements, Key, is_text
+from vecstore.types import U64, AttributeType
+
+Bytes = npt.NDArray[np.uint8]
+I64 = npt.NDArray[np.int64]
+
+ALIGN: Final = 8
+BITMAP_ROWS: Final = 16  # rows a value, on average, from which on bitmaps are kept rather than postings
+REPEATED: Final = 2  # elements a value, likewise, from which on a dictionary is worth it where none must be
+NUMBERS_REPEATED: Final = 16  # the same of numbers, which are short themselves
+ZONE_BYTES: Final = 64  # of a text in a zone map; a longer one bounds nothing
+FEW_ROWS: Final = 1_000
+WHOLE_BYTES: Final = 4 << 20  # of what a filter needs of a column that is read at once rather than by and by
+
+
+class Piece(Struct, frozen=True, array_like=True):
+    """Where a piece of a column lies in its section, and how it is packed if it is made of integers."""
+
+    offset: int
+    length: int
+    packing: Packing | None = None
+
+
+class ColumnEntry(Struct, frozen=True, kw_only=True):
+    """A column in the directory of a part.
+
+    Attributes
+    ----------
+    elements, nulls, distinct
+        How many; ``distinct`` is 0 where they were not counted.
+    least, greatest
+        Zone map: no element lies outside. Keys, or texts of at most `ZONE_BYTES`; None bounds nothing.
+    form, lookup
+        Of the value side, and of the inverted one.
+    pieces
+        By name: ``nulls``, ``starts``, ``codes``, ``keys``, ``blocks``, ``block_firsts``, ``block_ends``,
+        ``bitmaps``, ``bitmap_ends``, ``order``, ``order_starts``.
+    """
+
+    type: AttributeType
+    filterable: bool
+    elements: int
+    nulls: int
+    distinct: int
+    least: int | bytes | None
+    greatest: int | bytes | None
+    form: Literal["dictionary", "plain"]
+    lookup: Literal["none", "bitmaps", "postings", "sorted"]
+    pieces: dict[str, Piece]
+
+
+_directory = msgspec.json.Decoder(dict[str, ColumnEntry])
+
+
+def encode_directory(entries: Mapping[str, ColumnEntry]) -> bytes:
+    return msgspec.json.encode(entries)
+
+
+def decode_directory(data: bytes) -> dict[str, ColumnEntry]:
+    """`msgspec.MsgspecError` if it is none."""
+    return _directory.decode(data)
+
+
+# -- writing -------------------------------------------------------------------------------
+
+
+def encode_columns(columns: Mapping[str, Column]) -> tuple[bytes, dict[str, ColumnEntry]]:
+    """The data of columns, one after another, and their directory."""
+    writer = _Writer()
+    entries = {name: _encode(column, writer) for name, column in columns.items()}
+    return b"".join(writer.data), entries
+
+
+class _Writer:
+    """Lays pieces one after another."""
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+        self.size = 0
+        self.pieces: dict[str, Piece] = {}
+
+    def put(self, name: str, data: bytes, packing: Packing | None = None) -> None:
+        self.pieces[name] = Piece(self.size, len(data), packing)
+        padded = data + bytes(-len(data) % ALIGN)
+        self.data.append(padded)
+        self.size += len(padded)
+
+    def integers(self, name: str, values: npt.NDArray[np.integer], *, whole_bytes: bool = False) -> None:
+        packing, data = pack(values, whole_bytes=whole_bytes)
+        self.put(name, data, packing)
+
+    def texts(self, values: Sequence[bytes]) -> None:
+        data, firsts, ends = pack_texts(values)
+        self.integers("block_firsts", np.array(firsts, dtype=np.uint64))
+        self.integers("block_ends", np.array(ends, dtype=np.uint64))
+        self.put("blocks", data)
+
+    def bitmap(self, name: str, rows: I64) -> None:
+        self.put(name, bitmap_of(rows).serialize())
+
+    def take(self) -> dict[str, Piece]:
+        found, self.pieces = self.pieces, {}
+        return found
+
+
+def _encode(column: Column, to: _Writer) -> ColumnEntry:
+    kind = element_type(column.spec.type)
+    text, arrays = is_text(kind), is_array(column.spec.type)
+    distinct, codes = _factorised(column.elements)
+    repeated = len(codes) / max(1, len(distinct))
+    filterable = column.spec.filterable
+    if text:
+        dictionary = filterable or repeated >= REPEATED
+    else:
+        dictionary = (filterable and arrays) or repeated >= NUMBERS_REPEATED
+    if column.null.any():
+        to.bitmap("nulls", np.flatnonzero(column.null))
+    if arrays:
+        to.integers("starts", np.append(0, np.cumsum(column.counts)))
+    if dictionary:
+        to.integers("codes", _spread(column, codes))
+        if text:
+            to.texts(distinct.tolist())
+        else:
+            to.integers("keys", distinct)
+    elif text:
+        to.texts(_spread(column, column.elements).tolist())
+    else:
+        to.integers("keys", _spread(column, column.elements))
+    lookup: Literal["none", "bitmaps", "postings", "sorted"] = "none"
+    if filterable:
+        row_of = np.repeat(np.arange(len(column)), column.counts)
+        order = np.argsort(codes, kind="stable")
+        rows, ends = row_of[order], np.cumsum(np.bincount(codes, minlength=len(distinct)))
+        if not dictionary:
+            lookup = "sorted"
+            to.integers("order", rows, whole_bytes=True)
+        elif repeated >= BITMAP_ROWS:
+            lookup = "bitmaps"
+            _put_bitmaps(to, rows, ends)
+        else:
+            lookup = "postings"
+            to.integers("order", rows, whole_bytes=True)
+            to.integers("order_starts", np.append(0, ends))
+    return ColumnEntry(
+        type=column.spec.type,
+        filterable=filterable,
+        elements=len(codes),
+        nulls=int(column.null.sum()),
+        distinct=len(distinct),
+        least=_zone(distinct[0]) if len(distinct) else None,
+        greatest=_zone(distinct[-1]) if len(distinct) else None,
+        form="dictionary" if dictionary else "plain",
+        lookup=lookup,
+        pieces=to.take(),
+    )
+
+
+def _factorised(elements: Elements) -> tuple[npt.NDArray[Any], I64]:
+    """Distinct elements in order, and the place among them of each."""
+    if elements.dtype != object:
+        distinct, codes = np.unique(elements, return_inverse=True)
+        return distinct, codes.astype(np.int64)
+    given = elements.tolist()
+    ordered = sorted(set(given))
+    place = {value: i for i, value in enumerate(ordered)}
+    texts = np.empty(len(ordered), dtype=object)
+    texts[:] = ordered
+    return texts, np.fromiter(map(place.__getitem__, given), dtype=np.int64, count=len(given))
+
+
+def _spread(column: Column, elements: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Elements as they are stored: of a scalar one a row, also where it is null."""
+    if is_array(column.spec.type) or not column.null.any():
+        return elements
+    out = np.zeros(len(column), dtype=elements.dtype)
+    if elements.dtype == object:
+        out[:] = b""
+    elif len(elements):
+        out[:] = elements.min()
+    out[~column.null] = elements
+    return out
+
+
+def _put_bitmaps(to: _Writer, rows: I64, ends: I64) -> None:
+    data, lengths = [], []
+    start = 0
+    for end in ends.tolist():
+        bitmap = bitmap_of(rows[start:end])
+        bitmap.run_optimize()
+        serialised = bitmap.serialize()
+        data.append(serialised)
+        lengths.append(len(serialised))
+        start = end
+    to.integers("bitmap_ends", np.cumsum(lengths))
+    to.put("bitmaps", b"".join(data))
+
+
+def _zone(value: Any) -> int | bytes | None:
+    if isinstance(value, bytes):
+        return value if len(value) <= ZONE_BYTES else None
+    return int(value)
+
+
+def bitmap_of(rows: npt.NDArray[np.integer]) -> BitMap:
+    """A bitmap of rows."""
+    return BitMap(array.array("I", np.ascontiguousarray(rows, dtype=np.uint32).tobytes()))
+
+
+# -- reading -------------------------------------------------------------------------------
+
+
+class Source(Protocol):
+    """Where the data of columns is read; what is returned was held against its checksums."""
+
+    def read(self, start: int, end: int) -> Bytes: ...
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        """See that these spans can be read without a request each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColumnReader:
+    """One column of a part of ``n`` rows."""
+
+    entry: ColumnEntry
+    n: int
+    source: Source
+
+    # -- pieces ----------------------------------------------------------------------------
+
+    def _piece(self, name: str) -> Bytes:
+        piece = self.entry.pieces[name]
+        return self.source.read(piece.offset, piece.offset + piece.length)
+
+    def _integers(self, name: str, at: npt.NDArray[np.int64] | slice | None = None) -> U64:
+        packing = self.entry.pieces[name].packing
+        if packing is None:
+            raise AssertionError(f"piece {name} holds no integers")
+        return unpack(packing, self._piece(name), at)
+
+    def _texts(self) -> Texts:
+        piece = self.entry.pieces["blocks"]
+        count = self.entry.distinct if self.entry.form == "dictionary" else self._stored
+        return Texts(
+            count,
+            self._integers("block_firsts").astype(np.int64),
+            self._integers("block_ends").astype(np.int64),
+            lambda start, end: self.source.read(piece.offset + start, piece.offset + end),
+        )
+
+    @property
+    def _stored(self) -> int:
+        """Elements as they are stored."""
+        return self.entry.elements if is_array(self.entry.type) else self.n
+
+    def spans(self, *, inverted: bool) -> list[tuple[int, int]]:
+        """What a filter, or else a reading of values, needs, if it is little enough to be read at once."""
+        values = {"codes"} if inverted and self.entry.form == "dictionary" else set()
+        others = set() if inverted else {"bitmaps", "bitmap_ends", "order", "order_starts"}
+        pieces = [piece for name, piece in self.entry.pieces.items() if name not in values | others]
+        if sum(piece.length for piece in pieces) > WHOLE_BYTES:
+            return []
+        return [(piece.offset, piece.offset + piece.length) for piece in pieces if piece.length]
+
+    # -- values ----------------------------------------------------------------------------
+
+    def nulls(self) -> BitMap:
+        """Rows without a value."""
+        return BitMap.deserialize(self._piece("nulls").tobytes()) if self.entry.nulls else BitMap()
+
+    def column(self, rows: I64) -> Column:
+        """The values of rows, in their order."""
+        spec = Spec(self.entry.type, self.entry.filterable)
+        null = np.zeros(len(rows), dtype=np.bool_)
+        if self.entry.nulls:
+            none = self.nulls()
+            if len(rows) < FEW_ROWS:
+                null = np.fromiter((row in none for row in rows.tolist()), dtype=np.bool_, count=len(rows))
+            else:
+                every = np.zeros(self.n, dtype=np.bool_)
+                every[np.frombuffer(none.to_array(), dtype=np.uint32)] = True
+                null = every[rows]
+        if is_array(self.entry.type):
+            starts = self._integers("starts", rows).astype(np.int64)
+            counts = self._integers("starts", rows + 1).astype(np.int64) - starts
+            first = np.cumsum(counts) - counts
+            places = np.repeat(starts - first, counts) + np.arange(int(counts.sum()))
+        else:
+            counts = (~null).astype(np.int64)
+            places = rows[~null]
+        return Column(spec, null, counts, self._elements(places))
+
+    def _elements(self, places: I64) -> Elements:
+        text = is_text(element_type(self.entry.type))
+        if self.entry.form == "dictionary" and len(places):
+            places = self._integers("codes", places).astype(np.int64)
+        if not text:
+            return self._integers("keys", places)
+        out = np.empty(len(places), dtype=object)
+        if not len(places):
+            return out
+        texts = self._texts()
+        wanted, where = np.unique(places, return_inverse=True)
+        found = np.empty(len(wanted), dtype=object)
+        for i, place in enumerate(wanted.tolist()):
+            found[i] = texts[place]
+        return found[where]
+
+    def values(self, rows: I64) -> list[Any]:
+        """A value a row, as JSON has it."""
+        return self.column(rows).values()
+
+    # -- look-ups --------------------------------------------------------------------------
+
+    def equal_to(self, keys: Sequence[Key]) -> BitMap:
+        """Rows with an element that is one of ``keys``."""
+        inside = [key for key in keys if self._may_hold(key, key)]
+        if not inside:
+            return BitMap()
+        if self.entry.lookup == "sorted":
+            return BitMap.union(BitMap(), *(self.between(key, True, key, True) for key in inside))
+        dictionary = self._dictionary()
+        codes = []
+        for key in inside:
+            code = bisect_left(dictionary, key)
+            if code < len(dictionary) and dictionary[code] == key:
+                codes.append(code)
+        return self._rows_of(codes)
+
+    def between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
+        """Rows with an element between two keys, each of them included or not; None: no bound."""
+        if not self._may_hold(low, high):
+            return BitMap()
+        if self.entry.lookup == "sorted":
+            return self._sorted_between(low, low_in, high, high_in)
+        dictionary = self._dictionary()
+        first = 0 if low is None else (bisect_left if low_in else bisect_right)(dictionary, low)
+        last = (
+            len(dictionary) if high is None else (bisect_right if high_in else bisect_left)(dictionary, high)
+        )
+        return self._rows_between(first, last)
+
+    def matching(self, pattern: Pattern) -> BitMap:
+        """Rows with a text that a pattern matches."""
+        texts = self._texts()
+        first, last = 0, len(texts)
+        if pattern.prefix:
+            if not self._may_hold(pattern.prefix, None):
+                return BitMap()
+            first = bisect_left(texts, pattern.prefix)
+            beyond = _after(pattern.prefix)
+            last = len(texts) if beyond is None else bisect_left(texts, beyond)
+        codes = []
+        if first < last:
+            for block in range(texts.block_of(first), texts.block_of(last - 1) + 1):
+                start = texts.first_of(block)
+                some = texts.block(block)
+                codes += [
+                    start + i
+                    for i, text in enumerate(some)
+                    if first <= start + i < last and pattern.matches(text)
+                ]
+        return self._rows_of(codes)
+
+    def _may_hold(self, low: Key | None, high: Key | None) -> bool:
+        """Whether there can be an element between two keys, by the zone map."""
+        if not self.entry.elements:
+            return False
+        least, greatest = self.entry.least, self.entry.greatest
+        return not (
+            (low is not None and greatest is not None and greatest < low)  # type: ignore[operator]
+            or (high is not None and least is not None and least > high)  # type: ignore[operator]
+        )
+
+    def _dictionary(self) -> Texts | _Keys:
+        return self._texts() if "blocks" in self.entry.pieces else _Keys(self._integers("keys"))
+
+    def _rows_of(self, codes: Sequence[int]) -> BitMap:
+        if not codes:
+            return BitMap()
+        if codes[-1] - codes[0] + 1 == len(codes):
+            return self._rows_between(codes[0], codes[-1] + 1)
+        ordered = np.unique(np.array(codes, dtype=np.int64))
+        if self.entry.lookup == "bitmaps":
+            return self._union(ordered)
+        starts = self._integers("order_starts", ordered).astype(np.int64)
+        ends = self._integers("order_starts", ordered + 1).astype(np.int64)
+        counts = ends - starts
+        places = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
+        return bitmap_of(self._integers("order", places))
+
+    def _rows_between(self, first: int, last: int) -> BitMap:
+        """Rows of the codes from ``first`` to before ``last``."""
+        if first >= last:
+            return BitMap()
+        if first == 0 and last == self.entry.distinct and not is_array(self.entry.type):
+            return self.present()
+        if self.entry.lookup == "bitmaps":
+            return self._union(np.arange(first, last))
+        start, end = self._integers("order_starts", np.array([first, last])).astype(np.int64).tolist()
+        return bitmap_of(self._integers("order", slice(start, end)))
+
+    def _union(self, codes: I64) -> BitMap:
+        piece = self.entry.pieces["bitmaps"]
+        ends = self._integers("bitmap_ends", codes).astype(np.int64)
+        starts = np.where(
+            codes > 0, self._integers("bitmap_ends", np.maximum(codes - 1, 0)).astype(np.int64), 0
+        )
+        found = [
+            BitMap.deserialize(self.source.read(piece.offset + start, piece.offset + end).tobytes())
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        ]
+        return found[0] if len(found) == 1 else BitMap.union(*found)
+
+    def present(self) -> BitMap:
+        """Rows with a value."""
+        everything = BitMap(range(self.n))
+        return everything - self.nulls() if self.entry.nulls else everything
+
+    def _sorted_between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
+        count = self.entry.elements
+        order, keys = self.entry.pieces["order"].packing, self.entry.pieces["keys"].packing
+        if order is None or keys is None:
+            raise AssertionError("a sorted column has its rows in order")
+        rows, values = self._piece("order"), self._piece("keys")
+
+        def key_at(place: int) -> int:
+            row = unpack(order, rows, slice(place, place + 1)).astype(np.int64)
+            return int(unpack(keys, values, row)[0])
+
+        places = range(count)
+        first = 0 if low is None else (bisect_left if low_in else bisect_right)(places, low, key=key_at)
+        last = count if high is None else (bisect_right if high_in else bisect_left)(places, high, key=key_at)
+        if first >= last:
+            return BitMap()
+        return bitmap_of(unpack(order, rows, slice(first, last)))
+
+
+class Pattern(Protocol):
+    """What texts are held against."""
+
+    @property
+    def prefix(self) -> bytes:
+        """What every text begins with that it matches."""
+
+    def matches(self, text: bytes) -> bool: ...
+
+
+class _Keys:
+    """Keys as a sequence of Python's integers, one at a time."""
+
+    def __init__(self, keys: U64) -> None:
+        self._keys = keys
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, i: int) -> Any:
+        return int(self._keys[i])
+
+
+def _after(prefix: bytes) -> bytes | None:
+    """The least bytes that are more than all which begin with ``prefix``; None if there are none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None

@@ -1,0 +1,222 @@
+"""Expressions and a schema: what to look for, in which column.
+
+Operators come down to four tests of a column's elements; the negated ones are the complement of theirs.
+A bound expression is immutable and can be a key. Imports schema, values, patterns, syntax and errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vecstore.errors import FilterMismatch, InvalidFilter
+from vecstore.limits import MAX_ID_BYTES
+from vecstore.manifest.model import Attribute
+from vecstore.rows.filters.patterns import Pattern, PatternKind, compile_pattern
+from vecstore.rows.filters.syntax import And, Condition, Expression, Not, Or
+from vecstore.rows.schema import element_type, is_array
+from vecstore.rows.values import WORDS, Key, key_of
+from vecstore.types import IdKind, ScalarType
+
+ID: Final = "id"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Rows without a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Rows with an element that is one of these keys."""
+
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Rows with an element between two keys, each of them included or not; None is no bound."""
+
+    low: Key | None
+    low_in: bool
+    high: Key | None
+    high_in: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Rows with a text that a pattern matches."""
+
+    pattern: Pattern
+
+
+Test = Missing | OneOf | Between | Matching
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A test of one column: of the attribute of this name and `Attribute.id`, or of the ids (None)."""
+
+    name: str
+    attribute: int | None
+    test: Test
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    children: tuple[Bound, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Any_:  # noqa: N801  # typing has the name
+    children: tuple[Bound, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inverse:
+    """The rows of a part that ``child`` leaves out."""
+
+    child: Bound
+
+
+Bound = Look | All | Any_ | Inverse
+
+_RANGES: Final = {"Lt": (False, False), "Lte": (False, True), "Gt": (True, False), "Gte": (True, True)}
+_NEGATED: Final = frozenset({"NotEq", "NotIn", "NotContains", "NotContainsAny", "NotGlob", "NotIGlob"})
+_ON_ARRAYS: Final = frozenset(
+    {"Contains", "NotContains", "ContainsAny", "NotContainsAny", "AnyLt", "AnyLte", "AnyGt", "AnyGte"}
+)
+_ON_BOTH: Final = frozenset({"In", "NotIn"})
+_PATTERNS: Final[dict[str, PatternKind]] = {"Glob": "glob", "IGlob": "iglob", "Regex": "regex"}
+
+
+def bind(expression: Expression, schema: Mapping[str, Attribute], id_kind: IdKind | None) -> Bound:
+    """What an expression asks of parts under a schema.
+
+    Parameters
+    ----------
+    id_kind
+        Of the namespace; None as long as it has no rows, so that nothing can match.
+
+    Raises
+    ------
+    FilterMismatch
+        No such attribute, one that is not filterable, an operator or a value of another type.
+    InvalidFilter
+        A pattern that does not compile.
+    """
+    if isinstance(expression, And):
+        return All(tuple(bind(one, schema, id_kind) for one in expression.children))
+    if isinstance(expression, Or):
+        return Any_(tuple(bind(one, schema, id_kind) for one in expression.children))
+    if isinstance(expression, Not):
+        return Inverse(bind(expression.child, schema, id_kind))
+    return _condition(expression, schema, id_kind)
+
+
+def columns_of(bound: Bound) -> dict[str, int]:
+    """The attributes that a bound expression asks about, and their ids."""
+    found: dict[str, int] = {}
+    waiting = [bound]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Look):
+            if one.attribute is not None:
+                found[one.name] = one.attribute
+        elif isinstance(one, Inverse):
+            waiting.append(one.child)
+        else:
+            waiting.extend(one.children)
+    return found
+
+
+def _condition(asked: Condition, schema: Mapping[str, Attribute], id_kind: IdKind | None) -> Bound:
+    if asked.attribute == ID:
+        kind: ScalarType = "uint" if id_kind == "u64" else "string"
+        number, arrays = None, False
+    else:
+        known = schema.get(asked.attribute)
+        if known is None:
+            raise _mismatch(asked, 0, f"names {asked.attribute!r}, which is no attribute of the namespace")
+        if not known.filterable:
+            raise _mismatch(asked, 0, f"names {asked.attribute!r}, which is not filterable")
+        kind, number, arrays = element_type(known.type), known.id, is_array(known.type)
+    operator = asked.operator
+    if asked.value is not None and operator not in _ON_BOTH and arrays != (operator in _ON_ARRAYS):
+        what = "an array" if arrays else "no array"
+        raise _mismatch(asked, 1, f"is {operator}, but {asked.attribute!r} is {what}")
+    test = _test(asked, kind, id_kind)
+    found: Bound
+    if isinstance(test, tuple):
+        found = Any_(tuple(Look(asked.attribute, number, one) for one in test))
+    else:
+        found = Look(asked.attribute, number, test)
+    return Inverse(found) if operator in _NEGATED else found
+
+
+def _test(asked: Condition, kind: ScalarType, id_kind: IdKind | None) -> Test | tuple[Test, ...]:
+    operator, value = asked.operator, asked.value
+    if value is None:
+        return Missing()
+    if operator in ("In", "NotIn", "ContainsAny", "NotContainsAny"):
+        tests = [_equal(asked, kind, one, f"[2][{i}]") for i, one in enumerate(value) if one is not None]
+        keys = [key for test in tests if isinstance(test, OneOf) for key in test.keys]
+        others: list[Test] = [test for test in tests if not isinstance(test, OneOf)]
+        if len(others) < len(tests) or not tests:
+            others.append(OneOf(tuple(sorted(set(keys)))))
+        if None in value:
+            others.append(Missing())
+        return others[0] if len(others) == 1 else tuple(others)
+    if operator in ("Eq", "NotEq", "Contains", "NotContains"):
+        return _equal(asked, kind, value, "[2]")
+    pattern = _PATTERNS.get(operator.removeprefix("Not"))
+    if pattern is not None:
+        if kind != "string" or (asked.attribute == ID and id_kind == "u64"):
+            raise _mismatch(asked, 1, f"is {operator}, which asks for strings; {asked.attribute!r} has none")
+        try:
+            return Matching(compile_pattern(pattern, value))
+        except ValueError as error:
+            place = f"{asked.at}[2]"
+            raise InvalidFilter(f"{place} is no pattern: {error}", field="filter", at=place) from error
+    if kind == "bool":
+        raise _mismatch(asked, 1, f"is {operator}, but true and false have no order")
+    above, included = _RANGES[operator.removeprefix("Any")]
+    low, high = _ends(asked, kind, value, "[2]")
+    # Of the two zeros of a float, each bound takes the one that makes them equal.
+    if above:
+        return Between(low if included else high, included, None, False)
+    return Between(None, False, high if included else low, included)
+
+
+def _equal(asked: Condition, kind: ScalarType, value: Any, where: str) -> Test:
+    low, high = _ends(asked, kind, value, where)
+    return OneOf((low,)) if low == high else Between(low, True, high, True)
+
+
+def _ends(asked: Condition, kind: ScalarType, value: Any, where: str) -> tuple[Key, Key]:
+    """The least and the greatest key that are equal to a value: the same, but for the zeros of a float."""
+    try:
+        key = key_of(value, kind)
+        if kind == "float" and value == 0:
+            return key_of(-0.0, kind), key_of(0.0, kind)
+        if asked.attribute == ID and isinstance(key, bytes) and len(key) > MAX_ID_BYTES:
+            raise ValueError(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise FilterMismatch(
+            f"{asked.at}{where} must be {WORDS[kind]}, as {asked.attribute!r} is, not {_shown(value)}",
+            field="filter",
+            at=f"{asked.at}{where}",
+            attribute=asked.attribute,
+        ) from error
+    return key, key
+
+
+def _mismatch(asked: Condition, where: int, why: str) -> FilterMismatch:
+    place = f"{asked.at}[{where}]"
+    return FilterMismatch(f"{place} {why}", field="filter", at=place, attribute=asked.attribute)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 64 else text[:60] + " …"

@@ -1,0 +1,245 @@
+"""Filters as they are written: JSON to immutable expressions, within bounds.
+
+    ["And", [f, …]]  ["Or", [f, …]]  ["Not", f]  [attribute, operator, value]
+
+What the values mean, the schema decides (`vecstore.rows.filters.binding`). Imports errors and limits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+import numpy as np
+
+from vecstore.errors import InvalidFilter
+from vecstore.limits import (
+    MAX_ATTRIBUTE_NAME_BYTES,
+    MAX_FILTER_BYTES,
+    MAX_FILTER_DEPTH,
+    MAX_FILTER_NODES,
+    MAX_FILTER_VALUES,
+    MAX_PATTERN_BYTES,
+)
+
+Operator = Literal[
+    "Eq",
+    "NotEq",
+    "In",
+    "NotIn",
+    "Lt",
+    "Lte",
+    "Gt",
+    "Gte",
+    "Contains",
+    "NotContains",
+    "ContainsAny",
+    "NotContainsAny",
+    "AnyLt",
+    "AnyLte",
+    "AnyGt",
+    "AnyGte",
+    "Glob",
+    "NotGlob",
+    "IGlob",
+    "NotIGlob",
+    "Regex",
+]
+
+OPERATORS: Final = frozenset(get_args(Operator))
+WITH_LIST: Final = frozenset({"In", "NotIn", "ContainsAny", "NotContainsAny"})
+WITH_PATTERN: Final = frozenset({"Glob", "NotGlob", "IGlob", "NotIGlob", "Regex"})
+WITH_NULL: Final = frozenset({"Eq", "NotEq", "In", "NotIn"})
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """Rows that all of ``children`` match; at least one."""
+
+    children: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """Rows that any of ``children`` matches; at least one."""
+
+    children: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """Rows that ``child`` does not match."""
+
+    child: Expression
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One attribute held against a value.
+
+    Attributes
+    ----------
+    value
+        A string, number, bool or None; a tuple of them for the operators that take a list.
+    at
+        The place in the filter, as ``filter[1][0]``.
+    """
+
+    attribute: str
+    operator: Operator
+    value: Any
+    at: str = field(compare=False)
+
+
+Expression = And | Or | Not | Condition
+
+
+def filter_bytes(given: object) -> bytes:
+    """A filter of Python values as JSON: how it crosses a wire, and the key under which it is remembered.
+
+    Dates and UUIDs become strings, NumPy's numbers Python's. `InvalidFilter` if it cannot be JSON.
+    """
+    try:
+        _refuse_unspeakable(given)
+        found = _encoder.encode(given)
+    except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError) as error:
+        raise InvalidFilter(f"filter has no JSON form: {error}", field="filter", at="filter") from error
+    if len(found) > MAX_FILTER_BYTES:
+        raise InvalidFilter(
+            f"filter must have at most {MAX_FILTER_BYTES} bytes of JSON",
+            field="filter",
+            at="filter",
+            limit=MAX_FILTER_BYTES,
+        )
+    return found
+
+
+def _refuse_unspeakable(given: object) -> None:
+    """`InvalidFilter` for what JSON would make null of: NaN and infinity."""
+    waiting = [given]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, (list, tuple)):
+            waiting.extend(one)
+        elif isinstance(one, float) and not math.isfinite(one):
+            raise InvalidFilter(f"filter holds {one}, which is no value", field="filter", at="filter")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise NotImplementedError(f"{type(value).__name__} has no place in a filter")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_plain)
+
+
+@lru_cache(maxsize=1_024)
+def parse_filter(data: bytes) -> Expression:
+    """The expression of a filter's JSON.
+
+    Raises
+    ------
+    InvalidFilter
+        Naming the place, as ``filter[1][0][2]``.
+    """
+    if len(data) > MAX_FILTER_BYTES:
+        raise _Parser.refuse(
+            f"must have at most {MAX_FILTER_BYTES} bytes of JSON", "filter", MAX_FILTER_BYTES
+        )
+    try:
+        given = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _Parser.refuse(f"is not JSON: {error}", "filter") from error
+    return _Parser().expression(given, "filter", 1)
+
+
+class _Parser:
+    """Counts what one filter holds."""
+
+    def __init__(self) -> None:
+        self._nodes = 0
+        self._values = 0
+
+    @staticmethod
+    def refuse(why: str, at: str, limit: object = None) -> InvalidFilter:
+        details = {} if limit is None else {"limit": limit}
+        return InvalidFilter(f"{at} {why}", field="filter", at=at, **details)
+
+    def expression(self, given: Any, at: str, depth: int) -> Expression:
+        self._nodes += 1
+        if self._nodes > MAX_FILTER_NODES:
+            raise self.refuse(f"is one of more than {MAX_FILTER_NODES} conditions", at, MAX_FILTER_NODES)
+        if depth > MAX_FILTER_DEPTH:
+            raise self.refuse(f"is nested deeper than {MAX_FILTER_DEPTH}", at, MAX_FILTER_DEPTH)
+        if not isinstance(given, list) or len(given) not in (2, 3):
+            raise self.refuse(
+                'must be ["And" | "Or", [filter, …]], ["Not", filter] or [attribute, operator, value]', at
+            )
+        if len(given) == 3:
+            return self._condition(given, at)
+        name, inner = given
+        if name == "Not":
+            return Not(self.expression(inner, f"{at}[1]", depth + 1))
+        if name not in ("And", "Or"):
+            raise self.refuse('must be "And", "Or" or "Not" where two elements are given', f"{at}[0]")
+        if not isinstance(inner, list) or not inner:
+            raise self.refuse("must be a list of at least one filter", f"{at}[1]")
+        children = tuple(self.expression(one, f"{at}[1][{i}]", depth + 1) for i, one in enumerate(inner))
+        return And(children) if name == "And" else Or(children)
+
+    def _condition(self, given: list[Any], at: str) -> Condition:
+        attribute, operator, value = given
+        if not isinstance(attribute, str) or not attribute:
+            raise self.refuse("must be the name of an attribute", f"{at}[0]")
+        if len(attribute.encode()) > MAX_ATTRIBUTE_NAME_BYTES:
+            raise self.refuse(
+                f"must have at most {MAX_ATTRIBUTE_NAME_BYTES} bytes", f"{at}[0]", MAX_ATTRIBUTE_NAME_BYTES
+            )
+        if not isinstance(operator, str) or operator not in OPERATORS:
+            raise self.refuse("must be an operator", f"{at}[1]", sorted(OPERATORS))
+        place = f"{at}[2]"
+        if operator in WITH_LIST:
+            value = self._list(value, place, null=operator in WITH_NULL)
+        else:
+            self._value(value, place, null=operator in WITH_NULL)
+        if operator in WITH_PATTERN:
+            if not isinstance(value, str):
+                raise self.refuse("must be a string, the pattern", place)
+            if len(value.encode()) > MAX_PATTERN_BYTES:
+                raise self.refuse(f"must have at most {MAX_PATTERN_BYTES} bytes", place, MAX_PATTERN_BYTES)
+        return Condition(attribute, operator, value, at)  # type: ignore[arg-type]  # an operator, see above
+
+    def _list(self, given: Any, at: str, *, null: bool) -> tuple[Any, ...]:
+        if not isinstance(given, list):
+            raise self.refuse("must be a list", at)
+        for i, value in enumerate(given):
+            self._value(value, f"{at}[{i}]", null=null)
+        return tuple(given)
+
+    def _value(self, given: Any, at: str, *, null: bool) -> None:
+        self._values += 1
+        if self._values > MAX_FILTER_VALUES:
+            raise self.refuse(f"is one of more than {MAX_FILTER_VALUES} values", at, MAX_FILTER_VALUES)
+        if given is None and not null:
+            raise self.refuse("must not be null here", at)
+        if isinstance(given, (list, dict)):
+            raise self.refuse("must be a string, a number, true, false or null", at)
+
+
+def attributes_of(expression: Expression) -> frozenset[str]:
+    """The attributes that a filter asks about."""
+    found: set[str] = set()
+    waiting: list[Expression] = [expression]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Condition):
+            found.add(one.attribute)
+        elif isinstance(one, Not):
+            waiting.append(one.child)
+        else:
+            waiting.extend(one.children)
+    return frozenset(found)

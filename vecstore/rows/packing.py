@@ -1,0 +1,182 @@
+"""Arrays of integers in as few bits as they need, and texts in compressed blocks; both read at any place.
+
+What is written is described in ``docs/formats/columns.md``. Imports NumPy and msgspec.
+"""
+
+from __future__ import annotations
+
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from vecstore.types import U64
+
+Bytes = npt.NDArray[np.uint8]
+
+WINDOW: Final = 8  # bytes that are read for a packed integer, from its first on
+WIDEST: Final = 56  # bits of one that does not begin with a byte
+CHUNK: Final = 65_536
+BLOCK_BYTES: Final = 16 << 10  # of texts, before they are compressed
+KEPT_BLOCKS: Final = 64  # of one column in memory
+LEVEL: Final = 6
+
+
+class Packing(Struct, frozen=True, array_like=True):
+    """How integers are packed: the least of them, bits of each above it, how many."""
+
+    low: int
+    bits: int
+    count: int
+
+    @property
+    def length(self) -> int:
+        """Bytes that they take."""
+        return -(-self.count * self.bits // 8) + WINDOW if self.bits else 0
+
+
+def pack(values: npt.NDArray[np.integer], *, whole_bytes: bool = False) -> tuple[Packing, bytes]:
+    """Integers of u64, each as its distance from the least.
+
+    Parameters
+    ----------
+    whole_bytes
+        8, 16, 32 or 64 bits, which can be read as they lie.
+    """
+    given = np.ascontiguousarray(values, dtype=np.uint64)
+    low = int(given.min()) if len(given) else 0
+    bits = (int(given.max()) - low).bit_length() if len(given) else 0
+    if bits and (whole_bytes or bits > WIDEST):
+        bits = max(8, 1 << (bits - 1).bit_length())
+    packing = Packing(low, bits, len(given))
+    if not bits:
+        return packing, b""
+    above = given - np.uint64(low)
+    if bits in (8, 16, 32, 64):
+        return packing, above.astype(f"<u{bits // 8}").tobytes() + bytes(WINDOW)
+    out = []
+    for start in range(0, len(above), CHUNK):
+        some = above[start : start + CHUNK].astype("<u8")
+        single = np.unpackbits(some.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little", count=bits)
+        out.append(np.packbits(single, bitorder="little").tobytes())
+    return packing, b"".join(out) + bytes(WINDOW)
+
+
+def unpack(packing: Packing, data: Bytes, at: npt.NDArray[np.int64] | slice | None = None) -> U64:
+    """u64: the integers at these places; all of them if none are named."""
+    low = np.uint64(packing.low)
+    if at is None:
+        at = slice(0, packing.count)
+    if isinstance(at, slice):
+        start, stop, _ = at.indices(packing.count)
+        n = stop - start
+    else:
+        n = len(at)
+    if not packing.bits:
+        return np.full(n, low, dtype=np.uint64)
+    if packing.bits in (8, 16, 32, 64):
+        whole = data[: packing.count * packing.bits // 8].view(f"<u{packing.bits // 8}")
+        packed: U64 = whole[at].astype(np.uint64)
+        return packed + low
+    places = np.arange(start, stop, dtype=np.int64) if isinstance(at, slice) else at
+    bit = places * packing.bits
+    windows: npt.NDArray[np.uint64] = np.ndarray((len(data) - WINDOW + 1,), "<u8", data, strides=(1,))
+    found: U64 = windows[bit >> 3] >> (bit & 7).astype(np.uint64)
+    found &= np.uint64((1 << packing.bits) - 1)
+    return found + low
+
+
+class Texts:
+    """Texts in compressed blocks: a sequence of bytes.
+
+    Parameters
+    ----------
+    count
+        Of texts.
+    firsts, ends
+        i64[blocks]: the number of each block's first text; where it ends in the data.
+    read
+        The bytes from one place of the data to another.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        firsts: npt.NDArray[np.int64],
+        ends: npt.NDArray[np.int64],
+        read: Callable[[int, int], Bytes],
+    ) -> None:
+        self._count = count
+        self._firsts: list[int] = firsts.tolist()
+        self._ends: list[int] = ends.tolist()
+        self._read = read
+        self._blocks: dict[int, list[bytes]] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> bytes:
+        block = bisect_right(self._firsts, i) - 1
+        return self.block(block)[i - self._firsts[block]]
+
+    @property
+    def blocks(self) -> int:
+        return len(self._firsts)
+
+    def first_of(self, block: int) -> int:
+        """The number of a block's first text."""
+        return self._firsts[block]
+
+    def block_of(self, i: int) -> int:
+        """The block that holds a text."""
+        return bisect_right(self._firsts, i) - 1
+
+    def extent(self, block: int) -> tuple[int, int]:
+        """Where a block lies in the data."""
+        return (self._ends[block - 1] if block else 0), self._ends[block]
+
+    def block(self, number: int) -> list[bytes]:
+        """The texts of a block."""
+        found = self._blocks.get(number)
+        if found is None:
+            start, end = self.extent(number)
+            following = self._firsts[number + 1] if number + 1 < len(self._firsts) else self._count
+            found = _opened(self._read(start, end), following - self._firsts[number])
+            while len(self._blocks) >= KEPT_BLOCKS:
+                self._blocks.pop(next(iter(self._blocks)), None)
+            self._blocks[number] = found
+        return found
+
+
+def pack_texts(values: Sequence[bytes]) -> tuple[bytes, list[int], list[int]]:
+    """Texts in blocks of some `BLOCK_BYTES`: data, and the ``firsts`` and ``ends`` of `Texts`."""
+    data, firsts, ends = [], [], []
+    size, first = 0, 0
+    end_of_data = 0
+    for i, value in enumerate(values):
+        size += len(value)
+        if size >= BLOCK_BYTES or i + 1 == len(values):
+            block = _closed(values[first : i + 1])
+            data.append(block)
+            firsts.append(first)
+            end_of_data += len(block)
+            ends.append(end_of_data)
+            size, first = 0, i + 1
+    return b"".join(data), firsts, ends
+
+
+def _closed(values: Iterable[bytes]) -> bytes:
+    some = list(values)
+    lengths = np.fromiter(map(len, some), dtype="<u4", count=len(some))
+    return zlib.compress(lengths.tobytes() + b"".join(some), LEVEL)
+
+
+def _opened(data: Bytes, count: int) -> list[bytes]:
+    raw = zlib.decompress(data.data)
+    ends = (np.frombuffer(raw, dtype="<u4", count=count).cumsum(dtype=np.int64) + 4 * count).tolist()
+    starts = [4 * count, *ends[:-1]]
+    return [raw[start:end] for start, end in zip(starts, ends, strict=True)]

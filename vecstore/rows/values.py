@@ -1,0 +1,280 @@
+"""Values of attributes: from what a caller gives to what is stored and compared, and back.
+
+A number is kept as a *key*, a u64 in the order of the values: an int or the milliseconds of a datetime
+with its sign bit turned, the bits of a float likewise, a uint and a bool as they are. A string is kept as
+its UTF-8 bytes and a UUID as its sixteen, both in the order of bytes. So whatever the type, less is less.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final, cast
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from vecstore.types import U64, ScalarType
+
+Objects = npt.NDArray[np.object_]
+Elements = U64 | Objects  # keys, or bytes
+Key = int | bytes
+
+SIGN: Final = 1 << 63
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MS: Final = timedelta(milliseconds=1)
+TEXT: Final = frozenset({"string", "uuid"})
+WORDS: Final[dict[ScalarType, str]] = {
+    "string": "a string",
+    "int": "an integer from -2^63 to 2^63 - 1",
+    "uint": "an integer from 0 to 2^64 - 1",
+    "float": "a finite number",
+    "bool": "true or false",
+    "datetime": "an ISO 8601 date and time",
+    "uuid": "a UUID",
+}
+
+
+def is_text(kind: ScalarType) -> bool:
+    """Whether elements are bytes rather than keys."""
+    return kind in TEXT
+
+
+def key_of(value: Any, kind: ScalarType) -> Key:
+    """The key or the bytes of one value. `ValueError` if it is not of that type."""
+    return _KEYS[kind](value)
+
+
+def value_of(key: Key, kind: ScalarType) -> Any:
+    """The value of a key, as JSON has it: dates and UUIDs are strings."""
+    return _VALUES[kind](key)
+
+
+def values_of(elements: Elements, kind: ScalarType) -> list[Any]:
+    """As `value_of`, of many."""
+    if kind == "int":
+        return (elements ^ np.uint64(SIGN)).view(np.int64).tolist()  # type: ignore[no-any-return]
+    if kind == "float":
+        return _floats(elements).tolist()  # type: ignore[no-any-return,arg-type]
+    if kind == "uint":
+        return elements.tolist()  # type: ignore[no-any-return]
+    make = _VALUES[kind]
+    return [make(key) for key in elements.tolist()]
+
+
+def keys_of(values: Sequence[Any] | npt.NDArray[Any], kind: ScalarType) -> Elements:
+    """Keys or bytes of many values of one type.
+
+    Raises
+    ------
+    BadValue
+        Naming the position of the first that is not of that type.
+    """
+    if isinstance(values, np.ndarray):
+        found = _from_array(values, kind)
+        if found is not None:
+            return found
+        values = cast(list[Any], values.tolist())
+    try:
+        fast = _FAST.get(kind)
+        if fast is not None:
+            quick = fast(values)
+            if quick is not None:
+                return quick
+    except (OverflowError, ValueError):
+        pass  # the loop below says which value it is
+    make = _KEYS[kind]
+    out: list[Key] = []
+    for position, value in enumerate(values):
+        try:
+            out.append(make(value))
+        except (ValueError, TypeError, OverflowError) as error:
+            raise BadValue(position, value) from error
+    if is_text(kind):
+        texts = np.empty(len(out), dtype=object)
+        texts[:] = out
+        return texts
+    return np.array(out, dtype=np.uint64)
+
+
+class BadValue(Exception):
+    """A value of another type; for the caller, who knows attribute and row, to name."""
+
+    def __init__(self, position: int, value: object) -> None:
+        super().__init__(position, value)
+        self.position = position
+        self.value = value
+
+
+# -- one value -----------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _int_key(value: Any) -> int:
+    value = _plain(value)
+    if type(value) is not int or not -SIGN <= value < SIGN:
+        raise ValueError(value)
+    return int(value) + SIGN
+
+
+def _uint_key(value: Any) -> int:
+    value = _plain(value)
+    if type(value) is not int or not 0 <= value < 1 << 64:
+        raise ValueError(value)
+    return int(value)
+
+
+def _float_key(value: Any) -> int:
+    value = _plain(value)
+    if type(value) not in (int, float) or abs(value) == float("inf") or value != value:
+        raise ValueError(value)
+    bits: int = struct.unpack("<Q", struct.pack("<d", value))[0]
+    return ~bits & (1 << 64) - 1 if bits & SIGN else bits | SIGN
+
+
+def _bool_key(value: Any) -> int:
+    value = _plain(value)
+    if type(value) is not bool:
+        raise ValueError(value)
+    return int(value)
+
+
+def _string_key(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError(value)  # noqa: TRY004  # the caller words it
+    return str(value).encode()
+
+
+def _datetime_key(value: Any) -> int:
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[ms]").item()
+    if isinstance(value, str):
+        if len(value) > 64:
+            raise ValueError(value)
+        value = datetime.fromisoformat(value)
+    elif not isinstance(value, date):
+        raise ValueError(value)  # noqa: TRY004
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    milliseconds: int = (value - EPOCH) // _MS
+    return milliseconds + SIGN
+
+
+def _uuid_key(value: Any) -> bytes:
+    if isinstance(value, str):
+        if len(value) != 36:
+            raise ValueError(value)
+        value = UUID(value)
+    if not isinstance(value, UUID):
+        raise ValueError(value)  # noqa: TRY004
+    return value.bytes
+
+
+_KEYS: Final[dict[ScalarType, Callable[[Any], Key]]] = {
+    "string": _string_key,
+    "int": _int_key,
+    "uint": _uint_key,
+    "float": _float_key,
+    "bool": _bool_key,
+    "datetime": _datetime_key,
+    "uuid": _uuid_key,
+}
+
+
+def _float_value(key: int) -> float:
+    bits = key & ~SIGN if key & SIGN else ~key & (1 << 64) - 1
+    (value,) = struct.unpack("<d", struct.pack("<Q", bits))
+    return float(value)
+
+
+def _datetime_value(key: int) -> str:
+    value = EPOCH + (key - SIGN) * _MS
+    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_VALUES: Final[dict[ScalarType, Callable[[Any], Any]]] = {
+    "string": bytes.decode,
+    "int": lambda key: int(key) - SIGN,
+    "uint": int,
+    "float": _float_value,
+    "bool": bool,
+    "datetime": _datetime_value,
+    "uuid": lambda key: str(UUID(bytes=key)),
+}
+
+
+# -- many values ---------------------------------------------------------------------------
+
+
+def _floats(keys: U64) -> npt.NDArray[np.float64]:
+    negative = keys < np.uint64(SIGN)
+    return np.where(negative, ~keys, keys & np.uint64(SIGN - 1)).view(np.float64)
+
+
+def _float_keys(values: npt.NDArray[np.float64]) -> U64 | None:
+    if not np.isfinite(values).all():
+        return None
+    bits = values.view(np.uint64)
+    return np.where(bits >= np.uint64(SIGN), ~bits, bits | np.uint64(SIGN))
+
+
+def _turned(values: npt.NDArray[np.int64]) -> U64:
+    return values.view(np.uint64) ^ np.uint64(SIGN)
+
+
+def _types(values: Sequence[Any]) -> set[type]:
+    return set(map(type, values))
+
+
+def _fast_ints(values: Sequence[Any]) -> U64 | None:
+    return _turned(np.array(values, dtype=np.int64)) if _types(values) <= {int} else None
+
+
+def _fast_uints(values: Sequence[Any]) -> U64 | None:
+    return np.array(values, dtype=np.uint64) if _types(values) <= {int} else None
+
+
+def _fast_floats(values: Sequence[Any]) -> U64 | None:
+    return _float_keys(np.array(values, dtype=np.float64)) if _types(values) <= {int, float} else None
+
+
+def _fast_bools(values: Sequence[Any]) -> U64 | None:
+    return np.array(values, dtype=np.bool_).astype(np.uint64) if _types(values) <= {bool} else None
+
+
+_FAST: Final[dict[ScalarType, Callable[[Sequence[Any]], U64 | None]]] = {
+    "int": _fast_ints,
+    "uint": _fast_uints,
+    "float": _fast_floats,
+    "bool": _fast_bools,
+}
+
+
+def _from_array(values: npt.NDArray[Any], kind: ScalarType) -> U64 | None:
+    """Keys of an array whose type fits; None leaves it to the values one by one."""
+    code = values.dtype.kind
+    if kind == "bool" and code == "b":
+        return values.astype(np.uint64)
+    if kind == "float" and code in "fiu":
+        return _float_keys(np.ascontiguousarray(values, dtype=np.float64))
+    if kind == "int" and code in "iu" and (code == "i" or not len(values) or values.max() < SIGN):
+        return _turned(np.ascontiguousarray(values, dtype=np.int64))
+    if kind == "uint" and code in "iu" and (code == "u" or not len(values) or values.min() >= 0):
+        return np.ascontiguousarray(values, dtype=np.uint64)
+    if kind == "datetime" and code == "M" and not np.isnat(values).any():
+        milliseconds = values.astype("datetime64[ms]").astype(np.int64)
+        if len(values) and (milliseconds.min() < _LEAST_MS or milliseconds.max() > _GREATEST_MS):
+            return None
+        return _turned(milliseconds)
+    return None
+
+
+_LEAST_MS: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MS
+_GREATEST_MS: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MS
