@@ -51,6 +51,7 @@ cdef class Field:
         self.signs = signs
         means = list(means)
         self.keep = [means]
+        self.made_of = (dim, metric, signs, means, page, resident, dot_length)
         self.mean_of = <const float **>calloc(max(1, len(means)), sizeof(float *))
         if self.mean_of == NULL:
             raise MemoryError
@@ -156,7 +157,7 @@ cdef class Field:
         self._check_vectors(n, dtype, vectors, pages)
         cdef VsPart *part = self._append(number, group, id_base, words)
         part.lists = &lists.lists
-        part.k = k
+        part.k = part.holding = k
         part.first_rows = &first_rows[0]
         part.first_blocks = &first_blocks[0]
         part.addresses = &addresses[0] if addresses is not None else NULL
@@ -175,6 +176,50 @@ cdef class Field:
         self._check_vectors(n, dtype, 0, None)
         self._set_vectors(self._append(number, group, id_base, words), n, dtype, 0, None)
         self.keep.append(words)
+
+    def narrowed(self, allowed):
+        """A field of some of the parts with fewer slots allowed; it shares all else with this one.
+
+        Parameters
+        ----------
+        allowed : sequence of (number, words u32, empty u8[K])
+            Of each part that is searched, its number, its words, and 1 for each list without an allowed
+            slot, which no search looks at. Numbers ascend.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not agree, or there is no such part.
+        """
+        cdef Field other = Field(*self.made_of)
+        cdef const VsPart *known
+        cdef VsPart *part
+        cdef const uint32_t[::1] words
+        cdef const uint8_t[::1] empty
+        cdef size_t first, i
+        cdef uint64_t record
+        for number, words, empty in allowed:
+            if number not in self.places:
+                raise ValueError(f"no part {number}")
+            known = self.parts + <Py_ssize_t>self.places[number]
+            if <size_t>words.shape[0] != known.word_count or (known.lists != NULL and <size_t>empty.shape[0] != known.k):
+                raise ValueError(f"other words or lists than those of part {number}")
+            part = other._append(number, known.group, known.id_base, words)
+            first = part.first_list
+            record = vs_published(&known.record)  # before the address of its vectors, which was written first
+            part[0] = known[0]
+            part.record = record
+            part.words = &words[0] if words.shape[0] else NULL
+            part.first_list = first
+            if known.lists != NULL:
+                part.empty = &empty[0]
+                for i in range(known.k):
+                    part.holding -= empty[i] != 0
+                other.lists += known.k
+                other.most_cells = max(other.most_cells, known.lists.cell_count)
+            other.keep.append((words, empty))
+        other.keep.append(self)
+        return other
 
     def place_small(self, int32_t number, uint64_t record, uint64_t vectors) -> None:
         """Where the record of a small part lies, and its vectors; for a resident field."""

@@ -319,7 +319,7 @@ cdef class Searcher:
             self.done[i] = 0
             self.ranked[i] = 0
             self.rest[i] = 0
-            self.want[i] = min(self.plan.probes[i], <int32_t>self.parts[i].k)
+            self.want[i] = self._at_most(i, self.plan.probes[i])
         if not self.field.resident:
             self._forget_given()
             memset(self.records, 0, self.count * sizeof(uint64_t))
@@ -424,21 +424,25 @@ cdef class Searcher:
         if self._rank_rest(p) >= wanted:
             return True
         ranked = self.ranked[p]
-        among = max(wanted, <size_t>min(self.plan.limits[p], <int32_t>part.k))
+        among = max(wanted, <size_t>self._at_most(p, self.plan.limits[p]))
         if self.plan.looks > 0 and self.plan.reach[p] > 0:
             most = among
         if not vs_shortlist_reserve(&self.shortlist, part.k):
             return False
+        # Where many lists are empty, as many more have to be looked at.
+        among = among * part.k // max(<size_t>1, part.holding)
+        self._pass_over_empty(p, True)
         for i in range(ranked):
             seen[order[i]] = 1
         found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.shortlist, self.cells,
-                              seen if ranked else NULL, wanted - ranked, most - ranked, vs_lists_looked_at(among),
-                              order + ranked, scores + ranked, &rest)
+                              seen if ranked or part.empty != NULL else NULL, wanted - ranked, most - ranked,
+                              vs_lists_looked_at(among), order + ranked, scores + ranked, &rest)
         for i in range(ranked):
             seen[order[i]] = 0
         if ranked + found < wanted:
             vs_add_lists(part.k, seen, ranked, wanted - ranked, found, order, scores)
             found = wanted - ranked
+        self._pass_over_empty(p, False)
         self.ranked[p] += <int32_t>found
         self.rest[p] = <int32_t>rest
         return True
@@ -451,6 +455,20 @@ cdef class Searcher:
             self.ranked[p] += self.rest[p]
             self.rest[p] = 0
         return self.ranked[p]
+
+    cdef int32_t _at_most(self, Py_ssize_t p, int32_t lists) noexcept nogil:
+        """So many lists of a part, as far as it has them that can hold a hit."""
+        return min(lists, <int32_t>self.parts[p].holding)
+
+    cdef void _pass_over_empty(self, Py_ssize_t p, bint over) noexcept nogil:
+        """Have the lists of a part without an allowed slot taken for seen, or no longer."""
+        cdef const VsPart *part = self.parts + p
+        if part.empty == NULL:
+            return
+        if over:
+            memcpy(self.seen + part.first_list, part.empty, part.k)
+        else:
+            memset(self.seen + part.first_list, 0, part.k)
 
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil:
         cdef const VsPart *part = self.parts + p
@@ -549,8 +567,8 @@ cdef class Searcher:
         if <Py_ssize_t>(self.pool.size + self.exact.size) >= min(self.plan.top_k, self.plan.alive):
             return False
         for p in range(self.count):
-            if self.parts[p].lists != NULL and self.done[p] < <int32_t>self.parts[p].k:
-                self.want[p] = min(<int32_t>self.parts[p].k, 2 * self.done[p] + 8)
+            if self.parts[p].lists != NULL and self.done[p] < <int32_t>self.parts[p].holding:
+                self.want[p] = self._at_most(p, 2 * self.done[p] + 8)
                 more = True
         return more
 
@@ -642,9 +660,7 @@ cdef class Searcher:
         for i in range(self.nearest.size):
             if self.nearest.hits[i].part == self.parts[p].number:
                 farthest = max(farthest, self.nearest.hits[i].place + 1)
-        return <int32_t>min(
-            ceil(self.plan.patience * farthest), min(self.plan.limits[p], <int32_t>self.parts[p].k)
-        )
+        return <int32_t>min(ceil(self.plan.patience * farthest), self._at_most(p, self.plan.limits[p]))
 
     cdef int64_t _choose(self) noexcept nogil:
         """The hits by int8 that their vectors can bring among the nearest; `nearest` takes the others."""

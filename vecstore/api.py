@@ -7,7 +7,7 @@ them their public shape.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -29,6 +29,7 @@ from vecstore.params import (
     search_params,
 )
 from vecstore.progress import Progress
+from vecstore.rows.filters import filter_bytes
 from vecstore.types import (
     BatchHits,
     CompactResult,
@@ -59,14 +60,16 @@ LEAST_DISK_BYTES = 64 << 20
 class Backend(Protocol):
     """What an embedded database and an HTTP client have in common."""
 
-    def create(self, name: str, dim: int, metric: Metric, settings: dict[str, Any]) -> NamespaceInfo: ...
+    def create(
+        self, name: str, dim: int, metric: Metric, settings: dict[str, Any], *, schema: object = None
+    ) -> NamespaceInfo: ...
     def info(self, name: str) -> NamespaceInfo: ...
     def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]: ...
     def delete(
         self, name: str, *, incarnation: str | None = None, expected: Expected | None = None
     ) -> None: ...
     def update(
-        self, name: str, settings: dict[str, Any], *, expected: Expected | None = None
+        self, name: str, settings: dict[str, Any], *, schema: object = None, expected: Expected | None = None
     ) -> NamespaceInfo: ...
     def insert(
         self,
@@ -74,13 +77,21 @@ class Backend(Protocol):
         vectors: object,
         ids: object,
         *,
+        attributes: object = None,
+        schema: object = None,
         mode: WriteMode,
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None = None,
     ) -> InsertResult: ...
     def delete_rows(
-        self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
+        self,
+        name: str,
+        ids: object,
+        *,
+        filter: object = None,
+        expected: Expected | None,
+        idempotency_key: str | None,
     ) -> DeleteResult: ...
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo: ...
     def branch(self, name: str, new_name: str, epoch: int | None) -> NamespaceInfo: ...
@@ -184,7 +195,15 @@ class Database:
         """What carries requests out; for transports such as the server."""
         return self._backend
 
-    def create_namespace(self, name: str, dim: int, metric: Metric = "cosine", **defaults: Any) -> Namespace:
+    def create_namespace(
+        self,
+        name: str,
+        dim: int,
+        metric: Metric = "cosine",
+        *,
+        schema: Mapping[str, Any] | None = None,
+        **defaults: Any,
+    ) -> Namespace:
         """Create a namespace.
 
         Parameters
@@ -195,6 +214,8 @@ class Database:
             Dimension, 1-4,096.
         metric
             ``"cosine"`` (distance 1 - cos), ``"l2"`` (squared) or ``"dot"`` (-dot).
+        schema
+            Attributes and their types, as for `Namespace.insert`, where writes shall not infer them.
         defaults
             Settings of `vecstore.manifest.model.Settings`.
 
@@ -202,7 +223,7 @@ class Database:
         ------
         NamespaceExists, InvalidArgument
         """
-        self._backend.create(name, dim, metric, defaults)
+        self._backend.create(name, dim, metric, defaults, schema=schema)
         return Namespace(self._backend, name)
 
     def namespace(self, name: str) -> Namespace:
@@ -262,6 +283,8 @@ class Namespace:
         vectors: npt.ArrayLike,
         ids: Sequence[int] | Sequence[str] | npt.ArrayLike | None = None,
         *,
+        attributes: Any = None,
+        schema: Mapping[str, Any] | None = None,
         mode: WriteMode = "upsert",
         if_match: Expected | None = None,
         idempotency_key: str | None = None,
@@ -275,6 +298,13 @@ class Namespace:
             Anything NumPy turns into f32[N, dim].
         ids
             N u64 or N strings of at most 64 bytes, one kind a namespace; assigned if None.
+        attributes
+            Of the rows: a dict of columns (lists, arrays of NumPy, columns of Arrow), a table of Arrow,
+            or a list of N dicts. None is null, which is what a row has that lacks the attribute.
+        schema
+            ``{name: type}``, or ``{name: {"type": …, "filterable": False}}`` for what is only read. The type
+            is ``string``, ``int``, ``uint``, ``float``, ``bool``, ``datetime``, ``uuid``, or ``[]`` and one
+            of these. What is not declared, here or before, is inferred: of strings and numbers what they are.
         mode
             ``"upsert"`` replaces rows of ids that exist; ``"insert"`` refuses them (`IdExists`).
         idempotency_key
@@ -286,7 +316,8 @@ class Namespace:
         Raises
         ------
         InvalidArgument
-            And its kinds `DimensionMismatch`, `InvalidVector`, `InvalidId`: nothing was changed.
+            And its kinds `DimensionMismatch`, `InvalidVector`, `InvalidId`, `InvalidAttribute`,
+            `SchemaConflict`: nothing was changed.
         OutcomeUnknown
             The store did not say whether the commit happened.
         """
@@ -296,6 +327,8 @@ class Namespace:
             self.name,
             vectors,
             ids,
+            attributes=attributes,
+            schema=schema,
             mode=mode,
             expected=if_match,
             idempotency_key=idempotency_key,
@@ -304,13 +337,21 @@ class Namespace:
 
     def delete(
         self,
-        ids: Sequence[int] | Sequence[str] | npt.ArrayLike,
+        ids: Sequence[int] | Sequence[str] | npt.ArrayLike | None = None,
         *,
+        filter: Sequence[Any] | None = None,
         if_match: Expected | None = None,
         idempotency_key: str | None = None,
     ) -> DeleteResult:
-        """Delete rows by id; ids that are not there are no error and not counted."""
-        return self._backend.delete_rows(self.name, ids, expected=if_match, idempotency_key=idempotency_key)
+        """Delete rows by id, or those that a filter matches when the commit is made.
+
+        Ids that are not there are no error and not counted.
+        """
+        if (ids is None) == (filter is None):
+            raise InvalidArgument("a delete has either ids or a filter", field="ids")
+        return self._backend.delete_rows(
+            self.name, ids, filter=filter, expected=if_match, idempotency_key=idempotency_key
+        )
 
     def search(
         self,
@@ -326,6 +367,8 @@ class Namespace:
         max_staleness: float = 10.0,
         epoch: int | None = None,
         include: Sequence[str] = (),
+        exclude: Sequence[str] | None = None,
+        filter: Sequence[Any] | None = None,
         debug: bool = False,
     ) -> Hits:
         """The ``top_k`` nearest live rows of one epoch, nearest first.
@@ -344,8 +387,12 @@ class Namespace:
             ``max_staleness`` seconds and saves the check.
         epoch
             A past epoch within the retention window instead of the current one.
-        include
-            ``["vector"]`` returns the stored vectors.
+        include, exclude
+            Names of attributes that hits bring, and ``"vector"`` for the stored vectors; with ``exclude``
+            they bring all attributes but those.
+        filter
+            Only rows that it matches are found: ``["lang", "Eq", "en"]``,
+            ``["And", [["year", "Gte", 2020], ["tags", "ContainsAny", ["a", "b"]]]]``; ``docs/filters.md``.
         debug
             Return plan, counts, stage times and storage traffic.
         """
@@ -361,6 +408,8 @@ class Namespace:
             epoch,
             include if isinstance(include, tuple) else included(include),
             debug,
+            None if filter is None else filter_bytes(filter),
+            None if exclude is None else included(exclude, "exclude"),
         )
         return self._backend.search(self.name, vector, params)
 
@@ -432,9 +481,23 @@ class Namespace:
         """Rows, parts, bytes, tombstones, epoch and defaults of the current epoch."""
         return self._backend.info(self.name)
 
-    def update(self, *, if_match: Expected | None = None, **defaults: Any) -> NamespaceInfo:
-        """Change settings; parts that exist keep the form they were built in until compaction."""
-        return self._backend.update(self.name, defaults, expected=if_match)
+    def update(
+        self,
+        *,
+        schema: Mapping[str, Any] | None = None,
+        if_match: Expected | None = None,
+        **defaults: Any,
+    ) -> NamespaceInfo:
+        """Change settings and attributes by one commit.
+
+        Parts that exist keep the form they were built in until compaction.
+
+        Parameters
+        ----------
+        schema
+            Attributes to declare, as for `insert`; None as a type drops one, and its values with it.
+        """
+        return self._backend.update(self.name, defaults, schema=schema, expected=if_match)
 
     def manifest(self, epoch: int | None = None) -> dict[str, Any]:
         """The manifest of the current or of a past epoch, as JSON data."""

@@ -32,7 +32,10 @@ from vecstore import errors
 from vecstore.errors import InvalidArgument, OutcomeUnknown, PayloadTooLarge, ServerUnavailable, VecstoreError
 from vecstore.limits import MAX_BODY_BYTES
 from vecstore.progress import Progress, within
+from vecstore.rows.attributes import as_json
+from vecstore.rows.filters import filter_bytes
 from vecstore.rows.ids import parse_ids, validate_name
+from vecstore.rows.schema import as_schema
 from vecstore.rows.vectors import as_vectors
 from vecstore.server import wire
 from vecstore.types import (
@@ -99,8 +102,12 @@ class HttpBackend:
 
     # -- the API ---------------------------------------------------------------------------
 
-    def create(self, name: str, dim: int, metric: Metric, settings: dict[str, Any]) -> NamespaceInfo:
+    def create(
+        self, name: str, dim: int, metric: Metric, settings: dict[str, Any], *, schema: object = None
+    ) -> NamespaceInfo:
         body = {"name": name, "dim": _integer(dim, "dim"), "metric": metric, "defaults": settings}
+        if schema is not None:
+            body["schema"] = as_schema(schema)
         return _decode(self._send("POST", "/v1/namespaces", body), NamespaceInfo)
 
     def info(self, name: str) -> NamespaceInfo:
@@ -119,9 +126,12 @@ class HttpBackend:
         self._send("DELETE", _path(name), headers=_conditions(expected, None))
 
     def update(
-        self, name: str, settings: dict[str, Any], *, expected: Expected | None = None
+        self, name: str, settings: dict[str, Any], *, schema: object = None, expected: Expected | None = None
     ) -> NamespaceInfo:
-        found = self._send("PATCH", _path(name), {"defaults": settings}, headers=_conditions(expected, None))
+        body: dict[str, Any] = {"defaults": settings}
+        if schema is not None:
+            body["schema"] = as_schema(schema, drop=True)
+        found = self._send("PATCH", _path(name), body, headers=_conditions(expected, None))
         return _decode(found, NamespaceInfo)
 
     def insert(
@@ -130,6 +140,8 @@ class HttpBackend:
         vectors: object,
         ids: object,
         *,
+        attributes: object = None,
+        schema: object = None,
         mode: WriteMode,
         expected: Expected | None,
         idempotency_key: str | None,
@@ -139,6 +151,12 @@ class HttpBackend:
         body: dict[str, Any] = {"mode": mode, "dim": values.shape[1], "vectors": _packed(values)}
         if ids is not None:
             body["ids"] = parse_ids(ids).values.tolist()
+        declared = {} if schema is None else as_schema(schema)
+        if attributes is not None:
+            body["attributes"], types = as_json(attributes, len(values))
+            declared = {**types, **declared}
+        if declared:
+            body["schema"] = declared
         found = self._send(
             "POST",
             _path(name, "parts"),
@@ -152,12 +170,23 @@ class HttpBackend:
         return InsertResult(done.part_id, done.n, done.epoch, done.upserted, assigned, _incarnation(found))
 
     def delete_rows(
-        self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
+        self,
+        name: str,
+        ids: object,
+        *,
+        filter: object = None,
+        expected: Expected | None,
+        idempotency_key: str | None,
     ) -> DeleteResult:
+        body: dict[str, Any]
+        if filter is not None:
+            body = {"filter": msgspec.Raw(filter_bytes(filter))}
+        else:
+            body = {"ids": parse_ids(ids).values.tolist()}
         found = self._send(
             "POST",
             _path(name, "deletes"),
-            {"ids": parse_ids(ids).values.tolist()},
+            body,
             headers=_conditions(expected, idempotency_key),
             repeat=idempotency_key is not None,
         )
@@ -198,7 +227,13 @@ class HttpBackend:
         ids = _ids([hit.id for hit in hits])
         distances = np.array([hit.distance for hit in hits], dtype=np.float32)
         return Hits(
-            ids, distances, answer.epoch, _vectors([hits], len(hits), params), debug, _incarnation(found)
+            ids,
+            distances,
+            answer.epoch,
+            _vectors([hits], len(hits), params),
+            debug,
+            _incarnation(found),
+            _attributes(hits, params),
         )
 
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
@@ -223,14 +258,18 @@ class HttpBackend:
         if stacked is not None:
             stacked = stacked.reshape(len(results), params.top_k, -1)
         debug = [{} if r.debug is msgspec.UNSET else r.debug for r in results] if params.debug else None
-        return BatchHits(ids, distances, counts, answer.epoch, stacked, debug, _incarnation(found))
+        told = [_attributes(r.hits, params) for r in results]
+        attributes = [one for one in told if one is not None]
+        return BatchHits(
+            ids, distances, counts, answer.epoch, stacked, debug, _incarnation(found), attributes or None
+        )
 
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
     ) -> RecallReport:
         body = {**_options(params), "confidence": asked.confidence}
-        for option in ("include", "debug"):
-            del body[option]
+        for option in ("include", "exclude", "debug"):
+            body.pop(option, None)
         body |= {k: v for k, v in (("sample", asked.sample), ("seed", asked.seed)) if v is not None}
         if queries is None:
             body["source"] = asked.source
@@ -251,7 +290,8 @@ class HttpBackend:
         found = self._send("GET", f"{_path(name, 'rows')}/{segment}?{urlencode(query)}", repeat=True)
         row = _decode(found, wire.RowView)
         vector = None if row.vector is msgspec.UNSET or row.vector is None else _float32(row.vector)
-        return Row(row.id, vector, row.epoch, incarnation=_incarnation(found))
+        attributes = {} if row.attributes is msgspec.UNSET else row.attributes
+        return Row(row.id, vector, row.epoch, attributes, _incarnation(found))
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         query = "" if epoch is None else f"?epoch={epoch}"
@@ -448,6 +488,8 @@ def _incarnation(answer: urllib3.BaseHTTPResponse) -> str:
 def _options(params: SearchParams) -> dict[str, Any]:
     """Everything that is not left to the namespace."""
     found = {name: getattr(params, name) for name in SearchParams.__slots__}
+    if params.filter is not None:
+        found["filter"] = msgspec.Raw(params.filter)
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -497,6 +539,12 @@ def _ids(values: list[RowId]) -> npt.NDArray[Any]:
         found[:] = values
         return found
     return np.array(values, dtype=np.uint64)
+
+
+def _attributes(hits: list[wire.Neighbour], params: SearchParams) -> list[dict[str, Any]] | None:
+    if params.exclude is None and not set(params.include) - {"vector"}:
+        return None
+    return [{} if hit.attributes is msgspec.UNSET else hit.attributes for hit in hits]
 
 
 def _vectors(hits: list[list[wire.Neighbour]], width: int, params: SearchParams) -> F32 | None:

@@ -1,6 +1,6 @@
 """The options of searches and of measurements of recall, validated once, at the door.
 
-Imports errors, limits and types alone.
+Imports errors, limits, types and the syntax of filters.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_QUERIES, MAX_TOP_K
+from vecstore.rows.filters import filter_bytes, parse_filter
 from vecstore.types import RecallSample, SearchParams
 
-INCLUDABLE = ("vector",)
 CONFIDENCES = (0.5, 0.999)
 
 
@@ -41,6 +41,10 @@ def params_of(top_k: int, options: dict[str, Any]) -> SearchParams:
             raise InvalidArgument(f"search has no option {name!r}", field=name)
     options = {name: plain(value) for name, value in options.items()}
     options["include"] = included(options.get("include", ()))
+    if options.get("exclude") is not None:
+        options["exclude"] = included(options["exclude"], "exclude")
+    if options.get("filter") is not None:
+        options["filter"] = filter_bytes(options["filter"])
     return SearchParams(top_k=plain(top_k), **options)
 
 
@@ -49,10 +53,10 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def included(names: object) -> tuple[str, ...]:
-    """What a search is to include; `InvalidArgument` if it is no list."""
+def included(names: object, field: str = "include") -> tuple[str, ...]:
+    """What a search is to include, or not; `InvalidArgument` if it is no list."""
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise InvalidArgument(f"include must be a list of some of {INCLUDABLE}", field="include")
+        raise InvalidArgument(f"{field} must be a list of names", field=field)
     return tuple(names)
 
 
@@ -82,9 +86,12 @@ def check_params(params: SearchParams) -> SearchParams:
     if not is_number(params.max_staleness) or params.max_staleness < 0:
         raise refuse("max_staleness", "at least 0 seconds", 0)
     check_epoch(params.epoch)
-    for name in params.include:
-        if name not in INCLUDABLE:
-            raise InvalidArgument(f"include names {name!r}; known is {INCLUDABLE}", field="include")
+    if not all(isinstance(name, str) for name in (*params.include, *(params.exclude or ()))):
+        raise InvalidArgument("include and exclude are lists of strings", field="include")
+    if params.exclude is not None and set(params.include) - {"vector"}:
+        raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
+    if params.filter is not None:
+        parse_filter(params.filter)
     return params
 
 

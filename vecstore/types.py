@@ -186,7 +186,9 @@ class VerifyReport:
 class SearchParams:
     """How to search; None means the namespace's default.
 
-    ``nprobe`` (lists a part) wins over ``target_recall``, which wins over ``probe_fraction``.
+    ``nprobe`` (lists a part) wins over ``target_recall``, which wins over ``probe_fraction``. ``filter`` is
+    JSON (`vecstore.rows.filters`). ``include`` names attributes, or ``vector``, that hits bring; with
+    ``exclude`` they bring all attributes but those.
     """
 
     top_k: int = 10
@@ -200,6 +202,8 @@ class SearchParams:
     epoch: int | None = None
     include: tuple[str, ...] = ()
     debug: bool = False
+    filter: bytes | None = None
+    exclude: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +328,8 @@ class Hits(Sequence[Hit]):
         f32[k, D] if asked for with ``include=["vector"]``.
     debug
         Plan, counts, times and storage traffic if asked for.
+    attributes
+        Of each hit, those that were asked for; None if none were.
     """
 
     ids: npt.NDArray[Any]
@@ -332,6 +338,7 @@ class Hits(Sequence[Hit]):
     vectors: F32 | None = None
     debug: dict[str, Any] | None = None
     incarnation: str = ""
+    attributes: list[dict[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -343,6 +350,7 @@ class Hits(Sequence[Hit]):
         return Hit(
             id=identity if isinstance(identity, str) else int(identity),
             distance=float(self.distances[i]),
+            attributes=None if self.attributes is None else self.attributes[i],
             vector=None if self.vectors is None else self.vectors[i],
         )
 
@@ -376,6 +384,7 @@ class BatchHits:
     vectors: F32 | None = None
     debug: list[dict[str, Any]] | None = None
     incarnation: str = ""
+    attributes: list[list[dict[str, Any]]] | None = None  # of the hits of each query
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -389,6 +398,7 @@ class BatchHits:
             vectors=None if self.vectors is None else self.vectors[i, :n],
             debug=None if self.debug is None else self.debug[i],
             incarnation=self.incarnation,
+            attributes=None if self.attributes is None else self.attributes[i],
         )
 
 
@@ -420,6 +430,7 @@ class NamespaceInfo:
     created_at: float
     updated_at: float
     defaults: dict[str, Any]
+    schema: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def etag(self) -> str:

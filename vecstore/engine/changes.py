@@ -7,7 +7,7 @@ an attempt that gives the part another base (R11).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,13 @@ from pyroaring import BitMap
 
 from vecstore.errors import IdExists, InvalidId
 from vecstore.manifest.draft import Change, Draft
+from vecstore.manifest.lifecycle import updated_settings
 from vecstore.manifest.model import Manifest, Mean, Part
 from vecstore.part.reader import PartReader
+from vecstore.part.rows import PartRows
+from vecstore.rows.filters import Expression, bind, evaluate
 from vecstore.rows.ids import Ids
+from vecstore.rows.schema import Spec, add_to, drop_from
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import WriteMode
 
@@ -90,11 +94,15 @@ class InsertRows(Change):
         The part's line, without ``id_base``.
     resolver
         Of the rows' ids, or None if the commit assigns them.
+    columns, declared
+        The attributes whose columns the part holds, and those that the caller declared besides.
     upload
         Uploads the part again under a new id and returns its new line (R3).
     """
 
     part: Part
+    columns: Mapping[str, Spec]
+    declared: Mapping[str, Spec]
     resolver: Resolver | None
     mode: WriteMode
     mean: Mean | None
@@ -104,6 +112,10 @@ class InsertRows(Change):
         part, upserted = self.part, 0
         if self.mean is not None:
             draft.add_mean(self.mean)
+        if self.columns or self.declared:
+            ids_of = add_to(draft, {**self.declared, **self.columns}, field="attributes")
+            if self.columns:
+                part = replace(part, columns={name: ids_of[name] for name in self.columns})
         if self.resolver is None:
             draft.set_id_kind("u64")
             part = replace(part, id_base=draft.take_ids(part.n))
@@ -147,3 +159,40 @@ class DeleteRows(Change):
     def apply(self, draft: Draft) -> dict[str, Any]:
         check_id_kind(draft.manifest, self.resolver.ids)
         return {"deleted": self.resolver.kill(draft)}
+
+
+@dataclass(kw_only=True, eq=False)
+class DeleteMatching(Change):
+    """Kill the live rows that a filter matches, under the schema of the base that is extended."""
+
+    expression: Expression
+    readers: Readers
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        manifest = draft.manifest
+        bound = bind(self.expression, manifest.attributes, manifest.id_kind)
+        killed = 0
+        for part in manifest.parts:
+            rows = evaluate(bound, PartRows(self.readers(manifest, part), ReadTrace()))
+            killed += draft.kill(part.id, rows)
+        return {"deleted": killed}
+
+
+@dataclass(kw_only=True, eq=False)
+class UpdateSchema(Change):
+    """Change settings and attributes together; what a change does not name stays as it is at the base.
+
+    Attributes
+    ----------
+    changes
+        Attributes to add, or as they have to be already; None drops one.
+    """
+
+    settings: Mapping[str, Any]
+    changes: Mapping[str, Spec | None]
+
+    def apply(self, draft: Draft) -> dict[str, Any]:
+        draft.set_settings(updated_settings(draft.manifest.settings, self.settings))
+        drop_from(draft, {name for name, spec in self.changes.items() if spec is None}, field="schema")
+        add_to(draft, {name: spec for name, spec in self.changes.items() if spec is not None}, field="schema")
+        return {}

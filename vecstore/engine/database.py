@@ -27,10 +27,11 @@ from vecstore.maintenance.worker import MaintenanceThread
 from vecstore.manifest import lifecycle
 from vecstore.manifest.branch import branch
 from vecstore.manifest.keys import namespaces_prefix
-from vecstore.manifest.model import Settings
+from vecstore.manifest.model import Attribute, Settings
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.progress import Progress
 from vecstore.rows.ids import validate_name
+from vecstore.rows.schema import declared
 from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import CacheStats, PageCache
@@ -138,16 +139,23 @@ class EmbeddedDatabase:
             sleep=self._sleep,
         )
 
-    def create(self, name: str, dim: int, metric: Metric, settings: dict[str, Any]) -> NamespaceInfo:
+    def create(
+        self, name: str, dim: int, metric: Metric, settings: dict[str, Any], *, schema: object = None
+    ) -> NamespaceInfo:
         """Create a namespace. `NamespaceExists` if there is one of that name."""
         engine = self.namespace(name)
         validate_dim(dim)
+        specs = declared(schema)
         done = lifecycle.create_namespace(
             self.store,
             name,
             dim=int(dim),
             metric=metric,
             settings=lifecycle.updated_settings(Settings(), settings),
+            schema={
+                attribute: Attribute(number, spec.type, spec.filterable)
+                for number, (attribute, spec) in enumerate(specs.items())
+            },
             publisher=engine.publisher,
             rng=self._rng,
         )
@@ -187,10 +195,11 @@ class EmbeddedDatabase:
         return self.namespace(name).info()
 
     def update(
-        self, name: str, settings: dict[str, Any], *, expected: Expected | None = None
+        self, name: str, settings: dict[str, Any], *, schema: object = None, expected: Expected | None = None
     ) -> NamespaceInfo:
-        """Change settings of a namespace."""
-        return describe(self.namespace(name).update_settings(settings, expected=expected).manifest)
+        """Change settings and attributes of a namespace."""
+        done = self.namespace(name).update_settings(settings, schema=schema, expected=expected)
+        return describe(done.manifest)
 
     def insert(
         self,
@@ -198,19 +207,38 @@ class EmbeddedDatabase:
         vectors: object,
         ids: object,
         *,
+        attributes: object = None,
+        schema: object = None,
         mode: WriteMode,
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None = None,
     ) -> InsertResult:
         return self.namespace(name).insert(
-            vectors, ids, mode=mode, expected=expected, idempotency_key=idempotency_key, progress=progress
+            vectors,
+            ids,
+            attributes=attributes,
+            schema=schema,
+            mode=mode,
+            expected=expected,
+            idempotency_key=idempotency_key,
+            progress=progress,
         )
 
     def delete_rows(
-        self, name: str, ids: object, *, expected: Expected | None, idempotency_key: str | None
+        self,
+        name: str,
+        ids: object,
+        *,
+        filter: object = None,
+        expected: Expected | None,
+        idempotency_key: str | None,
     ) -> DeleteResult:
-        return self.namespace(name).delete(ids, expected=expected, idempotency_key=idempotency_key)
+        """By ids, or by a filter."""
+        engine = self.namespace(name)
+        if filter is not None:
+            return engine.delete_matching(filter, expected=expected, idempotency_key=idempotency_key)
+        return engine.delete(ids, expected=expected, idempotency_key=idempotency_key)
 
     def search(self, name: str, vector: object, params: SearchParams) -> Hits:
         hits = self.namespace(name).search(vector, params)

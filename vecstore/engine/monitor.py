@@ -103,13 +103,13 @@ class RecallMonitor:
         self._thread: threading.Thread | None = None
 
     def saw(self, name: str, vector: object, params: SearchParams) -> None:
-        """A search was answered."""
-        if self._draw.random() < self.rate and params.epoch is None:
+        """A search was answered; those of a past epoch, or under a filter, are not measured."""
+        if self._draw.random() < self.rate and params.epoch is None and params.filter is None:
             self._keep(name, np.array(vector, dtype=np.float32), params)
 
     def saw_batch(self, name: str, vectors: object, params: SearchParams) -> None:
         """A batch was answered: each of its queries is a search."""
-        if params.epoch is not None:
+        if params.epoch is not None or params.filter is not None:
             return
         rows = np.asarray(vectors)
         for row in rows[[self._draw.random() < self.rate for _ in range(len(rows))]][:RECENT_QUERIES]:

@@ -17,7 +17,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.engine.changes import DeleteRows, InsertRows, Readers, Resolver, check_id_kind
+from vecstore.engine.changes import (
+    DeleteMatching,
+    DeleteRows,
+    InsertRows,
+    Readers,
+    Resolver,
+    UpdateSchema,
+    check_id_kind,
+)
 from vecstore.errors import (
     ForkedHandle,
     InvalidArgument,
@@ -25,9 +33,10 @@ from vecstore.errors import (
     RowNotFound,
     StorageMissing,
 )
+from vecstore.index.filtered import Matches, narrowed
 from vecstore.index.rotation import Rotation
 from vecstore.index.search import Answer, Scratch, search_many, search_namespace
-from vecstore.index.view import View, Views, read_side_by_side
+from vecstore.index.view import OpenPart, View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_DELETE_IDS, MAX_QUERIES
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import UpdateSettings
@@ -39,8 +48,12 @@ from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.manifest.uid import new_uid
 from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
+from vecstore.part.rows import PartRows
 from vecstore.progress import Progress, within
+from vecstore.rows.attributes import digest, parse_attributes
+from vecstore.rows.filters import filter_bytes, parse_filter
 from vecstore.rows.ids import Ids, parse_ids, validate_name
+from vecstore.rows.schema import declared, parse_schema
 from vecstore.rows.vectors import as_vector, as_vectors
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
@@ -100,7 +113,7 @@ class NamespaceEngine:
         self.publisher = Publisher(
             store, name, self.snapshots, clock=clock, rng=rng, sleep=sleep, tombstones=self.tombstones
         )
-        self.views = Views(store, cache, executor, self.tombstones)
+        self.views = Views(store, cache, executor, self.tombstones, Matches())
         self._executor = executor
         self.rng = rng
         self._scratch = Scratch()
@@ -117,6 +130,8 @@ class NamespaceEngine:
         values: object,
         given_ids: object,
         *,
+        attributes: object = None,
+        schema: object = None,
         mode: WriteMode = "upsert",
         expected: Expected | None = None,
         idempotency_key: str | None = None,
@@ -137,9 +152,19 @@ class NamespaceEngine:
                 field="ids",
                 kind="string",
             )
-        digest = None if idempotency_key is None else _digest(b"insert", mode, vectors, ids)
+        specs = declared(schema)
+        columns = parse_attributes(attributes, len(vectors), manifest.attributes, specs)
+        asked = None
+        if idempotency_key is not None:
+            asked = _digest(b"insert", mode, vectors, ids, digest(columns) if columns else b"")
         mean = self.mean_for(manifest, vectors)
-        image = build_part(vectors, ids, self.spec(manifest, mean), progress=within(progress, 0.0, _BUILT))
+        image = build_part(
+            vectors,
+            ids,
+            self.spec(manifest, mean),
+            attributes=columns,
+            progress=within(progress, 0.0, _BUILT),
+        )
         resolver = None if ids is None else Resolver(ids, self.readers)
         if resolver is not None:
             resolver.look_ahead(manifest, self._executor())
@@ -150,8 +175,10 @@ class NamespaceEngine:
             commit_id=self.publisher.new_commit_id(),
             incarnation=manifest.incarnation,
             expected=expected,
-            idempotency=None if digest is None or idempotency_key is None else (idempotency_key, digest),
+            idempotency=None if asked is None or idempotency_key is None else (idempotency_key, asked),
             part=part,
+            columns={name: column.spec for name, column in columns.items()},
+            declared=specs,
             resolver=resolver,
             mode=mode,
             mean=mean,
@@ -185,7 +212,7 @@ class NamespaceEngine:
         if not 1 <= len(ids) <= MAX_DELETE_IDS:
             raise InvalidId(f"ids must be 1 to {MAX_DELETE_IDS}", field="ids", limit=MAX_DELETE_IDS)
         check_id_kind(manifest, ids)
-        digest = None if idempotency_key is None else _digest(b"delete", "", None, ids)
+        asked = None if idempotency_key is None else _digest(b"delete", "", None, ids)
         resolver = Resolver(ids, self.readers)
         resolver.look_ahead(manifest, self._executor())
         done = self.publisher.commit(
@@ -193,17 +220,55 @@ class NamespaceEngine:
                 commit_id=self.publisher.new_commit_id(),
                 incarnation=manifest.incarnation,
                 expected=expected,
-                idempotency=None if digest is None or idempotency_key is None else (idempotency_key, digest),
+                idempotency=None if asked is None or idempotency_key is None else (idempotency_key, asked),
                 resolver=resolver,
             )
         )
         self._wrote(self.name)
         return DeleteResult(done.answer["deleted"], done.epoch, manifest.incarnation)
 
-    def update_settings(self, changes: dict[str, Any], *, expected: Expected | None = None) -> Committed:
-        """Change some defaults; the values are validated already."""
+    def delete_matching(
+        self, given: object, *, expected: Expected | None = None, idempotency_key: str | None = None
+    ) -> DeleteResult:
+        """Kill the rows that a filter matches when the commit is made."""
         self._check_process()
+        data = given if isinstance(given, bytes) else filter_bytes(given)
+        expression = parse_filter(data)
         manifest = self.snapshots.strong().manifest
+        # Evaluated ahead, so that it costs the others nothing who wait to commit; and refused here.
+        narrowed(self.views.open(manifest, ReadTrace()), data, ReadTrace(), self._executor)
+        done = self.publisher.commit(
+            DeleteMatching(
+                commit_id=self.publisher.new_commit_id(),
+                incarnation=manifest.incarnation,
+                expected=expected,
+                idempotency=None
+                if idempotency_key is None
+                else (idempotency_key, _digest(b"delete", "", None, None, data)),
+                expression=expression,
+                readers=self.readers,
+            )
+        )
+        self._wrote(self.name)
+        return DeleteResult(done.answer["deleted"], done.epoch, manifest.incarnation)
+
+    def update_settings(
+        self, changes: dict[str, Any], *, schema: object = None, expected: Expected | None = None
+    ) -> Committed:
+        """Change some defaults, the values of which are validated already, and some attributes."""
+        self._check_process()
+        specs = None if schema is None else parse_schema(schema, drop=True)
+        manifest = self.snapshots.strong().manifest
+        if specs is not None:
+            return self.publisher.commit(
+                UpdateSchema(
+                    commit_id=self.publisher.new_commit_id(),
+                    incarnation=manifest.incarnation,
+                    expected=expected,
+                    settings=changes,
+                    changes=specs,
+                )
+            )
         return self.publisher.commit(
             UpdateSettings(
                 commit_id=self.publisher.new_commit_id(),
@@ -311,16 +376,31 @@ class NamespaceEngine:
 
     def _search(self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace) -> Hits:
         q = as_vector(values, manifest.dim, manifest.metric)
-        view = self.views.open(manifest, trace)
+        view = self.searched_view(manifest, params, trace)
         searcher = self._scratch.take(view.field.padded_dim)
         try:
             answer = search_namespace(view, q, params, searcher, trace, self._executor)
         finally:
             self._scratch.give(searcher)
-        vectors = None
-        if params.include:
+        vectors = attributes = None
+        if "vector" in params.include:
             vectors = _vectors_of(view, answer, trace, self._executor)
-        return Hits(answer.ids, answer.distances, manifest.epoch, vectors, answer.debug, manifest.incarnation)
+        if params.include or params.exclude is not None:
+            attributes = _attributes_of(view, answer, params, trace, self._executor)
+        return Hits(
+            answer.ids,
+            answer.distances,
+            manifest.epoch,
+            vectors,
+            answer.debug,
+            manifest.incarnation,
+            attributes,
+        )
+
+    def searched_view(self, manifest: Manifest, params: SearchParams, trace: ReadTrace) -> View:
+        """The rows that a search may find."""
+        view = self.views.open(manifest, trace)
+        return view if params.filter is None else narrowed(view, params.filter, trace, self._executor)
 
     def _search_batch(
         self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace
@@ -331,8 +411,8 @@ class NamespaceEngine:
                 f"vectors must be at most {MAX_QUERIES}", field="vectors", limit=MAX_QUERIES
             )
         _check_answer(len(queries), manifest.dim, params)
-        view = self.views.open(manifest, trace)
-        if params.include or params.debug:
+        view = self.searched_view(manifest, params, trace)
+        if params.include or params.exclude is not None or params.debug:
             return self._one_by_one(view, queries, params)
         found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
         return BatchHits(
@@ -346,7 +426,8 @@ class NamespaceEngine:
         ids: npt.NDArray[Any] = np.full(shape, "", dtype=object) if strings else np.zeros(shape, np.uint64)
         distances = np.full(shape, np.inf, dtype=np.float32)
         counts = np.zeros(len(queries), dtype=np.int64)
-        vectors = np.zeros((*shape, manifest.dim), dtype=np.float32) if params.include else None
+        vectors = np.zeros((*shape, manifest.dim), dtype=np.float32) if "vector" in params.include else None
+        attributes: list[list[dict[str, Any]]] = []
         debug: list[dict[str, Any]] | None = [] if params.debug else None
         searcher = self._scratch.take(view.field.padded_dim)
         try:
@@ -358,11 +439,15 @@ class NamespaceEngine:
                 distances[i, : counts[i]] = answer.distances
                 if vectors is not None:
                     vectors[i, : counts[i]] = _vectors_of(view, answer, trace, self._executor)
+                found = _attributes_of(view, answer, params, trace, self._executor)
+                attributes += [] if found is None else [found]
                 if debug is not None:
                     debug.append(answer.debug or {})
         finally:
             self._scratch.give(searcher)
-        return BatchHits(ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation)
+        return BatchHits(
+            ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation, attributes or None
+        )
 
     def _snapshot(self, params: SearchParams, trace: ReadTrace) -> Snapshot:
         if params.epoch is not None:
@@ -397,6 +482,7 @@ class NamespaceEngine:
                     wanted,
                     None if vectors is None else vectors[0],
                     manifest.epoch,
+                    _values(manifest, part, alive[:1], list(manifest.attributes), trace)[0],
                     incarnation=manifest.incarnation,
                 )
         raise RowNotFound(
@@ -453,6 +539,10 @@ def describe(manifest: Manifest) -> NamespaceInfo:
         created_at=manifest.created_at,
         updated_at=manifest.committed_at,
         defaults=settings_dict(manifest.settings),
+        schema={
+            name: {"type": known.type, "filterable": known.filterable}
+            for name, known in manifest.attributes.items()
+        },
     )
 
 
@@ -481,7 +571,63 @@ def _vectors_of(view: View, answer: Answer, trace: ReadTrace, executor: Callable
     return out
 
 
-def _digest(kind: bytes, mode: str, vectors: F32 | None, ids: Ids | None) -> str:
+def _attributes_of(
+    view: View, answer: Answer, params: SearchParams, trace: ReadTrace, executor: Callable[[], Executor]
+) -> list[dict[str, Any]] | None:
+    """What hits bring of their attributes; None if nothing was asked for. One trip more, or two."""
+    names = _wanted(view.manifest, params)
+    if names is None:
+        return None
+    out: list[dict[str, Any]] = [{} for _ in answer.rows]
+    numbers = np.unique(answer.parts).tolist()
+    places = [np.flatnonzero(answer.parts == number) for number in numbers]
+    reads = [
+        partial(_values, view.manifest, view.parts[number], answer.rows[mine], names)
+        for number, mine in zip(numbers, places, strict=True)
+    ]
+    for mine, found in zip(places, read_side_by_side(reads, trace, executor), strict=True):
+        for place, attributes in zip(mine.tolist(), found, strict=True):
+            out[place] = attributes
+    if answer.debug is not None:
+        answer.debug["storage"] = trace.report()
+    return out
+
+
+def _wanted(manifest: Manifest, params: SearchParams) -> list[str] | None:
+    """The attributes that hits are to bring; None if none were asked for."""
+    known = manifest.attributes
+    included = [name for name in params.include if name != "vector"]
+    for field, names in (("include", included), ("exclude", params.exclude or ())):
+        for name in names:
+            if name not in known:
+                raise InvalidArgument(
+                    f"{field} names {name!r}, which is no attribute of {manifest.namespace!r}",
+                    field=field,
+                    limit=["vector", *known],
+                )
+    if params.exclude is not None:
+        return [name for name in known if name not in params.exclude]
+    return included or None
+
+
+def _values(
+    manifest: Manifest, part: OpenPart, rows: npt.NDArray[np.int64], names: list[str], trace: ReadTrace
+) -> list[dict[str, Any]]:
+    """The attributes of rows of a part; None where one has none."""
+    out: list[dict[str, Any]] = [{} for _ in rows]
+    source = PartRows(part.reader, trace)
+    columns = [(name, source.column(name, manifest.attributes[name].id)) for name in names]
+    source.fetch(
+        [span for _, column in columns if column is not None for span in column.spans(inverted=False)]
+    )
+    for name, column in columns:
+        values = [None] * len(rows) if column is None else column.values(rows)
+        for attributes, value in zip(out, values, strict=True):
+            attributes[name] = value
+    return out
+
+
+def _digest(kind: bytes, mode: str, vectors: F32 | None, ids: Ids | None, more: bytes = b"") -> str:
     """What a request asks, for `Idempotency-Key` (R12)."""
     h = hashlib.blake2b(kind + b"\0" + mode.encode(), digest_size=16)
     if vectors is not None:
@@ -490,4 +636,5 @@ def _digest(kind: bytes, mode: str, vectors: F32 | None, ids: Ids | None) -> str
     if ids is not None:
         h.update(ids.kind.encode())
         h.update(msgspec.json.encode(ids.values.tolist()) if ids.kind == "string" else ids.values.tobytes())
+    h.update(more)
     return h.hexdigest()

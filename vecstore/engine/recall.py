@@ -121,7 +121,7 @@ def _measure(
     recent: Sequence[F32],
 ) -> RecallReport:
     trace = ReadTrace()
-    view = engine.views.open(manifest, trace)
+    view = engine.searched_view(manifest, params, trace)
     rng = np.random.Generator(np.random.Philox(asked.seed))
     skip: tuple[I64, I64] | None = None
     if asked.source == "rows":

@@ -24,6 +24,8 @@ cdef struct VsPart:
     # Of a coded part; without lists, a part of one list that is scanned exactly.
     const VsLists *lists
     size_t k
+    const uint8_t *empty  # of each list, whether it has no slot that is allowed; NULL: none is known to be so
+    size_t holding  # the lists that are not
     const int64_t *first_rows
     const int64_t *first_blocks
     const uint64_t *addresses
@@ -51,6 +53,7 @@ cdef class Field:
     cdef size_t most_cells  # of one part
     cdef bint searched
     cdef list keep
+    cdef tuple made_of
     cdef dict places  # number -> position
 
     cdef VsPart *_append(self, int32_t number, int32_t group, uint64_t id_base, const uint32_t[::1] words) except NULL

@@ -50,6 +50,9 @@ class Field:
         dtype: Literal["f4", "f2"] | None,
         id_base: int = 0,
     ) -> None: ...
+    def narrowed(
+        self, allowed: Sequence[tuple[int, NDArray[np.uint32], NDArray[np.uint8] | None]]
+    ) -> Field: ...
     def place_small(self, number: int, record: int, vectors: int) -> None: ...
 
 class Plan:

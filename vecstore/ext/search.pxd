@@ -83,6 +83,8 @@ cdef class Searcher:
     cdef int64_t _rank_lists(self) noexcept nogil
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil
     cdef size_t _rank_rest(self, Py_ssize_t p) noexcept nogil
+    cdef int32_t _at_most(self, Py_ssize_t p, int32_t lists) noexcept nogil
+    cdef void _pass_over_empty(self, Py_ssize_t p, bint over) noexcept nogil
     cdef bint _readable(self, Py_ssize_t p) noexcept nogil
     cdef uint64_t _small_record(self, Py_ssize_t p) noexcept nogil
     cdef int64_t _scan_nearest(self, int32_t share) noexcept nogil

@@ -151,9 +151,13 @@ def _cheapest(
     if scale <= 0.0:
         return "none", reaches("none")
     asked: RerankPrecision = params.rerank_precision or view.manifest.settings.rerank_precision
-    by_codes = reaches(asked)
     free = params.rerank_precision is None and asked == "int8" and target is not None and view.mapped
-    if free and all(part.reader.vector_dtype is not None for part in view.searched):
+    free = free and all(part.reader.vector_dtype is not None for part in view.searched)
+    if free and view.whole is not None:
+        # Hits under a filter may lie so far out that int8 cannot tell them from the rows beyond.
+        return "fp32", reaches("fp32")
+    by_codes = reaches(asked)
+    if free:
         exact = reaches("fp32")
         saved = sum(one.probes for one in by_codes) - sum(other.probes for other in exact)
         if saved > EXACT_WORTH * params.top_k:
@@ -165,6 +169,8 @@ def _reach(
     view: View, part: OpenPart, params: SearchParams, target: float | None, precision: RerankPrecision
 ) -> Reach:
     """By ``nprobe``, else by ``target``, else by ``probe_fraction``."""
+    if view.whole is not None and target is not None and params.nprobe is None:
+        return reach_under_filter(view, part, params.top_k, target, precision)
     settings, k = view.manifest.settings, part.reader.entry.k
     most = min(k, settings.nprobe_cap)
     if params.nprobe is not None:
@@ -188,6 +194,43 @@ def _reach(
     if not view.mapped:  # lists have to be fetched, and more of them are not worth another trip
         return Reach(probes, 0.0, within)
     return Reach(base_probes(probes), reach, within) if reach > 0.0 else Reach(probes, 0.0, most)
+
+
+def reach_under_filter(
+    view: View, part: OpenPart, top_k: int, target: float, precision: RerankPrecision
+) -> Reach:
+    """How far a query goes into a part of which a filter has left some rows.
+
+    It starts as if the other rows were dead, so many of them nearer than the hits as chance would have it.
+    Where the filter has to do with the query, its own distances tell: it goes on to all lists that are
+    near beside its last hit, however many they are.
+
+    What is planned for a share of the rows is remembered, by powers of two, so that a filter which was not
+    asked before is planned at no cost.
+    """
+    whole: View = view.whole if view.whole is not None else view
+    entry, calibration = part.reader.entry, part.reader.calibration
+    most = min(entry.k, view.manifest.settings.nprobe_cap)
+    if calibration is None:
+        return Reach(most, 0.0, most)
+    share = round(math.log2(entry.n / max(1, part.live.alive)))
+    rank = round(math.log2(1.0 + (top_k - 1) * part.live.alive / max(1, view.alive)))
+    key = (part.number, share, rank, top_k, target, precision)
+    found: Reach | None = whole.plans.get(key)
+    if found is None:
+        others, wanted = 2.0**share - 1.0, 2.0**rank
+        probes = min(
+            most,
+            probes_for(calibration, target, precision, top_k=top_k, rank=wanted, skip=wanted * others),
+        )
+        reach = reach_for(calibration, probes, wanted * (1.0 + others))
+        if reach == 0.0 or not view.mapped:
+            found = Reach(probes, 0.0, most if view.mapped else probes)
+        else:
+            found = Reach(base_probes(probes), reach, most)
+        if len(whole.plans) < MAX_PLANS:
+            whole.plans[key] = found
+    return found
 
 
 def search_namespace(

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from vecstore.ext.field import Field
 from vecstore.index.recall import dot_length
@@ -65,6 +66,7 @@ class OpenPart:
     reader: PartReader
     live: LiveSet
     group: int
+    empty: npt.NDArray[np.uint8] | None = None  # under a filter: 1 for lists without a row
 
     @property
     def small(self) -> bool:
@@ -88,6 +90,11 @@ class View:
         What `vecstore.index.search` made of the parameters of searches seen so far.
     field
         The parts with live rows, as the kernels see them.
+    matches, narrowed
+        What filters match in parts, shared by all views, and the views that `vecstore.index.filtered`
+        made of this one.
+    whole
+        Of a view under a filter, the one that it was made of.
     """
 
     manifest: Manifest
@@ -98,7 +105,10 @@ class View:
     means: tuple[F32 | None, ...]
     alive: int
     field: Field
+    matches: Any = None
     plans: dict[Any, Any] = dataclass_field(default_factory=dict)
+    narrowed: dict[bytes, View] = dataclass_field(default_factory=dict)
+    whole: View | None = None
 
 
 class Views:
@@ -113,11 +123,13 @@ class Views:
         cache: PageCache,
         executor: Callable[[], Executor],
         tombstones: TombstoneCache,
+        matches: Any = None,
     ) -> None:
         self._store = store
         self._cache = cache
         self._executor = executor
         self._tombstones = tombstones
+        self._matches = matches
         self._lock = threading.Lock()
         self._latest: View | None = None
         self._past: View | None = None
@@ -226,6 +238,7 @@ class Views:
             means=means,
             alive=sum(part.live.alive for part in parts),
             field=_field(manifest, rotation, means, searched, mapped),
+            matches=self._matches,
         )
 
     def _fetch_missing(self, manifest: Manifest, trace: ReadTrace) -> None:

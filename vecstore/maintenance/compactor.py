@@ -19,12 +19,14 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UnsetType
 from msgspec.structs import replace
 from pyroaring import BitMap
 
 from vecstore.engine.namespace import NamespaceEngine
 from vecstore.errors import StorageError, StorageMissing, VecstoreError
 from vecstore.index.view import OpenPart, View
+from vecstore.maintenance.columns import gather_columns, merged_columns
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.lease import Lease
 from vecstore.manifest.model import Manifest, Mean, Part
@@ -135,11 +137,14 @@ class SwapParts(Change):
         -1 for those.
     part
         The merged part's line; None if nothing was alive.
+    columns
+        Its `Part.columns`: by the ids that the attributes had when their values were read.
     """
 
     lineage: str
     sources: tuple[tuple[Part, BitMap, npt.NDArray[np.int64]], ...]
     part: Part | None
+    columns: dict[str, int] | UnsetType
     mean: Mean | None
     upload: Any
 
@@ -156,7 +161,7 @@ class SwapParts(Change):
         if self.part is not None:
             if self.mean is not None:
                 draft.add_mean(self.mean)
-            draft.add_part(self.part)
+            draft.add_part(replace(self.part, columns=self.columns))
             draft.kill(self.part.id, carried)
         return {"carried": len(carried)}
 
@@ -218,7 +223,11 @@ def _compact(
         if rows:
             mean = engine.mean_for(manifest, vectors)
             image = build_part(
-                vectors, ids, engine.spec(manifest, mean), progress=within(progress, GATHERED, BUILT)
+                vectors,
+                ids,
+                engine.spec(manifest, mean),
+                attributes=gather_columns(manifest, chosen, kept),
+                progress=within(progress, GATHERED, BUILT),
             )
 
         def upload() -> Part | None:
@@ -231,6 +240,7 @@ def _compact(
             lineage=manifest.lineage,
             sources=_sources(chosen, dead, kept, image),
             part=part,
+            columns=merged_columns(manifest, image),
             mean=mean,
             upload=upload,
         )

@@ -27,7 +27,7 @@ from vecstore.errors import (
 from vecstore.limits import MAX_DIM
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key
-from vecstore.manifest.model import CommitRef, Manifest, Settings, encode_manifest
+from vecstore.manifest.model import Attribute, CommitRef, Manifest, Settings, encode_manifest
 from vecstore.manifest.publish import Committed, Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.uid import new_uid
@@ -44,6 +44,7 @@ def create_namespace(
     dim: int,
     metric: Metric,
     settings: Settings | None = None,
+    schema: Mapping[str, Attribute] | None = None,
     rotation_seed: int | None = None,
     publisher: Publisher | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -55,6 +56,8 @@ def create_namespace(
 
     Parameters
     ----------
+    schema
+        Attributes by name, their ids counted from 0.
     publisher
         The process's publisher for ``name``, which then learns of the first epoch; one is made from
         the other arguments if it is not given.
@@ -87,6 +90,8 @@ def create_namespace(
         metric=metric,
         rotation_seed=source.getrandbits(63) if rotation_seed is None else rotation_seed,
         settings=settings,
+        schema=dict(schema) if schema else msgspec.UNSET,
+        next_attribute=len(schema) if schema else msgspec.UNSET,
         commits=(CommitRef(publisher.new_commit_id(), FIRST_EPOCH),),
     )
     done = create_first(publisher, first)
@@ -203,6 +208,8 @@ _OF_AN_INCARNATION = (
     "settings",
     "means",
     "next_id",
+    "schema",
+    "next_attribute",
 )
 
 

@@ -62,7 +62,11 @@ class Restore(Change):
         if not draft.manifest.keeps(self.old.epoch):
             raise history.expired(draft.base.namespace, self.old.epoch)
         draft.replace(
-            lineage=self.lineage, settings=self.old.settings, id_kind=self.old.id_kind, means=self.old.means
+            lineage=self.lineage,
+            settings=self.old.settings,
+            id_kind=self.old.id_kind,
+            means=self.old.means,
+            schema=self.old.schema,
         )
         draft.set_parts(self.old.parts)
         return {}

@@ -7,7 +7,7 @@ of that); the part itself is streamed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -28,6 +28,8 @@ from vecstore.limits import MAX_PART_ROWS
 from vecstore.manifest.model import Part, Section, Settings
 from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, aligned
 from vecstore.progress import Progress, within
+from vecstore.rows.attributes import Column
+from vecstore.rows.columns import ColumnEntry, encode_columns, encode_directory
 from vecstore.rows.ids import Ids, build_filter
 from vecstore.types import F32, Metric, StoreVectors
 
@@ -66,6 +68,8 @@ class PartImage:
     ----------
     stored
         How it keeps its vectors: as the settings ask, but see `stored_precision`.
+    columns
+        The attributes of the rows, laid out, and their directory.
     """
 
     spec: PartSpec
@@ -77,6 +81,7 @@ class PartImage:
     lists: npt.NDArray[Any]
     centroid_codes: npt.NDArray[np.uint8] | None
     calibration: Calibration | None
+    columns: tuple[bytes, dict[str, ColumnEntry]] = (b"", {})
     _writers: list[ContainerWriter] = field(default_factory=list, repr=False)
 
     @property
@@ -98,6 +103,9 @@ class PartImage:
         yield from writer.section("id_keys", data=keys.tobytes())
         yield from writer.section("id_rows", data=rows.tobytes())
         yield from writer.section("id_filter", data=build_filter(keys).tobytes())
+        data, directory = self.columns
+        if directory:
+            yield from writer.section("attributes", data=data)
         partition = self.partition
         if partition is not None and self.centroid_codes is not None:
             yield from writer.section("cells", data=partition.cells.tobytes())
@@ -105,10 +113,11 @@ class PartImage:
             yield from writer.section("centroid_codes", data=self.centroid_codes.tobytes())
         yield from writer.section("lists", data=self.lists.tobytes())
         yield from writer.section("id_fence", data=keys[:: PAGE // 8].tobytes())
+        if directory:
+            yield from writer.section("columns", data=_framed(encode_directory(directory)))
         if self.calibration is not None:
-            encoded = msgspec.json.encode(self.calibration)
-            framed = len(encoded).to_bytes(8, "little") + encoded
-            yield from writer.section("calibration", data=framed, required=False)
+            encoded = _framed(msgspec.json.encode(self.calibration))
+            yield from writer.section("calibration", data=encoded, required=False)
         yield from writer.finish(
             {
                 "n": self.n,
@@ -176,6 +185,10 @@ class PartImage:
         return keys[by_key].astype("<u8"), by_key.astype("<u4")
 
 
+def _framed(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data
+
+
 def prepare(vectors: F32, metric: Metric) -> F32:
     """Vectors in the space in which nearest by squared L2 is nearest by the metric (cosine: unit length)."""
     if metric != "cosine":
@@ -209,6 +222,7 @@ def build_part(
     ids: Ids | None,
     spec: PartSpec,
     *,
+    attributes: Mapping[str, Column] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> PartImage:
@@ -220,6 +234,8 @@ def build_part(
         f32[N, dim], finite (and not zero under cosine), N >= 1; not copied, not changed.
     ids
         N ids, or None if they are assigned at commit (protocol R11).
+    attributes
+        A column of N rows for each attribute that is stored.
     workers
         Threads; None for all cores of this process. The part does not depend on it.
     progress
@@ -230,7 +246,7 @@ def build_part(
         raise AssertionError("a batch is validated before it is built")
     k = lists_for(n, dim, spec.settings)
     if k == 1 and n * dim <= spec.settings.small_part_threshold:
-        return _build_small(vectors, ids, spec)
+        return _build_small(vectors, ids, spec, encode_columns(attributes or {}))
 
     report = within(progress, 0.0, 1.0)
     with ThreadPoolExecutor(workers or available_cores()) as pool:
@@ -262,8 +278,11 @@ def build_part(
             pool=pool,
         )
     stored = stored_precision(vectors, spec.settings)
+    columns = encode_columns(
+        {name: column.take(partition.order) for name, column in (attributes or {}).items()}
+    )
     report(1.0)
-    return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration)
+    return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration, columns)
 
 
 def available_cores() -> int:
@@ -273,7 +292,9 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _build_small(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
+def _build_small(
+    vectors: F32, ids: Ids | None, spec: PartSpec, columns: tuple[bytes, dict[str, ColumnEntry]]
+) -> PartImage:
     """One list that is scanned exactly: by its vectors, or by int8 rows where none are stored."""
     n = len(vectors)
     without_vectors = spec.settings.store_vectors == "none"
@@ -282,7 +303,7 @@ def _build_small(vectors: F32, ids: Ids | None, spec: PartSpec) -> PartImage:
     partition = single_list(z)
     records, lists = _encode(z, vectors, ids, partition, spec, codes=False, int8=without_vectors)
     stored = stored_precision(vectors, spec.settings)
-    return PartImage(spec, stored, vectors, ids, None, records, lists, None, None)
+    return PartImage(spec, stored, vectors, ids, None, records, lists, None, None, columns)
 
 
 def _rotated(vectors: F32, spec: PartSpec, pool: Executor | None) -> F32:

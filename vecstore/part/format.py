@@ -27,7 +27,16 @@ ROWS_A_PAGE: Final = PAGE // 4  # of section `id_rows`
 
 # Sections that a search needs before it knows which lists to probe; they lie side by side at
 # the end of the part, so that a cold reader fetches them as one range.
-HEAD: Final = ("cells", "cell_lists", "centroid_codes", "lists", "id_fence", "calibration", "checksums")
+HEAD: Final = (
+    "cells",
+    "cell_lists",
+    "centroid_codes",
+    "lists",
+    "id_fence",
+    "columns",
+    "calibration",
+    "checksums",
+)
 
 _HEADER = struct.Struct("<8sI52x")
 _TAIL = struct.Struct("<QQIII28x8s")

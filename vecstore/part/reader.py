@@ -24,6 +24,7 @@ from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part
 from vecstore.part.format import HEAD, HEADER_BYTES, KEYS_A_PAGE, LIST_DTYPE, PAGE, ROWS_A_PAGE, page_bounds
+from vecstore.rows.columns import ColumnEntry, Piece, decode_directory
 from vecstore.rows.ids import Ids, may_contain
 from vecstore.storage.base import ObjectStore, Stamp
 from vecstore.storage.cache import Page, PageCache, ReadTrace
@@ -76,6 +77,8 @@ class PartReader:
         The table of lists, `LIST_DTYPE`[K].
     list_rows
         i64[K].
+    columns
+        The directory of the columns that it holds.
     stamp
         Of a mapped part: what changes when somebody writes to it, so that what was verified may not hold.
     ready
@@ -118,6 +121,7 @@ class PartReader:
             self.centroid_codes = head["centroid_codes"]
             self._check_cells()
         self.calibration = self._read_calibration(head.get("calibration"))
+        self.columns = self._read_directory(head.get("columns"))
         if self._map is not None:
             self._verified = {n: np.zeros(len(b) - 1, dtype=np.bool_) for n, b in self._bounds.items()}
             base = np.frombuffer(self._map, dtype=np.uint8).ctypes.data
@@ -257,6 +261,23 @@ class PartReader:
         except msgspec.MsgspecError as error:
             raise self._corrupt("calibration", f"malformed: {error}") from error
 
+    def _read_directory(self, data: Bytes | None) -> dict[str, ColumnEntry]:
+        if data is None:
+            return {}
+        size = int(data[:8].view("<u8")[0])
+        try:
+            found = decode_directory(data[8 : 8 + size].tobytes())
+        except msgspec.MsgspecError as error:
+            raise self._corrupt("columns", f"malformed: {error}") from error
+        section = self.entry.sections.get("attributes")
+        most = 0 if section is None else section.length
+        for name, entry in found.items():
+            for piece in entry.pieces.values():
+                end = piece.offset + piece.length
+                if piece.offset < 0 or piece.length < 0 or end > most or not _holds(piece):
+                    raise self._corrupt("columns", f"column {name!r} does not lie in section 'attributes'")
+        return found
+
     def _corrupt(self, section: str, why: str, **details: Any) -> StorageCorrupt:
         return StorageCorrupt(
             f"{self.key}: section {section!r} {why}", object=self.key, section=section, **details
@@ -312,6 +333,28 @@ class PartReader:
         """A whole section, verified."""
         pages = self._pages(name, range(len(self._bounds[name]) - 1), trace)
         return pages[0] if len(pages) == 1 else np.concatenate(pages)
+
+    # -- attributes ------------------------------------------------------------------------
+
+    def attribute_bytes(self, start: int, end: int, trace: ReadTrace) -> Bytes:
+        """Verified bytes of the data of columns, from one offset to another."""
+        if start >= end:
+            return np.empty(0, dtype=np.uint8)
+        first, last = start // PAGE, (end - 1) // PAGE
+        if self._map is not None:
+            self._verify_mapped("attributes", np.arange(first, last + 1))
+            at = self.entry.sections["attributes"].offset
+            return np.frombuffer(self._map[at + start : at + end], dtype=np.uint8)
+        pages = self._pages("attributes", range(first, last + 1), trace)
+        found = pages[0] if len(pages) == 1 else np.concatenate(pages)
+        return found[start - first * PAGE : end - first * PAGE]
+
+    def fetch_attributes(self, spans: Sequence[tuple[int, int]], trace: ReadTrace) -> None:
+        """Have these bytes in the cache; what is missing comes in one trip."""
+        if self._map is None:
+            wanted = {page for s, e in spans if s < e for page in range(s // PAGE, (e - 1) // PAGE + 1)}
+            if wanted:
+                self._pages("attributes", sorted(wanted), trace)
 
     # -- what a search needs ---------------------------------------------------------------
 
@@ -600,3 +643,8 @@ class PartReader:
             return
         for page in range(len(self._bounds[name]) - 1):
             self._pages(name, [page], trace)
+
+
+def _holds(piece: Piece) -> bool:
+    """Whether a piece is as long as the integers need that are packed in it."""
+    return piece.packing is None or piece.length >= piece.packing.length

@@ -8,6 +8,7 @@ has no type, and is not stored. Imports schema, values, errors, limits and the m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -164,6 +165,56 @@ def parse_attributes(
             limit=MAX_ROW_BYTES,
         )
     return found
+
+
+def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Columns as they cross a wire, and a schema of those whose type JSON cannot tell.
+
+    Whether values fit the schema, the server says, which knows it.
+
+    Raises
+    ------
+    InvalidAttribute
+        NaN or infinity, of which JSON would make null; or what are no columns of ``n`` rows.
+    """
+    columns, types = {}, {}
+    for name, values in _columns(given, n).items():
+        listed = _listed(values, name)
+        kind = _untold(listed)
+        if isinstance(listed, np.ndarray):
+            if listed.dtype.kind == "M":
+                listed = values_of(keys_of(listed, "datetime"), "datetime")
+            else:
+                listed = listed.tolist()
+        _refuse_unspeakable(name, listed)
+        columns[name] = list(listed)
+        if kind is not None:
+            types[name] = {"type": kind}
+    return columns, types
+
+
+def _untold(values: Sequence[Any] | npt.NDArray[Any]) -> str | None:
+    """The type of values which JSON has as strings, or as numbers of another type."""
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return {"M": "datetime", "u": "uint", "f": "float"}.get(values.dtype.kind)
+    for value in values:
+        if value is None:
+            continue
+        if isinstance(value, (list, tuple, np.ndarray)):
+            inner = _untold(value)
+            if inner is None and not len(value):
+                continue
+            return None if inner is None else f"[]{inner}"
+        kind = _kind(value)
+        return kind if kind in ("datetime", "uuid") else None
+    return None
+
+
+def _refuse_unspeakable(name: str, values: Sequence[Any]) -> None:
+    for row, value in enumerate(values):
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(one, (float, np.floating)) and not math.isfinite(one):
+                raise _conflict(name, row, one, "float")
 
 
 def digest(columns: Mapping[str, Column]) -> bytes:

@@ -90,6 +90,15 @@ def unpack(packing: Packing, data: Bytes, at: npt.NDArray[np.int64] | slice | No
     return found + low
 
 
+def unpack_one(packing: Packing, data: memoryview, at: int) -> int:
+    """The integer at one place."""
+    if not packing.bits:
+        return packing.low
+    bit = at * packing.bits
+    window = int.from_bytes(data[bit >> 3 : (bit >> 3) + WINDOW], "little")
+    return (window >> (bit & 7) & (1 << packing.bits) - 1) + packing.low
+
+
 class Texts:
     """Texts in compressed blocks: a sequence of bytes.
 

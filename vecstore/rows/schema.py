@@ -84,6 +84,14 @@ def declared(given: object, *, field: str = "schema") -> dict[str, Spec]:
     return {name: spec for name, spec in parse_schema(given, field=field).items() if spec is not None}
 
 
+def as_schema(given: object, *, drop: bool = False) -> dict[str, Any]:
+    """A schema, checked, as it crosses a wire."""
+    return {
+        name: None if spec is None else {"type": spec.type, "filterable": spec.filterable}
+        for name, spec in parse_schema(given, drop=drop).items()
+    }
+
+
 def _spec(name: str, given: Any, field: str) -> Spec:
     if isinstance(given, Spec):
         return given

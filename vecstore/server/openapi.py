@@ -253,7 +253,7 @@ def _search_parameters() -> list[dict[str, Any]]:
         plain = {key: value for key, value in plain.items() if value is not None}
         text = {"vector": "base64 of little-endian float32, also URL-safe, or a JSON array"}.get(name, "")
         parameter = _parameter(name, "query", plain, text, required=name == "vector")
-        if name == "include":
+        if name in ("include", "exclude"):
             parameter |= {"style": "form", "explode": False}
         out.append(parameter)
     return out

@@ -9,6 +9,7 @@ from flask import Flask, Response
 
 from vecstore.api import Backend
 from vecstore.config import Config
+from vecstore.errors import InvalidArgument
 from vecstore.server import wire
 from vecstore.server.handlers import answer
 from vecstore.server.requests import if_match, json_body, past_epoch, query
@@ -28,7 +29,8 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         query()
         asked = json_body(_create, limit)
         settings = {} if asked.defaults is msgspec.UNSET else _given(asked.defaults)
-        return _show(backend.create(asked.name, asked.dim, asked.metric, settings), 201)
+        schema = None if asked.schema is None else msgspec.to_builtins(asked.schema)
+        return _show(backend.create(asked.name, asked.dim, asked.metric, settings, schema=schema), 201)
 
     def listing() -> Response:
         asked = query("prefix", "page_size", "cursor")
@@ -46,7 +48,11 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     def update(ns: str) -> Response:
         query()
         asked = json_body(_update, limit)
-        return _show(backend.update(ns, _given(asked.defaults), expected=if_match()))
+        if asked.defaults is msgspec.UNSET and asked.schema is None:
+            raise InvalidArgument("a change names defaults, or a schema, or both", field="defaults")
+        settings = {} if asked.defaults is msgspec.UNSET else _given(asked.defaults)
+        schema = None if asked.schema is None else msgspec.to_builtins(asked.schema)
+        return _show(backend.update(ns, settings, schema=schema, expected=if_match()))
 
     def delete(ns: str) -> Response:
         query()

@@ -9,7 +9,7 @@ from flask import Flask, Response
 
 from vecstore.api import Backend
 from vecstore.config import Config
-from vecstore.errors import InvalidId
+from vecstore.errors import InvalidArgument, InvalidId
 from vecstore.limits import MAX_BATCH_ROWS, MAX_U64
 from vecstore.server import wire
 from vecstore.server.handlers import answer
@@ -30,7 +30,16 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         asked = json_body(_insert, limit)
         values = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_BATCH_ROWS)
         asked.vectors = msgspec.Raw()  # the body is not needed beside the array
-        done = backend.insert(ns, values, asked.ids, mode=asked.mode, expected=expected, idempotency_key=key)
+        done = backend.insert(
+            ns,
+            values,
+            asked.ids,
+            attributes=asked.attributes,
+            schema=None if asked.schema is None else msgspec.to_builtins(asked.schema),
+            mode=asked.mode,
+            expected=expected,
+            idempotency_key=key,
+        )
         body = wire.Inserted(
             part_id=done.part_id,
             n=done.n,
@@ -44,14 +53,17 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         query()
         expected, key = if_match(), idempotency_key()
         asked = json_body(_delete, limit)
-        done = backend.delete_rows(ns, asked.ids, expected=expected, idempotency_key=key)
+        chosen = wire.given_filter(asked.filter)
+        if (asked.ids is None) == (chosen is None):
+            raise InvalidArgument("a delete has either ids or a filter", field="ids")
+        done = backend.delete_rows(ns, asked.ids, filter=chosen, expected=expected, idempotency_key=key)
         return answer(wire.Deleted(deleted=done.deleted, epoch=done.epoch), at=(done.incarnation, done.epoch))
 
     def read(ns: str, identity: str) -> Response:
         asked = query("include_vector", "epoch")
         wanted = flag(asked, "include_vector", True)
         row = _row(backend, ns, identity, wanted, past_epoch(asked))
-        body = wire.RowView(id=row.id, epoch=row.epoch)
+        body = wire.RowView(id=row.id, epoch=row.epoch, attributes=row.attributes or msgspec.UNSET)
         if wanted:
             body.vector = None if row.vector is None else wire.numbers(row.vector)
         return answer(body, at=(row.incarnation, row.epoch))

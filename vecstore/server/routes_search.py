@@ -53,8 +53,9 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         if read_body(limit):
             raise InvalidArgument("a search by GET has query parameters and no body", field="body")
         values: dict[str, Any] = query(*_PARAMETERS)
-        if "include" in values:
-            values["include"] = [name for name in values["include"].split(",") if name]
+        for listed in ("include", "exclude"):
+            if listed in values:
+                values[listed] = [name for name in values[listed].split(",") if name]
         try:
             asked = msgspec.convert(values, wire.SearchQuery, strict=False)
         except msgspec.ValidationError as error:

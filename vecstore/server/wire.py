@@ -34,6 +34,7 @@ from vecstore.limits import (
 from vecstore.manifest.model import Settings
 from vecstore.types import (
     F32,
+    AttributeType,
     BatchHits,
     Consistency,
     Hits,
@@ -74,6 +75,15 @@ Ids = Annotated[list[int | str], Meta(extra_json_schema=_list_of(_ID, MAX_DELETE
 VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64]})]
 BatchField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})]
 QueriesField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_QUERIES), _BASE64]})]
+FilterField = Annotated[
+    Raw,
+    Meta(
+        extra_json_schema={
+            "anyOf": [{"type": "array", "minItems": 2, "maxItems": 3}, {"type": "null"}],
+            "description": "docs/filters.md",
+        }
+    ),
+]
 Dim = Annotated[int, Meta(ge=1, le=MAX_DIM)]
 
 # Every setting, none of them required: what creation and PATCH may change.
@@ -86,6 +96,13 @@ Defaults: Final = msgspec.defstruct(
 )
 
 
+class Attribute(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Type of an attribute, and whether filters may ask about it."""
+
+    type: AttributeType
+    filterable: bool = True
+
+
 # -- requests ------------------------------------------------------------------------------
 
 
@@ -96,12 +113,14 @@ class CreateNamespace(Struct, forbid_unknown_fields=True, kw_only=True):
     dim: Dim
     metric: Metric = "cosine"
     defaults: Defaults | UnsetType = UNSET  # type: ignore[valid-type]  # made from Settings above
+    schema: dict[str, str | Attribute] | None = None
 
 
 class UpdateNamespace(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Change defaults of a namespace."""
+    """Change defaults of a namespace, declare attributes, or drop those that are null."""
 
-    defaults: Defaults  # type: ignore[valid-type]
+    defaults: Defaults | UnsetType = UNSET  # type: ignore[valid-type]
+    schema: dict[str, str | Attribute | None] | None = None
 
 
 class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -109,14 +128,17 @@ class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
 
     vectors: BatchField
     ids: Ids | None = None
+    attributes: dict[str, list[Any]] | list[dict[str, Any]] | None = None
+    schema: dict[str, str | Attribute] | None = None
     mode: WriteMode = "upsert"
     dim: Dim | None = None
 
 
 class DeleteRows(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Delete rows by id."""
+    """Delete rows by id, or those that a filter matches."""
 
-    ids: Ids
+    ids: Ids | None = None
+    filter: FilterField = msgspec.field(default_factory=Raw)
 
 
 class _Effort(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -147,11 +169,17 @@ class _Effort(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class _SearchOptions(_Effort, forbid_unknown_fields=True, kw_only=True):
-    include: list[Literal["vector"]] = []
+    include: list[str] = []
+    exclude: list[str] | None = None
     debug: bool = False
 
     def params(self) -> SearchParams:
-        return replace(super().params(), include=tuple(self.include), debug=self.debug)
+        return replace(
+            super().params(),
+            include=tuple(self.include),
+            exclude=None if self.exclude is None else tuple(self.exclude),
+            debug=self.debug,
+        )
 
 
 class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
@@ -163,6 +191,10 @@ class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
     sample: Annotated[int, Meta(ge=1, le=MAX_QUERIES)] | None = None
     confidence: Annotated[float, Meta(ge=0.5, le=0.999)] = 0.95
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    filter: FilterField = msgspec.field(default_factory=Raw)
+
+    def params(self) -> SearchParams:
+        return replace(super().params(), filter=given_filter(self.filter))
 
 
 class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
@@ -171,18 +203,31 @@ class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
     vector: VectorField = msgspec.field(default_factory=Raw)
     vectors: QueriesField = msgspec.field(default_factory=Raw)
     dim: Dim | None = None
+    filter: FilterField = msgspec.field(default_factory=Raw)
+
+    def params(self) -> SearchParams:
+        return replace(super().params(), filter=given_filter(self.filter))
 
 
 class PlainSearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
     """`Search` for one query, decoded in one pass: by far the most frequent request."""
 
     vector: list[float] | str
+    filter: FilterField = msgspec.field(default_factory=Raw)
+
+    def params(self) -> SearchParams:
+        found = super().params()
+        return replace(found, filter=given_filter(self.filter)) if len(memoryview(self.filter)) else found
 
 
 class SearchQuery(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
     """One query in the parameters of a GET: ``vector`` is base64 (also URL-safe) or a JSON array."""
 
     vector: str
+    filter: str | None = None
+
+    def params(self) -> SearchParams:
+        return replace(super().params(), filter=None if self.filter is None else self.filter.encode())
 
 
 class Restore(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -251,10 +296,11 @@ class Deleted(Struct, kw_only=True):
 
 
 class Neighbour(Struct, kw_only=True, omit_defaults=True):
-    """One hit; ``vector`` if asked for, null if the namespace keeps none."""
+    """One hit; attributes and ``vector`` if asked for, null if the namespace keeps none."""
 
     id: RowId
     distance: float
+    attributes: dict[str, Any] | UnsetType = UNSET
     vector: list[float] | UnsetType | None = UNSET
 
 
@@ -279,6 +325,7 @@ class RowView(Struct, kw_only=True, omit_defaults=True):
 
     id: RowId
     epoch: int
+    attributes: dict[str, Any] | UnsetType = UNSET
     vector: list[float] | UnsetType | None = UNSET
 
 
@@ -300,8 +347,8 @@ class ErrorBody(Struct, kw_only=True):
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
     raise NotImplementedError(f"{type(value).__name__} has no JSON form")
 
 
@@ -327,12 +374,20 @@ def found_batch(hits: BatchHits) -> Found:
 
 def _neighbours(hits: Hits) -> list[Neighbour]:
     ids, distances = hits.ids.tolist(), hits.distances.tolist()
-    if hits.vectors is None:
-        return [Neighbour(id=i, distance=d) for i, d in zip(ids, distances, strict=True)]
-    return [
-        Neighbour(id=i, distance=d, vector=numbers(v))
-        for i, d, v in zip(ids, distances, hits.vectors, strict=True)
-    ]
+    found = [Neighbour(id=i, distance=d) for i, d in zip(ids, distances, strict=True)]
+    if hits.vectors is not None:
+        for one, vector in zip(found, hits.vectors, strict=True):
+            one.vector = numbers(vector)
+    if hits.attributes is not None:
+        for one, attributes in zip(found, hits.attributes, strict=True):
+            one.attributes = attributes
+    return found
+
+
+def given_filter(raw: Raw) -> bytes | None:
+    """The JSON of a filter in a request; None if it is not there, or null."""
+    data = bytes(memoryview(raw))
+    return None if data in (b"", b"null") else data
 
 
 def numbers(vector: F32) -> list[float] | None:
@@ -389,7 +444,6 @@ _CHOICES: Final[dict[str, list[str]]] = {
     "consistency": sorted(get_args(Consistency)),
     "rerank_precision": ["none", "int8", "fp32"],
     "store_vectors": ["fp32", "fp16", "none"],
-    "include": ["vector"],
     "source": ["rows", "recent"],
 }
 
@@ -450,7 +504,7 @@ def plain_search(data: bytes) -> tuple[F32, SearchParams] | None:
             values = _array(given)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidArgument):
         return None
-    return (values, asked.params()) if len(values) else None
+    return (values, asked.params()) if len(values) and asked.exclude is None else None
 
 
 def vector(raw: Raw | bytes, *, field: str = "vector") -> F32:

@@ -1,4 +1,4 @@
-"""What a filter means, said a second time: row by row, on plain values. And random filters over random rows."""
+"""What a filter means, said a second time: row by row, on plain values. And random filters and rows."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ condition does but the negated ones, each of which matches exactly the rows that
 """
 
 from vecstore.rows.filters.binding import Bound, bind
-from vecstore.rows.filters.evaluate import evaluate
+from vecstore.rows.filters.evaluate import evaluate, may_match
 from vecstore.rows.filters.syntax import Expression, filter_bytes, parse_filter
 
-__all__ = ["Bound", "Expression", "bind", "evaluate", "filter_bytes", "parse_filter"]
+__all__ = ["Bound", "Expression", "bind", "evaluate", "filter_bytes", "may_match", "parse_filter"]

@@ -107,12 +107,39 @@ def bind(expression: Expression, schema: Mapping[str, Attribute], id_kind: IdKin
         A pattern that does not compile.
     """
     if isinstance(expression, And):
-        return All(tuple(bind(one, schema, id_kind) for one in expression.children))
+        return _joined(tuple(bind(one, schema, id_kind) for one in expression.children), schema)
     if isinstance(expression, Or):
         return Any_(tuple(bind(one, schema, id_kind) for one in expression.children))
     if isinstance(expression, Not):
         return Inverse(bind(expression.child, schema, id_kind))
     return _condition(expression, schema, id_kind)
+
+
+def _joined(children: tuple[Bound, ...], schema: Mapping[str, Attribute]) -> Bound:
+    """All of them; of two bounds of one column whose rows have one element each, a single range."""
+    ranges: dict[str, Look] = {}
+    others: list[Bound] = []
+    for one in children:
+        if isinstance(one, Look) and isinstance(one.test, Between) and not _is_array(one, schema):
+            known = ranges.get(one.name)
+            ranges[one.name] = one if known is None else _narrower(known, one)
+        else:
+            others.append(one)
+    joined = (*ranges.values(), *others)
+    return joined[0] if len(joined) == 1 else All(joined)
+
+
+def _is_array(look: Look, schema: Mapping[str, Attribute]) -> bool:
+    return look.attribute is not None and is_array(schema[look.name].type)
+
+
+def _narrower(one: Look, other: Look) -> Look:
+    tests = [look.test for look in (one, other) if isinstance(look.test, Between)]
+    lows = [(test.low, not test.low_in) for test in tests if test.low is not None]
+    highs = [(test.high, test.high_in) for test in tests if test.high is not None]
+    low, above = max(lows) if lows else (None, True)
+    high, included = min(highs) if highs else (None, False)
+    return Look(one.name, one.attribute, Between(low, not above, high, included))
 
 
 def columns_of(bound: Bound) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from pyroaring import BitMap
 
 from vecstore.rows.columns import ColumnReader
-from vecstore.rows.filters.binding import Any_, Between, Bound, Inverse, Look, Matching, Missing, OneOf
+from vecstore.rows.filters.binding import All, Any_, Between, Bound, Inverse, Look, Matching, Missing, OneOf
 
 
 class Rows(Protocol):
@@ -44,6 +44,26 @@ def evaluate(bound: Bound, rows: Rows) -> BitMap:
             break
         matching = matching & evaluate(child, rows)
     return matching
+
+
+def may_match(bound: Bound, rows: Rows) -> bool:
+    """Whether a part can have a row that a filter matches, by what its directory says alone."""
+    if isinstance(bound, Inverse):
+        return True
+    if isinstance(bound, Any_):
+        return any(may_match(child, rows) for child in bound.children)
+    if isinstance(bound, All):
+        return all(may_match(child, rows) for child in bound.children)
+    if bound.attribute is None:
+        return True
+    column, test = rows.column(bound.name, bound.attribute), bound.test
+    if column is None or isinstance(test, Missing):
+        return isinstance(test, Missing) and (column is None or column.entry.nulls > 0)
+    if isinstance(test, OneOf):
+        return any(column.may_hold(key, key) for key in test.keys)
+    if isinstance(test, Between):
+        return column.may_hold(test.low, test.high)
+    return column.entry.elements > 0
 
 
 def _look(look: Look, rows: Rows) -> BitMap:

@@ -1,0 +1,298 @@
+"""Attributes and filters through the public API, embedded and over HTTP."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import vecstore
+from tests.core import RangeStore, clustered, engine, generator, nearest
+from tests.rows.filters.oracle import TYPES, matches, random_filter, random_rows
+from tests.server.support import Server, running_server
+from vecstore.api import Database, Namespace
+from vecstore.errors import FilterMismatch, InvalidArgument, SchemaConflict
+from vecstore.storage.base import ObjectStore
+from vecstore.storage.memory import MemoryStore
+
+DIM = 8
+ROWS = clustered(generator(3), 60, DIM)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "http"])
+def db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    if request.param == "embedded":
+        with vecstore.connect("memory://", maintenance="off") as database:
+            yield database
+        return
+    with vecstore.connect(request.getfixturevalue("server").url) as database:
+        yield database
+        for info in list(database.namespaces()):
+            database.delete_namespace(info.name)
+
+
+def found(ns: Namespace, f: list[Any]) -> list[Any]:
+    """Every row that a filter matches."""
+    return sorted(ns.search(ROWS[0], top_k=1_000, filter=f).ids.tolist())
+
+
+# -- what is written and read ---------------------------------------------------------------
+
+
+def test_types_are_inferred_and_values_come_back(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    when = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=timezone(timedelta(hours=2)))
+    one = UUID("12345678-9abc-def0-1234-56789abcdef0")
+    ns.insert(
+        ROWS[:3],
+        ids=[1, 2, 3],
+        attributes={
+            "text": ["a", None, "ä"],
+            "int": [-(2**63), 2**63 - 1, None],
+            "uint": [2**64 - 1, 0, 1],
+            "float": [1, 2.5, -0.0],
+            "bool": [True, None, False],
+            "when": [when, None, when.astimezone(UTC)],
+            "uuid": [one, one, None],
+            "array": [["a", "b"], [], None],
+            "moments": np.array(
+                ["2024-01-01", "2024-01-02", "1969-12-31T23:59:59.999"], dtype="datetime64[ms]"
+            ),
+            "nothing": [None, None, None],
+        },
+    )
+    kinds = {name: known["type"] for name, known in ns.stats().schema.items()}
+    assert kinds == {
+        "text": "string",
+        "int": "int",
+        "uint": "uint",
+        "float": "float",
+        "bool": "bool",
+        "when": "datetime",
+        "uuid": "uuid",
+        "array": "[]string",
+        "moments": "datetime",
+    }
+    assert ns.get(1).attributes == {
+        "text": "a",
+        "int": -(2**63),
+        "uint": 2**64 - 1,
+        "float": 1.0,
+        "bool": True,
+        "when": "2024-05-06T05:08:09.123Z",
+        "uuid": str(one),
+        "array": ["a", "b"],
+        "moments": "2024-01-01T00:00:00.000Z",
+    }
+    assert ns.get(2).attributes["array"] == []
+    assert ns.get(3).attributes["array"] is None
+    assert ns.get(3).attributes["moments"] == "1969-12-31T23:59:59.999Z"
+    assert str(ns.get(3).attributes["float"]) == "-0.0"
+    assert found(ns, ["when", "Eq", when]) == [1, 3]
+    assert found(ns, ["uuid", "In", [one]]) == [1, 2]
+
+
+def test_columns_rows_and_arrow_say_the_same(db: Database) -> None:
+    columns = {"lang": ["en", None], "year": [1, 2], "tags": [["x"], []]}
+    rows = [{"lang": "en", "year": 1, "tags": ["x"]}, {"year": 2, "tags": []}]
+    answers = []
+    for name, given in (("columns", columns), ("rows", rows), ("arrow", pa.table(columns))):
+        ns = db.create_namespace(name, DIM, "l2")
+        ns.insert(ROWS[:2], ids=[1, 2], attributes=given)
+        answers.append([ns.get(i).attributes for i in (1, 2)])
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_hits_bring_what_is_asked_for(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:2], ids=[1, 2], attributes={"a": ["x", "y"], "b": [1, None]})
+    ns.insert(ROWS[2:3], ids=[3])
+    assert ns.search(ROWS[0], top_k=1)[0].attributes is None
+    hits = ns.search(ROWS[0], top_k=3, include=["b", "vector"])
+    assert {hit.id: hit.attributes for hit in hits} == {1: {"b": 1}, 2: {"b": None}, 3: {"b": None}}
+    assert hits.vectors is not None
+    batch = ns.search_batch(ROWS[:2], top_k=1, exclude=["b"])
+    assert [batch[i][0].attributes for i in range(2)] == [{"a": "x"}, {"a": "y"}]
+    assert ns.search(ROWS[0], top_k=1, exclude=[])[0].attributes == {"a": "x", "b": 1}
+    with pytest.raises(InvalidArgument, match="colour"):
+        ns.search(ROWS[0], include=["colour"])
+
+
+def test_an_attribute_is_added_later_and_dropped_and_comes_back_empty(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2", schema={"lang": "string"})
+    ns.insert(ROWS[:2], ids=[1, 2], attributes={"lang": ["en", "de"]})
+    ns.insert(ROWS[2:4], ids=[3, 4], attributes={"year": [2020, None]})
+    assert found(ns, ["year", "Eq", None]) == [1, 2, 4]
+    assert ns.get(3).attributes == {"lang": None, "year": 2020}
+    ns.update(schema={"lang": None})
+    with pytest.raises(FilterMismatch):
+        ns.search(ROWS[0], filter=["lang", "Eq", "en"])
+    ns.insert(ROWS[4:5], ids=[5], attributes={"lang": [7]})
+    assert found(ns, ["lang", "NotEq", None]) == [5]
+    ns.compact()
+    assert found(ns, ["lang", "NotEq", None]) == [5]
+    assert ns.get(1).attributes == {"lang": None, "year": None}
+
+
+def test_what_is_not_filterable_is_only_read(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    body = "long " * 5_000
+    ns.insert(
+        ROWS[:2],
+        ids=[1, 2],
+        attributes={"body": [body, None]},
+        schema={"body": {"type": "string", "filterable": False}},
+    )
+    assert ns.get(1).attributes == {"body": body}
+    with pytest.raises(FilterMismatch, match="not filterable"):
+        ns.search(ROWS[0], filter=["body", "Eq", None])
+
+
+def test_a_conflict_names_attribute_and_row_and_changes_nothing(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:1], ids=[1], attributes={"year": [1]})
+    before = ns.stats()
+    with pytest.raises(SchemaConflict, match="'year' of row 1") as caught:
+        ns.insert(ROWS[:2], ids=[2, 3], attributes={"year": [2, "x"]})
+    assert (caught.value.details["attribute"], caught.value.details["row"]) == ("year", 1)
+    with pytest.raises(SchemaConflict):
+        ns.insert(ROWS[:1], ids=[2], attributes={"year": [float("nan")]})
+    assert ns.stats() == before
+
+
+def test_rows_are_deleted_by_a_filter_in_one_commit(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS, ids=np.arange(60), attributes={"n": np.arange(60)})
+    ns.insert(ROWS[:1], ids=[0], attributes={"n": [100]})
+    epoch = ns.stats().epoch
+    done = ns.delete(filter=["n", "Gte", 50])
+    assert (done.deleted, done.epoch, ns.stats().rows) == (11, epoch + 1, 49)
+    assert ns.delete(filter=["n", "Gte", 50]).deleted == 0
+    assert found(ns, ["n", "Gt", 45]) == [46, 47, 48, 49]
+    with pytest.raises(InvalidArgument):
+        ns.delete()
+
+
+def test_the_same_key_with_other_attributes_is_another_request(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    one = ns.insert(ROWS[:1], ids=[1], attributes={"a": ["x"]}, idempotency_key="k")
+    assert ns.insert(ROWS[:1], ids=[1], attributes={"a": ["x"]}, idempotency_key="k").epoch == one.epoch
+    with pytest.raises(vecstore.errors.IdempotencyMismatch):
+        ns.insert(ROWS[:1], ids=[1], attributes={"a": ["y"]}, idempotency_key="k")
+
+
+# -- what filters find ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", [MemoryStore, RangeStore])
+@pytest.mark.parametrize("strings", [False, True])
+def test_filtered_searches_find_what_matches_through_writes_and_compaction(
+    store: type[ObjectStore], strings: bool
+) -> None:
+    """Coded and small parts, some without columns, upserts and deletes, mapped and read by ranges."""
+    rng = random.Random(5)
+    n = 400
+    attributes = random_rows(rng, n)
+    vectors = clustered(generator(1), n, DIM)
+    ids: list[Any] = [f"row {i}" if strings else 3 * i for i in range(n)]
+    live: dict[Any, tuple[Any, dict[str, Any]]] = {}
+    with Database(engine(store())) as db:
+        ns = db.create_namespace("docs", DIM, "l2", schema=TYPES, small_part_threshold=1_000)
+
+        def put(first: int, last: int, given: list[dict[str, Any]] | None) -> None:
+            ns.insert(vectors[first:last], ids=ids[first:last], attributes=given)
+            for i in range(first, last):
+                row = dict.fromkeys(TYPES) if given is None else given[i - first]
+                live[ids[i]] = (vectors[i], {**row, "id": ids[i]})
+
+        def check(count: int) -> None:
+            known = list(live.values())
+            rows = np.array([vector for vector, _ in known])
+            for _ in range(count):
+                f = random_filter(rng, ids)
+                matching = [i for i, (_, row) in enumerate(known) if matches(f, row)]
+                q = vectors[rng.randrange(n)]
+                hits = ns.search(q, top_k=10, filter=f)
+                assert len(hits) == min(10, len(matching)), f
+                every = ns.search(q, top_k=1_000, filter=f)
+                assert sorted(every.ids.tolist()) == sorted(known[i][1]["id"] for i in matching), f
+                if matching:
+                    best = nearest(rows[matching], q, "l2", 1)[0, 0]
+                    assert hits.ids[0] == known[matching[best]][1]["id"], f
+
+        put(0, 250, attributes[:250])  # coded
+        put(250, 300, attributes[250:300])  # small
+        put(300, 330, None)
+        check(40)
+        put(200, 320, attributes[200:320])
+        ns.delete(ids[:40])
+        for i in ids[:40]:
+            live.pop(i, None)
+        check(40)
+        ns.compact()
+        check(40)
+        assert ns.get(ids[100]).attributes == attributes[100]
+
+
+def test_a_batch_under_a_filter_answers_as_single_queries_do() -> None:
+    vectors = clustered(generator(2), 3_000, 32)
+    with vecstore.connect("memory://", maintenance="off") as db:
+        ns = db.create_namespace("docs", 32, "l2", small_part_threshold=0)
+        ns.insert(vectors, attributes={"n": np.arange(3_000) % 10})
+        f = ["n", "In", [1, 2]]
+        batch = ns.search_batch(vectors[:40], top_k=7, filter=f)
+        for i in range(40):
+            single = ns.search(vectors[i], top_k=7, filter=f)
+            assert batch[i].ids.tolist() == single.ids.tolist()
+            assert set((batch[i].ids % 10).tolist()) <= {1, 2}
+
+
+def test_a_part_without_a_match_is_not_read() -> None:
+    vectors = clustered(generator(2), 4_000, 32)
+    with Database(engine(RangeStore())) as db:
+        ns = db.create_namespace("docs", 32, "l2", small_part_threshold=0)
+        for start in range(0, 4_000, 1_000):
+            ns.insert(vectors[start : start + 1_000], attributes={"n": np.arange(start, start + 1_000)})
+        debug = ns.search(vectors[0], filter=["n", "Lt", 500], debug=True).debug
+        assert debug is not None
+        assert [part["probed"] > 0 for part in debug["parts"]] == [True, False, False, False]
+        assert debug["storage"]["round_trips"] <= 4
+        assert debug["rows_live"] == 500
+
+
+def test_recall_is_measured_under_a_filter() -> None:
+    vectors = clustered(generator(2), 3_000, 32)
+    with vecstore.connect("memory://", maintenance="off") as db:
+        ns = db.create_namespace("docs", 32, "l2", small_part_threshold=0)
+        ns.insert(vectors, attributes={"n": np.arange(3_000)})
+        report = ns.measure_recall(vectors[:50] + 0.01, filter=["n", "Gte", 2_900])
+        assert (report.rows, report.queries) == (100, 50)
+        assert report.recall > 0.95
+
+
+def test_a_branch_and_a_restore_have_the_schema_of_their_epoch() -> None:
+    with vecstore.connect("memory://", maintenance="off") as db:
+        ns = db.create_namespace("docs", DIM, "l2")
+        first = ns.insert(ROWS[:2], ids=[1, 2], attributes={"a": ["x", "y"]})
+        ns.update(schema={"a": None})
+        ns.insert(ROWS[2:3], ids=[3], attributes={"a": [5]})
+        branch = ns.branch("twig", first.epoch)
+        assert found(branch, ["a", "Eq", "y"]) == [2]
+        info = ns.stats()
+        ns.restore(first.epoch, if_match=(info.incarnation, info.epoch))
+        assert found(ns, ["a", "Eq", "x"]) == [1]
+        ns.insert(ROWS[3:4], ids=[4], attributes={"b": [1]})
+        columns = {name: i for part in ns.manifest()["parts"] for name, i in part.get("columns", {}).items()}
+        assert columns == {"a": 0, "b": 2}  # 1 was that of the numbers which the restore left behind

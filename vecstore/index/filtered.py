@@ -1,0 +1,125 @@
+"""A view of the rows that a filter matches, which is searched like any other.
+
+    filter -> bound to the schema -> a bitmap a part -> slots that the scan may take, lists that hold none
+
+Parts without a match are left out before anything of them is read; zone maps tell of most. Bitmaps are
+remembered a part and a filter, for as long as they have room, and views of the latest filters with their
+epoch. How far a query goes under a filter, `vecstore.index.search` plans.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import numpy as np
+from pyroaring import BitMap
+
+from vecstore.ext.masks import allow_rows
+from vecstore.index.view import OpenPart, View, read_side_by_side
+from vecstore.live import LiveSet
+from vecstore.part.rows import PartRows
+from vecstore.rows.filters import Bound, bind, evaluate, may_match, parse_filter
+from vecstore.rows.filters.binding import columns_of
+from vecstore.storage.cache import ReadTrace
+
+MOST_VIEWS: Final = 64  # of one epoch
+MOST_BYTES: Final = 64 << 20  # of bitmaps of one namespace
+
+
+class Matches:
+    """Bitmaps of the rows of parts that filters match, the latest of them. Safe to share between threads.
+
+    A part never changes, and a bound filter names attributes by ids that are never used again, so what
+    is remembered stays true.
+    """
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, int | None, Bound], tuple[BitMap, int]] = OrderedDict()
+
+    def of(self, part: OpenPart, bound: Bound, trace: ReadTrace) -> BitMap:
+        """The rows of a part that a filter matches, dead ones included. Shared: not to be changed."""
+        entry = part.reader.entry
+        key = (entry.id, entry.id_base, bound)
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+                return found[0]
+        rows = evaluate(bound, PartRows(part.reader, trace))
+        size = int(rows.get_statistics()["n_bytes_array_containers"]) + 8 * 1024
+        size += int(rows.get_statistics()["n_bytes_bitset_containers"])
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = (rows, size)
+                self._bytes += size
+            while self._bytes > self._most:
+                _, (_, size) = self._kept.popitem(last=False)
+                self._bytes -= size
+        return rows
+
+
+def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callable[[], Executor]) -> View:
+    """The view of the live rows that a filter matches.
+
+    Raises
+    ------
+    InvalidFilter
+        And its kind `FilterMismatch`, naming the place.
+    """
+    found: View | None = view.narrowed.get(filter_json)
+    if found is not None:
+        return found
+    manifest = view.manifest
+    bound = bind(parse_filter(filter_json), manifest.attributes, manifest.id_kind)
+    if not view.mapped:
+        read_side_by_side([partial(_fetch, part, bound) for part in view.searched], trace, executor)
+    masked = [_masked(part, view.matches.of(part, bound, trace)) for part in view.searched]
+    searched = [part for part in masked if part.live.alive]
+    by_number = {part.number: part for part in masked}
+    found = replace(
+        view,
+        parts=tuple(by_number.get(part.number, part) for part in view.parts),
+        searched=searched,
+        alive=sum(part.live.alive for part in searched),
+        field=view.field.narrowed([(p.number, p.live.words, p.empty) for p in searched]),
+        plans={},
+        narrowed={},
+        whole=view,
+    )
+    if len(view.narrowed) >= MOST_VIEWS:
+        view.narrowed.pop(next(iter(view.narrowed)), None)
+    view.narrowed[filter_json] = found
+    return found
+
+
+def _fetch(part: OpenPart, bound: Bound, trace: ReadTrace) -> None:
+    """What a filter needs of a part that can have a match, in one trip where that is little."""
+    rows = PartRows(part.reader, trace)
+    if not may_match(bound, rows):
+        return
+    spans = []
+    for name, attribute in columns_of(bound).items():
+        column = rows.column(name, attribute)
+        if column is not None:
+            spans += column.spans(inverted=True)
+    rows.fetch(spans)
+
+
+def _masked(part: OpenPart, matching: BitMap) -> OpenPart:
+    """A part of which only these rows are alive."""
+    live = part.live
+    words = np.zeros(len(live.words), dtype=np.uint32)
+    empty = np.ones(len(live.first_row) - 1, dtype=np.uint8)
+    rows = np.frombuffer(matching.to_array(), dtype=np.uint32)
+    alive = allow_rows(rows, live.first_row, live.first_block, live.words, words, empty)
+    narrow = LiveSet(words, live.n, live.n - alive, live.first_row, live.first_block)
+    return replace(part, live=narrow, empty=empty)

@@ -1,0 +1,91 @@
+"""The rows of a part as filters ask for them: by the columns of their attributes, and by their ids.
+
+One object serves one search, which its trace belongs to. Imports the reader and what is under `rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+from vecstore.limits import MAX_U64
+from vecstore.part.reader import PartReader
+from vecstore.rows.columns import ColumnReader, bitmap_of
+from vecstore.rows.filters.binding import Between, Matching
+from vecstore.rows.ids import Ids, keys_of
+from vecstore.storage.cache import ReadTrace
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class PartRows:
+    """The rows of one part for one search."""
+
+    def __init__(self, reader: PartReader, trace: ReadTrace) -> None:
+        self._reader = reader
+        self._trace = trace
+        self.n = reader.entry.n
+
+    # -- attributes: `vecstore.rows.columns.Source` ----------------------------------------
+
+    def read(self, start: int, end: int) -> Bytes:
+        return self._reader.attribute_bytes(start, end, self._trace)
+
+    def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
+        self._reader.fetch_attributes(spans, self._trace)
+
+    def column(self, name: str, attribute: int) -> ColumnReader | None:
+        """The column of an attribute; None if the part has none, so that all of its rows are null."""
+        known = self._reader.entry.columns
+        if not isinstance(known, dict) or known.get(name) != attribute or name not in self._reader.columns:
+            return None
+        return ColumnReader(self._reader.columns[name], self.n, self)
+
+    # -- ids -------------------------------------------------------------------------------
+
+    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> BitMap:
+        """Rows of ids, dead ones included."""
+        if not keys:
+            return BitMap()
+        if self._reader.id_kind == "string":
+            values = np.empty(len(keys), dtype=object)
+            values[:] = [key.decode() for key in keys if isinstance(key, bytes)]
+            ids = Ids("string", values, keys_of(values))
+        else:
+            numbers = np.array(keys, dtype=np.uint64)
+            ids = Ids("u64", numbers, numbers)
+        return bitmap_of(self._reader.find(ids, self._trace)[1])
+
+    def ids_between(self, test: Between) -> BitMap:
+        """Rows of the ids in a range."""
+        if self._reader.id_kind == "string":
+            return self._where(lambda one: _inside(one, test))
+        low = 0 if test.low is None else int(test.low) + (not test.low_in)
+        high = None if test.high is None else int(test.high) + test.high_in
+        if low > MAX_U64 or (high is not None and high <= low):
+            return BitMap()
+        if high is not None and high > MAX_U64:
+            high = None
+        return bitmap_of(self._reader.sorted_keys(low, high, self._trace)[1])
+
+    def ids_matching(self, test: Matching) -> BitMap:
+        """Rows of the string ids that a pattern matches."""
+        return self._where(test.pattern.matches)
+
+    def _where(self, holds: Callable[[bytes], bool]) -> BitMap:
+        return BitMap(row for row, one in enumerate(self._ids()) if holds(one))
+
+    def _ids(self) -> Iterator[bytes]:
+        for some in self._reader.scan_ids(self._trace):
+            for one in some.tolist():
+                yield one.encode()
+
+
+def _inside(one: bytes, test: Between) -> bool:
+    low, high = test.low, test.high
+    if isinstance(low, bytes) and not (one >= low if test.low_in else one > low):
+        return False
+    return not isinstance(high, bytes) or (one <= high if test.high_in else one < high)
