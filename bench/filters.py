@@ -3,7 +3,8 @@
     python -m bench.filters [--set glosses|sample|fashion] [--queries 50] [--rows N]
 
 Filters match a share of the rows: at random; the rows nearest the query; or rows beyond the median
-distance; and, on glosses, by their real attributes. Recall is that of min(10, matches) rows at the default target.
+distance; and, on glosses, by their real attributes. Recall is that of min(10, matches) rows, at the default
+target.
 Times are medians beside the unfiltered query, asked in turn with it: *again* is a filter that was asked
 before in this epoch, *first* one that never was, so that it is parsed, evaluated and planned.
 """
@@ -57,7 +58,7 @@ def main() -> None:
     data = getattr(sets, options.set)()
     base = data.base[: options.rows]
     queries = data.queries[: options.queries]
-    real = _real(options.set, len(base))
+    real = real_attributes(len(base)) if options.set == "glosses" else {}
     distances = _distances(base, queries, data.metric)
     rng = np.random.default_rng(5)
     columns: dict[str, Any] = {"r": rng.permutation(len(base)), **real}
@@ -68,9 +69,8 @@ def main() -> None:
     with vecstore.connect("memory://filters", maintenance="off") as db:
         ns = db.create_namespace("filters", base.shape[1], data.metric)
         ns.insert(base, ids=np.arange(len(base)), attributes=columns)
-        print(
-            f"{options.set}: {len(base):,} rows, {len(queries)} queries, {ns.stats().bytes / len(base):.0f} bytes a row"
-        )
+        size = ns.stats().bytes / len(base)
+        print(f"{options.set}: {len(base):,} rows, {len(queries)} queries, {size:.0f} bytes a row")
         rows = []
         for kind, share, filters in _kinds(columns, len(base), len(queries), real):
             cell = _measure(ns, queries, distances, filters)
@@ -208,12 +208,13 @@ def _distances(
     return np.asarray(norms - 2.0 * (queries @ base.T), dtype=np.float32)
 
 
-def _real(name: str, n: int) -> dict[str, list[Any]]:
-    """The real attributes of the glosses, which come beside their vectors."""
-    if name != "glosses":
-        return {}
+def real_attributes(n: int) -> dict[str, list[Any]]:
+    """The attributes of the glosses, which come beside their vectors."""
     folder = Path(os.environ.get("VECSTORE_BENCH_DATA", sets.ROOT.parent / "shared" / "data"))
-    with gzip.open(folder / "glosses384_base_rows.jsonl.gz") as file:
+    path = folder / "glosses384_base_rows.jsonl.gz"
+    if not path.exists():
+        raise sets.DataMissing(f"{path} is missing. Set VECSTORE_BENCH_DATA to the folder that holds the set")
+    with gzip.open(path) as file:
         rows = [json.loads(line) for line in file][:n]
     return {key: [row[key] for row in rows] for key in ("pos", "lex", "lemmas", "n_lemmas", "offset")}
 

@@ -1,6 +1,6 @@
-"""Rows of a part as the words that the scan kernel reads, a bit a slot of each block."""
+"""Rows of a part as bits, by row, or by slot as the scan kernel reads them: a word a block."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 
 def allow_rows(const uint32_t[::1] rows not None, const int64_t[::1] first_rows not None,
@@ -51,3 +51,17 @@ def allow_rows(const uint32_t[::1] rows not None, const int64_t[::1] first_rows 
                 empty[at] = 0
                 count += 1
     return count
+
+
+def mark_rows(const uint32_t[::1] rows not None, uint8_t[::1] bits not None):
+    """Set the bits of rows, in any order; row r is bit r % 8 of byte r // 8. `ValueError` for one beyond them."""
+    cdef Py_ssize_t i
+    cdef uint32_t row
+    cdef uint64_t most = 8 * <uint64_t>bits.shape[0]
+    with nogil:
+        for i in range(rows.shape[0]):
+            row = rows[i]
+            if row >= most:
+                with gil:
+                    raise ValueError(f"row {row} lies beyond {most} bits")
+            bits[row >> 3] |= <uint8_t>(1 << (row & 7))

@@ -31,6 +31,7 @@ from vecstore.storage.memory import MemoryStore
 DIM = 12
 NAMES = ("ns", "other")
 PRECISIONS = ("none", "int8", "fp32")
+FILTER = ["Or", [["n", "Lt", 200], ["word", "In", ["word 3", "word 300"]]]]
 QUERY = clustered(generator(5), 1, DIM)[0]
 
 
@@ -51,7 +52,18 @@ class World:
 def answer(ns: Namespace, precision: Any, **options: Any) -> tuple[int, Any]:
     hits = ns.search(QUERY, top_k=15, rerank_precision=precision, include=["vector"], **options)
     assert hits.vectors is not None
-    return hits.epoch, (hits.ids.tolist(), hits.distances.tolist(), hits.vectors.tolist())
+    filtered = ns.search(QUERY, top_k=15, filter=FILTER, include=["word", "n"], **options)
+    return hits.epoch, (
+        hits.ids.tolist(),
+        hits.distances.tolist(),
+        hits.vectors.tolist(),
+        filtered.ids.tolist(),
+        filtered.attributes,
+    )
+
+
+def attributes(n: int) -> dict[str, Any]:
+    return {"n": np.arange(n), "word": [f"word {i % 7}" if i % 5 else None for i in range(n)]}
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +74,21 @@ def world() -> World:
     rows = clustered(generator(1), 1_200, DIM)
     made = World()
     for i, name in enumerate(NAMES):
-        ns = db.create_namespace(name, dim=DIM, metric="l2", list_rows=16, target_recall=None, **CODED)
+        ns = db.create_namespace(
+            name,
+            dim=DIM,
+            metric="l2",
+            list_rows=16,
+            target_recall=None,
+            schema={"n": "int", "word": "string"},
+            **CODED,
+        )
         mine = rows[600 * i : 600 * i + 600]
-        ns.insert(mine[:250], range(250))
+        ns.insert(mine[:250], range(250), attributes=attributes(250))
         ns.insert(mine[250:500], range(250, 500))
         ns.delete(range(0, 500, 7))
         ns.update(small_part_threshold=1 << 20)
-        ns.insert(mine[500:550], range(500, 550))
+        ns.insert(mine[500:550], range(500, 550), attributes=attributes(50))
         ns.insert(mine[550:], range(490, 540))
     page = store.list("")
     made.objects = {meta.key: store.get(meta.key).data for meta in page.objects}

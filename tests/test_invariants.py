@@ -19,7 +19,7 @@ from vecstore.invariants import (
 from vecstore.manifest import history
 from vecstore.manifest.branch import branch
 from vecstore.manifest.keys import delete_key, history_key, part_key
-from vecstore.manifest.model import Ancestor, CommitRef, IdempotencyRecord, Manifest, Pin
+from vecstore.manifest.model import Ancestor, Attribute, CommitRef, IdempotencyRecord, Manifest, Pin
 from vecstore.manifest.pins import add_tag
 from vecstore.manifest.publish import Publisher
 
@@ -122,6 +122,28 @@ def test_a_row_may_come_back_to_life_only_by_a_change_of_lineage(manifest: Manif
         commits=(*manifest.commits, CommitRef("new", 5)),
     )
     assert check_successors(manifest, after) == []
+
+
+def test_attributes_have_ids_of_their_own_that_are_never_used_again(manifest: Manifest) -> None:
+    a, b = manifest.parts
+    schema = {"lang": Attribute(0, "string"), "year": Attribute(1, "int")}
+    sound = replace(manifest, schema=schema, next_attribute=2, parts=(replace(a, columns={"lang": 0}), b))
+    assert check_manifest(sound) == []
+    twice = {**schema, "year": Attribute(0, "int")}
+    for wrong in (
+        replace(sound, schema=twice),
+        replace(sound, next_attribute=1),
+        replace(sound, parts=(replace(a, columns={"lang": 7}), b)),
+    ):
+        assert rules(check_manifest(wrong)) == {"R4"}
+    following = replace(sound, epoch=5, commits=(*sound.commits, CommitRef("new", 5)))
+    assert check_successors(sound, following) == []
+    for wrong in (
+        replace(following, schema={}, next_attribute=0),
+        replace(following, schema={**schema, "year": Attribute(1, "float")}),
+    ):
+        assert rules(check_successors(sound, wrong)) == {"R4"}
+    assert rules(check_successors(sound, replace(following, parts=(a, b)))) == {"R6"}
 
 
 def test_an_object_that_is_gone_or_cut_is_found(store: Any, manifest: Manifest) -> None:

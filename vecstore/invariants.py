@@ -123,6 +123,7 @@ def _parts_hold(manifest: Manifest) -> Iterator[Violation]:
     seen: set[str] = set()
     means = {mean.id for mean in manifest.means}
     ranges: list[tuple[int, int, str]] = []
+    upcoming = _next_attribute(manifest)
     for part in manifest.parts:
         if part.id in seen:
             yield Violation("R6", f"part {part.id} is named twice")
@@ -132,6 +133,8 @@ def _parts_hold(manifest: Manifest) -> Iterator[Violation]:
             yield Violation("R6", f"part {part.id} has {tombstone.dead} dead rows of {part.n}")
         if part.mean is not None and part.mean not in means:
             yield Violation("R6", f"part {part.id} was encoded with mean {part.mean}, which is gone")
+        if any(attribute >= upcoming for attribute in _columns(part).values()):
+            yield Violation("R4", f"part {part.id} holds a column of an attribute that has yet to be added")
         if part.id_base is not None:
             ranges.append((part.id_base, part.id_base + part.n, part.id))
             if part.id_base + part.n > manifest.next_id:
@@ -151,6 +154,9 @@ def _counters_hold(manifest: Manifest) -> Iterator[Violation]:
         yield Violation("R3", f"history floor {manifest.history_floor} is above epoch {manifest.epoch}")
     if manifest.horizon > manifest.committed_at:
         yield Violation("R3", "the horizon lies after the commit that raised it")
+    numbers = [known.id for known in manifest.attributes.values()]
+    if len(set(numbers)) != len(numbers) or max(numbers, default=-1) >= _next_attribute(manifest):
+        yield Violation("R4", "attributes share an id, or have one that has yet to be given")
     if manifest.state == "deleted" and manifest.parts:
         yield Violation("R4", "a deletion marker names parts")
 
@@ -199,6 +205,8 @@ def _succession(before: Manifest, after: Manifest) -> Iterator[Violation]:
         yield Violation("R4", f"{at}: a deleted incarnation came back")
     if after.next_id < before.next_id:
         yield Violation("R11", f"{at}: the counter of ids fell")
+    if _next_attribute(after) < _next_attribute(before):
+        yield Violation("R4", f"{at}: the counter of attributes fell")
     for name in ("dim", "metric", "rotation_seed", "created_at", "ancestors"):
         if getattr(after, name) != getattr(before, name):
             yield Violation("R4", f"{at}: {name} changed")
@@ -206,7 +214,19 @@ def _succession(before: Manifest, after: Manifest) -> Iterator[Violation]:
         return
     if before.id_kind is not None and after.id_kind != before.id_kind:
         yield Violation("R4", f"{at}: the kind of ids changed")
+    for name, known in before.attributes.items():
+        other = after.attributes.get(name)
+        if other is not None and other.id == known.id and other != known:
+            yield Violation("R4", f"{at}: attribute {name!r} changed")
     yield from _parts_succession(before, after)
+
+
+def _next_attribute(manifest: Manifest) -> int:
+    return manifest.next_attribute if isinstance(manifest.next_attribute, int) else 0
+
+
+def _columns(part: Part) -> dict[str, int]:
+    return part.columns if isinstance(part.columns, dict) else {}
 
 
 def _parts_succession(before: Manifest, after: Manifest) -> Iterator[Violation]:
@@ -216,12 +236,13 @@ def _parts_succession(before: Manifest, after: Manifest) -> Iterator[Violation]:
         known = earlier.get(part.id)
         if known is None or known == part:
             continue
-        if (known.owner, known.n, known.bytes, known.checksums_crc32c, known.id_base) != (
+        if (known.owner, known.n, known.bytes, known.checksums_crc32c, known.id_base, known.columns) != (
             part.owner,
             part.n,
             part.bytes,
             part.checksums_crc32c,
             part.id_base,
+            part.columns,
         ):
             yield Violation("R6", f"epoch {after.epoch}: part {part.id} is described otherwise")
         if part.live > known.live:

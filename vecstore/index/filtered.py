@@ -29,7 +29,8 @@ from vecstore.rows.filters.binding import columns_of
 from vecstore.storage.cache import ReadTrace
 
 MOST_VIEWS: Final = 64  # of one epoch
-MOST_BYTES: Final = 64 << 20  # of bitmaps of one namespace
+MOST_BYTES: Final = 64 << 20  # of bitmaps of one namespace, and of the masks of one epoch's views
+BESIDE: Final = 1 << 10  # bytes of a bitmap that is remembered, its filter and what holds them
 
 
 class Matches:
@@ -42,22 +43,25 @@ class Matches:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most = most_bytes
         self._bytes = 0
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()  # of the views that are remembered, too
         self._kept: OrderedDict[tuple[str, int | None, Bound], tuple[BitMap, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def of(self, part: OpenPart, bound: Bound, trace: ReadTrace) -> BitMap:
         """The rows of a part that a filter matches, dead ones included. Shared: not to be changed."""
         entry = part.reader.entry
         key = (entry.id, entry.id_base, bound)
-        with self._lock:
+        with self.lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
                 return found[0]
         rows = evaluate(bound, PartRows(part.reader, trace))
-        size = int(rows.get_statistics()["n_bytes_array_containers"]) + 8 * 1024
-        size += int(rows.get_statistics()["n_bytes_bitset_containers"])
-        with self._lock:
+        told = rows.get_statistics()
+        size = BESIDE + told["n_bytes_array_containers"] + told["n_bytes_bitset_containers"]
+        with self.lock:
             if key not in self._kept:
                 self._kept[key] = (rows, size)
                 self._bytes += size
@@ -95,9 +99,12 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
         narrowed={},
         whole=view,
     )
-    if len(view.narrowed) >= MOST_VIEWS:
-        view.narrowed.pop(next(iter(view.narrowed)), None)
-    view.narrowed[filter_json] = found
+    size = sum(part.live.words.nbytes + part.live.first_row.nbytes // 8 for part in view.searched)
+    most = min(MOST_VIEWS, MOST_BYTES // max(1, size))
+    with view.matches.lock:
+        while view.narrowed and len(view.narrowed) >= most:
+            del view.narrowed[next(iter(view.narrowed))]
+        view.narrowed[filter_json] = found
     return found
 
 

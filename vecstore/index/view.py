@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from vecstore.part.reader import PartReader
 from vecstore.storage.base import ObjectStore, Watch
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import F32
+
+if TYPE_CHECKING:
+    from vecstore.index.filtered import Matches
 
 T = TypeVar("T")
 
@@ -105,7 +108,7 @@ class View:
     means: tuple[F32 | None, ...]
     alive: int
     field: Field
-    matches: Any = None
+    matches: Matches
     plans: dict[Any, Any] = dataclass_field(default_factory=dict)
     narrowed: dict[bytes, View] = dataclass_field(default_factory=dict)
     whole: View | None = None
@@ -123,7 +126,7 @@ class Views:
         cache: PageCache,
         executor: Callable[[], Executor],
         tombstones: TombstoneCache,
-        matches: Any = None,
+        matches: Matches,
     ) -> None:
         self._store = store
         self._cache = cache

@@ -24,8 +24,9 @@ from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part
 from vecstore.part.format import HEAD, HEADER_BYTES, KEYS_A_PAGE, LIST_DTYPE, PAGE, ROWS_A_PAGE, page_bounds
-from vecstore.rows.columns import ColumnEntry, Piece, decode_directory
+from vecstore.rows.columns import ColumnEntry, Keys, Piece, decode_directory
 from vecstore.rows.ids import Ids, may_contain
+from vecstore.rows.packing import Texts
 from vecstore.storage.base import ObjectStore, Stamp
 from vecstore.storage.cache import Page, PageCache, ReadTrace
 from vecstore.types import F32, U64, IdKind
@@ -79,6 +80,8 @@ class PartReader:
         i64[K].
     columns
         The directory of the columns that it holds.
+    dictionaries
+        Of a mapped part, those that filters have decoded.
     stamp
         Of a mapped part: what changes when somebody writes to it, so that what was verified may not hold.
     ready
@@ -122,6 +125,7 @@ class PartReader:
             self._check_cells()
         self.calibration = self._read_calibration(head.get("calibration"))
         self.columns = self._read_directory(head.get("columns"))
+        self.dictionaries: dict[str, Texts | Keys] | None = {} if self._map is not None else None
         if self._map is not None:
             self._verified = {n: np.zeros(len(b) - 1, dtype=np.bool_) for n, b in self._bounds.items()}
             base = np.frombuffer(self._map, dtype=np.uint8).ctypes.data

@@ -28,6 +28,7 @@ class PartRows:
         self._reader = reader
         self._trace = trace
         self.n = reader.entry.n
+        self.kept = reader.dictionaries
 
     # -- attributes: `vecstore.rows.columns.Source` ----------------------------------------
 
@@ -42,7 +43,7 @@ class PartRows:
         known = self._reader.entry.columns
         if not isinstance(known, dict) or known.get(name) != attribute or name not in self._reader.columns:
             return None
-        return ColumnReader(self._reader.columns[name], self.n, self)
+        return ColumnReader(name, self._reader.columns[name], self.n, self)
 
     # -- ids -------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -24,8 +24,9 @@ import numpy.typing as npt
 from msgspec import Struct
 from pyroaring import BitMap
 
+from vecstore.ext.masks import mark_rows
 from vecstore.rows.attributes import Column
-from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_one
+from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_one, unpack_whole
 from vecstore.rows.schema import Spec, element_type, is_array
 from vecstore.rows.values import Elements, Key, is_text
 from vecstore.types import U64, AttributeType
@@ -245,15 +246,15 @@ def bitmap_of(rows: npt.NDArray[np.integer], n: int | None = None) -> BitMap:
 
 def _dense_bitmap(rows: npt.NDArray[np.integer], n: int) -> BitMap:
     """By way of the portable format: containers of 65,536 bits, or of u16 where few are set."""
-    flags = np.zeros(-(-n // CONTAINER) * CONTAINER, dtype=np.bool_)
-    flags[rows] = True
+    bits = np.zeros((-(-n // CONTAINER), CONTAINER // 8), dtype=np.uint8)
+    mark_rows(np.ascontiguousarray(rows, dtype=np.uint32), bits.reshape(-1))
+    counts = np.bitwise_count(bits.view(np.uint64)).sum(axis=1, dtype=np.int64).tolist()
     keys, bodies = [], []
-    for key in range(len(flags) // CONTAINER):
-        some = flags[key * CONTAINER : (key + 1) * CONTAINER]
-        count = int(np.count_nonzero(some))
+    for key, count in enumerate(counts):
         if count > MOST_IN_ARRAY:
-            bodies.append(np.packbits(some, bitorder="little").tobytes())
+            bodies.append(bits[key].tobytes())
         elif count:
+            some = np.unpackbits(bits[key], bitorder="little")
             bodies.append(np.flatnonzero(some).astype("<u2").tobytes())
         if count:
             keys.append((key, count - 1))
@@ -268,7 +269,17 @@ def _dense_bitmap(rows: npt.NDArray[np.integer], n: int) -> BitMap:
 
 
 class Source(Protocol):
-    """Where the data of columns is read; what is returned was held against its checksums."""
+    """Where the data of columns is read; what is returned was held against its checksums.
+
+    Attributes
+    ----------
+    kept
+        Where dictionaries are remembered once they were decoded, by column; None where they are not to
+        be, because the data itself is not kept either.
+    """
+
+    @property
+    def kept(self) -> dict[str, Texts | Keys] | None: ...
 
     def read(self, start: int, end: int) -> Bytes: ...
 
@@ -280,6 +291,7 @@ class Source(Protocol):
 class ColumnReader:
     """One column of a part of ``n`` rows."""
 
+    name: str
     entry: ColumnEntry
     n: int
     source: Source
@@ -357,7 +369,7 @@ class ColumnReader:
         out = np.empty(len(places), dtype=object)
         if not len(places):
             return out
-        texts = self._texts()
+        texts = self._dictionary()
         wanted, where = np.unique(places, return_inverse=True)
         found = np.empty(len(wanted), dtype=object)
         for i, place in enumerate(wanted.tolist()):
@@ -400,7 +412,7 @@ class ColumnReader:
 
     def matching(self, pattern: Pattern) -> BitMap:
         """Rows with a text that a pattern matches."""
-        texts = self._texts()
+        texts = cast(Texts, self._dictionary())
         first, last = 0, len(texts)
         if pattern.prefix:
             if not self.may_hold(pattern.prefix, None):
@@ -430,8 +442,14 @@ class ColumnReader:
             or (high is not None and least is not None and least > high)  # type: ignore[operator]
         )
 
-    def _dictionary(self) -> Texts | _Keys:
-        return self._texts() if "blocks" in self.entry.pieces else _Keys(self._integers("keys"))
+    def _dictionary(self) -> Texts | Keys:
+        kept = self.source.kept
+        found = None if kept is None else kept.get(self.name)
+        if found is None:
+            found = self._texts() if "blocks" in self.entry.pieces else Keys(self._integers("keys"))
+            if kept is not None:
+                kept[self.name] = found
+        return found
 
     def _rows_of(self, codes: Sequence[int]) -> BitMap:
         if not codes:
@@ -456,7 +474,10 @@ class ColumnReader:
         if self.entry.lookup == "bitmaps":
             return self._union(np.arange(first, last))
         start, end = self._integers("order_starts", np.array([first, last])).astype(np.int64).tolist()
-        return bitmap_of(self._integers("order", slice(start, end)), self.n)
+        order = self.entry.pieces["order"].packing
+        if order is None:
+            raise AssertionError("postings are integers")
+        return bitmap_of(unpack_whole(order, self._piece("order"), start, end), self.n)
 
     def _union(self, codes: I64) -> BitMap:
         piece = self.entry.pieces["bitmaps"]
@@ -475,6 +496,17 @@ class ColumnReader:
         everything = BitMap(range(self.n))
         return everything - self.nulls() if self.entry.nulls else everything
 
+    def among(self, rows: BitMap, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
+        """As `between`, of a few rows that have a value: by their values, in a column that is sorted."""
+        some = np.frombuffer(rows.to_array(), dtype=np.uint32)
+        keys = self._integers("keys", some.astype(np.int64))
+        keep = np.ones(len(some), dtype=np.bool_)
+        if low is not None:
+            keep &= keys >= np.uint64(low) if low_in else keys > np.uint64(low)
+        if high is not None:
+            keep &= keys <= np.uint64(high) if high_in else keys < np.uint64(high)
+        return bitmap_of(some[keep])
+
     def _sorted_between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
         count = self.entry.elements
         order, keys = self.entry.pieces["order"].packing, self.entry.pieces["keys"].packing
@@ -490,7 +522,7 @@ class ColumnReader:
         last = count if high is None else (bisect_right if high_in else bisect_left)(places, high, key=key_at)
         if first >= last:
             return BitMap()
-        return bitmap_of(unpack(order, rows, slice(first, last)), self.n)
+        return bitmap_of(unpack_whole(order, rows, first, last), self.n)
 
 
 class Pattern(Protocol):
@@ -503,7 +535,7 @@ class Pattern(Protocol):
     def matches(self, text: bytes) -> bool: ...
 
 
-class _Keys:
+class Keys:
     """Keys as a sequence of Python's integers, one at a time."""
 
     def __init__(self, keys: U64) -> None:

@@ -90,6 +90,14 @@ def unpack(packing: Packing, data: Bytes, at: npt.NDArray[np.int64] | slice | No
     return found + low
 
 
+def unpack_whole(packing: Packing, data: Bytes, start: int, stop: int) -> npt.NDArray[np.integer]:
+    """Integers from one place to another of those that were packed in whole bytes, as narrow as they are."""
+    if packing.bits in (8, 16, 32, 64) and not packing.low:
+        width = packing.bits // 8
+        return data[start * width : stop * width].view(f"<u{width}")
+    return unpack(packing, data, slice(start, stop))
+
+
 def unpack_one(packing: Packing, data: memoryview, at: int) -> int:
     """The integer at one place."""
     if not packing.bits:

@@ -23,6 +23,7 @@ class Memory:
     """The data of columns in memory."""
 
     def __init__(self, data: bytes) -> None:
+        self.kept: Any = {}
         self._data = np.frombuffer(data, dtype=np.uint8)
 
     def read(self, start: int, end: int) -> Any:
@@ -43,7 +44,7 @@ class Part:
 
     def column(self, name: str, attribute: int) -> ColumnReader | None:
         assert SCHEMA[name].id == attribute
-        return ColumnReader(self.entries[name], self.n, self._memory) if name in self.entries else None
+        return ColumnReader(name, self.entries[name], self.n, self._memory) if name in self.entries else None
 
     def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> BitMap:
         return BitMap(key for key in keys if isinstance(key, int) and key < self.n)

@@ -5,12 +5,14 @@ Imports binding and pyroaring.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from pyroaring import BitMap
 
 from vecstore.rows.columns import ColumnReader
 from vecstore.rows.filters.binding import All, Any_, Between, Bound, Inverse, Look, Matching, Missing, OneOf
+
+AMONG: Final = 8  # times as many rows are taken from an index as are looked at one by one
 
 
 class Rows(Protocol):
@@ -38,12 +40,49 @@ def evaluate(bound: Bound, rows: Rows) -> BitMap:
     if isinstance(bound, Any_):
         found = [evaluate(child, rows) for child in bound.children]
         return found[0] if len(found) == 1 else BitMap.union(*found)
-    matching = evaluate(bound.children[0], rows)
-    for child in bound.children[1:]:
+    # The fewest rows first: nothing else is looked at once there are none, and little where there are few.
+    expected = sorted((expect(child, rows), i) for i, child in enumerate(bound.children))
+    matching = evaluate(bound.children[expected[0][1]], rows)
+    for count, i in expected[1:]:
         if not matching:
             break
-        matching = matching & evaluate(child, rows)
+        matching = _narrowed(matching, bound.children[i], count, rows)
     return matching
+
+
+def _narrowed(matching: BitMap, child: Bound, expected: float, rows: Rows) -> BitMap:
+    """The rows of ``matching`` that another filter matches too."""
+    if isinstance(child, Look) and isinstance(child.test, Between) and child.attribute is not None:
+        column, test = rows.column(child.name, child.attribute), child.test
+        if column is not None and column.entry.lookup == "sorted" and AMONG * len(matching) < expected:
+            present = matching - column.nulls() if column.entry.nulls else matching
+            return column.among(present, test.low, test.low_in, test.high, test.high_in)
+    return matching & evaluate(child, rows)
+
+
+def expect(bound: Bound, rows: Rows) -> float:
+    """How many rows a filter may match, by the statistics of columns."""
+    if isinstance(bound, Inverse):
+        return rows.n - expect(bound.child, rows)
+    if isinstance(bound, All):
+        return min(expect(child, rows) for child in bound.children)
+    if isinstance(bound, Any_):
+        return min(float(rows.n), sum(expect(child, rows) for child in bound.children))
+    column = None if bound.attribute is None else rows.column(bound.name, bound.attribute)
+    test = bound.test
+    if column is None:
+        return len(test.keys) if isinstance(test, OneOf) else float(rows.n)
+    entry = column.entry
+    if isinstance(test, Missing):
+        return entry.nulls
+    if isinstance(test, OneOf):
+        return min(1.0, len(test.keys) / max(1, entry.distinct)) * entry.elements
+    least, greatest = entry.least, entry.greatest
+    if isinstance(test, Between) and isinstance(least, int) and isinstance(greatest, int):
+        low = least if test.low is None else max(least, int(test.low))
+        high = greatest if test.high is None else min(greatest, int(test.high))
+        return max(0.0, (high - low + 1) / (greatest - least + 1)) * entry.elements
+    return entry.elements / 2
 
 
 def may_match(bound: Bound, rows: Rows) -> bool:

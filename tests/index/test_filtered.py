@@ -1,0 +1,71 @@
+"""Views under filters: what is remembered, and for how long."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.core import clustered, engine, generator
+from vecstore.api import Database
+from vecstore.engine.database import EmbeddedDatabase
+from vecstore.index import filtered
+from vecstore.index.filtered import Matches, narrowed
+from vecstore.index.view import View
+from vecstore.rows.filters import bind, filter_bytes, parse_filter
+from vecstore.storage.cache import ReadTrace
+
+N = 3_000
+ROWS = clustered(generator(4), N, 16)
+
+
+def opened() -> tuple[EmbeddedDatabase, Database]:
+    embedded = engine()
+    db = Database(embedded)
+    ns = db.create_namespace("docs", 16, "l2", small_part_threshold=0)
+    ns.insert(ROWS, ids=np.arange(N), attributes={"n": np.arange(N)})
+    return embedded, db
+
+
+def view_of(embedded: EmbeddedDatabase) -> View:
+    docs = embedded.namespace("docs")
+    return docs.views.open(docs.manifest(), ReadTrace())
+
+
+def below(embedded: EmbeddedDatabase, view: View, n: int) -> View:
+    return narrowed(view, filter_bytes(["n", "Lt", n]), ReadTrace(), embedded.namespace("docs").executor)
+
+
+def test_a_filter_is_evaluated_once_for_all_epochs() -> None:
+    embedded, db = opened()
+    with db:
+        first = view_of(embedded)
+        assert below(embedded, first, 100) is below(embedded, first, 100)
+        bound = bind(parse_filter(filter_bytes(["n", "Lt", 100])), first.manifest.attributes, "u64")
+        matching = first.matches.of(first.parts[0], bound, ReadTrace())
+        db.namespace("docs").delete(range(50))
+        second = view_of(embedded)
+        assert second is not first
+        assert second.matches.of(second.parts[0], bound, ReadTrace()) is matching
+        assert (below(embedded, first, 100).alive, below(embedded, second, 100).alive) == (100, 50)
+
+
+def test_bitmaps_and_views_are_bounded() -> None:
+    embedded, db = opened()
+    with db:
+        view = view_of(embedded)
+        matches = Matches(most_bytes=100_000)
+        for n in range(1, 200):
+            bound = bind(parse_filter(filter_bytes(["n", "Lt", n])), view.manifest.attributes, "u64")
+            assert len(matches.of(view.parts[0], bound, ReadTrace())) == n
+            assert below(embedded, view, n).alive == n
+        assert len(view.narrowed) == filtered.MOST_VIEWS
+        assert 1 <= len(matches) < 20
+
+
+def test_lists_without_a_match_are_not_scanned() -> None:
+    _, db = opened()
+    with db:
+        ns = db.namespace("docs")
+        debug = ns.search(ROWS[5], filter=["n", "Lt", 3], debug=True).debug
+        assert debug is not None
+        assert debug["rows_scanned"] == debug["rows_live"] == 3
+        assert debug["parts"][0]["probed"] <= 3
