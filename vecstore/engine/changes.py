@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -101,8 +101,8 @@ class InsertRows(Change):
     """
 
     part: Part
-    columns: Mapping[str, Spec]
-    declared: Mapping[str, Spec]
+    columns: Mapping[str, Spec] = field(default_factory=dict)
+    declared: Mapping[str, Spec] = field(default_factory=dict)
     resolver: Resolver | None
     mode: WriteMode
     mean: Mean | None

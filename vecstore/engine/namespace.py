@@ -156,7 +156,8 @@ class NamespaceEngine:
         columns = parse_attributes(attributes, len(vectors), manifest.attributes, specs)
         asked = None
         if idempotency_key is not None:
-            asked = _digest(b"insert", mode, vectors, ids, digest(columns) if columns else b"")
+            more = digest(columns, specs) if columns or specs else b""
+            asked = _digest(b"insert", mode, vectors, ids, more)
         mean = self.mean_for(manifest, vectors)
         image = build_part(
             vectors,

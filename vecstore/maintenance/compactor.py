@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 from pyroaring import BitMap
 
@@ -144,7 +144,7 @@ class SwapParts(Change):
     lineage: str
     sources: tuple[tuple[Part, BitMap, npt.NDArray[np.int64]], ...]
     part: Part | None
-    columns: dict[str, int] | UnsetType
+    columns: dict[str, int] | UnsetType = UNSET
     mean: Mean | None
     upload: Any
 

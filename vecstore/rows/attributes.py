@@ -217,9 +217,11 @@ def _refuse_unspeakable(name: str, values: Sequence[Any]) -> None:
                 raise _conflict(name, row, one, "float")
 
 
-def digest(columns: Mapping[str, Column]) -> bytes:
-    """Of all that is in columns, for an ``Idempotency-Key``."""
+def digest(columns: Mapping[str, Column], specs: Mapping[str, Spec]) -> bytes:
+    """Of all that is in columns, and of what is declared, for an ``Idempotency-Key``."""
     h = blake2b(digest_size=16)
+    for name in sorted(specs):
+        h.update(repr((name, specs[name])).encode())
     for name, column in columns.items():
         h.update(repr((name, column.spec.type, column.spec.filterable)).encode())
         h.update(column.null.tobytes())
