@@ -26,7 +26,7 @@ from pyroaring import BitMap
 
 from vecstore.ext.masks import mark_rows
 from vecstore.rows.attributes import Column
-from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_one, unpack_whole
+from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_whole
 from vecstore.rows.schema import Spec, element_type, is_array
 from vecstore.rows.values import Elements, Key, is_text
 from vecstore.types import U64, AttributeType
@@ -42,6 +42,7 @@ ZONE_BYTES: Final = 64  # of a text in a zone map; a longer one bounds nothing
 CONTAINER: Final = 1 << 16  # rows of a container of a roaring bitmap; it has an array up to so many
 MOST_IN_ARRAY: Final = 4_096
 NO_RUNS: Final = 12_346  # what the portable format begins with where no container has runs
+FENCE_STEP: Final = 64
 FEW_ROWS: Final = 1_000
 WHOLE_BYTES: Final = 4 << 20  # of what a filter needs of a column that is read at once rather than by and by
 
@@ -274,8 +275,8 @@ class Source(Protocol):
     Attributes
     ----------
     kept
-        Where dictionaries are remembered once they were decoded, by column; None where they are not to
-        be, because the data itself is not kept either.
+        Where dictionaries, or one key in some of a sorted column, are remembered once they were decoded, by
+        column; None where they are not to be, because the data itself is not kept either.
     """
 
     @property
@@ -508,21 +509,37 @@ class ColumnReader:
         return bitmap_of(some[keep])
 
     def _sorted_between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
-        count = self.entry.elements
-        order, keys = self.entry.pieces["order"].packing, self.entry.pieces["keys"].packing
-        if order is None or keys is None:
+        order = self.entry.pieces["order"].packing
+        if order is None:
             raise AssertionError("a sorted column has its rows in order")
-        rows, values = self._piece("order"), self._piece("keys")
-
-        def key_at(place: int) -> int:
-            return unpack_one(keys, values.data, unpack_one(order, rows.data, place))
-
-        places = range(count)
-        first = 0 if low is None else (bisect_left if low_in else bisect_right)(places, low, key=key_at)
-        last = count if high is None else (bisect_right if high_in else bisect_left)(places, high, key=key_at)
+        first = 0 if low is None else self._place(order, low, after=not low_in)
+        last = self.entry.elements if high is None else self._place(order, high, after=high_in)
         if first >= last:
             return BitMap()
-        return bitmap_of(unpack_whole(order, rows, first, last), self.n)
+        return bitmap_of(unpack_whole(order, self._piece("order"), first, last), self.n)
+
+    def _place(self, order: Packing, key: Key, *, after: bool) -> int:
+        """Before which place in the order of keys one belongs, after those that are equal or before them."""
+        side: Literal["left", "right"] = "right" if after else "left"
+        wanted = np.uint64(int(key))
+        fence = self._fence(order)
+        start = max(0, int(np.searchsorted(fence, wanted, side)) - 1) * FENCE_STEP
+        stop = min(start + FENCE_STEP, self.entry.elements)
+        return start + int(np.searchsorted(self._keys_at(order, start, stop, 1), wanted, side))
+
+    def _fence(self, order: Packing) -> U64:
+        """One key in `FENCE_STEP`, in order."""
+        kept = self.source.kept
+        found = None if kept is None else kept.get(self.name)
+        if not isinstance(found, Keys):
+            found = Keys(self._keys_at(order, 0, self.entry.elements, FENCE_STEP))
+            if kept is not None:
+                kept[self.name] = found
+        return found.values
+
+    def _keys_at(self, order: Packing, start: int, stop: int, step: int) -> U64:
+        rows = unpack_whole(order, self._piece("order"), start, stop)[::step]
+        return self._integers("keys", rows.astype(np.int64))
 
 
 class Pattern(Protocol):
@@ -538,14 +555,14 @@ class Pattern(Protocol):
 class Keys:
     """Keys as a sequence of Python's integers, one at a time."""
 
-    def __init__(self, keys: U64) -> None:
-        self._keys = keys
+    def __init__(self, values: U64) -> None:
+        self.values = values
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.values)
 
     def __getitem__(self, i: int) -> Any:
-        return int(self._keys[i])
+        return int(self.values[i])
 
 
 def _after(prefix: bytes) -> bytes | None:

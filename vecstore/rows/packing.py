@@ -98,15 +98,6 @@ def unpack_whole(packing: Packing, data: Bytes, start: int, stop: int) -> npt.ND
     return unpack(packing, data, slice(start, stop))
 
 
-def unpack_one(packing: Packing, data: memoryview, at: int) -> int:
-    """The integer at one place."""
-    if not packing.bits:
-        return packing.low
-    bit = at * packing.bits
-    window = int.from_bytes(data[bit >> 3 : (bit >> 3) + WINDOW], "little")
-    return (window >> (bit & 7) & (1 << packing.bits) - 1) + packing.low
-
-
 class Texts:
     """Texts in compressed blocks: a sequence of bytes.
 

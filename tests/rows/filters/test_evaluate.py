@@ -40,11 +40,10 @@ class Part:
     def __init__(self, columns: dict[str, Column], n: int) -> None:
         data, self.entries = encode_columns(columns)
         self.n = n
-        self._memory = Memory(data)
+        self.memory = Memory(data)
 
     def column(self, name: str, attribute: int) -> ColumnReader | None:
-        assert SCHEMA[name].id == attribute
-        return ColumnReader(name, self.entries[name], self.n, self._memory) if name in self.entries else None
+        return ColumnReader(name, self.entries[name], self.n, self.memory) if name in self.entries else None
 
     def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> BitMap:
         return BitMap(key for key in keys if isinstance(key, int) and key < self.n)
@@ -86,6 +85,26 @@ def test_the_columns_of_that_test_have_every_form() -> None:
         ("dictionary", "postings"),
         ("plain", "sorted"),
     }
+
+
+def test_ranges_end_where_they_should_in_a_column_of_many_values_some_of_them_equal() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.integers(0, 4_000, size=5_000) * 3
+    schema = {"n": Attribute(0, "int")}
+    data, entries = encode_columns(parse_attributes({"n": values}, 5_000, schema, {}))
+    part = Part({}, 5_000)
+    part.entries, part.memory = entries, Memory(data)
+    assert entries["n"].lookup == "sorted"
+    for low in [-5, 0, 1, *rng.integers(0, 12_000, size=200).tolist(), 11_997, 20_000]:
+        for operator, kept in (
+            ("Lt", values < low),
+            ("Lte", values <= low),
+            ("Gt", values > low),
+            ("Gte", values >= low),
+            ("Eq", values == low),
+        ):
+            found = evaluate(bind(parse_filter(filter_bytes(["n", operator, low])), schema, "u64"), part)
+            assert list(found) == np.flatnonzero(kept).tolist(), (operator, low)
 
 
 @pytest.mark.parametrize("seed", range(4))
