@@ -324,6 +324,11 @@ class ColumnReader:
         """Elements as they are stored."""
         return self.entry.elements if is_array(self.entry.type) else self.n
 
+    @property
+    def scalar(self) -> bool:
+        """Whether a row has one value at most."""
+        return not is_array(self.entry.type)
+
     def spans(self, *, inverted: bool) -> list[tuple[int, int]]:
         """What a filter, or else a reading of values, needs, if it is little enough to be read at once."""
         values = {"codes"} if inverted and self.entry.form == "dictionary" else set()
@@ -404,11 +409,7 @@ class ColumnReader:
             return BitMap()
         if self.entry.lookup == "sorted":
             return self._sorted_between(low, low_in, high, high_in)
-        dictionary = self._dictionary()
-        first = 0 if low is None else (bisect_left if low_in else bisect_right)(dictionary, low)
-        last = (
-            len(dictionary) if high is None else (bisect_right if high_in else bisect_left)(dictionary, high)
-        )
+        first, last = self._codes_between(low, low_in, high, high_in)
         return self._rows_between(first, last)
 
     def matching(self, pattern: Pattern) -> BitMap:
@@ -498,15 +499,30 @@ class ColumnReader:
         return everything - self.nulls() if self.entry.nulls else everything
 
     def among(self, rows: BitMap, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
-        """As `between`, of a few rows that have a value: by their values, in a column that is sorted."""
+        """As `between`, of a few rows that have a value, by their values; not of arrays."""
         some = np.frombuffer(rows.to_array(), dtype=np.uint32)
-        keys = self._integers("keys", some.astype(np.int64))
+        if self.entry.lookup == "sorted":
+            found = self._integers("keys", some.astype(np.int64))
+        else:  # codes are in the order of the values
+            found = self._integers("codes", some.astype(np.int64))
+            low, high = self._codes_between(low, low_in, high, high_in)
+            low_in, high_in = True, False
         keep = np.ones(len(some), dtype=np.bool_)
         if low is not None:
-            keep &= keys >= np.uint64(low) if low_in else keys > np.uint64(low)
+            keep &= found >= np.uint64(int(low)) if low_in else found > np.uint64(int(low))
         if high is not None:
-            keep &= keys <= np.uint64(high) if high_in else keys < np.uint64(high)
+            keep &= found <= np.uint64(int(high)) if high_in else found < np.uint64(int(high))
         return bitmap_of(some[keep])
+
+    def _codes_between(
+        self, low: Key | None, low_in: bool, high: Key | None, high_in: bool
+    ) -> tuple[int, int]:
+        """The first code between two keys, and the first one beyond."""
+        dictionary = self._dictionary()
+        first = 0 if low is None else (bisect_left if low_in else bisect_right)(dictionary, low)
+        if high is None:
+            return first, len(dictionary)
+        return first, (bisect_right if high_in else bisect_left)(dictionary, high)
 
     def _sorted_between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
         order = self.entry.pieces["order"].packing

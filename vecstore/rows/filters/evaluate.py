@@ -54,7 +54,7 @@ def _narrowed(matching: BitMap, child: Bound, expected: float, rows: Rows) -> Bi
     """The rows of ``matching`` that another filter matches too."""
     if isinstance(child, Look) and isinstance(child.test, Between) and child.attribute is not None:
         column, test = rows.column(child.name, child.attribute), child.test
-        if column is not None and column.entry.lookup == "sorted" and AMONG * len(matching) < expected:
+        if column is not None and column.scalar and AMONG * len(matching) < expected:
             present = matching - column.nulls() if column.entry.nulls else matching
             return column.among(present, test.low, test.low_in, test.high, test.high_in)
     return matching & evaluate(child, rows)
