@@ -344,13 +344,14 @@ def _place_rest(z: F32, rest: I64, labels: I32, centroids: F32, capacity: int) -
     step = _chunk_rows(len(roomy))
     for start in range(0, len(rest), step):
         some = rest[start : start + step]
-        for row, scores in zip(some, half - z[some] @ there.T, strict=True):
-            scores[room == 0] = np.inf
-            best = int(scores.argmin())
+        for row, dots in zip(some, z[some] @ there.T, strict=True):
+            best = int((half - dots).argmin())
             if room[best] == 0:
                 return
             labels[row] = roomy[best]
             room[best] -= 1
+            if room[best] == 0:
+                half[best] = np.inf
 
 
 def _new_lists(
