@@ -11,8 +11,8 @@ from tests.core import CODED, EXACT, RangeStore, assert_exact, clustered, engine
 from vecstore.api import Database, Namespace
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.invariants import check_namespace
-from vecstore.maintenance import compactor
-from vecstore.maintenance.compactor import Policy, compact_once, plan, plan_all
+from vecstore.maintenance.compactor import compact_once
+from vecstore.maintenance.policy import Policy, plan, plan_all
 from vecstore.manifest.keys import lease_key
 from vecstore.manifest.lease import Lease
 from vecstore.manifest.model import Manifest, Part, Settings, Tombstone
@@ -319,15 +319,6 @@ def test_a_namespace_that_keeps_no_vectors_is_compacted(metric: Any, threshold: 
         ns.compact()
     assert ns.stats().parts == 1
     assert ns.stats().rows == len(alive)
-
-
-def test_a_merge_too_large_for_memory_goes_through_a_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compactor, "SPOOL_BYTES", 0)
-    _, ns = opened(MemoryStore())
-    ns.insert(ROWS[:300], range(300))
-    ns.insert(ROWS[300:], range(300, 600))
-    assert ns.compact().rows == 600
-    assert_exact(ns.search(ROWS[3], top_k=40, **EXACT), dict(enumerate(ROWS)), ROWS[3], "l2", 40)
 
 
 def test_the_tidying_of_a_busy_namespace_ends() -> None:

@@ -21,8 +21,9 @@ from vecstore.engine.recall import measure_recall
 from vecstore.engine.warm import warm
 from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound, TooManyRequests
 from vecstore.limits import MAX_PAGE_SIZE, MAX_RECALL_AT_ONCE
-from vecstore.maintenance.compactor import Policy, compact_once
+from vecstore.maintenance.compactor import compact_once
 from vecstore.maintenance.gc import GRACE, RETENTION, collect
+from vecstore.maintenance.policy import Policy
 from vecstore.maintenance.worker import MaintenanceThread
 from vecstore.manifest import lifecycle
 from vecstore.manifest.branch import branch
