@@ -76,6 +76,10 @@ class EmbeddedDatabase:
         Held open at most, but for those that are in use at that moment.
     maintenance
         Whether a thread compacts and collects the namespaces that this process writes to.
+    policy
+        When parts are merged, and how much memory that may take.
+    temp_dir
+        Where the temporary files of a merge go; None as `vecstore.room.Room` takes it.
     threads
         That a batch of queries is spread over; None: as many as there are processors for this process.
     recall_sample_rate
@@ -94,6 +98,7 @@ class EmbeddedDatabase:
         maintenance: bool = False,
         threads: int | None = None,
         policy: Policy | None = None,
+        temp_dir: str | None = None,
         rng: Random | None = None,
         recall_sample_rate: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -103,6 +108,7 @@ class EmbeddedDatabase:
         self._cache = PageCache(cache_bytes, disk=disk)
         self._rng = rng if rng is not None else SystemRandom()
         self._policy = policy
+        self._temp_dir = temp_dir
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -275,7 +281,11 @@ class EmbeddedDatabase:
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
         """One compaction of a namespace, if one is due."""
         return compact_once(
-            self.namespace(name), policy=self._policy, everything=everything, progress=progress
+            self.namespace(name),
+            policy=self._policy,
+            folder=self._temp_dir,
+            everything=everything,
+            progress=progress,
         )
 
     def warm(self, name: str, cursor: str | None) -> WarmResult:
@@ -311,7 +321,7 @@ class EmbeddedDatabase:
 
     def maintain(self, name: str) -> None:
         """Everything that is due in one namespace: compaction, and at times collection."""
-        while compact_once(self.namespace(name), policy=self._policy).part_id is not None:
+        while self.compact(name, everything=False).part_id is not None:
             pass
         now = self._clock()
         if now - self._collected.get(name, -math.inf) >= COLLECT_SECONDS:

@@ -29,6 +29,7 @@ I64 = npt.NDArray[np.int64]
 GATHERED: Final = 0.1  # of a merge, once its rows are read
 ARRANGED: Final = 0.2  # and put in order
 ARRAYS: Final = 16  # times as much memory as the largest array that is not put into a file
+APPROXIMATE_ROWS: Final = 2_048  # at a time, whatever the bound: they are multiplied with a matrix
 THREAD_BYTES: Final = 64 << 20  # of the bound, for each thread that computes
 
 
@@ -126,9 +127,9 @@ def _gather(
     for source, rows in zip(sources, kept, strict=True):
         reader = source.part.reader.aside()
         ids.append(_ids_of(reader, trace)[rows])
-        for some in _blocks(view, source.part, reader, rows, trace):
-            vectors[at : at + len(some)] = some
-            at += len(some)
+        for block, wanted in _blocks(view, source.part, reader, rows, room, trace):
+            np.take(block, wanted, axis=0, out=vectors[at : at + len(wanted)], mode="clip")
+            at += len(wanted)
             progress(at / len(vectors))
     values = np.concatenate(ids)
     if view.manifest.id_kind == "string":
@@ -152,16 +153,24 @@ def _ids_of(reader: PartReader, trace: ReadTrace) -> npt.NDArray[Any]:
     return ids
 
 
-def _blocks(view: View, part: OpenPart, reader: PartReader, rows: I64, trace: ReadTrace) -> Iterator[F32]:
-    """The vectors of ascending rows, some at a time."""
-    step = rows_a_chunk(reader.padded_dim)
+def _blocks(
+    view: View, part: OpenPart, reader: PartReader, rows: I64, room: Room, trace: ReadTrace
+) -> Iterator[tuple[F32, I64]]:
+    """Vectors some at a time, f32[m, dim], with the places of those among them that are wanted.
+
+    Parameters
+    ----------
+    rows
+        Those wanted, ascending.
+    """
     if reader.vector_dtype is None:
-        for start in range(0, len(rows), step):
-            some = rows[start : start + step]
-            yield reader.approximate_vectors(some, view.rotation, view.means[part.group], trace)
+        for start in range(0, len(rows), APPROXIMATE_ROWS):
+            some = rows[start : start + APPROXIMATE_ROWS]
+            vectors = reader.approximate_vectors(some, view.rotation, view.means[part.group], trace)
+            yield vectors, np.arange(len(some))
         return
     first = 0
-    for block in reader.scan_vectors(step, trace):
-        wanted = slice(*np.searchsorted(rows, (first, first + len(block))))
-        yield block[rows[wanted] - first]
+    for block in reader.scan_vectors(rows_a_chunk(reader.dim, room), trace):
+        start, stop = np.searchsorted(rows, (first, first + len(block)))
+        yield block, rows[start:stop] - first
         first += len(block)

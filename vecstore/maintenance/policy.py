@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from vecstore.limits import COMPACTION_BYTES
 from vecstore.manifest.model import Manifest, Part
 from vecstore.types import IdKind
 
-MEMORY: Final = 512 << 20
-LEAST_MEMORY: Final = 64 << 20
 ROW_BYTES: Final[dict[IdKind, int]] = {"u64": 128, "string": 384}  # of a merge that stay in memory, a row
 
 
@@ -24,7 +23,8 @@ class Policy:
     fan_in
         Parts of one tier that are merged; tiers grow by this factor.
     tiny_parts
-        As many parts that are scanned exactly are merged, whatever their tier.
+        As many parts that are scanned exactly are merged, whatever their tier, but for those that outweigh
+        all smaller ones together: a row is written again only when its part at least doubles.
     dead_share
         A part with a larger share of dead rows is rewritten.
     max_bytes
@@ -38,7 +38,7 @@ class Policy:
     tiny_parts: int = 8
     dead_share: float = 0.2
     max_bytes: int = 4 << 30
-    memory: int = MEMORY
+    memory: int = COMPACTION_BYTES
 
     def max_rows(self, manifest: Manifest) -> int:
         """Rows of a merged part at most."""
@@ -57,7 +57,7 @@ class Plan:
 def plan(manifest: Manifest, policy: Policy) -> Plan | None:
     """What is due, the most useful first; None if nothing is."""
     parts = manifest.parts
-    tiny = [p for p in parts if p.n * manifest.dim <= manifest.settings.small_part_threshold]
+    tiny = _alike([p for p in parts if p.n * manifest.dim <= manifest.settings.small_part_threshold])
     if len(tiny) >= policy.tiny_parts:
         found = _bounded(tiny, manifest, policy, "tiny parts")
         if found is not None:
@@ -83,6 +83,15 @@ def plan_all(manifest: Manifest, policy: Policy) -> Plan | None:
     if len(parts) < 2 and all(part.live == part.n for part in parts):
         return None
     return _bounded(parts, manifest, policy, "asked for") or plan(manifest, policy)
+
+
+def _alike(parts: Sequence[Part]) -> list[Part]:
+    """Without the largest, as long as one is larger than all the others together."""
+    kept = sorted(parts, key=lambda part: part.live)
+    rows = sum(part.live for part in kept)
+    while kept and 2 * kept[-1].live > rows:
+        rows -= kept.pop().live
+    return kept
 
 
 def _bounded(parts: Sequence[Part], manifest: Manifest, policy: Policy, reason: str) -> Plan | None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.index.ivf import lists_for
+from vecstore.index.ivf import CHUNK_BYTES, lists_for
 from vecstore.index.training import nearest_cells, sample_for_cells, train_cells
-from vecstore.part.builder import PartSpec, available_cores, rotated, rows_a_chunk
+from vecstore.part.builder import PartSpec, available_cores, rotated
 from vecstore.progress import Progress, within
 from vecstore.room import Room
 from vecstore.types import F32
@@ -75,7 +75,8 @@ def arrange(
     cells = train_cells(sample, k, rng)
     report(SAMPLED)
 
-    step = rows_a_chunk(spec.rotation.padded_dim)
+    # Not by the room: a product of matrices may round differently in other blocks.
+    step = max(1, CHUNK_BYTES // (4 * spec.rotation.padded_dim))
     nearest = np.empty(n, dtype=np.int32)
     for start in range(0, n, step):
         some = slice(start, start + step)

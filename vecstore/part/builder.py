@@ -190,9 +190,10 @@ class PartImage:
         return keys[by_key].astype("<u8"), by_key.astype("<u4")
 
 
-def rows_a_chunk(dim: int) -> int:
-    """Rows of float32 that are worked on at once."""
-    return max(1, min(CHUNK_ROWS, CHUNK_BYTES // (4 * dim)))
+def rows_a_chunk(dim: int, room: Room = IN_MEMORY) -> int:
+    """Rows of float32 that one thread works on at once."""
+    size = CHUNK_BYTES if room.largest is None else min(CHUNK_BYTES, room.largest)
+    return max(1, min(CHUNK_ROWS, size // (4 * dim)))
 
 
 def prepare(vectors: F32, metric: Metric) -> F32:
@@ -318,7 +319,7 @@ def rotated(vectors: F32, spec: PartSpec, pool: Executor | None = None, room: Ro
     """f32[N, Dp]: vectors in the space of `prepare`, centred and rotated."""
     width = spec.rotation.padded_dim
     z = room.empty((len(vectors), width), np.float32)
-    step = rows_a_chunk(width)
+    step = rows_a_chunk(width, room)
 
     def some(start: int) -> None:
         rows = slice(start, start + step)
@@ -378,7 +379,7 @@ def _encode(
             records[int(offsets[first]) : int(offsets[last])],
         )
 
-    in_parts(pool, some, _batches(partition.starts, width))
+    in_parts(pool, some, _batches(partition.starts, rows_a_chunk(width, room)))
     if strings is not None:
         _write_strings(records, lists, strings, width, codes=codes, int8=int8)
     return records, lists
@@ -411,9 +412,9 @@ def _list_table(
     return lists
 
 
-def _batches(starts: npt.NDArray[np.int64], width: int) -> Iterator[tuple[int, int]]:
+def _batches(starts: npt.NDArray[np.int64], step: int) -> Iterator[tuple[int, int]]:
     """Runs of lists of about a chunk of rows, so that gathered rows stay few."""
-    first, k, step = 0, len(starts) - 1, rows_a_chunk(width)
+    first, k = 0, len(starts) - 1
     while first < k:
         last = int(np.searchsorted(starts, starts[first] + step, side="right")) - 1
         last = min(k, max(first + 1, last))
@@ -454,7 +455,7 @@ def _spread(z: F32, partition: Partition, pool: Executor) -> F32:
             out[lists],
         )
 
-    in_parts(pool, some, _batches(partition.starts, z.shape[1]))
+    in_parts(pool, some, _batches(partition.starts, rows_a_chunk(z.shape[1])))
     return out
 
 

@@ -421,7 +421,7 @@ class PartReader:
             pages = self._pages("vectors", range(first, -(-stop * size // PAGE)), trace)
             data = pages[0] if len(pages) == 1 else np.concatenate(pages)
             rows = data[start * size - first * PAGE : stop * size - first * PAGE]
-            yield rows.view(dtype).reshape(-1, self.dim).astype(np.float32)
+            yield rows.view(dtype).reshape(-1, self.dim).astype(np.float32, copy=False)
 
     def approximate_vectors(
         self, rows: npt.NDArray[np.int64], rotation: Rotation, mean: F32 | None, trace: ReadTrace
