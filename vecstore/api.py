@@ -448,7 +448,11 @@ class Namespace:
         return self._backend.update(self.name, defaults, expected=if_match)
 
     def manifest(self, epoch: int | None = None) -> dict[str, Any]:
-        """The manifest of the current or of a past epoch, as JSON data."""
+        """The manifest of the current or of a past epoch, as JSON data.
+
+        The current one says under ``compaction`` what is being merged, by whom, and how far it is, a few
+        seconds late; None if nothing is.
+        """
         return self._backend.manifest(self.name, check_epoch(epoch))
 
     def restore(self, epoch: int, *, if_match: Expected) -> NamespaceInfo:

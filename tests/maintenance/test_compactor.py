@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.core import CODED, EXACT, RangeStore, assert_exact, clustered, engine
 from vecstore.api import Database, Namespace
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.invariants import check_namespace
-from vecstore.maintenance.compactor import compact_once
+from vecstore.maintenance.compactor import compact_once, holder
 from vecstore.maintenance.policy import Policy, plan
 from vecstore.manifest.keys import lease_key
 from vecstore.manifest.lease import Lease
@@ -207,6 +208,7 @@ class Slow:
             self.ns.insert(ROWS[i * 300 : i * 300 + 300], range(i * 300, i * 300 + 300))
         self._step = step
         self.rivals: list[Lease | None] = []
+        self.between: Callable[[], object] = lambda: None
 
     def rival(self) -> Lease | None:
         return Lease.acquire(self.store, "ns", "compaction", holder="rival", ttl=300.0, rng=Random(0))
@@ -217,6 +219,7 @@ class Slow:
         def tell(share: float) -> None:
             self.now += self._step
             self.rivals.append(self.rival())
+            self.between()
 
         return compact_once(db.namespace("ns"), everything=True, progress=tell)
 
@@ -227,6 +230,23 @@ def test_the_lease_is_renewed_for_as_long_as_a_compaction_takes() -> None:
     assert len(slow.rivals) * 60 > 600
     assert not any(slow.rivals)
     assert slow.rival() is not None, "it was released"
+
+
+def test_the_manifest_tells_how_far_a_compaction_is() -> None:
+    slow = Slow(step=60.0)
+    assert slow.ns.manifest()["compaction"] is None
+    seen = []
+    slow.between = lambda: seen.append(slow.ns.manifest()["compaction"])
+    slow.compact()
+    assert slow.ns.manifest()["compaction"] is None
+    first, last = seen[0], seen[-1]
+    assert (first["parts"], first["rows"], first["reason"], first["done"]) == (2, 600, "asked for", 0.0)
+    assert first["holder"] == holder()
+    assert first["began"] == last["began"] == 1e6
+    shares = [one["done"] for one in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] > 0.8
+    assert "compaction" not in slow.ns.manifest(1)
 
 
 def test_a_renewal_that_fails_is_tried_again() -> None:

@@ -21,7 +21,7 @@ from vecstore.engine.recall import measure_recall
 from vecstore.engine.warm import warm
 from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound, TooManyRequests
 from vecstore.limits import MAX_PAGE_SIZE, MAX_RECALL_AT_ONCE
-from vecstore.maintenance.compactor import compact_once
+from vecstore.maintenance.compactor import compact_once, under_way
 from vecstore.maintenance.gc import GRACE, RETENTION, collect
 from vecstore.maintenance.policy import Policy
 from vecstore.maintenance.worker import MaintenanceThread
@@ -274,8 +274,11 @@ class EmbeddedDatabase:
         return self.namespace(name).row(identity, include_vector=include_vector, epoch=epoch)
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
+        engine = self.namespace(name)
         # By way of JSON, so that it is what HTTP gives: lists, not tuples.
-        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self.namespace(name).manifest(epoch)))
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(engine.manifest(epoch)))
+        if epoch is None:
+            found["compaction"] = under_way(engine)
         return found
 
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:

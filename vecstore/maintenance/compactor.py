@@ -27,7 +27,7 @@ from vecstore.errors import StorageError, StorageMissing, VecstoreError
 from vecstore.maintenance.merge import Source, merge
 from vecstore.maintenance.policy import Plan, Policy, plan, plan_all
 from vecstore.manifest.draft import Change, Draft
-from vecstore.manifest.lease import Lease
+from vecstore.manifest.lease import Lease, holder_of
 from vecstore.manifest.model import Manifest, Mean, Part
 from vecstore.part.builder import PartSpec
 from vecstore.progress import Progress, within
@@ -36,6 +36,7 @@ from vecstore.types import F32, CompactResult
 
 log = logging.getLogger(__name__)
 
+LEASE: Final = "compaction"
 LEASE_SECONDS: Final = 300.0  # longer than the longest step that reports no progress
 RENEW_SECONDS: Final = 20.0
 BUILT, UPLOADED = 0.85, 0.99  # of a compaction, once its part is built, and is in the store
@@ -121,13 +122,20 @@ def compact_once(
     wanted = (plan_all if everything else plan)(manifest, policy)
     if wanted is None:
         return CompactResult((), None, 0, manifest.epoch, "nothing due")
+    about = {
+        "began": engine.store.now(),
+        "parts": len(wanted.parts),
+        "rows": sum(part.live for part in manifest.parts if part.id in set(wanted.parts)),
+        "reason": wanted.reason,
+        "done": 0.0,
+    }
     lease = Lease.acquire(
-        engine.store, engine.name, "compaction", holder=holder(), ttl=LEASE_SECONDS, rng=engine.rng
+        engine.store, engine.name, LEASE, holder=holder(), ttl=LEASE_SECONDS, rng=engine.rng, about=about
     )
     if lease is None:
         return CompactResult((), None, 0, manifest.epoch, "another node is compacting")
     try:
-        told = _renewing(lease, engine.clock, within(progress, 0.0, 1.0))
+        told = _renewing(lease, about, engine.clock, within(progress, 0.0, 1.0))
         return _compact(engine, manifest, wanted, policy.memory, folder, told)
     except (SourceGone, StorageMissing, LeaseLost) as error:
         log.info("compaction of %s thrown away: %s", engine.name, error)
@@ -142,8 +150,16 @@ def holder() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _renewing(lease: Lease, clock: Callable[[], float], progress: Progress) -> Progress:
-    """Progress that keeps the lease alive, as often as it is told of.
+def under_way(engine: NamespaceEngine) -> dict[str, Any] | None:
+    """The compaction of a namespace that any process is at: its holder, when it began, how far it is."""
+    held = holder_of(engine.store, engine.name, LEASE)
+    return None if held is None else {"holder": held.holder, **held.about}
+
+
+def _renewing(
+    lease: Lease, about: dict[str, Any], clock: Callable[[], float], progress: Progress
+) -> Progress:
+    """Progress that keeps the lease alive and says in it how far the work is, as often as it is told of.
 
     `LeaseLost` if somebody else has it.
     """
@@ -154,7 +170,7 @@ def _renewing(lease: Lease, clock: Callable[[], float], progress: Progress) -> P
         if clock() >= due:
             due = clock() + RENEW_SECONDS
             try:
-                kept = lease.renew()
+                kept = lease.renew({**about, "done": round(share, 3)})
             except StorageError as error:
                 log.info("a lease was not renewed, which is tried again: %s", error)
             else:
