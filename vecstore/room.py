@@ -63,8 +63,11 @@ class Room:
         folder = self.folder or _default_folder()
         try:
             with tempfile.TemporaryFile(prefix="vecstore-", dir=folder) as file:
-                # A hole that cannot be filled would end the process with SIGBUS when it is written to.
-                os.posix_fallocate(file.fileno(), 0, size)
+                if hasattr(os, "posix_fallocate"):
+                    # A hole that cannot be filled ends the process with SIGBUS when it is written to.
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
                 return mmap.mmap(file.fileno(), size)
         except PermissionError as error:
             raise Unauthorised(f"no temporary file in {folder}: {error.strerror}", folder=folder) from error

@@ -97,7 +97,7 @@ def merge(
     del vectors  # and the file that it lies in
     image = build_part(
         arranged.vectors,
-        Ids(ids.kind, ids.values[arranged.order], ids.keys[arranged.order]),
+        ids.take(arranged.order),
         how,
         cells=arranged.cells,
         room=room,

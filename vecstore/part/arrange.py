@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.index.ivf import CHUNK_BYTES, lists_for
-from vecstore.index.training import nearest_cells, sample_for_cells, train_cells
+from vecstore.index.training import in_parts, nearest_cells, sample_for_cells, train_cells
 from vecstore.part.builder import PartSpec, available_cores, rotated
 from vecstore.progress import Progress, within
 from vecstore.room import Room
@@ -70,18 +70,19 @@ def arrange(
     report = within(progress, 0.0, 1.0)
     rng = np.random.Generator(np.random.Philox(spec.seed))
     drawn = np.sort(rng.choice(n, size=min(n, sample_for_cells(k)), replace=False))
-    with ThreadPoolExecutor(workers or available_cores()) as pool:
-        sample = rotated(room.take(vectors, drawn), spec, pool, room)
-    cells = train_cells(sample, k, rng)
-    report(SAMPLED)
-
     # Not by the room: a product of matrices may round differently in other blocks.
     step = max(1, CHUNK_BYTES // (4 * spec.rotation.padded_dim))
     nearest = np.empty(n, dtype=np.int32)
-    for start in range(0, n, step):
+
+    def place_some(start: int) -> None:
         some = slice(start, start + step)
         nearest[some] = nearest_cells(rotated(vectors[some], spec), cells, 1)[:, 0]
-        report(SAMPLED + (PLACED - SAMPLED) * start / n)
+
+    with ThreadPoolExecutor(workers or available_cores()) as pool:
+        cells = train_cells(rotated(room.take(vectors, drawn), spec, pool, room), k, rng)
+        report(SAMPLED)
+        in_parts(pool, place_some, range(0, n, step))
+    report(PLACED)
     order = np.argsort(nearest, kind="stable").astype(np.int64)
     place = np.empty(n, dtype=np.int64)
     place[order] = np.arange(n)

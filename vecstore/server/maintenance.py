@@ -126,7 +126,8 @@ def lower_priority(nice: int = NICE) -> None:
     """Give way to the processes that answer requests, without coming to a stand beside busy ones."""
     with suppress(OSError):  # where that is not allowed or not known, it is a process like the others
         for thread in os.listdir("/proc/self/task"):  # those of a BLAS are there already
-            os.setpriority(os.PRIO_PROCESS, int(thread), nice)
+            which = (os.PRIO_PROCESS, int(thread))
+            os.setpriority(*which, max(nice, os.getpriority(*which)))
 
 
 def _watch(parent: int) -> None:
