@@ -10,6 +10,7 @@ What is due is decided in ``policy.py``; the work, within a bound of memory, is 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -92,13 +93,6 @@ class SwapParts(Change):
         self.part = self.upload()
 
 
-class LeaseLost(VecstoreError):
-    """Another node took the lease over while we stalled: the work is its now."""
-
-    code = "compaction_lost"
-    status = 409
-
-
 def compact_once(
     engine: NamespaceEngine,
     *,
@@ -137,7 +131,7 @@ def compact_once(
     try:
         told = _renewing(lease, about, engine.clock, within(progress, 0.0, 1.0))
         return _compact(engine, manifest, wanted, policy.memory, folder, told)
-    except (SourceGone, StorageMissing, LeaseLost) as error:
+    except (SourceGone, StorageMissing) as error:
         log.info("compaction of %s thrown away: %s", engine.name, error)
         return CompactResult((), None, 0, manifest.epoch, "thrown away")
     finally:
@@ -161,7 +155,7 @@ def _renewing(
 ) -> Progress:
     """Progress that keeps the lease alive and says in it how far the work is, as often as it is told of.
 
-    `LeaseLost` if somebody else has it.
+    Whoever finds that another has it goes on all the same: only a source that is gone ends the work (R16).
     """
     due = clock() + RENEW_SECONDS
 
@@ -170,12 +164,11 @@ def _renewing(
         if clock() >= due:
             due = clock() + RENEW_SECONDS
             try:
-                kept = lease.renew({**about, "done": round(share, 3)})
+                if not lease.renew({**about, "done": round(share, 3)}):
+                    log.info("another node took the lease over; one of us will have worked in vain")
+                    due = math.inf
             except StorageError as error:
                 log.info("a lease was not renewed, which is tried again: %s", error)
-            else:
-                if not kept:
-                    raise LeaseLost("another node took the lease over")
         progress(share)
 
     return tell
