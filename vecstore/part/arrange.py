@@ -93,4 +93,5 @@ def arrange(
         some = slice(start, start + step)
         moved[place[some]] = vectors[some]
         report(PLACED + (1.0 - PLACED) * start / n)
+    report(1.0)
     return Arranged(moved, order, cells)
