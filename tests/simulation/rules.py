@@ -328,7 +328,7 @@ RULES: dict[str, Rule] = {
         seed=2,
     ),
     "R11": Rule(
-        "assigned ids are those of the first attempt", ((InsertRows, "apply", _take_ids_once),), seed=5
+        "assigned ids are those of the first attempt", ((InsertRows, "apply", _take_ids_once),), seed=26
     ),
     "R12": Rule("nobody looks whether a key has been used", ((publish, "_recorded", _no_record),)),
     "R13": Rule(
