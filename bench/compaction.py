@@ -9,7 +9,7 @@ command was given: ``taskset -c 1 python -m bench.compaction`` makes them share 
 Memory is sampled from ``/proc/PID/status`` a hundred times a second. *Anonymous* is ``RssAnon``: what the
 process holds for itself. *Resident* (``VmHWM``) has the mapped files too, sources and temporary files, whose
 pages the kernel drops when others want the memory. ``--limit`` puts the merging process into a cgroup with so
-much memory above its idle state, page cache included (root only): there it can do with no more.
+much memory above its idle state, page cache included (root only): there it has to do with that.
 
 Time is that of the seconds in which it ran, over a plain read of the sources and write of as many bytes as
 the merged part has, with an fsync, before and after.
