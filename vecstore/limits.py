@@ -29,3 +29,5 @@ MAX_RECENT_COMMITS: Final = 1_000
 MAX_BRANCH_PINS: Final = 100  # epochs of a namespace that branches rest on, likewise
 MAX_TAGS: Final = 100  # of a namespace: each is a line of every manifest, and an epoch that collection reads
 MAX_PAGE_SIZE: Final = 1_000
+COMPACTION_BYTES: Final = 512 << 20  # of memory that a compaction takes, unless a setting says otherwise
+LEAST_COMPACTION_BYTES: Final = 64 << 20
