@@ -10,8 +10,7 @@ p50, p90, p99, and recall@10 beside exact search. Ways take turns, query by quer
 client, ``obstore`` the Rust library of that name. ``--stalls`` lets one answer in a hundred take two
 seconds more, with second requests (``hedge_share``) and without.
 
-The grown set is easy at its full size: some 17 rows of each gloss lie close together, so that the
-default plan needs 3 of 32,213 lists. ``--nprobe`` asks for as many as a harder set would need.
+``--nprobe`` asks for so many lists in place of the plan for a recall.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class Way:
 
 def prepared(rows: int) -> Path:
     """A store with the grown set in one part; built once and kept."""
-    folder = sets.CACHE / f"cold-{rows}"
+    folder = sets.CACHE / f"cold-{grow.RECIPE}-{rows}"
     if folder.exists():
         return folder
     print(f"building {rows:,} rows (kept in {folder})", file=sys.stderr, flush=True)

@@ -31,6 +31,19 @@ TARGETS = (0.95, 0.99)
 SETS = {"glosses": sets.glosses, "fashion": sets.fashion, "sample": sets.sample}
 
 
+def rotated(dataset: sets.Dataset) -> tuple[F32, F32]:
+    """Base and queries as a part has them: centred and rotated."""
+    rotation, mean = Rotation(dataset.base.shape[1], 7), mean_of(dataset.base, dataset.metric)
+    base, queries = (prepare(rows, dataset.metric) for rows in (dataset.base, dataset.queries))
+    return rotation.apply(base, mean), rotation.apply(queries, mean)
+
+
+def divided(z: F32, settings: Settings, seed: int) -> Partition:
+    """The lists of a part, no row held out."""
+    k = lists_for(*z.shape, settings)
+    return train(z, k, seed=seed, capacity=capacity_for(len(z), k, settings))
+
+
 def ranks(partition: Partition, z: F32, queries: F32, weight: float) -> npt.NDArray[np.int32]:
     """i32[M, K]: the lists of each query, the nearest first."""
     spread = np.empty(partition.k, dtype=np.float32)
@@ -78,16 +91,11 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.set or ("glosses", "fashion"):
         dataset = SETS[name]()
-        base, dim = prepare(dataset.base, dataset.metric), dataset.base.shape[1]
-        rotation, mean = Rotation(dim, 7), mean_of(dataset.base, dataset.metric)
-        z = rotation.apply(base, mean)
-        queries = rotation.apply(prepare(dataset.queries, dataset.metric), mean)
+        z, queries = rotated(dataset)
         for rows in args.rows or (Settings().list_rows,):
-            how = Settings(list_rows=rows)
-            k = lists_for(len(z), dim, how)
             for seed in args.seed or (1, 2):
                 start = time.process_time()
-                partition = train(z, k, seed=seed, capacity=capacity_for(len(z), k, how))
+                partition = divided(z, Settings(list_rows=rows), seed)
                 seconds = time.process_time() - start
                 blocks = int((-(-np.diff(partition.starts) // BLOCK)).sum())
                 print(

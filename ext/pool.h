@@ -15,7 +15,7 @@
 #include "simd/kernels.h"
 
 #define VS_POOL_BINS 128
-#define VS_BUCKETS 1024 /* of sorting */
+#define VS_BUCKETS 512 /* of sorting, at most */
 #define VS_SORTED 4096  /* the most that are sorted by buckets */
 #define VS_FEW 32       /* the most that insertion sorts in one of them */
 #define VS_POOL_SLACK 512 /* candidates beyond twice the capacity before the pool is shrunk */
@@ -201,40 +201,35 @@ static inline void vs_insertion_sort(VsRanked *items, size_t n) {
     }
 }
 
-/* By key, stable: into buckets from `low` to `high`, which no key should leave, of which a bitmap tells those in
- * use, and within a bucket by insertion. Where many share a bucket, byte by byte. */
+/* By key, stable: into buckets from `low` to `high`, which no key should leave, and what is still out of order by
+ * insertion. Where many share a bucket, byte by byte. */
 static inline VsRanked *vs_sort_within(VsRanked *items, VsRanked *spare, size_t n, float low, float high) {
-    uint64_t used[VS_BUCKETS / 64] = {0};
-    uint16_t first[VS_BUCKETS], next[VS_SORTED];
+    const size_t buckets = n < 64 ? 64 : n < 256 ? 256 : VS_BUCKETS;
+    uint16_t bucket_of[VS_SORTED], counts[VS_BUCKETS] = {0};
+    const float scale = (float)(buckets - 1) / (high - low);
     if (n <= 8) {
         vs_insertion_sort(items, n);
         return items;
     }
-    const float scale = (float)(VS_BUCKETS - 1) / (high - low);
     if (n > VS_SORTED || !(scale > 0.0f && scale < INFINITY))
         return vs_sort_bytes(items, spare, n);
     for (size_t i = 0; i < n; i++) {
         const float at = (vs_unordered(items[i].key) - low) * scale;
-        const size_t bucket = at > 0.0f ? (at < (float)VS_BUCKETS ? (size_t)at : VS_BUCKETS - 1) : 0;
-        const uint64_t bit = (uint64_t)1 << bucket % 64;
-        if (!(used[bucket / 64] & bit)) {
-            used[bucket / 64] |= bit;
-            first[bucket] = (uint16_t)i;
-            next[i] = VS_SORTED;
-            continue;
-        }
-        uint16_t *link = first + bucket;
-        for (int steps = 0; *link != VS_SORTED && items[*link].key <= items[i].key; link = next + *link)
-            if (++steps > VS_FEW)
-                return vs_sort_bytes(items, spare, n);
-        next[i] = *link;
-        *link = (uint16_t)i;
+        bucket_of[i] = at > 0.0f ? (at < (float)buckets ? (uint16_t)at : (uint16_t)(buckets - 1)) : 0;
+        counts[bucket_of[i]]++;
     }
-    size_t found = 0;
-    for (size_t word = 0; word < VS_BUCKETS / 64; word++)
-        for (uint64_t left = used[word]; left; left &= left - 1)
-            for (size_t i = first[64 * word + (size_t)__builtin_ctzll(left)]; i != VS_SORTED; i = next[i])
-                spare[found++] = items[i];
+    uint32_t sum = 0, most = 0;
+    for (size_t i = 0; i < buckets; i++) {
+        const uint32_t here = counts[i];
+        most = here > most ? here : most;
+        counts[i] = (uint16_t)sum;
+        sum += here;
+    }
+    if (most > VS_FEW)
+        return vs_sort_bytes(items, spare, n);
+    for (size_t i = 0; i < n; i++)
+        spare[counts[bucket_of[i]]++] = items[i];
+    vs_insertion_sort(spare, n);
     return spare;
 }
 

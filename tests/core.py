@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from vecstore.api import Database
 from vecstore.engine.database import EmbeddedDatabase
-from vecstore.maintenance.compactor import Policy
+from vecstore.maintenance.policy import Policy
 from vecstore.sample import Sample, load_sample
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.memory import MemoryStore

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, Self
 import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
-from vecstore.limits import MAX_PAGE_SIZE
+from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE
 from vecstore.params import (
     check_epoch,
     check_params,
@@ -121,6 +121,8 @@ def connect(
     cache_dir: str | os.PathLike[str] | None = None,
     disk_cache_bytes: int = 10 << 30,
     open_namespaces: int = 1_000,
+    compaction_bytes: int = COMPACTION_BYTES,
+    temp_dir: str | os.PathLike[str] | None = None,
     recall_sample_rate: float = 0.0,
     **options: Any,
 ) -> Database:
@@ -141,6 +143,9 @@ def connect(
         how much it may take. None: nothing is kept on disk.
     open_namespaces
         How many are held open; one that was not used for longest makes room.
+    compaction_bytes, temp_dir
+        Memory that a compaction of this process may take, and where its temporary files go; None:
+        ``TMPDIR``, or else ``/var/tmp`` or where the system puts such files.
     recall_sample_rate
         Share of searches whose recall a thread of this process measures (`Namespace.recall_estimate`).
         A server has a setting for that; over HTTP this is ignored.
@@ -163,7 +168,11 @@ def connect(
     _check_bound("cache_bytes", cache_bytes, 0)
     _check_bound("disk_cache_bytes", disk_cache_bytes, LEAST_DISK_BYTES)
     _check_bound("open_namespaces", open_namespaces, 1)
+    _check_bound("compaction_bytes", compaction_bytes, LEAST_COMPACTION_BYTES)
+    if temp_dir is not None and not os.path.isdir(temp_dir):
+        raise InvalidArgument(f"temp_dir {os.fspath(temp_dir)} is no folder", field="temp_dir")
     from vecstore.engine.database import EmbeddedDatabase
+    from vecstore.maintenance.policy import Policy
     from vecstore.storage.disk import DiskCache
     from vecstore.storage.open import open_store
 
@@ -174,6 +183,8 @@ def connect(
             disk=None if cache_dir is None else DiskCache(cache_dir, disk_cache_bytes),
             open_namespaces=open_namespaces,
             maintenance=maintenance == "thread",
+            policy=Policy(memory=compaction_bytes),
+            temp_dir=None if temp_dir is None else os.fspath(temp_dir),
             recall_sample_rate=recall_sample_rate,
         )
     )
@@ -500,7 +511,11 @@ class Namespace:
         return self._backend.update(self.name, defaults, schema=schema, expected=if_match)
 
     def manifest(self, epoch: int | None = None) -> dict[str, Any]:
-        """The manifest of the current or of a past epoch, as JSON data."""
+        """The manifest of the current or of a past epoch, as JSON data.
+
+        The current one says under ``compaction`` what is being merged, by whom, and how far it is, a few
+        seconds late; None if nothing is.
+        """
         return self._backend.manifest(self.name, check_epoch(epoch))
 
     def restore(self, epoch: int, *, if_match: Expected) -> NamespaceInfo:

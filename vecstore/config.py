@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from vecstore.errors import InvalidArgument
-from vecstore.limits import MAX_BODY_BYTES
+from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_BODY_BYTES
 
 PREFIX: Final = "VECSTORE_"
 FILE: Final = "vecstore.toml"
@@ -42,6 +42,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     cache_dir: str = ""
     disk_cache_bytes: Annotated[int, Meta(ge=64 << 20)] = 10 << 30
     open_namespaces: Annotated[int, Meta(ge=1)] = 1_000
+    compaction_bytes: Annotated[int, Meta(ge=LEAST_COMPACTION_BYTES)] = COMPACTION_BYTES
+    temp_dir: str = ""
     recall_sample_rate: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
     maintenance: bool = True
     maintenance_interval: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 10.0
@@ -76,13 +78,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             )
 
     @property
-    def cache_options(self) -> dict[str, Any]:
-        """What `vecstore.api.connect` is told of caches."""
+    def connect_options(self) -> dict[str, Any]:
+        """What `vecstore.api.connect` is told of memory and disk."""
         return {
             "cache_bytes": self.cache_bytes,
             "cache_dir": self.cache_dir or None,
             "disk_cache_bytes": self.disk_cache_bytes,
             "open_namespaces": self.open_namespaces,
+            "compaction_bytes": self.compaction_bytes,
+            "temp_dir": self.temp_dir or None,
         }
 
     def environ(self) -> dict[str, str]:

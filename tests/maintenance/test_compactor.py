@@ -1,7 +1,9 @@
-"""Compaction: what is merged when, and that no row is lost, doubled or brought back by it."""
+"""Compaction: that no row is lost, doubled or brought back by it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,11 @@ from tests.core import CODED, EXACT, RangeStore, assert_exact, clustered, engine
 from vecstore.api import Database, Namespace
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.invariants import check_namespace
-from vecstore.maintenance import compactor
-from vecstore.maintenance.compactor import Policy, compact_once, plan, plan_all
+from vecstore.maintenance.compactor import compact_once, holder
+from vecstore.maintenance.policy import Policy, plan
 from vecstore.manifest.keys import lease_key
 from vecstore.manifest.lease import Lease
-from vecstore.manifest.model import Manifest, Part, Settings, Tombstone
+from vecstore.manifest.model import Part
 from vecstore.storage.cache import ReadTrace
 from vecstore.storage.faults import Call, Fault, FaultyStore
 from vecstore.storage.memory import MemoryStore
@@ -37,99 +39,6 @@ def ids_of(store: Any) -> Any:
         return [i if isinstance(i, str) else int(i) for i in every]
 
     return read
-
-
-# -- policy ---------------------------------------------------------------------------------
-
-
-def part(name: str, n: int, dead: int = 0) -> Part:
-    tombstone = None
-    if dead:
-        tombstone = Tombstone(delete_id="d", owner="ns", offset=64, length=64, crc32c=0, dead=dead, began=0.0)
-    return Part(
-        id=name,
-        owner="ns",
-        n=n,
-        k=1,
-        bytes=0,
-        began=0.0,
-        sections={},
-        checksums_crc32c=0,
-        tombstone=tombstone,
-    )
-
-
-def manifest(*parts: Part, threshold: int = 100) -> Manifest:
-    return Manifest(
-        namespace="ns",
-        incarnation="i",
-        lineage="l",
-        epoch=1,
-        created_at=0.0,
-        committed_at=0.0,
-        dim=1,
-        metric="l2",
-        rotation_seed=0,
-        settings=Settings(small_part_threshold=threshold),
-        parts=parts,
-    )
-
-
-def test_nothing_is_due_in_a_tidy_namespace() -> None:
-    assert plan(manifest(), Policy()) is None
-    assert plan(manifest(*(part(str(i), 10**i) for i in range(2, 7))), Policy()) is None
-    assert plan(manifest(*(part(str(i), 10) for i in range(7))), Policy()) is None
-    assert plan(manifest(part("a", 1_000, 200)), Policy()) is None
-
-
-def test_tiny_parts_are_merged_whatever_their_tier() -> None:
-    found = plan(manifest(part("big", 10_000), *(part(str(i), 1 + 12 * i) for i in range(8))), Policy())
-    assert found is not None
-    assert set(found.parts) == set("01234567")
-
-
-def test_a_full_tier_is_merged() -> None:
-    parts = [part(str(i), 1_000 + i) for i in range(8)]
-    found = plan(manifest(part("big", 10**6), *parts), Policy())
-    assert found is not None
-    assert set(found.parts) == {p.id for p in parts}
-    assert "tier" in found.reason
-
-
-def test_a_worn_part_is_rewritten_the_worst_first() -> None:
-    found = plan(manifest(part("a", 10_000, 2_001), part("b", 900, 500), part("c", 90_000, 100)), Policy())
-    assert found is not None
-    assert found.parts == ("a",)
-    assert found.reason == "dead rows"
-
-
-def test_a_merged_part_stays_within_the_bound() -> None:
-    parts = [part(str(i), 1_000) for i in range(8)]
-    found = plan(manifest(*parts), Policy(max_bytes=3_000 * 4))
-    assert found is not None
-    assert len(found.parts) == 3
-    assert plan(manifest(*parts), Policy(max_bytes=1_000)) is None, "one part alone gains nothing"
-
-
-def test_tiny_parts_beyond_the_bound_do_not_hide_what_else_is_due() -> None:
-    tiny = [part(str(i), 100) for i in range(8)]
-    found = plan(manifest(*tiny, part("worn", 5_000, 4_000)), Policy(max_bytes=100 * 4))
-    assert found is not None
-    assert found.parts == ("worn",)
-
-
-def test_everything_is_one_part_or_as_few_as_the_bound_allows() -> None:
-    assert plan_all(manifest(part("a", 10)), Policy()) is None
-    assert plan_all(manifest(), Policy()) is None
-    worn = plan_all(manifest(part("a", 10, 1)), Policy())
-    assert worn is not None
-    assert worn.parts == ("a",)
-    both = plan_all(manifest(part("a", 10), part("b", 5_000)), Policy())
-    assert both is not None
-    assert set(both.parts) == {"a", "b"}
-
-
-# -- carrying it out ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [MemoryStore, RangeStore])
@@ -288,6 +197,82 @@ def test_a_lease_that_cannot_be_released_does_not_hide_what_was_done() -> None:
     assert len(compact_once(late.namespace("ns"), everything=True).merged) == 2
 
 
+class Slow:
+    """A compaction that tells of its progress every ``step`` seconds, by every clock."""
+
+    def __init__(self, step: float) -> None:
+        self.now = 1e6
+        self.store = MemoryStore(clock=lambda: self.now)
+        self.ns = opened(self.store)[1]
+        for i in range(2):
+            self.ns.insert(ROWS[i * 300 : i * 300 + 300], range(i * 300, i * 300 + 300))
+        self._step = step
+        self.rivals: list[Lease | None] = []
+        self.between: Callable[[], object] = lambda: None
+
+    def rival(self) -> Lease | None:
+        return Lease.acquire(self.store, "ns", "compaction", holder="rival", ttl=300.0, rng=Random(0))
+
+    def compact(self, through: Any = None) -> Any:
+        db = EmbeddedDatabase(through or self.store, rng=Random(9), clock=lambda: self.now)
+
+        def tell(share: float) -> None:
+            self.now += self._step
+            self.rivals.append(self.rival())
+            self.between()
+
+        return compact_once(db.namespace("ns"), everything=True, progress=tell)
+
+
+def test_the_lease_is_renewed_for_as_long_as_a_compaction_takes() -> None:
+    slow = Slow(step=60.0)
+    assert len(slow.compact().merged) == 2
+    assert len(slow.rivals) * 60 > 600
+    assert not any(slow.rivals)
+    assert slow.rival() is not None, "it was released"
+
+
+def test_the_manifest_tells_how_far_a_compaction_is() -> None:
+    slow = Slow(step=60.0)
+    assert slow.ns.manifest()["compaction"] is None
+    seen = []
+    slow.between = lambda: seen.append(slow.ns.manifest()["compaction"])
+    slow.compact()
+    assert slow.ns.manifest()["compaction"] is None
+    first, last = seen[0], seen[-1]
+    assert (first["parts"], first["rows"], first["reason"], first["done"]) == (2, 600, "asked for", 0.0)
+    assert first["holder"] == holder()
+    assert first["began"] == last["began"] == 1e6
+    shares = [one["done"] for one in seen]
+    assert shares == sorted(shares)
+    assert shares[-1] > 0.8
+    assert "compaction" not in slow.ns.manifest(1)
+
+
+def test_a_renewal_that_fails_is_tried_again() -> None:
+    slow = Slow(step=60.0)
+    failed: list[Call] = []
+
+    def plan_faults(call: Call) -> Fault | None:
+        renewal = call.method == "put_if_match" and call.key == lease_key("ns", "compaction")
+        if renewal:
+            failed.append(call)
+        return Fault.FAIL_BEFORE if renewal and len(failed) % 2 else None
+
+    assert len(slow.compact(FaultyStore(slow.store, plan_faults)).merged) == 2
+    assert len(failed) > 4
+    assert not any(slow.rivals)
+
+
+def test_who_stalls_until_another_has_the_lease_goes_on_without_it() -> None:
+    """The lease fences double work alone: whoever commits first has won (R16)."""
+    slow = Slow(step=301.0)
+    assert len(slow.compact().merged) == 2
+    held = [lease for lease in slow.rivals if lease is not None]
+    assert held
+    assert held[-1].renew(), "it was neither taken back nor released for the rival"
+
+
 def test_assigned_ids_keep_their_values() -> None:
     _, ns = opened(MemoryStore())
     ns.insert(ROWS[:50])
@@ -319,15 +304,6 @@ def test_a_namespace_that_keeps_no_vectors_is_compacted(metric: Any, threshold: 
         ns.compact()
     assert ns.stats().parts == 1
     assert ns.stats().rows == len(alive)
-
-
-def test_a_merge_too_large_for_memory_goes_through_a_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compactor, "SPOOL_BYTES", 0)
-    _, ns = opened(MemoryStore())
-    ns.insert(ROWS[:300], range(300))
-    ns.insert(ROWS[300:], range(300, 600))
-    assert ns.compact().rows == 600
-    assert_exact(ns.search(ROWS[3], top_k=40, **EXACT), dict(enumerate(ROWS)), ROWS[3], "l2", 40)
 
 
 def test_the_tidying_of_a_busy_namespace_ends() -> None:

@@ -13,7 +13,7 @@ from tests.core import clustered, generator
 from vecstore.api import Database
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import NamespaceNotFound, StorageRetryable
-from vecstore.maintenance.compactor import Policy
+from vecstore.maintenance.policy import Policy
 from vecstore.maintenance.worker import MaintenanceThread
 from vecstore.storage.memory import MemoryStore
 

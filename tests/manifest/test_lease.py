@@ -9,7 +9,7 @@ import pytest
 
 from tests.manifest.helpers import NS, Call, ScriptedStore, run_all, scripted, timed_out
 from vecstore.manifest.keys import lease_key
-from vecstore.manifest.lease import Lease
+from vecstore.manifest.lease import Lease, holder_of
 from vecstore.storage.memory import MemoryStore
 
 
@@ -95,6 +95,29 @@ def test_a_renewal_whose_answer_was_lost_does_not_lose_the_lease() -> None:
     with scripted(store, script):
         assert lease.renew()
     assert lease.renew()
+
+
+def test_a_lease_says_who_holds_it_and_what_for_until_it_is_free() -> None:
+    store = ScriptedStore()
+    assert holder_of(store, NS, "compaction") is None
+    lease = Lease.acquire(
+        store, NS, "compaction", holder="me", ttl=60, rng=Random(1), about={"parts": 3, "done": 0.0}
+    )
+    assert lease is not None
+
+    def told() -> Any:
+        held = holder_of(store, NS, "compaction")
+        return None if held is None else (held.holder, held.about)
+
+    assert told() == ("me", {"parts": 3, "done": 0.0})
+    assert lease.renew({"parts": 3, "done": 0.5})
+    assert lease.renew()
+    assert told() == ("me", {"parts": 3, "done": 0.5})
+    store.time += 60
+    assert told() is None
+    assert lease.renew()
+    lease.release()
+    assert told() is None
 
 
 def test_a_lease_that_cannot_be_read_does_not_stop_work_for_good() -> None:

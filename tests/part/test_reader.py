@@ -44,6 +44,37 @@ def opened(kind: type[MemoryStore], stored: Stored) -> PartReader:
     return open_part(store, stored)
 
 
+# -- scans ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("stored_as", ["fp32", "fp16"])
+@pytest.mark.parametrize("step", [1, 411, 10_000])  # a row of 40 dimensions does not divide a page
+def test_a_scan_gives_all_vectors_in_order(kind: type[MemoryStore], stored_as: Any, step: int) -> None:
+    rows = clustered(generator(1), N, 40)
+    reader = opened(kind, build(rows, None, spec(40, store_vectors=stored_as)))
+    blocks = list(reader.scan_vectors(step, ReadTrace()))
+    assert [len(block) for block in blocks[:-1]] == [step] * (len(blocks) - 1)
+    found = np.concatenate(blocks)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, reader.read_vectors(np.arange(N), ReadTrace()))
+
+
+def test_what_is_read_aside_does_not_enter_the_cache(coded: Stored) -> None:
+    store, cache = RangeStore(), PageCache(64 << 20)
+    put(store, coded)
+    reader = open_part(store, coded, cache=cache)
+    before = cache.stats()
+    aside = reader.aside()
+    everything = np.concatenate(list(aside.scan_vectors(100, ReadTrace())))
+    keys, rows = aside.sorted_keys(0, None, ReadTrace())
+    assert cache.stats() == before
+    np.testing.assert_array_equal(everything, reader.read_vectors(np.arange(N), ReadTrace()))
+    assert keys.tolist() == [i * 5 + 3 for i in range(N)]
+    assert sorted(rows.tolist()) == list(range(N))
+    assert cache.stats().pages > before.pages
+
+
 # -- damage ---------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from tests.server.support import (
     running_server,
 )
 from vecstore.errors import VecstoreError
+from vecstore.server.maintenance import NICE
 
 ROWS = np.eye(4, dtype=np.float32)
 
@@ -46,6 +47,10 @@ def test_one_maintenance_process_compacts_what_is_due_and_ends_with_the_server(t
         pid = server.process.pid
         eventually("two workers", lambda: len(workers(pid)) == 2)
         eventually("a maintenance process", lambda: len(maintainers(pid)) == 1)
+        (maintainer,) = maintainers(pid)
+        mine = os.getpriority(os.PRIO_PROCESS, 0)
+        eventually("that gives way", lambda: os.getpriority(os.PRIO_PROCESS, maintainer) == max(NICE, mine))
+        assert {os.getpriority(os.PRIO_PROCESS, worker) for worker in workers(pid)} == {mine}
         with vecstore.connect(server.url) as database:
             ns = database.create_namespace("docs", 4, "l2")
             for i in range(9):

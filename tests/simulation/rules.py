@@ -75,16 +75,21 @@ class Rule:
 
 
 def kind(
-    make: Callable[..., Setup], *, crew: dict[str, int] | None = None, **chances: float
+    make: Callable[..., Setup],
+    *,
+    crew: dict[str, int] | None = None,
+    written: tuple[str, ...] | None = None,
+    **chances: float,
 ) -> Callable[[Setup], Setup]:
-    """Setups of one kind, with some clients and chances of their own."""
+    """Setups of one kind, with some clients, namespaces and chances of their own."""
 
     def made(setup: Setup) -> Setup:
         climate = dataclasses.replace(setup.climate, **chances)
         found = make(
             seed=setup.seed, steps=setup.steps, grace=setup.grace, retention=setup.retention, climate=climate
         )
-        return dataclasses.replace(found, crew=tuple((dict(found.crew) | (crew or {})).items()))
+        crews = tuple((dict(found.crew) | (crew or {})).items())
+        return dataclasses.replace(found, crew=crews, written=written or found.written)
 
     return made
 
@@ -328,7 +333,9 @@ RULES: dict[str, Rule] = {
         seed=2,
     ),
     "R11": Rule(
-        "assigned ids are those of the first attempt", ((InsertRows, "apply", _take_ids_once),), seed=5
+        "assigned ids are those of the first attempt",
+        ((InsertRows, "apply", _take_ids_once),),
+        kind(Setup.spread, crew={"Writer": 10}, written=("auto", "auto", "docs")),
     ),
     "R12": Rule("nobody looks whether a key has been used", ((publish, "_recorded", _no_record),)),
     "R13": Rule(

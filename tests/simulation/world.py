@@ -24,8 +24,8 @@ from vecstore.errors import (
     StorageMissing,
     VecstoreError,
 )
-from vecstore.maintenance.compactor import Policy
 from vecstore.maintenance.gc import named_objects
+from vecstore.maintenance.policy import Policy
 from vecstore.manifest.keys import current_key, history_key, namespace_prefix
 from vecstore.storage.memory import MemoryStore
 from vecstore.types import RowId

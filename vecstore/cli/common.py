@@ -55,7 +55,7 @@ def open_database(
     if config.url.startswith(REMOTE):
         database = connect(config.url, timeout=config.client_timeout)
     else:
-        database = connect(config.url, maintenance=maintenance, **config.cache_options)
+        database = connect(config.url, maintenance=maintenance, **config.connect_options)
     with database:
         yield database
 

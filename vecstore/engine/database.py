@@ -21,8 +21,9 @@ from vecstore.engine.recall import measure_recall
 from vecstore.engine.warm import warm
 from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound, TooManyRequests
 from vecstore.limits import MAX_PAGE_SIZE, MAX_RECALL_AT_ONCE
-from vecstore.maintenance.compactor import Policy, compact_once
+from vecstore.maintenance.compactor import compact_once, under_way
 from vecstore.maintenance.gc import GRACE, RETENTION, collect
+from vecstore.maintenance.policy import Policy
 from vecstore.maintenance.worker import MaintenanceThread
 from vecstore.manifest import lifecycle
 from vecstore.manifest.branch import branch
@@ -76,6 +77,10 @@ class EmbeddedDatabase:
         Held open at most, but for those that are in use at that moment.
     maintenance
         Whether a thread compacts and collects the namespaces that this process writes to.
+    policy
+        When parts are merged, and how much memory that may take.
+    temp_dir
+        Where the temporary files of a merge go; None as `vecstore.room.Room` takes it.
     threads
         That a batch of queries is spread over; None: as many as there are processors for this process.
     recall_sample_rate
@@ -94,6 +99,7 @@ class EmbeddedDatabase:
         maintenance: bool = False,
         threads: int | None = None,
         policy: Policy | None = None,
+        temp_dir: str | None = None,
         rng: Random | None = None,
         recall_sample_rate: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -103,6 +109,7 @@ class EmbeddedDatabase:
         self._cache = PageCache(cache_bytes, disk=disk)
         self._rng = rng if rng is not None else SystemRandom()
         self._policy = policy
+        self._temp_dir = temp_dir
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
@@ -295,14 +302,21 @@ class EmbeddedDatabase:
         return self.namespace(name).row(identity, include_vector=include_vector, epoch=epoch)
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
+        engine = self.namespace(name)
         # By way of JSON, so that it is what HTTP gives: lists, not tuples.
-        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self.namespace(name).manifest(epoch)))
+        found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(engine.manifest(epoch)))
+        if epoch is None:
+            found["compaction"] = under_way(engine)
         return found
 
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
         """One compaction of a namespace, if one is due."""
         return compact_once(
-            self.namespace(name), policy=self._policy, everything=everything, progress=progress
+            self.namespace(name),
+            policy=self._policy,
+            folder=self._temp_dir,
+            everything=everything,
+            progress=progress,
         )
 
     def warm(self, name: str, cursor: str | None) -> WarmResult:
@@ -338,7 +352,7 @@ class EmbeddedDatabase:
 
     def maintain(self, name: str) -> None:
         """Everything that is due in one namespace: compaction, and at times collection."""
-        while compact_once(self.namespace(name), policy=self._policy).part_id is not None:
+        while self.compact(name, everything=False).part_id is not None:
             pass
         now = self._clock()
         if now - self._collected.get(name, -math.inf) >= COLLECT_SECONDS:

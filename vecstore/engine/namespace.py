@@ -116,6 +116,7 @@ class NamespaceEngine:
         self.views = Views(store, cache, executor, self.tombstones, Matches())
         self._executor = executor
         self.rng = rng
+        self.clock = clock
         self._scratch = Scratch()
         self._threads = threads
         self._wrote = wrote
@@ -320,11 +321,11 @@ class NamespaceEngine:
         values = mean_of(vectors, manifest.metric).astype("<f4").tobytes()
         return Mean(hashlib.blake2b(values, digest_size=8).hexdigest(), values)
 
-    def upload(self, image: PartImage, mean: Mean | None) -> Part:
+    def upload(self, image: PartImage, mean: Mean | None, *, progress: Progress | None = None) -> Part:
         """Put a part under a new id; its line of the manifest."""
         began = self.store.now()
         part_id = new_uid(self.store.now, self.rng)
-        self.store.put_stream(part_key(self.name, part_id), image.chunks())
+        self.store.put_stream(part_key(self.name, part_id), image.chunks(progress))
         return image.entry(
             part_id=part_id, owner=self.name, began=began, mean=None if mean is None else mean.id
         )

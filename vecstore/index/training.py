@@ -10,8 +10,9 @@
    lists keep room for them (docs/decisions/0014).
 
 Every row is worked on by itself and every list is summed in the order of its rows, so that the
-number of threads changes nothing. Beside the rows, N * (8 * CHOICES + 4 * NEAR_CELLS) bytes are held
-and as much as the centroids three times.
+number of threads changes nothing. Beside the rows, N * (8 * CHOICES + 4 * NEAR_CELLS + 64) bytes are held
+and as much as the centroids twice. What is large of it may lie in files (`vecstore.room`): rows whose
+nearest cell is the same are read together, one cell after another.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from vecstore.ext.train import (
 )
 from vecstore.index.ivf import CHUNK_BYTES, Partition, single_list
 from vecstore.progress import Progress, within
+from vecstore.room import IN_MEMORY, Room
 from vecstore.types import F32
 
 I32 = npt.NDArray[np.int32]
@@ -64,6 +66,8 @@ def train(
     seed: int,
     held_out: npt.NDArray[np.bool_] | None = None,
     capacity: int | None = None,
+    cells: F32 | None = None,
+    room: Room = IN_MEMORY,
     pool: Executor | None = None,
     progress: Progress | None = None,
 ) -> Partition:
@@ -83,6 +87,10 @@ def train(
         for their neighbours as if they were new.
     capacity
         Rows a list holds at most; None for no limit.
+    cells
+        f32[C, Dp] of `train_cells`; None to find them here.
+    room
+        Where what is large lies. The partition does not depend on it.
     pool
         Threads to work with; None for the caller's alone. The partition does not depend on it.
     progress
@@ -95,14 +103,14 @@ def train(
     teachers = np.arange(len(z)) if held_out is None else np.flatnonzero(~held_out)
     k = min(k, len(teachers))
 
-    c = max(1, round(math.sqrt(k)))
-    sample = _sample(rng, teachers, c * SAMPLE_A_CENTROID)
-    cells = _kmeans(z[sample], c, CELL_ITERATIONS, rng)
-    near = _nearest_cells(z, cells, min(NEAR_CELLS, len(cells)))
+    if cells is None:
+        sample = _sample(rng, teachers, sample_for_cells(k))
+        cells = train_cells(room.take(z, sample), k, rng)
+    near = nearest_cells(z, cells, min(NEAR_CELLS, len(cells)), room)
     report(0.1)
-    centroids, owner = _train_lists(z, teachers, near[:, 0], cells, k, rng)
+    centroids, owner = _train_lists(z, teachers, near[:, 0], cells, k, rng, room)
     report(0.4)
-    work = _Rows.of(z, near, pool)
+    work = _Rows.of(z, near, room, pool)
     steps = FREE_ROUNDS + ROUNDS + 2
     lists = _Lists.of(centroids, owner, cells)
     work.choose(lists)
@@ -115,9 +123,8 @@ def train(
             labels = work.auction(lists, taught, teachers)
             # They draw lists that have room towards where rows crowd.
             _place_rest(z, teachers[labels[teachers] < 0], labels, centroids, taught)
-        moved = work.means(labels, teachers, centroids)
-        lists = _Lists.of(moved, owner, cells)
-        centroids = moved
+        work.means(labels, teachers, centroids)
+        lists = _Lists.of(centroids, owner, cells)
         if turn == FREE_ROUNDS:
             work.choose(lists)
         else:
@@ -128,9 +135,25 @@ def train(
         labels = work.auction(lists, capacity, np.arange(len(z)))
         homeless = np.flatnonzero(labels < 0)
         if len(homeless):
-            centroids, owner = _new_lists(z, homeless, labels, centroids, owner, near[:, 0], capacity, rng)
+            centroids, owner = _new_lists(
+                z, homeless, labels, centroids, owner, near[:, 0], capacity, rng, room
+            )
     report(1.0)
-    return _partition(centroids, owner, labels)
+    return _partition(centroids, owner, labels, room)
+
+
+def sample_for_cells(k: int) -> int:
+    """Rows that `train_cells` wants to see."""
+    return _cells_for(k) * SAMPLE_A_CENTROID
+
+
+def train_cells(sample: F32, k: int, rng: np.random.Generator) -> F32:
+    """f32[C, Dp]: cells for ``k`` lists, by k-means over sampled rows."""
+    return _kmeans(sample, _cells_for(k), CELL_ITERATIONS, rng)
+
+
+def _cells_for(k: int) -> int:
+    return max(1, round(math.sqrt(k)))
 
 
 def _sample(rng: np.random.Generator, rows: I64, size: int) -> I64:
@@ -181,9 +204,9 @@ def _assign(x: F32, centroids: F32) -> I32:
     return labels
 
 
-def _nearest_cells(z: F32, cells: F32, t: int) -> I32:
+def nearest_cells(z: F32, cells: F32, t: int, room: Room = IN_MEMORY) -> I32:
     """i32[N, t]: the nearest cells of each row, the nearest first."""
-    near = np.empty((len(z), t), dtype=np.int32)
+    near = room.empty((len(z), t), np.int32)
     half = _half_norms(cells)
     step = _chunk_rows(len(cells))
     for start in range(0, len(z), step):
@@ -193,22 +216,24 @@ def _nearest_cells(z: F32, cells: F32, t: int) -> I32:
 
 
 def _train_lists(
-    z: F32, teachers: I64, cell_of: I32, cells: F32, k: int, rng: np.random.Generator
+    z: F32, teachers: I64, cell_of: I32, cells: F32, k: int, rng: np.random.Generator, room: Room
 ) -> tuple[F32, I32]:
     """Lists within each cell, as many as its share of the rows; returns centroids and their cells."""
     order = teachers[np.argsort(cell_of[teachers], kind="stable")]
     bounds = np.searchsorted(cell_of[order], np.arange(len(cells) + 1))
     wanted = _shares(np.diff(bounds), k)
-    centroids: list[F32] = []
-    owner: list[I32] = []
+    centroids = room.empty((int(wanted.sum()), z.shape[1]), np.float32)
+    owner = np.empty(len(centroids), dtype=np.int32)
+    found = 0
     for cell in range(len(cells)):
         rows = order[bounds[cell] : bounds[cell + 1]]
         if not len(rows):
             continue
-        found = _kmeans(z[rows], int(wanted[cell]), LIST_ITERATIONS, rng)
-        centroids.append(found)
-        owner.append(np.full(len(found), cell, dtype=np.int32))
-    return np.concatenate(centroids), np.concatenate(owner)
+        some = _kmeans(room.take(z, rows), int(wanted[cell]), LIST_ITERATIONS, rng)
+        centroids[found : found + len(some)] = some
+        owner[found : found + len(some)] = cell
+        found += len(some)
+    return centroids[:found], owner[:found]
 
 
 def _shares(rows: I64, k: int) -> I64:
@@ -237,11 +262,14 @@ class _Lists:
     def of(cls, centroids: F32, owner: I32, cells: F32) -> _Lists:
         bounds = np.searchsorted(owner, np.arange(len(cells) + 1)).astype(np.int64)
         quantised, scales = quantise_centroids(centroids)
-        exact = quantised.astype(np.float32) * scales[:, None]
-        codes = [
-            encode_rabitq(exact[bounds[c] : bounds[c + 1]], centre, None) for c, centre in enumerate(cells)
-        ]
-        return cls(cells, bounds, np.concatenate(codes), quantised, scales, _half_norms(exact))
+        half = np.empty(len(centroids), dtype=np.float32)
+        codes = []
+        for c, centre in enumerate(cells):
+            mine = slice(int(bounds[c]), int(bounds[c + 1]))
+            exact = quantised[mine].astype(np.float32) * scales[mine, None]
+            codes.append(encode_rabitq(exact, centre, None))
+            half[mine] = _half_norms(exact)
+        return cls(cells, bounds, np.concatenate(codes), quantised, scales, half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,11 +286,11 @@ class _Rows:
     pool: Executor | None
 
     @classmethod
-    def of(cls, z: F32, near: I32, pool: Executor | None) -> _Rows:
+    def of(cls, z: F32, near: I32, room: Room, pool: Executor | None) -> _Rows:
         by_cell = np.argsort(near[:, 0], kind="stable").astype(np.int64)
         half = 0.5 * np.einsum("ij,ij->i", z, z).astype(np.float64)
         shape = (len(z), CHOICES)
-        return cls(z, near, by_cell, half, np.empty(shape, np.int32), np.empty(shape, np.float32), pool)
+        return cls(z, near, by_cell, half, room.empty(shape, np.int32), room.empty(shape, np.float32), pool)
 
     def choose(self, lists: _Lists) -> None:
         def some(rows: I64) -> None:
@@ -295,25 +323,23 @@ class _Rows:
     def auction(self, lists: _Lists, capacity: int, rows: I64) -> I32:
         """i32[N]: the list of each of ``rows``; -1 of others, and where all choices are too dear."""
         labels = np.full(len(self.z), -1, dtype=np.int32)
-        mean = float((self.half[rows] + self.costs[rows].min(axis=1)).mean())
+        mean = float((self.half[rows] + self.costs.min(axis=1)[rows]).mean())
         step = max(STEP * mean, 1e-6 * float(self.half.mean()), 1e-30)
         fill_lists(self.costs, self.choices, rows, len(lists.scales), capacity, step, labels)
         return labels
 
-    def means(self, labels: I32, teachers: I64, centroids: F32) -> F32:
-        """Centroids of the teaching rows; a list without any stays where it was."""
+    def means(self, labels: I32, teachers: I64, centroids: F32) -> None:
+        """Move each centroid to the mean of its teaching rows; a list without any stays where it was."""
         taught = labels[teachers]
         found = np.flatnonzero(taught >= 0)
         order = teachers[found[np.argsort(taught[found], kind="stable")]]
         starts = np.searchsorted(labels[order], np.arange(len(centroids) + 1)).astype(np.int64)
-        moved = centroids.copy()
 
         def some(lists: I64) -> None:
             part = slice(int(lists[0]), int(lists[-1]) + 1)
-            list_means(self.z, order, starts[part.start : part.stop + 1], moved[part])
+            list_means(self.z, order, starts[part.start : part.stop + 1], centroids[part])
 
         in_parts(self.pool, some, _cut(np.arange(len(centroids)), LISTS_A_TASK))
-        return moved
 
 
 def in_parts(pool: Executor | None, do: Callable[[T], object], parts: Iterable[T]) -> None:
@@ -344,13 +370,14 @@ def _place_rest(z: F32, rest: I64, labels: I32, centroids: F32, capacity: int) -
     step = _chunk_rows(len(roomy))
     for start in range(0, len(rest), step):
         some = rest[start : start + step]
-        for row, scores in zip(some, half - z[some] @ there.T, strict=True):
-            scores[room == 0] = np.inf
-            best = int(scores.argmin())
+        for row, dots in zip(some, z[some] @ there.T, strict=True):
+            best = int((half - dots).argmin())
             if room[best] == 0:
                 return
             labels[row] = roomy[best]
             room[best] -= 1
+            if room[best] == 0:
+                half[best] = np.inf
 
 
 def _new_lists(
@@ -362,25 +389,28 @@ def _new_lists(
     cell_of: I32,
     capacity: int,
     rng: np.random.Generator,
+    room: Room,
 ) -> tuple[F32, I32]:
     """Rows that no list near them takes get lists of their own, near rows together."""
     means, cells = [], []
     number = len(centroids)
     for cell in np.unique(cell_of[homeless]):
         here = homeless[cell_of[homeless] == cell]
-        groups = _assign(z[here], _kmeans(z[here], math.ceil(2 * len(here) / capacity), LIST_ITERATIONS, rng))
+        theirs = room.take(z, here)
+        groups = _assign(theirs, _kmeans(theirs, math.ceil(2 * len(here) / capacity), LIST_ITERATIONS, rng))
         for group in np.unique(groups):
             for rows in _cut(here[groups == group], capacity):
                 labels[rows] = number
                 number += 1
                 means.append(z[rows].mean(axis=0, dtype=np.float64).astype(np.float32))
                 cells.append(cell)
-    return np.concatenate([centroids, np.stack(means)]), np.concatenate(
-        [owner, np.array(cells, dtype=np.int32)]
-    )
+    more = room.empty((number, z.shape[1]), np.float32)
+    more[: len(centroids)] = centroids
+    more[len(centroids) :] = means
+    return more, np.concatenate([owner, np.array(cells, dtype=np.int32)])
 
 
-def _partition(centroids: F32, owner: I32, labels: I32) -> Partition:
+def _partition(centroids: F32, owner: I32, labels: I32, room: Room) -> Partition:
     """Empty lists dropped, the others cell by cell."""
     counts = np.bincount(labels, minlength=len(centroids))
     kept = np.flatnonzero(counts)
@@ -391,10 +421,13 @@ def _partition(centroids: F32, owner: I32, labels: I32) -> Partition:
     owner = owner[kept]
     used = np.unique(owner)
     cell_lists = np.append(np.searchsorted(owner, used), len(owner)).astype(np.uint32)
-    codes, scales = quantise_centroids(np.ascontiguousarray(centroids[kept]))
-    exact: Any = codes.astype(np.float32) * scales[:, None]
-    means = np.add.reduceat(exact, cell_lists[:-1].astype(np.int64), axis=0)
-    sizes = np.diff(cell_lists.astype(np.int64))
+    codes, scales = quantise_centroids(room.take(centroids, kept))
+    sizes: Any = np.diff(cell_lists.astype(np.int64))
+    means = np.empty((len(sizes), centroids.shape[1]), dtype=np.float32)
+    for c in range(len(sizes)):
+        mine = slice(int(cell_lists[c]), int(cell_lists[c + 1]))
+        exact = codes[mine].astype(np.float32) * scales[mine, None]
+        means[c] = np.add.reduceat(exact, [0], axis=0)[0]
     return Partition(
         cells=np.ascontiguousarray(means / sizes[:, None], dtype=np.float32),
         cell_lists=cell_lists,

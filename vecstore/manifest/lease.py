@@ -7,7 +7,9 @@ is only ever replaced under its etag and never removed, so a late release cannot
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -17,21 +19,28 @@ from vecstore.manifest.uid import new_uid
 from vecstore.storage.base import ObjectStore
 
 
-class _Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What a lease object says."""
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lease object says.
+
+    Attributes
+    ----------
+    about
+        For people: what the holder is doing.
+    """
 
     holder: str
     token: str
     expires_at: float
+    about: dict[str, Any] = {}
 
 
-_decoder = msgspec.json.Decoder(_Held)
+_decoder = msgspec.json.Decoder(Held)
 
 
 class Lease:
     """A lease that this process was granted. Not shared between threads."""
 
-    def __init__(self, store: ObjectStore, key: str, *, etag: str, held: _Held, ttl: float) -> None:
+    def __init__(self, store: ObjectStore, key: str, *, etag: str, held: Held, ttl: float) -> None:
         self._store = store
         self._key = key
         self._etag = etag
@@ -50,15 +59,28 @@ class Lease:
 
     @classmethod
     def acquire(
-        cls, store: ObjectStore, namespace: str, name: str, *, holder: str, ttl: float, rng: Random
+        cls,
+        store: ObjectStore,
+        namespace: str,
+        name: str,
+        *,
+        holder: str,
+        ttl: float,
+        rng: Random,
+        about: Mapping[str, Any] | None = None,
     ) -> Lease | None:
         """Take the lease if it is free or has expired; None if another holds it, or took it first.
 
-        ``holder`` is for people: it says in the object who has it.
+        ``holder`` and ``about`` are for people: they say in the object who has it, and for what.
         """
         key = lease_key(namespace, name)
         now = store.now()
-        wanted = _Held(holder=holder, token=new_uid(store.now, rng), expires_at=now + ttl)
+        wanted = Held(
+            holder=holder,
+            token=new_uid(store.now, rng),
+            expires_at=now + ttl,
+            about=dict(about or {}),
+        )
         data = msgspec.json.encode(wanted)
         try:
             found = store.get(key)
@@ -78,16 +100,21 @@ class Lease:
             return None if etag is None else cls(store, key, etag=etag, held=wanted, ttl=ttl)
         return cls(store, key, etag=meta.etag, held=wanted, ttl=ttl)
 
-    def renew(self) -> bool:
-        """Extend it from now on; False if it was lost. A storage failure leaves it as it was."""
-        return self._replace(self._store.now() + self._ttl)
+    def renew(self, about: Mapping[str, Any] | None = None) -> bool:
+        """Extend it from now on; False if it was lost. A storage failure leaves it as it was.
+
+        With ``about`` it says something else from now on.
+        """
+        return self._replace(self._store.now() + self._ttl, about)
 
     def release(self) -> None:
         """Let others have it at once; no error if it was lost."""
         self._replace(0.0)
 
-    def _replace(self, expires_at: float) -> bool:
-        held = msgspec.structs.replace(self._held, expires_at=expires_at)
+    def _replace(self, expires_at: float, about: Mapping[str, Any] | None = None) -> bool:
+        held = msgspec.structs.replace(
+            self._held, expires_at=expires_at, about=self._held.about if about is None else dict(about)
+        )
         try:
             meta = self._store.put_if_match(self._key, msgspec.json.encode(held), self._etag)
         except StorageConflict:
@@ -103,6 +130,15 @@ class Lease:
         return True
 
 
+def holder_of(store: ObjectStore, namespace: str, name: str) -> Held | None:
+    """Who holds a lease now, and what for; None if it is free."""
+    try:
+        held = _parse(store.get(lease_key(namespace, name)).data)
+    except StorageMissing:
+        return None
+    return held if held.expires_at > store.now() else None
+
+
 def _etag_if_ours(store: ObjectStore, key: str, token: str) -> str | None:
     """After an answer that was lost or refused: the etag, if the object is our grant."""
     try:
@@ -112,9 +148,9 @@ def _etag_if_ours(store: ObjectStore, key: str, token: str) -> str | None:
     return found.meta.etag if _parse(found.data).token == token else None
 
 
-def _parse(data: bytes) -> _Held:
+def _parse(data: bytes) -> Held:
     """A lease that cannot be read is no reason to stop work for good: it counts as expired."""
     try:
         return _decoder.decode(data)
     except msgspec.MsgspecError:
-        return _Held(holder="?", token="", expires_at=0.0)
+        return Held(holder="?", token="", expires_at=0.0)

@@ -1,7 +1,7 @@
 """Turns a batch of rows into the bytes of a part. Layout: ``docs/formats/part.md``.
 
-What is held beside the batch: its rotated copy (4 * N * Dp bytes) and the records (about a third
-of that); the part itself is streamed.
+What is held beside the batch: its rotated copy (4 * N * Dp bytes), the records (about a third of that)
+and what training needs, in memory or in temporary files; the part itself is streamed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from vecstore.limits import MAX_PART_ROWS
 from vecstore.manifest.model import Part, Section, Settings
 from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, aligned
 from vecstore.progress import Progress, within
+from vecstore.room import IN_MEMORY, Room
 from vecstore.rows.attributes import Column
 from vecstore.rows.columns import ColumnEntry, encode_columns, encode_directory
 from vecstore.rows.ids import Ids, build_filter
 from vecstore.types import F32, Metric, StoreVectors
 
 CHUNK_ROWS: Final = 16_384
+CHUNK_BYTES: Final = 8 << 20  # of rows that one thread gathers
 SHARES: Final = (0.05, 0.5, 0.6)  # of a build's time that have gone by after rotating, training, encoding
 SPREAD_WEIGHT: Final = np.float32(0.25)  # of a list's mean squared residual in its rank (decision 0005)
 MAX_HALF: Final = 65_504.0  # of float16
@@ -92,13 +94,18 @@ class PartImage:
     def k(self) -> int:
         return len(self.lists)
 
-    def chunks(self) -> Iterator[Buffer]:
+    def chunks(self, progress: Progress | None = None) -> Iterator[Buffer]:
         """The bytes of the object, in order. `entry` describes what the last run produced."""
+        report = within(progress, 0.0, 1.0)
         writer = ContainerWriter()
         yield from writer.begin()
-        yield from writer.section("records", self._record_pages())
+        for page in writer.section("records", self._record_pages()):
+            report(writer.size / self._most)
+            yield page
         if self.stored != "none":
-            yield from writer.section("vectors", self._vector_pages())
+            for page in writer.section("vectors", self._vector_pages()):
+                report(writer.size / self._most)
+                yield page
         keys, rows = self._index()
         yield from writer.section("id_keys", data=keys.tobytes())
         yield from writer.section("id_rows", data=rows.tobytes())
@@ -129,6 +136,7 @@ class PartImage:
                 "ids": self.ids.kind if self.ids is not None else "assigned",
             }
         )
+        report(1.0)
         self._writers[:] = [writer]
 
     def entry(self, *, part_id: str, owner: str, began: float, mean: str | None) -> Part:
@@ -151,6 +159,11 @@ class PartImage:
             checksums_crc32c=writer.checksums_crc32c,
         )
 
+    @property
+    def _most(self) -> int:
+        """Bytes of records and vectors."""
+        return PAGE + self.records.nbytes + (0 if self.stored == "none" else self.vectors.nbytes)
+
     def _record_pages(self) -> Iterator[memoryview]:
         view = memoryview(self.records.data)
         for offset, length in zip(self.lists["offset"].tolist(), self.lists["length"].tolist(), strict=True):
@@ -161,8 +174,9 @@ class PartImage:
         dtype = "<f4" if self.stored == "fp32" else "<f2"
         order = None if self.partition is None else self.partition.order
         carry = b""
-        for start in range(0, self.n, CHUNK_ROWS):
-            rows = slice(start, start + CHUNK_ROWS)
+        step = rows_a_chunk(self.spec.dim)
+        for start in range(0, self.n, step):
+            rows = slice(start, start + step)
             chunk = self.vectors[rows] if order is None else self.vectors[order[rows]]
             data = np.ascontiguousarray(chunk, dtype=dtype).tobytes()
             if carry:
@@ -187,6 +201,12 @@ class PartImage:
 
 def _framed(data: bytes) -> bytes:
     return len(data).to_bytes(8, "little") + data
+
+
+def rows_a_chunk(dim: int, room: Room = IN_MEMORY) -> int:
+    """Rows of float32 that one thread works on at once."""
+    size = CHUNK_BYTES if room.largest is None else min(CHUNK_BYTES, room.largest)
+    return max(1, min(CHUNK_ROWS, size // (4 * dim)))
 
 
 def prepare(vectors: F32, metric: Metric) -> F32:
@@ -223,6 +243,8 @@ def build_part(
     spec: PartSpec,
     *,
     attributes: Mapping[str, Column] | None = None,
+    cells: F32 | None = None,
+    room: Room = IN_MEMORY,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> PartImage:
@@ -236,6 +258,10 @@ def build_part(
         N ids, or None if they are assigned at commit (protocol R11).
     attributes
         A column of N rows for each attribute that is stored.
+    cells
+        f32[C, Dp] of `vecstore.part.arrange`, if the rows were put in their order; None to find them here.
+    room
+        Where what is large lies. The part does not depend on it.
     workers
         Threads; None for all cores of this process. The part does not depend on it.
     progress
@@ -250,7 +276,7 @@ def build_part(
 
     report = within(progress, 0.0, 1.0)
     with ThreadPoolExecutor(workers or available_cores()) as pool:
-        z = _rotated(vectors, spec, pool)
+        z = rotated(vectors, spec, pool, room)
         report(SHARES[0])
         held_out = held_out_rows(n, spec.rotation.padded_dim, spec.seed)
         partition = train(
@@ -259,10 +285,14 @@ def build_part(
             seed=spec.seed,
             held_out=held_out,
             capacity=capacity_for(n, k, spec.settings),
+            cells=cells,
+            room=room,
             pool=pool,
             progress=within(progress, SHARES[0], SHARES[1]),
         )
-        records, lists = _encode(z, vectors, ids, partition, spec, codes=True, int8=True, pool=pool)
+        records, lists = _encode(
+            z, vectors, ids, partition, spec, codes=True, int8=True, room=room, pool=pool
+        )
         codes = _encode_centroids(partition, _spread(z, partition, pool), spec)
         report(SHARES[2])
         calibration = calibrate(
@@ -299,22 +329,25 @@ def _build_small(
     n = len(vectors)
     without_vectors = spec.settings.store_vectors == "none"
     width = spec.rotation.padded_dim
-    z = _rotated(vectors, spec, None) if without_vectors else np.zeros((n, width), dtype=np.float32)
+    z = rotated(vectors, spec) if without_vectors else np.zeros((n, width), dtype=np.float32)
     partition = single_list(z)
     records, lists = _encode(z, vectors, ids, partition, spec, codes=False, int8=without_vectors)
     stored = stored_precision(vectors, spec.settings)
     return PartImage(spec, stored, vectors, ids, None, records, lists, None, None, columns)
 
 
-def _rotated(vectors: F32, spec: PartSpec, pool: Executor | None) -> F32:
-    z = np.empty((len(vectors), spec.rotation.padded_dim), dtype=np.float32)
+def rotated(vectors: F32, spec: PartSpec, pool: Executor | None = None, room: Room = IN_MEMORY) -> F32:
+    """f32[N, Dp]: vectors in the space of `prepare`, centred and rotated."""
+    width = spec.rotation.padded_dim
+    z = room.empty((len(vectors), width), np.float32)
+    step = rows_a_chunk(width, room)
 
     def some(start: int) -> None:
-        rows = slice(start, start + CHUNK_ROWS)
+        rows = slice(start, start + step)
         prepared = np.ascontiguousarray(prepare(vectors[rows], spec.metric), dtype=np.float32)
         spec.rotation.apply(prepared, spec.mean, out=z[rows])
 
-    in_parts(pool, some, range(0, len(vectors), CHUNK_ROWS))
+    in_parts(pool, some, range(0, len(vectors), step))
     return z
 
 
@@ -331,18 +364,17 @@ def _encode(
     *,
     codes: bool,
     int8: bool,
+    room: Room = IN_MEMORY,
     pool: Executor | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
     """All records, and the table of lists."""
     sizes = np.diff(partition.starts)
     width = spec.rotation.padded_dim
-    strings = None
-    if ids is not None and ids.kind == "string":
-        strings = [value.encode() for value in ids.values[partition.order]]
+    strings = ids.values[partition.order] if ids is not None and ids.kind == "string" else None
     lists = _list_table(sizes, width, strings, partition.starts, codes=codes, int8=int8)
     end = int(lists["offset"][-1]) + int(lists["length"][-1])
     offsets = np.append(lists["offset"].astype(np.int64), end)
-    records = np.zeros(end, dtype=np.uint8)
+    records = room.empty((end,), np.uint8)
     values = None
     if strings is None:
         values = np.arange(len(vectors), dtype=np.uint64) if ids is None else ids.values
@@ -368,7 +400,7 @@ def _encode(
             records[int(offsets[first]) : int(offsets[last])],
         )
 
-    in_parts(pool, some, _batches(partition.starts))
+    in_parts(pool, some, _batches(partition.starts, rows_a_chunk(width, room)))
     if strings is not None:
         _write_strings(records, lists, strings, width, codes=codes, int8=int8)
     return records, lists
@@ -377,7 +409,7 @@ def _encode(
 def _list_table(
     sizes: npt.NDArray[np.int64],
     width: int,
-    strings: list[bytes] | None,
+    strings: npt.NDArray[np.object_] | None,
     starts: npt.NDArray[np.int64],
     *,
     codes: bool,
@@ -393,7 +425,7 @@ def _list_table(
     if strings is None:
         id_bytes = 8 * sizes
     else:
-        lengths = np.array([len(s) for s in strings], dtype=np.int64)
+        lengths = np.fromiter((len(s.encode()) for s in strings), dtype=np.int64, count=len(strings))
         id_bytes = 4 * sizes + np.add.reduceat(lengths, starts[:-1])
     lengths = -(-(ids_at + id_bytes) // 64) * 64
     lists["length"] = lengths
@@ -401,11 +433,11 @@ def _list_table(
     return lists
 
 
-def _batches(starts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Runs of lists of about CHUNK_ROWS rows, so that gathered rows stay few."""
+def _batches(starts: npt.NDArray[np.int64], step: int) -> Iterator[tuple[int, int]]:
+    """Runs of lists of about a chunk of rows, so that gathered rows stay few."""
     first, k = 0, len(starts) - 1
     while first < k:
-        last = int(np.searchsorted(starts, starts[first] + CHUNK_ROWS, side="right")) - 1
+        last = int(np.searchsorted(starts, starts[first] + step, side="right")) - 1
         last = min(k, max(first + 1, last))
         yield first, last
         first = last
@@ -414,7 +446,7 @@ def _batches(starts: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def _write_strings(
     records: npt.NDArray[np.uint8],
     lists: npt.NDArray[Any],
-    strings: list[bytes],
+    strings: npt.NDArray[np.object_],
     width: int,
     *,
     codes: bool,
@@ -422,7 +454,7 @@ def _write_strings(
 ) -> None:
     for entry in lists:
         n, first = int(entry["rows"]), int(entry["first_row"])
-        some = strings[first : first + n]
+        some = [value.encode() for value in strings[first : first + n]]
         ends = np.cumsum([len(s) for s in some]).astype("<u4")
         body = ends.tobytes() + b"".join(some)
         at = int(entry["offset"]) + record_layout(n, width, codes, int8)[3]
@@ -444,20 +476,20 @@ def _spread(z: F32, partition: Partition, pool: Executor) -> F32:
             out[lists],
         )
 
-    in_parts(pool, some, _batches(partition.starts))
+    in_parts(pool, some, _batches(partition.starts, rows_a_chunk(z.shape[1])))
     return out
 
 
 def _encode_centroids(partition: Partition, spread: F32, spec: PartSpec) -> npt.NDArray[np.uint8]:
     """The centroids' own codes, cell by cell; a list that is spread wide ranks a little farther."""
-    exact = partition.centroids.astype(np.float32) * partition.scales[:, None]
     shift = -SPREAD_WEIGHT * spread
-    if spec.metric == "dot":
-        mean = _rotated_mean(spec)
-        given = exact if mean is None else exact + mean
-        shift += np.einsum("ij,ij->i", given, given, dtype=np.float64).astype(np.float32)
+    mean = _rotated_mean(spec)
     blocks = []
     for cell, centre in enumerate(partition.cells):
         lists = slice(int(partition.cell_lists[cell]), int(partition.cell_lists[cell + 1]))
-        blocks.append(encode_rabitq(exact[lists], centre, shift[lists]))
+        exact = partition.centroids[lists].astype(np.float32) * partition.scales[lists, None]
+        if spec.metric == "dot":
+            given = exact if mean is None else exact + mean
+            shift[lists] += np.einsum("ij,ij->i", given, given, dtype=np.float64).astype(np.float32)
+        blocks.append(encode_rabitq(exact, centre, shift[lists]))
     return np.concatenate(blocks)

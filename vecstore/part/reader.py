@@ -150,6 +150,12 @@ class PartReader:
         other.entry = entry
         return other
 
+    def aside(self) -> PartReader:
+        """The same part read past the caches of this process, for a scan that they should not hold."""
+        other = copy(self)
+        other._cache = PageCache(0)
+        return other
+
     # -- opening ---------------------------------------------------------------------------
 
     def _open_map(self) -> memoryview | None:
@@ -452,6 +458,17 @@ class PartReader:
             return whole.reshape(-1, self.dim)[rows].astype(np.float32)
         data = self._gather_vectors(rows, trace)
         return data.view(self.vector_dtype).reshape(len(rows), self.dim).astype(np.float32)
+
+    def scan_vectors(self, step: int, trace: ReadTrace) -> Iterator[F32]:
+        """All vectors as stored, f32[m, dim] of at most ``step`` rows at a time; not without any."""
+        size, dtype = self._vector_bytes, np.dtype(self.vector_dtype)
+        for start in range(0, self.entry.n, step):
+            stop = min(self.entry.n, start + step)
+            first = start * size // PAGE
+            pages = self._pages("vectors", range(first, -(-stop * size // PAGE)), trace)
+            data = pages[0] if len(pages) == 1 else np.concatenate(pages)
+            rows = data[start * size - first * PAGE : stop * size - first * PAGE]
+            yield rows.view(dtype).reshape(-1, self.dim).astype(np.float32, copy=False)
 
     def approximate_vectors(
         self, rows: npt.NDArray[np.int64], rotation: Rotation, mean: F32 | None, trace: ReadTrace

@@ -62,6 +62,11 @@ class Ids:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def take(self, rows: npt.NDArray[np.int64]) -> Ids:
+        """Some of them, in another order."""
+        values = self.values[rows]
+        return Ids(self.kind, values, values if self.values is self.keys else self.keys[rows])
+
     @property
     def bounds(self) -> tuple[int | str, int | str]:
         """Least and greatest id."""

@@ -70,7 +70,7 @@ def open_database(config: Config) -> Database:
         config.url,
         maintenance="off",
         recall_sample_rate=config.recall_sample_rate,
-        **config.cache_options,
+        **config.connect_options,
     )
 
 

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -22,6 +23,7 @@ from vecstore.errors import NamespaceNotFound, StorageConflict, VecstoreError
 log = logging.getLogger(__name__)
 
 PARENT_SECONDS: Final = 1.0
+NICE: Final = 10  # requests that want a processor get it ten times as much
 
 
 class Maintainer:
@@ -97,6 +99,7 @@ def maintain(database: EmbeddedDatabase, config: Config, *, parent: int | None =
 
     The signal ends a compaction at once: what it uploaded is garbage that no manifest names.
     """
+    lower_priority()
     stop = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -117,6 +120,14 @@ def maintain(database: EmbeddedDatabase, config: Config, *, parent: int | None =
         retention=config.gc_retention,
         grace=config.gc_grace,
     ).run(stop)
+
+
+def lower_priority(nice: int = NICE) -> None:
+    """Give way to the processes that answer requests, without coming to a stand beside busy ones."""
+    with suppress(OSError):  # where that is not allowed or not known, it is a process like the others
+        for thread in os.listdir("/proc/self/task"):  # those of a BLAS are there already
+            which = (os.PRIO_PROCESS, int(thread))
+            os.setpriority(*which, max(nice, os.getpriority(*which)))
 
 
 def _watch(parent: int) -> None:

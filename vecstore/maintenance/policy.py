@@ -1,0 +1,108 @@
+"""When to merge which parts: pure functions of a manifest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vecstore.limits import COMPACTION_BYTES
+from vecstore.manifest.model import Manifest, Part
+from vecstore.types import IdKind
+
+ROW_BYTES: Final[dict[IdKind, int]] = {"u64": 128, "string": 384}  # of a merge that stay in memory, a row
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When to merge what.
+
+    Attributes
+    ----------
+    fan_in
+        Parts of one tier that are merged; tiers grow by this factor.
+    tiny_parts
+        As many parts that are scanned exactly are merged, whatever their tier, but for those that outweigh
+        all smaller ones together: a row is written again only when its part at least doubles.
+    dead_share
+        A part with a larger share of dead rows is rewritten.
+    max_bytes
+        Vectors of a merged part at most, 4 bytes a dimension.
+    memory
+        Bytes that a merge may take; the rest of what it needs lies in temporary files. Half of it is for
+        what grows with rows alone, `ROW_BYTES` each, and so bounds a merged part's rows.
+    """
+
+    fan_in: int = 8
+    tiny_parts: int = 8
+    dead_share: float = 0.2
+    max_bytes: int = 4 << 30
+    memory: int = COMPACTION_BYTES
+
+    def max_rows(self, manifest: Manifest) -> int:
+        """Rows of a merged part at most."""
+        by_memory = self.memory // (2 * ROW_BYTES[manifest.id_kind or "u64"])
+        return min(by_memory, self.max_bytes // (4 * manifest.dim))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Parts to merge, and why."""
+
+    parts: tuple[str, ...]
+    reason: str
+
+
+def plan(manifest: Manifest, policy: Policy) -> Plan | None:
+    """What is due, the most useful first; None if nothing is."""
+    parts = manifest.parts
+    tiny = _alike([p for p in parts if p.n * manifest.dim <= manifest.settings.small_part_threshold])
+    if len(tiny) >= policy.tiny_parts:
+        found = _bounded(tiny, manifest, policy, "tiny parts")
+        if found is not None:
+            return found
+    tiers: dict[int, list[Part]] = {}
+    for part in parts:
+        tiers.setdefault(int(math.log(max(part.live, 1), policy.fan_in)), []).append(part)
+    for tier in sorted(tiers):
+        if len(tiers[tier]) >= policy.fan_in:
+            found = _bounded(tiers[tier], manifest, policy, f"tier {tier} is full")
+            if found is not None:
+                return found
+    worn = [p for p in parts if p.n - p.live > policy.dead_share * p.n]
+    if worn:
+        worst = max(worn, key=lambda p: p.n - p.live)
+        return Plan((worst.id,), "dead rows")
+    return None
+
+
+def plan_all(manifest: Manifest, policy: Policy) -> Plan | None:
+    """Everything into as few parts as the bound allows; None if that is how it is already."""
+    parts = manifest.parts
+    if len(parts) < 2 and all(part.live == part.n for part in parts):
+        return None
+    return _bounded(parts, manifest, policy, "asked for") or plan(manifest, policy)
+
+
+def _alike(parts: Sequence[Part]) -> list[Part]:
+    """Without the largest, as long as one is larger than all the others together."""
+    kept = sorted(parts, key=lambda part: part.live)
+    rows = sum(part.live for part in kept)
+    while kept and 2 * kept[-1].live > rows:
+        rows -= kept.pop().live
+    return kept
+
+
+def _bounded(parts: Sequence[Part], manifest: Manifest, policy: Policy, reason: str) -> Plan | None:
+    """The smallest parts that together stay within the bound."""
+    chosen: list[Part] = []
+    rows, most = 0, policy.max_rows(manifest)
+    for part in sorted(parts, key=lambda p: p.live):
+        rows += part.live
+        if rows > most and chosen:
+            break
+        chosen.append(part)
+    if len(chosen) < 2 and all(part.live == part.n for part in chosen):
+        return None
+    return Plan(tuple(part.id for part in chosen), reason)
