@@ -36,6 +36,7 @@ from vecstore.errors import (
     OutcomeUnknown,
     PreconditionFailed,
     StorageConflict,
+    StorageCorrupt,
     StorageFull,
     StorageRetryable,
     TooManyRequests,
@@ -105,6 +106,38 @@ def test_a_failed_preparation_is_nobodys_failure() -> None:
     with scripted(store, script):
         publisher.prepare()
     publisher.commit(insert(publisher))
+    holds(store)
+
+
+@pytest.mark.parametrize("failure", [Unauthorised("no"), StorageCorrupt("bad"), RuntimeError("a defect")])
+def test_whatever_keeps_the_leader_from_copying_ends_the_commit(failure: Exception) -> None:
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+
+    def script(call: Call) -> Any:
+        if call.op == "put_if_absent" and "/manifest/" in call.key:
+            raise failure
+        return call.carry_out()
+
+    with scripted(store, script), pytest.raises(type(failure)):
+        publisher.commit(insert(publisher))
+    assert publisher.commit(insert(publisher)).epoch == 2
+    holds(store)
+
+
+def test_a_leader_that_is_interrupted_while_it_copies_leaves_nothing_behind() -> None:
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+
+    def script(call: Call) -> Any:
+        if call.op == "put_if_absent" and "/manifest/" in call.key:
+            raise KeyboardInterrupt
+        return call.carry_out()
+
+    with scripted(store, script), pytest.raises(KeyboardInterrupt):
+        publisher.commit(insert(publisher))
+    assert publisher.commit(insert(publisher)).epoch == 2
+    assert len(history.read_current(store, NS).manifest.parts) == 1
     holds(store)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -30,7 +31,9 @@ from vecstore.errors import (
     ForkedHandle,
     InvalidArgument,
     InvalidId,
+    NamespaceNotFound,
     RowNotFound,
+    StorageError,
     StorageMissing,
 )
 from vecstore.index.filtered import Matches, narrowed
@@ -79,6 +82,10 @@ T = TypeVar("T")
 # A search or a look-up that loses its parts to collection starts again on a newer snapshot, so often.
 _RESTARTS = 3
 _BUILT = 0.9  # of an insert, once its part is built
+
+
+class _Outdated(Exception):
+    """What was known of the namespace was of another that had its name."""
 
 
 class NamespaceEngine:
@@ -138,9 +145,44 @@ class NamespaceEngine:
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> InsertResult:
-        """Build, upload and commit one part."""
+        """Build, upload and commit one part.
+
+        What is known of the namespace will do to begin with, since the commit is made upon what is current:
+        that is read beside the upload. What was refused on an older epoch is asked again.
+        """
         self._check_process()
-        manifest = self.snapshots.strong().manifest
+        options: dict[str, Any] = {
+            "attributes": attributes,
+            "schema": schema,
+            "mode": mode,
+            "expected": expected,
+            "idempotency_key": idempotency_key,
+            "progress": progress,
+        }
+        known = self.snapshots.cached()
+        if known is not None and known.manifest.state == "active":
+            try:
+                return self._insert(known.manifest, values, given_ids, **options)
+            except _Outdated:
+                pass  # whoever calls now means the namespace that there is now
+            except InvalidArgument:
+                if self.snapshots.strong().etag == known.etag:
+                    raise
+        return self._insert(self.snapshots.strong().manifest, values, given_ids, **options)
+
+    def _insert(
+        self,
+        manifest: Manifest,
+        values: object,
+        given_ids: object,
+        *,
+        attributes: object,
+        schema: object,
+        mode: WriteMode,
+        expected: Expected | None,
+        idempotency_key: str | None,
+        progress: Progress | None,
+    ) -> InsertResult:
         vectors = as_vectors(values, manifest.dim, manifest.metric)
         ids = None if given_ids is None else parse_ids(given_ids)
         if ids is not None and len(ids) != len(vectors):
@@ -168,11 +210,18 @@ class NamespaceEngine:
             progress=within(progress, 0.0, _BUILT),
         )
         resolver = None if ids is None else Resolver(ids, self.readers)
-        if resolver is not None:
-            resolver.look_ahead(manifest, self._executor())
-        copying = self._executor().submit(self.publisher.prepare)
-        part = self.upload(image, mean)
-        copying.result()
+        begin = self._executor().submit
+        copying, looking = begin(self.publisher.prepare), begin(self._current)
+        uploading = begin(self.upload, image, mean)
+        try:
+            if resolver is not None:
+                resolver.look_ahead(manifest, self._executor())
+        finally:
+            wait([copying])
+        current = looking.result()
+        part = uploading.result()
+        if current is not None and current.incarnation != manifest.incarnation:
+            raise _Outdated
         change = InsertRows(
             commit_id=self.publisher.new_commit_id(),
             incarnation=manifest.incarnation,
@@ -199,6 +248,12 @@ class NamespaceEngine:
             assigned,
             manifest.incarnation,
         )
+
+    def _current(self) -> Manifest | None:
+        """The current epoch, ahead of a commit; None if it cannot be had, which the commit will meet too."""
+        with suppress(StorageError, NamespaceNotFound):
+            return self.snapshots.strong().manifest
+        return None
 
     def delete(
         self,

@@ -31,11 +31,11 @@ from vecstore.errors import (
     OutcomeUnknown,
     PreconditionFailed,
     StorageConflict,
-    StorageError,
     StorageFull,
     StorageRetryable,
     TooManyRequests,
     Unauthorised,
+    VecstoreError,
 )
 from vecstore.limits import (
     MAX_IDEMPOTENCY_KEY_BYTES,
@@ -195,7 +195,7 @@ class Publisher:
         try:
             base = self.snapshots.cached() or self.snapshots.refresh()
             self._keep_copy(base)
-        except (StorageError, NamespaceNotFound):
+        except VecstoreError:
             return
 
     def commit(self, change: Change) -> Committed:
@@ -218,7 +218,7 @@ class Publisher:
             self._queue.append(request)
         while not request.done:
             if self._await_turn(request):
-                self._lead()
+                self._lead(request)
         if request.error is not None:
             raise request.error
         assert request.committed is not None
@@ -251,7 +251,7 @@ class Publisher:
             del self._queue[:size]
         return group
 
-    def _lead(self) -> None:
+    def _lead(self, request: _Request) -> None:
         group: list[_Request] = []
         try:
             # While the base is copied others may come to wait, and go along.
@@ -260,12 +260,14 @@ class Publisher:
             group = self._take_group()
             self._publish(group)
         except Exception as error:
-            _fail(group, error)
+            _fail(group or self._take_group(), error)
         except BaseException:
             _fail(group, OutcomeUnknown("the thread that published the group was interrupted"))
             raise
         finally:
             with self._mutex:
+                if request in self._queue and not group:  # it was interrupted before it took anything along
+                    self._queue.remove(request)
                 self._publishing = False
                 self._turn.notify_all()
 
