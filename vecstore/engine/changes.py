@@ -46,7 +46,9 @@ class Resolver:
         A commit looks into what is new to it, part by part, while others wait for their turn; this
         is for the caller to do before it joins them.
         """
-        if len(manifest.parts) > 1:
+        if len(manifest.parts) == 1:
+            self._find(manifest, manifest.parts[0])
+        else:
             list(executor.map(lambda part: self._find(manifest, part), manifest.parts))
 
     def _find(self, manifest: Manifest, part: Part) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
