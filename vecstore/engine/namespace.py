@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -162,13 +162,13 @@ class NamespaceEngine:
         known = self.snapshots.cached()
         if known is not None and known.manifest.state == "active":
             try:
-                return self._insert(known.manifest, values, given_ids, **options)
+                return self._insert(known.manifest, values, given_ids, fresh=False, **options)
             except _Outdated:
                 pass  # whoever calls now means the namespace that there is now
             except InvalidArgument:
                 if self.snapshots.strong().etag == known.etag:
                     raise
-        return self._insert(self.snapshots.strong().manifest, values, given_ids, **options)
+        return self._insert(self.snapshots.strong().manifest, values, given_ids, fresh=True, **options)
 
     def _insert(
         self,
@@ -176,6 +176,7 @@ class NamespaceEngine:
         values: object,
         given_ids: object,
         *,
+        fresh: bool,
         attributes: object,
         schema: object,
         mode: WriteMode,
@@ -211,15 +212,15 @@ class NamespaceEngine:
         )
         resolver = None if ids is None else Resolver(ids, self.readers)
         begin = self._executor().submit
-        copying, looking = begin(self.publisher.prepare), begin(self._current)
-        uploading = begin(self.upload, image, mean)
+        copying, uploading = begin(self.publisher.prepare), begin(self.upload, image, mean)
+        looking = None if fresh else begin(self._current)
         try:
             if resolver is not None:
                 resolver.look_ahead(manifest, self._executor())
         finally:
-            wait([copying])
-        current = looking.result()
-        part = uploading.result()
+            copying.result()
+            current = None if looking is None else looking.result()
+            part = uploading.result()
         if current is not None and current.incarnation != manifest.incarnation:
             raise _Outdated
         change = InsertRows(
