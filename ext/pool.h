@@ -314,12 +314,14 @@ static inline void vs_pool_shrink(VsPool *pool) {
         vs_pool_count(pool);
 }
 
-/* A longer array with what was in the old one; NULL if there is no memory, and the old one is good. */
-static inline int vs_pool_lengthen(void *array, size_t bytes) {
-    void *longer = realloc(*(void **)array, bytes);
-    if (longer)
-        *(void **)array = longer;
-    return longer != NULL;
+/* Makes the array that a pointer at `place` names longer; zero if there is no memory, and it is as it was. */
+static inline int vs_pool_lengthen(void *place, size_t bytes) {
+    void *array;
+    memcpy(&array, place, sizeof array); /* whatever it points to */
+    array = realloc(array, bytes);
+    if (array)
+        memcpy(place, &array, sizeof array);
+    return array != NULL;
 }
 
 /* Room for `capacity` candidates, more than before, beside those that are kept; what was dropped stays so, and

@@ -459,6 +459,19 @@ def test_a_write_that_a_proxy_gave_up_is_not_said_to_have_failed(key: str | None
         insert(HttpBackend(server.url, attempts=1), key)
 
 
+@pytest.mark.parametrize("name", ["search", "recall"])
+@pytest.mark.parametrize("answer", [None, said("504 Gateway Timeout", b"<html>")], ids=["none", "proxy"])
+def test_a_namespace_may_have_the_name_of_a_read(name: str, answer: bytes | None) -> None:
+    with Scripted(answer) as server, pytest.raises(OutcomeUnknown):
+        HttpBackend(server.url, attempts=1).delete(name, expected=None)
+
+
+def test_a_write_whose_last_attempt_met_a_failure_of_the_server_is_not_said_to_have_failed() -> None:
+    broken = said("500 Internal Server Error", b'{"code": "internal", "message": "m", "details": {}}')
+    with Scripted(None, broken) as server, pytest.raises(OutcomeUnknown):
+        insert(HttpBackend(server.url, attempts=2), "key-1")
+
+
 def test_a_write_that_is_refused_for_good_when_it_is_sent_again_was_not_applied_before() -> None:
     mismatch = said("422 Unprocessable", b'{"code": "idempotency_mismatch", "message": "m", "details": {}}')
     with Scripted(None, mismatch) as server, pytest.raises(IdempotencyMismatch):

@@ -372,14 +372,15 @@ class HttpBackend:
             return again(once)
         except VecstoreError as error:
             # That the last attempt came to nothing does not say what became of an earlier one.
-            if unknown is not None and error is not unknown and _may_repeat(error, repeat=True):
+            for_good = error.status < 500 and not _may_repeat(error, repeat=True)
+            if unknown is not None and error is not unknown and not for_good:
                 raise unknown from error
             raise
 
     def _once(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        reads = method == "GET" or path.endswith(("/search", "/recall"))
+        reads = method == "GET" or (method == "POST" and path.endswith(("/search", "/recall")))
         try:
             answer = self._connections().request(
                 method, self._base + path, body=data, headers=headers, redirect=False

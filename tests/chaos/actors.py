@@ -259,7 +259,7 @@ def read_row(journal: Journal, ns: vecstore.Namespace, identity: int) -> None:
 
 
 def _compact(actor: Actor, ns: vecstore.Namespace) -> None:
-    # Whoever is killed leaves its lease behind, for ten minutes: longer than a run.
+    # Whoever is killed leaves its lease behind, for five minutes: as long as a run.
     compactor.LEASE_SECONDS = 1.0  # type: ignore[misc]
     rng = Random(f"{actor.seed}/compactor/{actor.life}")
     _maintain(actor, lambda: {"merged": len(ns.compact(everything=rng.random() < 0.1).merged)}, pause=0.2)

@@ -450,7 +450,7 @@ def test_a_manifest_of_a_past_epoch_can_be_read() -> None:
     ns = namespace()
     ns.insert(ROWS[:1], [1])
     assert ns.manifest(1)["parts"] == []
-    assert ns.manifest(2) == ns.manifest()
+    assert ns.manifest() == ns.manifest(2) | {"compaction": None}
     with pytest.raises(InvalidArgument):
         ns.manifest(3)
 

@@ -6,24 +6,17 @@ there are a cross compiler and qemu (Debian: gcc-aarch64-linux-gnu, qemu-user), 
 
 from __future__ import annotations
 
-import ast
-import os
-import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.ext.compiled import NATIVE, ROOT, build_flags, compile_check, needs_compiler, run_check
 from vecstore.ext import rabitq
 
-ROOT = Path(__file__).parents[2]
 CHECK = Path(__file__).with_name("check_variants.c")
 CROSS, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-NATIVE = next((c for c in (os.environ.get("CC", ""), "cc", "gcc") if c and shutil.which(c)), None)
 VARIANTS = list(rabitq.simd_available()[1:])
-
-needs_compiler = pytest.mark.skipif(NATIVE is None, reason="no C compiler")
 
 SPOILED = [
     ("squared_l2", "dot", "(((a) - (b)) * ((a) - (b)))", "((a) * (a) - (b) * (b))"),
@@ -32,26 +25,11 @@ SPOILED = [
     ("rotate", "rotate", "half < power", "half < power / 2"),
     ("score_block", "scan", "estimates[j] <= limit", "estimates[j] < limit"),
     ("build_table", "table", "lut[16 * g + m]", "lut[16 * g + (m ^ 8)]"),
+    ("count_within", "select", "values[i] <= limit", "values[i] < limit"),
+    ("keep", "select", "(value <= limit)", "(value < limit)"),
+    ("take_slots", "select", "first + slot", "first + (slot & 15)"),
 ]
-
-
-def build_flags() -> list[str]:
-    found = re.search(r"extra_compile_args=(\[[^]]*\])", (ROOT / "setup.py").read_text())
-    assert found
-    flags: list[str] = ast.literal_eval(found[1])
-    return flags
-
-
-def compile_check(compiler: str, to: Path, *more: str, headers: Path = ROOT / "ext") -> Path:
-    command = [compiler, *build_flags(), *more, f"-I{headers}", str(CHECK), "-o", str(to), "-lm"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return to
-
-
-def run_check(*command: str | Path) -> tuple[int, list[str]]:
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
-    return done.returncode, (done.stdout + done.stderr).splitlines()
+SERIAL_BUT_FOR_AVX512 = ("keep", "take_slots")
 
 
 def test_the_build_keeps_sums_unfused_and_asks_for_no_processor() -> None:
@@ -62,7 +40,7 @@ def test_the_build_keeps_sums_unfused_and_asks_for_no_processor() -> None:
 
 def native_digests(to: Path) -> list[str]:
     """What this processor's variants end with, one of each."""
-    code, lines = run_check(compile_check(str(NATIVE), to))
+    code, lines = run_check(compile_check(CHECK, str(NATIVE), to))
     assert code == 0, lines
     equal = [line.split(": equals serial, digest ") for line in lines if "not on this" not in line]
     assert [line[0] for line in equal] == VARIANTS
@@ -78,7 +56,7 @@ def test_every_variant_of_this_processor_equals_serial(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"no {CROSS} on PATH (gcc-aarch64-linux-gnu)")
 @pytest.mark.skipif(shutil.which(EMULATOR) is None, reason=f"no {EMULATOR} on PATH (qemu-user)")
 def test_neon_equals_serial_under_an_emulator_and_gives_the_bits_of_this_processor(tmp_path: Path) -> None:
-    code, lines = run_check(EMULATOR, compile_check(CROSS, tmp_path / "neon", "-static"))
+    code, lines = run_check(EMULATOR, compile_check(CHECK, CROSS, tmp_path / "neon", "-static"))
     assert code == 0, lines
     assert len(lines) == 1
     assert lines[0].startswith("neon: equals serial, digest ")
@@ -91,12 +69,15 @@ def test_neon_equals_serial_under_an_emulator_and_gives_the_bits_of_this_process
 def test_the_check_names_the_operation_that_differs(
     operation: str, folder: str, right: str, wrong: str, tmp_path: Path
 ) -> None:
+    if operation in SERIAL_BUT_FOR_AVX512 and "avx512" not in VARIANTS:
+        pytest.skip("the variants of this processor are the serial one")
     shutil.copytree(ROOT / "ext" / "simd", tmp_path / "simd")
     header = tmp_path / "simd" / folder / "serial.h"
     text = header.read_text()
     assert text.count(right) == 1
     header.write_text(text.replace(right, wrong))
-    code, lines = run_check(compile_check(str(NATIVE), tmp_path / "check", "-O0", headers=tmp_path))
+    code, lines = run_check(compile_check(CHECK, str(NATIVE), tmp_path / "check", "-O0", headers=tmp_path))
     assert code == 1
-    assert lines[-1].startswith(f"{VARIANTS[0]}: {operation}(n = ")
+    variant = "avx512" if operation in SERIAL_BUT_FOR_AVX512 else VARIANTS[0]
+    assert lines[-1].startswith(f"{variant}: {operation}(n = ")
     assert "differs from serial" in lines[-1]

@@ -207,7 +207,9 @@ def test_a_query_is_sound_if_kernels_can_read_it_and_its_norm_is_within_bounds()
     assert not rabitq.is_sound(x, 2, 25.1, 30.0)
     assert not rabitq.is_sound(x, 2, 20.0, 24.9)
     for bad in (np.nan, np.inf, -np.inf):
-        assert not rabitq.is_sound(np.array([1.0, bad], dtype=np.float32), 2, 0.0, np.inf if bad != bad else 1e30)
+        assert not rabitq.is_sound(
+            np.array([1.0, bad], dtype=np.float32), 2, 0.0, np.inf if bad != bad else 1e30
+        )
     wide = np.zeros((2, 4), dtype=np.float32)
     shifted = np.frombuffer(bytes(9), dtype=np.uint8)[1:].view(np.float32)
     for other in (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import sys
+import threading
 import weakref
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from tests.ext.helpers import VARIANTS, padded, variant
 from vecstore.ext import ivf, rabitq, records, rerank
-from vecstore.ext.rabitq import QueryTable, encode_rabitq
 from vecstore.ext.field import Field, Plan
+from vecstore.ext.rabitq import QueryTable, encode_rabitq
 from vecstore.ext.search import Missing, Searcher
 from vecstore.index.rotation import Rotation
 

@@ -74,13 +74,19 @@ def test_a_merge_beyond_the_bound_needs_the_folder_and_one_within_does_not(tmp_p
     assert merged(db.namespace("ns"), memory=ARRAYS * MIB, folder=absent).image is not None
 
 
-def test_a_merge_takes_no_more_memory_than_it_may(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("memory", "dim", "n", "stored"), [(16 * MIB, 192, 24_000, "fp32"), (64 * MIB, 1_536, 12_000, "fp16")]
+)
+def test_a_merge_takes_no_more_memory_than_it_may(
+    tmp_path: Path, memory: int, dim: int, n: int, stored: Any
+) -> None:
     """What NumPy and Python allocate, of a merge whose vectors alone are more than the bound."""
-    memory, dim = 16 * MIB, 192
-    rows = clustered(generator(1), 24_000, dim)
+    rows = clustered(generator(1), n, dim)
     assert rows.nbytes > memory
     db = engine(RangeStore())
-    ns = Database(db).create_namespace("ns", dim, "cosine", small_part_threshold=1 << 30)
+    ns = Database(db).create_namespace(
+        "ns", dim, "cosine", small_part_threshold=1 << 30, store_vectors=stored
+    )
     for start in range(0, len(rows), 4_000):
         ns.insert(rows[start : start + 4_000], range(start, start + 4_000))
     ns.update(small_part_threshold=0)

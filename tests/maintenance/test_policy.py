@@ -54,6 +54,16 @@ def test_nothing_is_due_in_a_tidy_namespace() -> None:
     assert plan(manifest(part("a", 1_000, 200)), Policy()) is None
 
 
+def test_of_parts_too_large_to_be_merged_none_is_rewritten_for_a_few_dead_rows() -> None:
+    """Eight of them fill a tier: the smallest alone is no merge, and a delete in it none that pays."""
+    policy = Policy(max_bytes=4 * 1_500)
+    large = [part(str(i), 1_000 + i, dead=1) for i in range(8)]
+    assert plan(manifest(*large), policy) is None
+    found = plan(manifest(*large, part("worn", 1_000, dead=300)), policy)
+    assert found is not None
+    assert (found.parts, found.reason) == (("worn",), "dead rows")
+
+
 def test_tiny_parts_are_merged_whatever_their_tier() -> None:
     found = plan(manifest(part("big", 10_000), *(part(str(i), 1 + 12 * i) for i in range(8))), Policy())
     assert found is not None
@@ -96,6 +106,9 @@ def test_everything_is_one_part_or_as_few_as_the_bound_allows() -> None:
     worn = plan_all(manifest(part("a", 10, 1)), Policy())
     assert worn is not None
     assert worn.parts == ("a",)
+    at_the_bound = plan_all(manifest(part("a", 1_000), part("b", 1_001, 1)), Policy(max_bytes=4 * 1_500))
+    assert at_the_bound is not None
+    assert at_the_bound.parts == ("b",)
     both = plan_all(manifest(part("a", 10), part("b", 5_000)), Policy())
     assert both is not None
     assert set(both.parts) == {"a", "b"}

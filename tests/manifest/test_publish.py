@@ -433,6 +433,46 @@ def test_an_interrupted_leader_leaves_the_publisher_usable_and_its_group_in_doub
     holds(store)
 
 
+def test_a_request_whose_caller_was_interrupted_before_it_was_taken_is_not_published_later() -> None:
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+    given_up = insert(publisher)
+
+    def script(call: Call) -> Any:
+        if "/manifest/0" in call.key:
+            raise KeyboardInterrupt
+        return call.carry_out()
+
+    with scripted(store, script), pytest.raises(KeyboardInterrupt):
+        publisher.commit(given_up)
+    publisher.commit(insert(publisher))
+    assert given_up.attempts == 0
+    assert given_up.part.id not in {part.id for part in history.read_current(store, NS).manifest.parts}
+    holds(store)
+
+
+@pytest.mark.parametrize("times", [1, 1_000])
+def test_an_error_that_nobody_expects_while_the_base_is_copied_is_the_callers(times: int) -> None:
+    """And is told once: the request does not wait for ever to be taken."""
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+    failed: list[Call] = []
+
+    def script(call: Call) -> Any:
+        if "/manifest/0" in call.key:
+            failed.append(call)
+            if len(failed) <= times:
+                raise MemoryError
+        return call.carry_out()
+
+    with scripted(store, script), pytest.raises(MemoryError):
+        publisher.commit(insert(publisher))
+    assert len(failed) == 1
+    publisher.commit(insert(publisher))
+    assert len(history.read_current(store, NS).manifest.parts) == 1
+    holds(store)
+
+
 # -- R2 -------------------------------------------------------------------------------------
 
 

@@ -272,7 +272,11 @@ class NamespaceEngine:
         check_id_kind(manifest, ids)
         asked = None if idempotency_key is None else _digest(b"delete", "", None, ids)
         resolver = Resolver(ids, self.readers)
-        resolver.look_ahead(manifest, self._executor())
+        copying = self._executor().submit(self.publisher.prepare)
+        try:
+            resolver.look_ahead(manifest, self._executor())
+        finally:
+            copying.result()
         done = self.publisher.commit(
             DeleteRows(
                 commit_id=self.publisher.new_commit_id(),

@@ -70,19 +70,13 @@ def plan(manifest: Manifest, policy: Policy) -> Plan | None:
             found = _bounded(tiers[tier], manifest, policy, f"tier {tier} is full")
             if found is not None:
                 return found
-    worn = [p for p in parts if p.n - p.live > policy.dead_share * p.n]
-    if worn:
-        worst = max(worn, key=lambda p: p.n - p.live)
-        return Plan((worst.id,), "dead rows")
-    return None
+    return _worn(parts, policy.dead_share, "dead rows")
 
 
 def plan_all(manifest: Manifest, policy: Policy) -> Plan | None:
     """Everything into as few parts as the bound allows; None if that is how it is already."""
     parts = manifest.parts
-    if len(parts) < 2 and all(part.live == part.n for part in parts):
-        return None
-    return _bounded(parts, manifest, policy, "asked for") or plan(manifest, policy)
+    return _bounded(parts, manifest, policy, "asked for") or _worn(parts, 0.0, "asked for")
 
 
 def _alike(parts: Sequence[Part]) -> list[Part]:
@@ -95,14 +89,18 @@ def _alike(parts: Sequence[Part]) -> list[Part]:
 
 
 def _bounded(parts: Sequence[Part], manifest: Manifest, policy: Policy, reason: str) -> Plan | None:
-    """The smallest parts that together stay within the bound."""
+    """The smallest parts that together stay within the bound, two at least."""
     chosen: list[Part] = []
     rows, most = 0, policy.max_rows(manifest)
     for part in sorted(parts, key=lambda p: p.live):
         rows += part.live
-        if rows > most and chosen:
+        if rows > most:
             break
         chosen.append(part)
-    if len(chosen) < 2 and all(part.live == part.n for part in chosen):
-        return None
-    return Plan(tuple(part.id for part in chosen), reason)
+    return Plan(tuple(part.id for part in chosen), reason) if len(chosen) > 1 else None
+
+
+def _worn(parts: Sequence[Part], share: float, reason: str) -> Plan | None:
+    """The part with the most dead rows, of those with a larger share of them."""
+    worn = [part for part in parts if part.n - part.live > share * part.n]
+    return Plan((max(worn, key=lambda part: part.n - part.live).id,), reason) if worn else None

@@ -4,10 +4,11 @@ One `Publisher` a namespace and process; commits queue behind each other, and wh
 publishing publishes for all that wait. Rules R1 (lost answers), R2, R3 (uploads older than the
 barrier), R4, R5 (groups in sequence), R6, R12 and R16. Imports the modules beside it and storage.
 
-An attempt is: take the base we know; apply every change to a draft of it; put the copy of the base
-and the tombstones side by side; switch. The base may be stale: then the switch fails and the
-attempt is made again on the new one. What an attempt *refuses* is final only on a base that was
-current after the requests arrived.
+Whoever leads first puts the copy of the base that we know, if it is not there yet. An attempt is then:
+take that base; apply every change to a draft of it; put the tombstones, and beside them the copy of a
+base that has come since; switch. The base may be stale: then the switch fails and the attempt is made
+again on the new one. What an attempt *refuses* is final only on a base that was current after the
+requests arrived.
 """
 
 from __future__ import annotations
@@ -216,9 +217,13 @@ class Publisher:
         request = _Request(change)
         with self._mutex:
             self._queue.append(request)
-        while not request.done:
-            if self._await_turn(request):
-                self._lead(request)
+        try:
+            while not request.done:
+                if self._await_turn(request):
+                    self._lead(request)
+        except BaseException:
+            self._withdraw(request)
+            raise
         if request.error is not None:
             raise request.error
         assert request.committed is not None
@@ -233,13 +238,14 @@ class Publisher:
                 if not self._publishing:
                     self._publishing = True
                     return True
-                try:
-                    self._turn.wait()
-                except BaseException:
-                    if request in self._queue:
-                        self._queue.remove(request)
-                    raise
+                self._turn.wait()
             return False
+
+    def _withdraw(self, request: _Request) -> None:
+        """A request for which nobody waits any more is not published later, unless it has been taken."""
+        with self._mutex:
+            if request in self._queue:
+                self._queue.remove(request)
 
     def _take_group(self) -> list[_Request]:
         """What is published next."""
@@ -252,6 +258,7 @@ class Publisher:
         return group
 
     def _lead(self, request: _Request) -> None:
+        """Publish the next group, which need not be that of the request whose caller leads."""
         group: list[_Request] = []
         try:
             # While the base is copied others may come to wait, and go along.
@@ -260,14 +267,14 @@ class Publisher:
             group = self._take_group()
             self._publish(group)
         except Exception as error:
-            _fail(group or self._take_group(), error)
+            if not group:
+                self._withdraw(request)
+            _fail(group or [request], error)
         except BaseException:
             _fail(group, OutcomeUnknown("the thread that published the group was interrupted"))
             raise
         finally:
             with self._mutex:
-                if request in self._queue and not group:  # it was interrupted before it took anything along
-                    self._queue.remove(request)
                 self._publishing = False
                 self._turn.notify_all()
 

@@ -221,8 +221,9 @@ def prepare(vectors: F32, metric: Metric) -> F32:
 def mean_of(vectors: F32, metric: Metric) -> F32:
     """f32[dim]: the mean of a batch in the space of `prepare`."""
     total = np.zeros(vectors.shape[1], dtype=np.float64)
-    for start in range(0, len(vectors), CHUNK_ROWS):
-        total += prepare(vectors[start : start + CHUNK_ROWS], metric).sum(axis=0, dtype=np.float64)
+    step = rows_a_chunk(vectors.shape[1])
+    for start in range(0, len(vectors), step):
+        total += prepare(vectors[start : start + step], metric).sum(axis=0, dtype=np.float64)
     return (total / len(vectors)).astype(np.float32)
 
 
@@ -230,8 +231,9 @@ def stored_precision(vectors: F32, settings: Settings) -> StoreVectors:
     """As the settings ask, but fp32 where float16 would make infinity or next to nothing of a row."""
     if settings.store_vectors != "fp16":
         return settings.store_vectors
-    for start in range(0, len(vectors), CHUNK_ROWS):
-        greatest = np.abs(vectors[start : start + CHUNK_ROWS]).max(axis=1)
+    step = rows_a_chunk(vectors.shape[1])
+    for start in range(0, len(vectors), step):
+        greatest = np.abs(vectors[start : start + step]).max(axis=1)
         if ((greatest > MAX_HALF) | ((greatest > 0.0) & (greatest < MIN_HALF))).any():
             return "fp32"
     return "fp16"
