@@ -305,7 +305,8 @@ class EmbeddedDatabase:
         engine = self.namespace(name)
         # By way of JSON, so that it is what HTTP gives: lists, not tuples.
         found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(engine.manifest(epoch)))
-        found["compaction"] = under_way(engine) if epoch is None else None
+        if epoch is None:
+            found["compaction"] = under_way(engine)
         return found
 
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
