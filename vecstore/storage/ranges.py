@@ -13,7 +13,7 @@ from vecstore.storage.base import ByteRange
 MAX_GAP: Final = 256 << 10  # bytes that arrive while a client makes another request (decision 0012)
 MAX_JOINED: Final = 8 << 20  # bytes that a joined range may grow to: longer ones come faster in pieces
 LEAST_SPARE: Final = 4 << 20  # bytes that may be fetched unasked for, whatever was asked for
-MANY: Final = 28  # requests; while there are more, bytes cost less than they do ...
+MANY: Final = 26  # requests; while there are more, bytes cost less than they do ...
 MANY_GAP: Final = 1 << 20  # ... so that gaps up to this are closed
 MANY_SPARE: Final = 40 << 20  # ... for so many bytes in all
 
