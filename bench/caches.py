@@ -1,9 +1,9 @@
 """Caches, many namespaces, verification: ``python -m bench.caches tiers``, ``namespaces``, ``verify``.
 
-``tiers``: one search with nothing in memory, over a store that is as far away as S3 (each request takes
-a log-normal time, p50 63 ms and p99 118 ms as published, bytes come at 400 MB/s), beside the same from
-the disk cache (a process that has just started, and one that has asked before) and from memory. Ways
-take turns, query by query. Reads are strong, which costs a request each, and eventual, which does not.
+``tiers``: one search with nothing in memory, over a store that is as far away as S3 (`bench.slow_store`),
+beside the same from the disk cache (a process that has just started, and one that has asked before) and
+from memory. Ways take turns, query by query. Reads are strong, which costs a request each, and eventual,
+which does not. ``--set grown`` asks the million rows of `bench.cold`.
 
 ``namespaces``: a server of one process is asked the first query of each of 1,000 namespaces (``--count``),
 with room for few open ones. Its memory, descriptors and maps by /proc, as it goes on.
@@ -18,10 +18,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,98 +29,55 @@ import numpy as np
 from tabulate import tabulate
 
 import vecstore
-from bench import sets
-from bench.slow_store import P50, P99, TOTAL_RATE, Z99
+from bench import cold, grow, sets
+from bench.slow_store import distant
 from tests.server.support import children, running_server
 from vecstore.api import Database
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.maintenance.verify import verify
-from vecstore.storage.base import ByteRange, StoredObject
 from vecstore.storage.disk import DiskCache
 from vecstore.storage.local import LocalStore
+from vecstore.storage.s3 import S3Store
 from vecstore.types import F32
 
-SIGMA = math.log(P99 / P50) / Z99
 CHUNK = 8 << 20
-
-
-class AfarStore(LocalStore):
-    """A directory that answers as late as S3, and cannot be mapped.
-
-    Parameters
-    ----------
-    rng
-        Draws how late.
-    """
-
-    def __init__(self, root: Path, rng: random.Random) -> None:
-        super().__init__(root)
-        self._rng = rng
-
-    def _wait(self, requests: int, size: int) -> None:
-        slowest = max((P50 * math.exp(self._rng.gauss(0.0, SIGMA)) for _ in range(requests)), default=0.0)
-        time.sleep(slowest + size / TOTAL_RATE)
-
-    def get(self, key: str) -> StoredObject:
-        found = super().get(key)
-        self._wait(1, len(found.data))
-        return found
-
-    def get_if_changed(self, key: str, etag: str) -> StoredObject | None:
-        found = super().get_if_changed(key, etag)
-        self._wait(1, 0 if found is None else len(found.data))
-        return found
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        return self.get_ranges(key, (ByteRange(start, length),))[0]
-
-    def get_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[bytes]:
-        found = super().get_ranges(key, ranges)
-        self._wait(len(ranges), sum(map(len, found)))
-        return found
-
-    def is_current(self, key: str, etag: str) -> bool:  # noqa: ARG002
-        return False
-
-    def map(self, key: str) -> None:  # noqa: ARG002
-        return None
-
-    def stamp(self, key: str) -> None:  # noqa: ARG002
-        return None
 
 
 def tiers(options: argparse.Namespace) -> None:
     """A table: each way of having the bytes, and what a search takes."""
-    dataset = getattr(sets, options.set)()
-    queries = dataset.queries[: options.queries]
     with tempfile.TemporaryDirectory(prefix="vecstore-bench-") as folder:
-        root, disk = Path(folder) / "store", Path(folder) / "disk"
-        with vecstore.connect(str(root), maintenance="off") as db:
-            ns = db.create_namespace("docs", dataset.base.shape[1], dataset.metric)
-            for start in range(0, len(dataset.base), 125_000):
-                ns.insert(dataset.base[start : start + 125_000])
-            ns.compact()
-        store = AfarStore(root, random.Random(1))
-        _open(store, disk).namespace("docs").warm()
+        if options.set == "grown":
+            root = cold.prepared(grow.ROWS)
+            queries = grow.stored()[grow.ROWS : grow.ROWS + options.queries].astype(np.float32)
+        else:
+            dataset = getattr(sets, options.set)()
+            root, queries = Path(folder) / "store", dataset.queries[: options.queries]
+            with vecstore.connect(str(root), maintenance="off") as db:
+                ns = db.create_namespace(cold.NAME, dataset.base.shape[1], dataset.metric)
+                for start in range(0, len(dataset.base), 125_000):
+                    ns.insert(dataset.base[start : start + 125_000])
+                ns.compact()
+        with distant(root) as endpoint:
+            store, disk = cold.opened(endpoint, "signed", 0.05), Path(folder) / "disk"
+            _open(store, disk).namespace(cold.NAME).warm()
+            settled, memory = _open(store, disk), _open(store, None)
+            for db in (settled, memory):
+                for _ in range(2):
+                    for query in queries:
+                        db.namespace(cold.NAME).search(query, consistency="eventual", max_staleness=3600)
+            local = vecstore.connect(str(root), maintenance="off")
+            ways: dict[str, Callable[[], Database]] = {
+                "cold": lambda: _open(store, None),
+                "disk, process just started": lambda: _open(store, disk),
+                "disk, process has asked before": lambda: settled,
+                "memory": lambda: memory,
+                "mapped directory": lambda: local,
+            }
+            for consistency in ("strong", "eventual"):
+                _measure(options.set, consistency, ways, queries)
 
-        settled, memory = _open(store, disk), _open(store, None)
-        for db in (settled, memory):
-            for _ in range(2):
-                for query in queries:
-                    db.namespace("docs").search(query, consistency="eventual", max_staleness=3600)
-        local = vecstore.connect(str(root), maintenance="off")
-        ways: dict[str, Callable[[], Database]] = {
-            "cold": lambda: _open(store, None),
-            "disk, process just started": lambda: _open(store, disk),
-            "disk, process has asked before": lambda: settled,
-            "memory": lambda: memory,
-            "mapped directory": lambda: local,
-        }
-        for consistency in ("strong", "eventual"):
-            _measure(dataset.name, consistency, ways, queries)
 
-
-def _open(store: AfarStore, disk: Path | None) -> Database:
+def _open(store: S3Store, disk: Path | None) -> Database:
     cache = None if disk is None else DiskCache(disk, 4 << 30)
     return Database(EmbeddedDatabase(store, cache_bytes=1 << 30, disk=cache))
 
@@ -132,19 +88,19 @@ def _measure(name: str, consistency: Any, ways: dict[str, Callable[[], Database]
     traffic: dict[str, list[tuple[int, int, int]]] = {label: [] for label in ways}
     for query in queries:
         for label, connect in ways.items():
-            ns = vecstore.Namespace(connect().backend, "docs")
+            ns = vecstore.Namespace(connect().backend, cold.NAME)
             began = time.perf_counter()
             hits = ns.search(query, debug=True, **asked)
             seconds[label].append(time.perf_counter() - began)
             told = (hits.debug or {})["storage"]
             traffic[label].append((told["round_trips"], told["requests"], told["bytes"]))
-    cold = float(np.median(seconds["cold"]))
+    most = float(np.median(seconds["cold"]))
     rows = []
     for label in ways:
         p50, p90 = np.percentile(seconds[label], [50, 90])
         trips, requests, size = np.median(traffic[label], axis=0)
         rows.append(
-            (label, f"{1e3 * p50:.2f}", f"{1e3 * p90:.2f}", f"{cold / p50:.1f}", trips, requests, size / 1e6)
+            (label, f"{1e3 * p50:.2f}", f"{1e3 * p90:.2f}", f"{most / p50:.1f}", trips, requests, size / 1e6)
         )
     print(f"\n{name}, {len(queries)} queries, {consistency} reads")
     head = ("", "p50 ms", "p90 ms", "cold over it", "trips", "requests", "MB")
@@ -244,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("tiers")
-    one.add_argument("--set", default="sample", choices=("sample", "glosses", "fashion"))
+    one.add_argument("--set", default="sample", choices=("sample", "glosses", "fashion", "grown"))
     one.add_argument("--queries", type=int, default=50)
     one.set_defaults(run=tiers)
     one = commands.add_parser("namespaces")

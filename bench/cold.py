@@ -10,7 +10,8 @@ p50, p90, p99, and recall@10 beside exact search. Ways take turns, query by quer
 client, ``obstore`` the Rust library of that name. ``--stalls`` lets one answer in a hundred take two
 seconds more, with second requests (``hedge_share``) and without.
 
-``--nprobe`` asks for so many lists in place of the plan for a recall.
+``--nprobe`` asks for so many lists in place of the plan for a recall. ``--many`` compares how many requests
+are too many for one read, so that larger gaps between its ranges are closed (`vecstore.storage.ranges.MANY`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from tabulate import tabulate
@@ -32,6 +34,7 @@ import vecstore
 from bench import grow, sets
 from bench.slow_store import distant
 from vecstore.engine.database import EmbeddedDatabase
+from vecstore.storage import ranges
 from vecstore.storage.s3 import S3Store
 from vecstore.storage.s3.client import Answer
 from vecstore.types import F32, SearchParams
@@ -55,6 +58,7 @@ class Way:
     label: str
     store: S3Store
     params: SearchParams
+    many: int
     seconds: list[float] = field(default_factory=list)
     recalls: list[float] = field(default_factory=list)
     told: list[dict[str, int]] = field(default_factory=list)
@@ -154,9 +158,10 @@ def measure(endpoint: str, ways: list[Way], queries: F32, truth: sets.I32) -> No
         for way in ways:
             _ask(endpoint, "reset")
             database = EmbeddedDatabase(way.store, threads=1)
-            began = time.perf_counter()
-            hits = database.search(NAME, queries[number % len(queries)], way.params)
-            seconds = time.perf_counter() - began
+            with patch.object(ranges, "MANY", way.many):
+                began = time.perf_counter()
+                hits = database.search(NAME, queries[number % len(queries)], way.params)
+                seconds = time.perf_counter() - began
             if number < 0:
                 continue
             assert hits.debug is not None
@@ -172,11 +177,17 @@ def _ask(endpoint: str, what: str) -> dict[str, int]:
     return found
 
 
+def _label(plan: str, reads: str, share: float, many: int, options: argparse.Namespace) -> str:
+    hedged = f", hedged {share}" if options.stalls else ""
+    return f"{plan}, {reads}{hedged}" + (f", {many} are many" if len(options.many) > 1 else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure searches with empty caches over a distant store.")
     parser.add_argument("--rows", type=int, default=grow.ROWS)
     parser.add_argument("--queries", type=int, default=60)
     parser.add_argument("--nprobe", type=int, nargs="*", default=[], help="as well as the default plan")
+    parser.add_argument("--many", type=int, nargs="*", default=[ranges.MANY])
     parser.add_argument("--reads", nargs="*", choices=("signed", "boto3", "obstore"), default=["signed"])
     parser.add_argument("--stalls", action="store_true", help="one answer in a hundred takes 2 s more")
     parser.add_argument("--into", type=Path, help="where the figures go as JSON")
@@ -190,11 +201,12 @@ def main() -> None:
     stalls = ["--stall-share", "0.01"] if options.stalls else []
     with distant(prepared(options.rows), *stalls) as endpoint:
         ways = [
-            Way(f"{plan}, {reads}" + (f", hedged {share}" if options.stalls else ""), store, params)
+            Way(_label(plan, reads, share, many, options), store, params, many)
             for reads in options.reads
             for share in shares
             for store in [opened(endpoint, reads, share)]
             for plan, params in plans
+            for many in options.many
         ]
         measure(endpoint, ways, queries, truth)
     rows = [way.row() for way in ways]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vecstore.storage.base import ByteRange
-from vecstore.storage.ranges import LEAST_SPARE, join_close
+from vecstore.storage.ranges import LEAST_SPARE, MANY, MANY_GAP, MANY_SPARE, join_close
 
 
 def test_touching_and_overlapping_ranges_are_one() -> None:
@@ -37,6 +37,30 @@ def test_what_is_fetched_unasked_for_is_bounded_and_the_smallest_gaps_go_first()
     assert sum(one.length for one in joined) - len(wanted) <= LEAST_SPARE
     assert len(joined) == 10 - 1 - 3
     assert joined[-1].length >= 10
+
+
+def spaced(gaps: list[int]) -> list[ByteRange]:
+    """Ranges of one byte with these gaps between them."""
+    starts = [0]
+    for gap in gaps:
+        starts.append(starts[-1] + 1 + gap)
+    return [ByteRange(start, 1) for start in starts]
+
+
+def test_while_there_are_many_requests_larger_gaps_are_closed_the_smallest_first() -> None:
+    joined = join_close(spaced([LEAST_SPARE // 8 + i for i in range(MANY + 9)]), max_gap=0)
+    assert len(joined) == MANY
+    assert [one.length > 1 for one in joined] == [True] + [False] * (MANY - 1)
+
+
+def test_a_large_gap_is_worth_a_request_however_many_there_are() -> None:
+    assert len(join_close(spaced([MANY_GAP + 1] * 2 * MANY), max_gap=0)) == 2 * MANY + 1
+
+
+def test_what_is_fetched_to_save_requests_is_bounded() -> None:
+    wanted = spaced([MANY_GAP] * (2 * MANY_SPARE // MANY_GAP + MANY))
+    joined = join_close(wanted, max_gap=0, max_joined=1 << 40)
+    assert sum(one.length for one in joined) - len(wanted) == MANY_SPARE
 
 
 ranges = st.lists(st.builds(ByteRange, st.integers(0, 4_000), st.integers(0, 300)), max_size=30)

@@ -40,7 +40,8 @@ from vecstore.types import Problem, VerifyReport
 
 MAX_REPORTED: Final = 1_000  # problems, and orphans, that are told one by one
 _CHUNK: Final = 8 << 20
-_AHEAD: Final = 3  # chunks that are read while one is verified
+_CHUNK_AT_HAND: Final = 1 << 20  # of a file: it is still in the processor's cache when it is verified
+_AHEAD: Final = 3  # chunks of a distant object that are read while one is verified
 _KEYS_AT_ONCE: Final = 4 << 20  # ids that are compared in memory at a time
 _CHECKSUM: Final = "P5"
 
@@ -101,6 +102,7 @@ class _Verification:
         self._done: set[str] = set()  # objects of the namespace at hand, and of others that it names
         self._bad: set[str] = set()  # those of them that something is wrong with
         self._directories: dict[str, dict[int, tuple[Entry, int]]] = {}
+        self._readers: dict[str, PartReader] = {}  # of parts of the current epoch that are sound
 
     def report(self) -> VerifyReport:
         return VerifyReport(
@@ -117,7 +119,7 @@ class _Verification:
     def namespace(self, name: str) -> None:
         """All objects of one namespace, and those of others that it names."""
         self._sizes = dict(_listed(self._store, namespace_prefix(name)))
-        self._done, self._bad, self._directories = set(), set(), {}
+        self._done, self._bad, self._directories, self._readers = set(), set(), {}, {}
         if not self._sizes:
             raise NamespaceNotFound(f"no namespace {name!r}", namespace=name)
         self._namespaces += 1
@@ -127,6 +129,7 @@ class _Verification:
             return
         for violation in self._ancestry(current):
             self._violated(violation, current_key(name))
+        kept = {part_key(part.owner, part.id) for part in current.parts}
         for manifest in self._epochs(name, current):
             for violation in check_manifest(manifest):
                 self._violated(violation, self._key_of(manifest, current))
@@ -134,11 +137,11 @@ class _Verification:
             readable = current.state == "active" and manifest.incarnation == current.incarnation
             for part in manifest.parts:
                 if readable or part.owner == name:
-                    self._part(manifest, part)
+                    self._part(manifest, part, kept)
                 tombstone = part.tombstone
                 if tombstone is not None and (readable or tombstone.owner == name):
                     self._tombstone(manifest, part, tombstone)
-        if not self._bad & set(_named(current)):
+        if kept <= self._readers.keys() and not self._bad & set(_named(current)):
             try:
                 self._ids(current)
             except StorageCorrupt as error:
@@ -228,7 +231,7 @@ class _Verification:
 
     # -- parts -----------------------------------------------------------------------------
 
-    def _part(self, manifest: Manifest, part: Part) -> None:
+    def _part(self, manifest: Manifest, part: Part, kept: set[str]) -> None:
         key = part_key(part.owner, part.id)
         if key in self._done:
             return
@@ -241,7 +244,10 @@ class _Verification:
                 self._problem(key, section, "R13", f"{key} {why}")
                 self._read(key, 0)
                 return
-            self._whole_part(key, part, self._reader(manifest, part))
+            reader = self._reader(manifest, part)
+            self._whole_part(key, part, reader)
+            if key in kept:
+                self._readers[key] = reader
         except StorageMissing:
             if not self._expired(manifest.namespace, manifest.epoch):
                 self._problem(key, "object", "R3", f"{key}, which epoch {manifest.epoch} names, is gone")
@@ -272,7 +278,7 @@ class _Verification:
         failed: dict[str, int] = {}
         header, rest = b"", bytearray()
         page, crc, at = 0, 0, HEADER_BYTES
-        for start, chunk in self._chunks(key, part.bytes):
+        for start, chunk in self._chunks(key, part.bytes, at_hand=reader.mapped):
             header = header or chunk[:HEADER_BYTES]
             view, stop = memoryview(chunk), start + len(chunk)
             while page < len(ends) and ends[page] <= stop:
@@ -292,21 +298,18 @@ class _Verification:
         if told != {name: (entry.offset, entry.length) for name, entry in part.sections.items()}:
             self._problem(key, "footer", "R13", f"{key}: its sections are not those of the manifest")
 
-    def _chunks(self, key: str, size: int) -> Iterator[tuple[int, bytes]]:
-        """The object in order, with the place of each chunk; a few are read ahead."""
-        starts = iter(range(0, size, _CHUNK))
+    def _chunks(self, key: str, size: int, *, at_hand: bool) -> Iterator[tuple[int, bytes]]:
+        """The object in order, with the place of each chunk; what is not at hand is read ahead."""
+        step, ahead = (_CHUNK_AT_HAND, 0) if at_hand else (_CHUNK, _AHEAD)
 
         def ask(start: int) -> bytes:
-            return self._store.get_range(key, start, min(_CHUNK, size - start))
+            return self._store.get_range(key, start, min(step, size - start))
 
-        pending = deque((start, self._pool.submit(ask, start)) for start in islice(starts, _AHEAD))
-        while pending:
-            at, asked = pending.popleft()
-            chunk = asked.result()
-            pending.extend((start, self._pool.submit(ask, start)) for start in islice(starts, 1))
+        starts = range(0, size, step)
+        for start, chunk in zip(starts, _read_ahead(self._pool, ask, starts, ahead), strict=True):
             self._bytes += len(chunk)
             self._progress(len(chunk))
-            yield at, chunk
+            yield start, chunk
 
     # -- tombstones ------------------------------------------------------------------------
 
@@ -353,8 +356,8 @@ class _Verification:
 
     def _ids(self, manifest: Manifest) -> None:
         """An id is live in at most one row of the current epoch (R5), a range of keys at a time."""
-        readers = [self._reader(manifest, part) for part in manifest.parts]
-        alive = [self._alive(reader.entry) for reader in readers]
+        readers = [self._readers[part_key(part.owner, part.id)] for part in manifest.parts]
+        alive = [self._alive(part) for part in manifest.parts]
         starts = {key + (reader.entry.id_base or 0) for reader in readers for key in reader.fence.tolist()}
         a_slice = max(1, _KEYS_AT_ONCE // KEYS_A_PAGE)
         bounds = [0, *sorted(starts)[a_slice::a_slice]]
@@ -444,6 +447,21 @@ class _Verification:
         self._bad.add(key)
         if len(self._problems) < MAX_REPORTED:
             self._problems.append(Problem(key, section, rule, message, offset))
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, ask: Callable[[int], bytes], starts: Sequence[int], ahead: int
+) -> Iterator[bytes]:
+    """What ``ask`` says of each start, in order, while the pool asks for as many more as ``ahead``."""
+    if not ahead:
+        yield from map(ask, starts)
+        return
+    left = iter(starts)
+    pending = deque(pool.submit(ask, start) for start in islice(left, ahead))
+    while pending:
+        chunk = pending.popleft().result()
+        pending.extend(pool.submit(ask, start) for start in islice(left, 1))
+        yield chunk
 
 
 def _names(store: ObjectStore) -> Iterator[str]:

@@ -13,6 +13,9 @@ from vecstore.storage.base import ByteRange
 MAX_GAP: Final = 256 << 10  # bytes that arrive while a client makes another request (decision 0012)
 MAX_JOINED: Final = 8 << 20  # bytes that a joined range may grow to: longer ones come faster in pieces
 LEAST_SPARE: Final = 4 << 20  # bytes that may be fetched unasked for, whatever was asked for
+MANY: Final = 26  # requests; while there are more, bytes cost less than they do ...
+MANY_GAP: Final = 1 << 20  # ... so that gaps up to this are closed
+MANY_SPARE: Final = 40 << 20  # ... for so many bytes in all
 
 
 def join_close(
@@ -20,8 +23,8 @@ def join_close(
 ) -> list[ByteRange]:
     """Ranges that cover those wanted, in order of their starts; each wanted one lies within one of them.
 
-    The smallest gaps are closed first, and no more of them than as many bytes again as are wanted, or
-    `LEAST_SPARE`.
+    The smallest gaps are closed first: those up to ``max_gap``, and no more of them than as many bytes
+    again as are wanted, or `LEAST_SPARE`; then larger ones while there are more than `MANY` ranges.
     """
     runs: list[ByteRange] = []
     for one in sorted(wanted, key=lambda one: (one.start, -one.length)):
@@ -31,13 +34,7 @@ def join_close(
                 runs[-1] = ByteRange(runs[-1].start, length)
                 continue
         runs.append(one)
-    spare = max(LEAST_SPARE, sum(run.length for run in runs))
-    closed: set[int] = set()
-    for gap, number in sorted((max(0, runs[i + 1].start - runs[i].stop), i) for i in range(len(runs) - 1)):
-        if gap > max_gap or gap > spare:
-            break
-        spare -= gap
-        closed.add(number)
+    closed = _closed(runs, max_gap)
     joined: list[ByteRange] = []
     for number, run in enumerate(runs):
         if number - 1 in closed and run.stop - joined[-1].start <= max_joined:
@@ -45,3 +42,17 @@ def join_close(
         else:
             joined.append(run)
     return joined
+
+
+def _closed(runs: list[ByteRange], max_gap: int) -> set[int]:
+    """The gaps to close, each by the number of the run before it."""
+    few = max(LEAST_SPARE, sum(run.length for run in runs))
+    spent = 0
+    closed: set[int] = set()
+    for gap, number in sorted((max(0, runs[i + 1].start - runs[i].stop), i) for i in range(len(runs) - 1)):
+        spent += gap
+        cheap = gap <= max_gap and spent <= few
+        if not cheap and (len(runs) - len(closed) <= MANY or gap > MANY_GAP or spent > MANY_SPARE):
+            break
+        closed.add(number)
+    return closed
