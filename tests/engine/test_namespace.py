@@ -25,6 +25,7 @@ from vecstore.errors import (
     StorageError,
 )
 from vecstore.invariants import check_namespace
+from vecstore.manifest.keys import part_key
 from vecstore.rows.ids import parse_ids
 from vecstore.storage.cache import ReadTrace
 from vecstore.storage.faults import Call, Fault, FaultyStore, at_random, script
@@ -444,6 +445,36 @@ def test_stats_add_up() -> None:
     assert stats.etag == f"{stats.incarnation}-4"
     assert stats.created_at <= stats.updated_at
     assert stats.defaults["probe_fraction"] == 0.1
+
+
+def test_an_insert_that_knows_an_epoch_whose_parts_are_gone_begins_again() -> None:
+    store = RangeStore()
+    ns = namespace(store)
+    ns.insert(ROWS[:2], [1, 2])
+    ns.insert(ROWS[2:4], [3, 4])
+    late = database(store).namespace(ns.name)
+    known = {part["id"] for part in late.manifest()["parts"]}
+    database(store, seed=1).namespace(ns.name).compact()
+    for part in known - {part["id"] for part in ns.manifest()["parts"]}:
+        store.delete(part_key(ns.name, part))  # as collection does, once the epoch is old enough
+    assert late.insert(ROWS[4:5], [1]).upserted == 1
+    assert ids_found(late, ROWS[4], 1) == [1]
+    assert late.stats().rows == 4
+
+
+def test_an_insert_means_the_namespace_that_there_is_when_it_begins() -> None:
+    store = MemoryStore()
+    ns = namespace(store)
+    ns.insert(ROWS[:2], [1, 2])
+    other = database(store, seed=1)
+    other.delete_namespace(ns.name)
+    other.create_namespace(ns.name, dim=DIM + 1)
+    wider = np.ones((1, DIM + 1), dtype=np.float32)
+    assert ns.insert(wider, [7]).n == 1  # it knew of another dimension
+    other.delete_namespace(ns.name)
+    other.create_namespace(ns.name, dim=DIM + 1)
+    assert ns.insert(wider, [8]).n == 1
+    assert ids_found(other.namespace(ns.name), wider[0]) == [8]
 
 
 def test_a_manifest_of_a_past_epoch_can_be_read() -> None:

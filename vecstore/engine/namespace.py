@@ -85,7 +85,7 @@ _BUILT = 0.9  # of an insert, once its part is built
 
 
 class _Outdated(Exception):
-    """What was known of the namespace was of another that had its name."""
+    """What was known of the namespace was too old to begin with."""
 
 
 class NamespaceEngine:
@@ -164,7 +164,7 @@ class NamespaceEngine:
             try:
                 return self._insert(known.manifest, values, given_ids, fresh=False, **options)
             except _Outdated:
-                pass  # whoever calls now means the namespace that there is now
+                pass  # nothing was written, and whoever calls now means the namespace that there is now
             except InvalidArgument:
                 if self.snapshots.strong().etag == known.etag:
                     raise
@@ -217,6 +217,10 @@ class NamespaceEngine:
         try:
             if resolver is not None:
                 resolver.look_ahead(manifest, self._executor())
+        except StorageMissing:
+            if fresh:
+                raise
+            raise _Outdated from None  # parts of an old epoch may have been collected
         finally:
             copying.result()
             current = None if looking is None else looking.result()
