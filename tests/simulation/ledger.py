@@ -411,15 +411,24 @@ class NamespaceLedger:
         concerned.update(i for request in certain for i in request.ids)
         # What a deletion, a restore or a branch puts an end to leaves no trace.
         wiped = epoch.incarnation is None or any(r.kind in ("restore", "branch") for r in certain)
-        possible = [
+        doubtful = [
             r
             for r in self._pending
-            if r not in certain
-            and self._in_time(r, number)
-            and not self._is_spent(r, epoch)
-            and (r.kind in ("create", "drop", "restore", "branch") or not concerned.isdisjoint(r.ids))
-            and (wiped or self._leaves_no_trace(r, old[0], new[0], certain))
+            if r not in certain and self._in_time(r, number) and not self._is_spent(r, epoch)
         ]
+        possible: list[Request] = []
+        while True:  # what one of them may have written, another may have taken away
+            more = [
+                r
+                for r in doubtful
+                if r not in possible
+                and (r.kind in ("create", "drop", "restore", "branch") or not concerned.isdisjoint(r.ids))
+                and (wiped or self._leaves_no_trace(r, old[0], new[0], [*certain, *doubtful]))
+            ]
+            if not more:
+                break
+            possible += more
+            concerned.update(i for r in more for i in r.ids)
         for most in range(MOST_POSSIBLE + 1):
             if self._explains(old, new, list(certain), possible, number, most):
                 return
@@ -467,11 +476,11 @@ class NamespaceLedger:
         )
 
     @staticmethod
-    def _leaves_no_trace(request: Request, old: Content, new: Content, certain: Iterable[Request]) -> bool:
+    def _leaves_no_trace(request: Request, old: Content, new: Content, others: Iterable[Request]) -> bool:
         """Whether a request in doubt can have been among the others: its rows would show, and do not."""
         if request.kind in ("create", "drop", "restore", "branch"):
             return True
-        touched = {i for other in certain for i in other.ids}
+        touched = {i for other in others if other is not request for i in other.ids}
         if request.kind == "delete":
             return all(i in touched or i not in new for i in request.ids)
         return all(

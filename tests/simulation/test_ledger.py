@@ -146,6 +146,15 @@ def test_a_deletion_takes_the_traces_of_what_was_committed_with_it(told: Told) -
     told.ledger.judge_all()
 
 
+def test_requests_in_doubt_take_the_traces_of_one_another(told: Told) -> None:
+    """An upsert lost one row to a delete, both in doubt, and the other to another upsert (seed 2016)."""
+    lost, delete, upsert = told.upsert(1, 2), told.ask("delete", 2), told.upsert(1)
+    told.done(upsert, 1, told.epoch(wrote(upsert)))
+    told.ledger.lose(lost)
+    told.ledger.lose(delete)
+    told.ledger.judge_all()
+
+
 def test_a_request_may_be_applied_once_more_over_its_own_rows_when_its_key_has_expired(told: Told) -> None:
     """An attempt that hung for more than an hour comes after somebody else's (seed 1364)."""
     first = told.upsert(1, 2, key="k")
