@@ -27,7 +27,7 @@ from bench.rows import SETS
 from bench.rows.__main__ import pin
 from bench.rows.kernel import bytes_a_second
 from vecstore.ext import rabitq
-from vecstore.ext.ivf import LOOKED_AT_A_LIST, LOOKED_AT_LEAST
+from vecstore.ext.ivf import LOOKED_AT_A_LIST, LOOKED_AT_LEAST, LOOKED_AT_SHARE
 from vecstore.index.recall import BASE, MOST_REACH
 from vecstore.index.rotation import Rotation
 
@@ -72,7 +72,8 @@ def stages(index: Ours, queries: np.ndarray) -> Iterator[Stage]:
             lists += probed
             reranked += told["rows_reranked"]
             most = MOST_REACH * probed / BASE
-            ranked += min(index.lists, LOOKED_AT_A_LIST * most + LOOKED_AT_LEAST)
+            least = max(LOOKED_AT_LEAST, index.lists // LOOKED_AT_SHARE)
+            ranked += min(index.lists, LOOKED_AT_A_LIST * most + least)
     lists, reranked, ranked = (total / len(prepared) for total in (lists, reranked, ranked))
     read = {
         "rank": ranked / BLOCK * block,

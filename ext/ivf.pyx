@@ -16,6 +16,7 @@ from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, activ
 MAX_CAPACITY = 1 << 24
 LOOKED_AT_A_LIST = VS_LOOKED_AT_A_LIST
 LOOKED_AT_LEAST = VS_LOOKED_AT_LEAST
+LOOKED_AT_SHARE = VS_LOOKED_AT_SHARE
 
 Entries = namedtuple("Entries", "estimate bound g_add part row slot record")
 
@@ -105,7 +106,8 @@ def rank_lists(
 ):
     """Numbers of the `n` lists whose centroids are nearest by their own 1-bit codes.
 
-    Among those of the nearest cells that hold `LOOKED_AT_A_LIST` times `n` and `LOOKED_AT_LEAST` lists.
+    Among those of the nearest cells that hold `LOOKED_AT_A_LIST` times `n` lists and one in `LOOKED_AT_SHARE`
+    of all, `LOOKED_AT_LEAST` at least.
 
     Parameters
     ----------
@@ -150,7 +152,7 @@ def rank_lists(
     cdef const VsKernels *kernels = active_kernels()
     with nogil:
         count = vs_rank_lists(kernels, &table.table, &lists.lists, &found.found, <VsRanked *>&order[0], NULL, wanted,
-                              wanted, vs_lists_looked_at(wanted), &result[0], &of_result[0], &rest)
+                              wanted, vs_lists_looked_at(wanted, lists.k), &result[0], &of_result[0], &rest)
         if count < wanted:
             vs_add_lists(lists.k, &seen[0], 0, wanted, count, &result[0], &of_result[0])
     if estimates is not None:

@@ -53,9 +53,11 @@ static inline void vs_measure_cells(size_t padded_dim, const float *centroids, c
  * far, and to look at all their lists is much of a query (docs/decisions/0019). */
 #define VS_LOOKED_AT_A_LIST 3
 #define VS_LOOKED_AT_LEAST 256
+#define VS_LOOKED_AT_SHARE 8 /* one in so many, in a part of more than 2,048 lists */
 
-static inline size_t vs_lists_looked_at(size_t most) {
-    return VS_LOOKED_AT_A_LIST * most + VS_LOOKED_AT_LEAST;
+static inline size_t vs_lists_looked_at(size_t most, size_t k) {
+    const size_t share = k / VS_LOOKED_AT_SHARE;
+    return VS_LOOKED_AT_A_LIST * most + (share > VS_LOOKED_AT_LEAST ? share : VS_LOOKED_AT_LEAST);
 }
 
 /* Whether no list of a cell can be nearer than the threshold. */

@@ -436,7 +436,7 @@ cdef class Searcher:
             seen[order[i]] = 1
         found = vs_rank_lists(self.kernels, self.table_of[part.group], part.lists, &self.shortlist, self.cells,
                               seen if ranked or part.empty != NULL else NULL, wanted - ranked, most - ranked,
-                              vs_lists_looked_at(among), order + ranked, scores + ranked, &rest)
+                              vs_lists_looked_at(among, part.k), order + ranked, scores + ranked, &rest)
         for i in range(ranked):
             seen[order[i]] = 0
         if ranked + found < wanted:

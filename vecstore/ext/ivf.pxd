@@ -110,9 +110,10 @@ cdef extern from "rank.h" nogil:
                          VsRanked *order, const uint8_t *seen, size_t wanted, size_t most,
                          size_t among, int32_t *out, float *scores, size_t *rest)
     void vs_sort_lists(int32_t *lists, float *estimates, size_t n, VsRanked *ranked)
-    size_t vs_lists_looked_at(size_t most)
+    size_t vs_lists_looked_at(size_t most, size_t k)
     enum: VS_LOOKED_AT_A_LIST
     enum: VS_LOOKED_AT_LEAST
+    enum: VS_LOOKED_AT_SHARE
     void vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t wanted, size_t found, int32_t *order,
                       float *scores)
 

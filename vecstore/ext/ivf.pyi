@@ -8,6 +8,7 @@ from vecstore.ext.rabitq import QueryTable
 MAX_CAPACITY: Final[int]
 LOOKED_AT_A_LIST: Final[int]
 LOOKED_AT_LEAST: Final[int]
+LOOKED_AT_SHARE: Final[int]
 
 class Entries(NamedTuple):
     estimate: NDArray[np.float32]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from vecstore.ext.ivf import LOOKED_AT_A_LIST, LOOKED_AT_LEAST, Pool, rank_lists
+from vecstore.ext.ivf import LOOKED_AT_A_LIST, LOOKED_AT_LEAST, LOOKED_AT_SHARE, Pool, rank_lists
 from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import pool_hits, rerank_int8
 from vecstore.index.ivf import Partition
@@ -209,8 +209,9 @@ def looked_at_from(query: F32, cells: F32, cell_lists: npt.NDArray[np.uint32]) -
     sizes = np.diff(cell_lists.astype(np.int64))
     before = np.empty(len(cells), dtype=np.int64)
     before[order] = np.cumsum(sizes[order]) - sizes[order]
-    # It does once this many times its plan and LOOKED_AT_LEAST are more than the lists of nearer cells.
-    return np.maximum(0, (before - LOOKED_AT_LEAST) // (LOOKED_AT_A_LIST * MOST_REACH))
+    # It does once this many times its plan, and these, are more than the lists of nearer cells.
+    least = max(LOOKED_AT_LEAST, int(cell_lists[-1]) // LOOKED_AT_SHARE)
+    return np.maximum(0, (before - least) // (LOOKED_AT_A_LIST * MOST_REACH))
 
 
 def base_probes(probes: int) -> int:
