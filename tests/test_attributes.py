@@ -338,7 +338,9 @@ def test_values_of_python_fit_a_schema_that_is_known(db: Database) -> None:
         ns.insert(ROWS[:1], attributes={"n": np.array([2**64 - 1], dtype=np.uint64)})
 
 
-@pytest.mark.parametrize("f", [["id", "Eq", 5], ["id", "In", [None, 5]], ["id", "Lt", 5], ["id", "Glob", "a*"]])
+@pytest.mark.parametrize(
+    "f", [["id", "Eq", 5], ["id", "In", [None, 5]], ["id", "Lt", 5], ["id", "Glob", "a*"]]
+)
 def test_a_filter_by_id_of_either_kind_matches_nothing_where_there_is_no_row(
     db: Database, f: list[Any]
 ) -> None:

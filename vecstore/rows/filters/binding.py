@@ -168,7 +168,8 @@ def bytes_of(bound: Bound) -> int:
         return NODE_BYTES + sum(map(bytes_of, bound.children))
     if not isinstance(bound.test, OneOf):
         return 2 * NODE_BYTES
-    return NODE_BYTES + sum(KEY_BYTES + (len(key) if isinstance(key, bytes) else 0) for key in bound.test.keys)
+    texts = sum(len(key) for key in bound.test.keys if isinstance(key, bytes))
+    return 2 * NODE_BYTES + KEY_BYTES * len(bound.test.keys) + texts
 
 
 def _condition(asked: Condition, schema: Mapping[str, Attribute], id_kind: IdKind | None) -> Bound:
