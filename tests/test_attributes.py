@@ -296,3 +296,62 @@ def test_a_branch_and_a_restore_have_the_schema_of_their_epoch() -> None:
         ns.insert(ROWS[3:4], ids=[4], attributes={"b": [1]})
         columns = {name: i for part in ns.manifest()["parts"] for name, i in part.get("columns", {}).items()}
         assert columns == {"a": 0, "b": 2}  # 1 was that of the numbers which the restore left behind
+
+
+# -- at the ends of what there is -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00"])
+def test_a_date_that_could_not_be_read_back_is_refused(db: Database, when: str) -> None:
+    ns = db.create_namespace("docs", DIM, "l2", schema={"when": "datetime"})
+    with pytest.raises(SchemaConflict, match="'when' of row 1"):
+        ns.insert(ROWS[:2], attributes={"when": ["9999-12-31T23:59:59.999Z", when]})
+    ns.insert(ROWS[:1], attributes={"when": ["9999-12-31T23:59:59.999Z"]})
+    assert ns.search(ROWS[0], top_k=1, include=["when"]).attributes == [{"when": "9999-12-31T23:59:59.999Z"}]
+
+
+def test_values_of_python_fit_a_schema_that_is_known(db: Database) -> None:
+    kinds = ("datetime", "uuid", "float", "[]datetime")
+    declared: dict[str, Any] = {kind: {"type": kind, "filterable": False} for kind in kinds}
+    ns = db.create_namespace("docs", DIM, "l2", schema={"n": "int", "text": "string", **declared})
+    ns.insert(
+        ROWS[:1],
+        attributes={
+            "n": np.array([1], dtype=np.uint8),
+            "float": np.array([2.5]),
+            "datetime": [datetime(2024, 1, 1, tzinfo=UTC)],
+            "uuid": [UUID(int=3)],
+            "[]datetime": [[datetime(2024, 1, 1, tzinfo=UTC)]],
+        },
+    )
+    assert ns.get(0).attributes == {
+        "n": 1,
+        "text": None,
+        "float": 2.5,
+        "datetime": "2024-01-01T00:00:00.000Z",
+        "uuid": str(UUID(int=3)),
+        "[]datetime": ["2024-01-01T00:00:00.000Z"],
+    }
+    with pytest.raises(SchemaConflict):
+        ns.insert(ROWS[:1], attributes={"text": [datetime(2024, 1, 1, tzinfo=UTC)]})
+    with pytest.raises(SchemaConflict):
+        ns.insert(ROWS[:1], attributes={"n": np.array([2**64 - 1], dtype=np.uint64)})
+
+
+@pytest.mark.parametrize(
+    "f", [["id", "Eq", 5], ["id", "In", [None, 5]], ["id", "Lt", 5], ["id", "Glob", "a*"]]
+)
+def test_a_filter_by_id_of_either_kind_matches_nothing_where_there_is_no_row(
+    db: Database, f: list[Any]
+) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    assert found(ns, f) == []
+    assert ns.delete(filter=f).deleted == 0
+
+
+def test_no_time_and_no_name_are_refused(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    with pytest.raises(SchemaConflict, match="'when' of row 0"):
+        ns.insert(ROWS[:1], attributes={"when": np.array(["NaT"], dtype="datetime64[ms]")})
+    with pytest.raises(InvalidArgument, match="1 must be a name"):
+        ns.insert(ROWS[:1], attributes={1: [1], "a": [2]})  # type: ignore[dict-item]

@@ -32,7 +32,7 @@ from vecstore import errors
 from vecstore.errors import InvalidArgument, OutcomeUnknown, PayloadTooLarge, ServerUnavailable, VecstoreError
 from vecstore.limits import MAX_BODY_BYTES
 from vecstore.progress import Progress, within
-from vecstore.rows.attributes import as_json
+from vecstore.rows.attributes import as_json, fitted
 from vecstore.rows.filters import filter_bytes
 from vecstore.rows.ids import parse_ids, validate_name
 from vecstore.rows.schema import as_schema
@@ -154,7 +154,8 @@ class HttpBackend:
         declared = {} if schema is None else as_schema(schema)
         if attributes is not None:
             body["attributes"], types = as_json(attributes, len(values))
-            declared = {**types, **declared}
+            types = {told: kind for told, kind in types.items() if told not in declared}
+            declared |= fitted(types, self.info(name).schema) if types else {}
         if declared:
             body["schema"] = declared
         found = self._send(

@@ -61,6 +61,18 @@ def test_bitmaps_and_views_are_bounded() -> None:
         assert 1 <= len(matches) < 100
 
 
+def test_filters_themselves_are_bounded_too() -> None:
+    embedded, db = opened()
+    with db:
+        view = view_of(embedded)
+        matches = Matches(most_bytes=1_000_000)
+        for n in range(20):
+            f = ["n", "In", list(range(n, n + 5_000))]
+            bound = bind(parse_filter(filter_bytes(f)), view.manifest.attributes, "u64")
+            assert len(matches.of(view.parts[0], bound, ReadTrace())) == N - n
+        assert 1 <= len(matches) <= 4  # a list of 5,000 integers takes 200 kB
+
+
 def test_lists_without_a_match_are_not_scanned() -> None:
     _, db = opened()
     with db:

@@ -25,12 +25,12 @@ from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.live import LiveSet
 from vecstore.part.rows import PartRows
 from vecstore.rows.filters import Bound, bind, evaluate, may_match, parse_filter
-from vecstore.rows.filters.binding import columns_of
+from vecstore.rows.filters.binding import bytes_of, columns_of
 from vecstore.storage.cache import ReadTrace
 
 MOST_VIEWS: Final = 64  # of one epoch
 MOST_BYTES: Final = 64 << 20  # of bitmaps of one namespace, and of the masks of one epoch's views
-BESIDE: Final = 1 << 10  # bytes of a bitmap that is remembered, its filter and what holds them
+BESIDE: Final = 1 << 10  # bytes of what holds a bitmap that is remembered, and its filter
 
 
 class Matches:
@@ -60,7 +60,7 @@ class Matches:
                 return found[0]
         rows = evaluate(bound, PartRows(part.reader, trace))
         told = rows.get_statistics()
-        size = BESIDE + told["n_bytes_array_containers"] + told["n_bytes_bitset_containers"]
+        size = BESIDE + bytes_of(bound) + told["n_bytes_array_containers"] + told["n_bytes_bitset_containers"]
         with self.lock:
             if key not in self._kept:
                 self._kept[key] = (rows, size)

@@ -140,8 +140,7 @@ def parse_attributes(
         )
     found: dict[str, Column] = {}
     sizes = np.zeros(n, dtype=np.int64)
-    for name in sorted(columns):
-        check_name(name, field=FIELD)
+    for name in sorted(check_name(name, field=FIELD) for name in columns):
         values = _listed(columns[name], name)
         if len(values) != n:
             raise InvalidAttribute(
@@ -179,11 +178,15 @@ def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]
     """
     columns, types = {}, {}
     for name, values in _columns(given, n).items():
+        check_name(name, field=FIELD)
         listed = _listed(values, name)
         kind = _untold(listed)
         if isinstance(listed, np.ndarray):
             if listed.dtype.kind == "M":
-                listed = values_of(keys_of(listed, "datetime"), "datetime")
+                try:
+                    listed = values_of(keys_of(listed, "datetime"), "datetime")
+                except BadValue as bad:
+                    raise _conflict(name, bad.position, bad.value, "datetime") from bad
             else:
                 listed = listed.tolist()
         _refuse_unspeakable(name, listed)
@@ -191,6 +194,19 @@ def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]
         if kind is not None:
             types[name] = {"type": kind}
     return columns, types
+
+
+def fitted(types: Mapping[str, Any], schema: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What `as_json` tells of types, as a namespace of this schema has to be told.
+
+    Numbers fit what is known if their values do, as everywhere; of strings that were dates or UUIDs the
+    type still has to agree, and they are as filterable as they are known to be.
+    """
+    return {
+        name: {"type": told["type"], **({"filterable": schema[name]["filterable"]} if name in schema else {})}
+        for name, told in types.items()
+        if name not in schema or element_type(told["type"]) in ("datetime", "uuid")
+    }
 
 
 def _untold(values: Sequence[Any] | npt.NDArray[Any]) -> str | None:

@@ -25,6 +25,8 @@ Key = int | bytes
 SIGN: Final = 1 << 63
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
+_LEAST_MS: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MS
+_GREATEST_MS: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MS
 TEXT: Final = frozenset({"string", "uuid"})
 WORDS: Final[dict[ScalarType, str]] = {
     "string": "a string",
@@ -164,6 +166,8 @@ def _datetime_key(value: Any) -> int:
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
     milliseconds: int = (value - EPOCH) // _MS
+    if not _LEAST_MS <= milliseconds <= _GREATEST_MS:
+        raise ValueError(value)  # by its offset in a year that has no form to be read back in
     return milliseconds + SIGN
 
 
@@ -274,7 +278,3 @@ def _from_array(values: npt.NDArray[Any], kind: ScalarType) -> U64 | None:
             return None
         return _turned(milliseconds)
     return None
-
-
-_LEAST_MS: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MS
-_GREATEST_MS: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MS

@@ -20,6 +20,8 @@ from vecstore.rows.values import WORDS, Key, key_of
 from vecstore.types import IdKind, ScalarType
 
 ID: Final = "id"
+NODE_BYTES: Final = 256  # of one expression in memory, with its test, about
+KEY_BYTES: Final = 48  # of one key in a list, and of the bytes of a text as many more as it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +160,22 @@ def columns_of(bound: Bound) -> dict[str, int]:
     return found
 
 
+def bytes_of(bound: Bound) -> int:
+    """About how much memory a bound expression takes."""
+    if isinstance(bound, Inverse):
+        return NODE_BYTES + bytes_of(bound.child)
+    if not isinstance(bound, Look):
+        return NODE_BYTES + sum(map(bytes_of, bound.children))
+    if not isinstance(bound.test, OneOf):
+        return 2 * NODE_BYTES
+    texts = sum(len(key) for key in bound.test.keys if isinstance(key, bytes))
+    return 2 * NODE_BYTES + KEY_BYTES * len(bound.test.keys) + texts
+
+
 def _condition(asked: Condition, schema: Mapping[str, Attribute], id_kind: IdKind | None) -> Bound:
     if asked.attribute == ID:
-        kind: ScalarType = "uint" if id_kind == "u64" else "string"
+        numbers = id_kind == "u64" or (id_kind is None and _asks_numbers(asked.value))
+        kind: ScalarType = "uint" if numbers else "string"
         number, arrays = None, False
     else:
         known = schema.get(asked.attribute)
@@ -180,6 +195,11 @@ def _condition(asked: Condition, schema: Mapping[str, Attribute], id_kind: IdKin
     else:
         found = Look(asked.attribute, number, test)
     return Inverse(found) if operator in _NEGATED else found
+
+
+def _asks_numbers(value: Any) -> bool:
+    """Whether ids are taken to be numbers where there are none yet."""
+    return any(isinstance(one, int) for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def _test(asked: Condition, kind: ScalarType, id_kind: IdKind | None) -> Test | tuple[Test, ...]:

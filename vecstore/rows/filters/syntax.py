@@ -50,6 +50,7 @@ Operator = Literal[
 ]
 
 OPERATORS: Final = frozenset(get_args(Operator))
+SHORT_BYTES: Final = 4 << 10  # of a filter's JSON, of many of which the expressions are remembered
 WITH_LIST: Final = frozenset({"In", "NotIn", "ContainsAny", "NotContainsAny"})
 WITH_PATTERN: Final = frozenset({"Glob", "NotGlob", "IGlob", "NotIGlob", "Regex"})
 WITH_NULL: Final = frozenset({"Eq", "NotEq", "In", "NotIn"})
@@ -137,7 +138,6 @@ def _plain(value: object) -> object:
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
-@lru_cache(maxsize=1_024)
 def parse_filter(data: bytes) -> Expression:
     """The expression of a filter's JSON.
 
@@ -150,11 +150,20 @@ def parse_filter(data: bytes) -> Expression:
         raise _Parser.refuse(
             f"must have at most {MAX_FILTER_BYTES} bytes of JSON", "filter", MAX_FILTER_BYTES
         )
+    return (_short if len(data) <= SHORT_BYTES else _long)(data)
+
+
+def _parsed(data: bytes) -> Expression:
     try:
         given = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _Parser.refuse(f"is not JSON: {error}", "filter") from error
     return _Parser().expression(given, "filter", 1)
+
+
+# An expression may take megabytes, so only few of the long ones are remembered.
+_short = lru_cache(maxsize=1_024)(_parsed)
+_long = lru_cache(maxsize=16)(_parsed)
 
 
 class _Parser:
