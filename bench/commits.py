@@ -75,10 +75,10 @@ def trips(endpoint: str) -> dict[str, float]:
                     database.namespace(f"{NAME}-else").insert(
                         rows(number)
                     )  # opens connections, sets the clock
-                namespace = database.namespace(name)
-                ids = None if step is None else np.arange(ROWS, dtype=np.uint64) + step * number
+                place = number + EACH * (state == "warm")
+                ids = None if step is None else np.arange(ROWS, dtype=np.uint64) + step * place
                 started = time.perf_counter()
-                namespace.insert(rows(number), ids=ids)
+                database.namespace(name).insert(rows(number), ids=ids)
                 times.append(time.perf_counter() - started)
             database.close()
             found[f"{state}, {form}"] = statistics.median(times[1:]) / PUT

@@ -172,10 +172,10 @@ def test_an_insert_is_two_dependent_trips(make_store: Callable[[str], ObjectStor
     faulty.before = meet
     store.reset()
     ns.insert(core.sample().vectors[ROWS : ROWS + 10], ids=np.arange(ROWS, ROWS + 10, dtype=np.uint64))
-    methods = [method for method, _ in _requests(store)]
+    # Ids are looked for beside the upload too, in parts of which nothing is at hand.
+    methods = [method for method, _ in _requests(store) if method != "get_ranges"]
     assert sorted(methods[: len(beside)]) == sorted(beside)
-    assert [method for method in methods[len(beside) :] if method in WRITES] == ["put_if_match"]
-    assert methods[-1] == "put_if_match"
+    assert methods[len(beside) :] == ["put_if_match"]
 
 
 def _fill(db: Database) -> Namespace:
