@@ -23,6 +23,7 @@ from vecstore.errors import (
     PreconditionFailed,
     RowNotFound,
     StorageError,
+    StorageRetryable,
 )
 from vecstore.invariants import check_namespace
 from vecstore.manifest.keys import part_key
@@ -475,6 +476,27 @@ def test_an_insert_means_the_namespace_that_there_is_when_it_begins() -> None:
     other.create_namespace(ns.name, dim=DIM + 1)
     assert ns.insert(wider, [8]).n == 1
     assert ids_found(other.namespace(ns.name), wider[0]) == [8]
+
+
+def test_an_insert_whose_look_at_current_failed_means_no_namespace_that_is_gone() -> None:
+    """What was known may be of a namespace that had the name before the call (seed 2092)."""
+    store = MemoryStore()
+    failing = [False]
+
+    def fail_once(call: Call) -> None:
+        if call.method == "get_if_changed" and failing[0]:
+            failing[0] = False
+            raise StorageRetryable("not now")
+
+    ns = namespace(FaultyStore(store, before=fail_once))
+    ns.insert(ROWS[:2], [1, 2])
+    other = database(store, seed=1)
+    other.delete_namespace(ns.name)
+    other.create_namespace(ns.name, dim=DIM)
+    failing[0] = True
+    assert ns.insert(ROWS[:1], [7]).upserted == 0
+    assert not failing[0]
+    assert ids_found(other.namespace(ns.name), ROWS[0]) == [7]
 
 
 def test_a_manifest_of_a_past_epoch_can_be_read() -> None:

@@ -225,7 +225,7 @@ class NamespaceEngine:
             copying.result()
             current = None if looking is None else looking.result()
             part = uploading.result()
-        if current is not None and current.incarnation != manifest.incarnation:
+        if not fresh and (current is None or current.incarnation != manifest.incarnation):
             raise _Outdated
         change = InsertRows(
             commit_id=self.publisher.new_commit_id(),
@@ -255,7 +255,7 @@ class NamespaceEngine:
         )
 
     def _current(self) -> Manifest | None:
-        """The current epoch, ahead of a commit; None if it cannot be had, which the commit will meet too."""
+        """The current epoch, ahead of a commit; None if it cannot be had, or there is none."""
         with suppress(StorageError, NamespaceNotFound):
             return self.snapshots.strong().manifest
         return None
