@@ -27,6 +27,12 @@ def quick(heard: Callable[[], None]) -> str:
     return "quick"
 
 
+def steady(heard: Callable[[], None]) -> str:
+    """What patience is learnt from: so much of it that the threads of the reads after have begun by then."""
+    time.sleep(0.05)
+    return quick(heard)
+
+
 class Stuck:
     """A read that gets no answer the first ``times`` until it is let go."""
 
@@ -53,7 +59,7 @@ def hedges(pool: Executor) -> Hedges:
     """One that knows how quick answers are."""
     hedges = Hedges(lambda: pool, 1.0)
     assert hedges.patience() is None
-    hedges.run([quick] * 40)
+    hedges.run([steady] * 40)
     patience = hedges.patience()
     assert patience is not None
     assert 0 < patience < 1
@@ -86,7 +92,7 @@ def test_second_requests_are_a_bounded_share() -> None:
     """Forty reads are stuck; what was saved up is enough for sixteen second requests."""
     with ThreadPoolExecutor(80) as pool:
         hedges = Hedges(lambda: pool, 0.001)
-        hedges.run([quick] * 40)
+        hedges.run([steady] * 40)
         reads = [Stuck() for _ in range(40)]
         done = pool.submit(hedges.run, reads)
         deadline = time.monotonic() + 20
