@@ -499,6 +499,33 @@ def test_an_insert_whose_look_at_current_failed_means_no_namespace_that_is_gone(
     assert ids_found(other.namespace(ns.name), ROWS[0]) == [7]
 
 
+def test_an_insert_is_laid_out_by_the_schema_that_there_is_when_it_begins() -> None:
+    store = MemoryStore()
+    ns = namespace(store)
+    ns.insert(ROWS[:1], [1])
+    database(store, seed=1).namespace(ns.name).insert(ROWS[1:2], [2], attributes={"a": [0.5]})
+    ns.insert(ROWS[2:3], [3], attributes={"a": [1]})  # an int, for all that this process knew
+    assert ns.search(ROWS[2], top_k=1, include=["a"])[0].attributes == {"a": 1.0}
+
+
+def test_whatever_follows_a_commit_does_not_bring_it_about_again() -> None:
+    store = MemoryStore()
+    ns = namespace(store)
+    ns.insert(ROWS[:1])
+    told: list[float] = []
+
+    def refuse_the_end(share: float) -> None:
+        told.append(share)
+        if share == 1.0:
+            database(store, seed=1).namespace(ns.name).update(probe_fraction=0.2)
+            raise InvalidArgument("the caller's own")
+
+    with pytest.raises(InvalidArgument, match="the caller's own"):
+        ns.insert(ROWS[1:2], progress=refuse_the_end)
+    assert told[-1] == 1.0
+    assert ns.stats().rows == 2
+
+
 def test_a_manifest_of_a_past_epoch_can_be_read() -> None:
     ns = namespace()
     ns.insert(ROWS[:1], [1])

@@ -84,10 +84,6 @@ _RESTARTS = 3
 _BUILT = 0.9  # of an insert, once its part is built
 
 
-class _Outdated(Exception):
-    """What was known of the namespace was too old to begin with."""
-
-
 class NamespaceEngine:
     """One namespace in one process. Thread-safe; keep one a name, so that commits are grouped.
 
@@ -148,33 +144,49 @@ class NamespaceEngine:
         """Build, upload and commit one part.
 
         What is known of the namespace will do to begin with, since the commit is made upon what is current:
-        that is read beside the upload. What was refused on an older epoch is asked again.
+        that is read beside the upload. If it is another than was known, all but the commit is done again.
         """
         self._check_process()
-        options: dict[str, Any] = {
-            "attributes": attributes,
-            "schema": schema,
-            "mode": mode,
-            "expected": expected,
-            "idempotency_key": idempotency_key,
-            "progress": progress,
-        }
-        known = self.snapshots.cached()
+        build = partial(
+            self._insertion,
+            values,
+            given_ids,
+            attributes=attributes,
+            schema=schema,
+            mode=mode,
+            expected=expected,
+            idempotency_key=idempotency_key,
+            progress=progress,
+        )
+        known, change = self.snapshots.cached(), None
         if known is not None and known.manifest.state == "active":
             try:
-                return self._insert(known.manifest, values, given_ids, fresh=False, **options)
-            except _Outdated:
-                pass  # nothing was written, and whoever calls now means the namespace that there is now
+                change = build(known.manifest, fresh=False)
             except InvalidArgument:
                 if self.snapshots.strong().etag == known.etag:
                     raise
-        return self._insert(self.snapshots.strong().manifest, values, given_ids, fresh=True, **options)
+        if change is None:
+            change = build(self.snapshots.strong().manifest, fresh=True)
+            assert change is not None  # only what was known before can be outdated
+        done = self.publisher.commit(change)
+        self._wrote(self.name)
+        within(progress, _BUILT, 1.0)(1.0)
+        base, n = done.answer["id_base"], done.answer["n"]
+        assigned = None if base is None else np.arange(base, base + n, dtype=np.uint64)
+        return InsertResult(
+            done.answer["part_id"],
+            n,
+            done.epoch,
+            done.answer["upserted"],
+            assigned,
+            done.manifest.incarnation,
+        )
 
-    def _insert(
+    def _insertion(
         self,
-        manifest: Manifest,
         values: object,
         given_ids: object,
+        manifest: Manifest,
         *,
         fresh: bool,
         attributes: object,
@@ -183,7 +195,8 @@ class NamespaceEngine:
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None,
-    ) -> InsertResult:
+    ) -> InsertRows | None:
+        """The change that adds rows, their part uploaded; None if the manifest turns out to be outdated."""
         vectors = as_vectors(values, manifest.dim, manifest.metric)
         ids = None if given_ids is None else parse_ids(given_ids)
         if ids is not None and len(ids) != len(vectors):
@@ -214,20 +227,21 @@ class NamespaceEngine:
         begin = self._executor().submit
         copying, uploading = begin(self.publisher.prepare), begin(self.upload, image, mean)
         looking = None if fresh else begin(self._current)
+        collected = False
         try:
             if resolver is not None:
                 resolver.look_ahead(manifest, self._executor())
-        except StorageMissing:
+        except StorageMissing:  # parts of an old epoch may have been collected
             if fresh:
                 raise
-            raise _Outdated from None  # parts of an old epoch may have been collected
+            collected = True
         finally:
             copying.result()
-            current = None if looking is None else looking.result()
             part = uploading.result()
-        if not fresh and (current is None or current.incarnation != manifest.incarnation):
-            raise _Outdated
-        change = InsertRows(
+            current = manifest if looking is None else looking.result()
+        if collected or current is None or _meaning(current) != _meaning(manifest):
+            return None
+        return InsertRows(
             commit_id=self.publisher.new_commit_id(),
             incarnation=manifest.incarnation,
             expected=expected,
@@ -239,19 +253,6 @@ class NamespaceEngine:
             mode=mode,
             mean=mean,
             upload=lambda: self.upload(image, mean),
-        )
-        done = self.publisher.commit(change)
-        self._wrote(self.name)
-        within(progress, _BUILT, 1.0)(1.0)
-        base = done.answer["id_base"]
-        assigned = None if base is None else np.arange(base, base + len(vectors), dtype=np.uint64)
-        return InsertResult(
-            done.answer["part_id"],
-            done.answer["n"],
-            done.epoch,
-            done.answer["upserted"],
-            assigned,
-            manifest.incarnation,
         )
 
     def _current(self) -> Manifest | None:
@@ -691,6 +692,11 @@ def _values(
         for attributes, value in zip(out, values, strict=True):
             attributes[name] = value
     return out
+
+
+def _meaning(manifest: Manifest) -> tuple[object, ...]:
+    """What the rows of a write were validated and laid out by."""
+    return manifest.incarnation, manifest.attributes
 
 
 def _digest(kind: bytes, mode: str, vectors: F32 | None, ids: Ids | None, more: bytes = b"") -> str:
