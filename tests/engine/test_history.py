@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,13 @@ def test_collection_during_a_read_of_a_named_epoch_ends_in_snapshot_expired(
     """The reader has its snapshot, and then the parts go before it opens them."""
     docs.compact()
     collected: list[int] = []
+    one_at_a_time = threading.Lock()  # parts are opened side by side
 
     def before(call: Call) -> None:
-        if "/parts/" in call.key and not collected:
-            clock.now += 3 * HOUR
-            collected.append(docs.gc().deleted)
+        with one_at_a_time:
+            if "/parts/" in call.key and not collected:
+                clock.now += 3 * HOUR
+                collected.append(docs.gc().deleted)
 
     reader = database(FaultyStore(store, before=before)).namespace("docs")
     with pytest.raises(SnapshotExpired):
