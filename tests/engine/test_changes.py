@@ -33,16 +33,16 @@ def insertion(db: EmbeddedDatabase, ids: Any, *, mode: Any = "upsert", n: int = 
     ns = db.namespace("ns")
     parsed = None if ids is None else parse_ids(ids)
     vectors = np.ones((n or len(ids), 2), dtype=np.float32)
-    mean = ns.mean_for(ns.manifest(), vectors)
-    image = build_part(vectors, parsed, ns.spec(ns.manifest(), mean))
+    mean = ns.writes.mean_for(ns.manifest(), vectors)
+    image = build_part(vectors, parsed, ns.writes.spec(ns.manifest(), mean))
 
     def upload() -> Any:
-        return ns.upload(image, mean)
+        return ns.writes.upload(image, mean)
 
     return InsertRows(
         commit_id=ns.publisher.new_commit_id(),
         part=upload(),
-        resolver=None if parsed is None else Resolver(parsed, ns.readers),
+        resolver=None if parsed is None else Resolver(parsed, ns.views.reader),
         mode=mode,
         mean=mean,
         upload=upload,
@@ -51,7 +51,7 @@ def insertion(db: EmbeddedDatabase, ids: Any, *, mode: Any = "upsert", n: int = 
 
 def deletion(db: EmbeddedDatabase, ids: Any) -> DeleteRows:
     ns = db.namespace("ns")
-    resolver = Resolver(parse_ids(ids), ns.readers)
+    resolver = Resolver(parse_ids(ids), ns.views.reader)
     return DeleteRows(commit_id=ns.publisher.new_commit_id(), resolver=resolver)
 
 
@@ -144,7 +144,7 @@ def test_a_deletion_follows_ids_that_another_attempt_assigned_anew(db: EmbeddedD
     insert, delete = insertion(db, None, n=10), deletion(db, [5])
     insert.apply(group)
     assert delete.apply(group) == {"deleted": 1}
-    winner = db.namespace("ns").insert(np.ones((100, 2)), None)
+    winner = db.namespace("ns").writes.insert(np.ones((100, 2)), None)
     again = draft(db)
     insert.apply(again)
     assert delete.apply(again) == {"deleted": 1}

@@ -27,7 +27,7 @@ def merged(ns: Any, **how: Any) -> Merged:
     sources = [Source(part, ns.tombstones.dead(part.reader.entry).copy()) for part in view.parts]
 
     def spec(vectors: Any) -> PartSpec:
-        return ns.spec(manifest, ns.mean_for(manifest, vectors))
+        return ns.writes.spec(manifest, ns.writes.mean_for(manifest, vectors))
 
     return merge(view, sources, spec, **how)
 

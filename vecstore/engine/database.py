@@ -205,7 +205,7 @@ class EmbeddedDatabase:
         self, name: str, settings: dict[str, Any], *, schema: object = None, expected: Expected | None = None
     ) -> NamespaceInfo:
         """Change settings and attributes of a namespace."""
-        done = self.namespace(name).update_settings(settings, schema=schema, expected=expected)
+        done = self.namespace(name).writes.update_settings(settings, schema=schema, expected=expected)
         return describe(done.manifest)
 
     def insert(
@@ -221,7 +221,7 @@ class EmbeddedDatabase:
         idempotency_key: str | None,
         progress: Progress | None = None,
     ) -> InsertResult:
-        return self.namespace(name).insert(
+        return self.namespace(name).writes.insert(
             vectors,
             ids,
             attributes=attributes,
@@ -242,10 +242,10 @@ class EmbeddedDatabase:
         idempotency_key: str | None,
     ) -> DeleteResult:
         """By ids, or by a filter."""
-        engine = self.namespace(name)
+        writes = self.namespace(name).writes
         if filter is not None:
-            return engine.delete_matching(filter, expected=expected, idempotency_key=idempotency_key)
-        return engine.delete(ids, expected=expected, idempotency_key=idempotency_key)
+            return writes.delete_matching(filter, expected=expected, idempotency_key=idempotency_key)
+        return writes.delete(ids, expected=expected, idempotency_key=idempotency_key)
 
     def search(self, name: str, vector: object, params: SearchParams) -> Hits:
         hits = self.namespace(name).search(vector, params)
@@ -261,7 +261,7 @@ class EmbeddedDatabase:
 
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
         """Make a past epoch current again, by one commit upon the one that the caller saw."""
-        return describe(self.namespace(name).restore(epoch, expected=expected).manifest)
+        return describe(self.namespace(name).writes.restore(epoch, expected=expected).manifest)
 
     def branch(self, name: str, new_name: str, epoch: int | None) -> NamespaceInfo:
         """Create a namespace from an epoch of another one; only its manifest is copied."""
@@ -273,10 +273,10 @@ class EmbeddedDatabase:
         return self.namespace(name).tags()
 
     def tag(self, name: str, tag: str, epoch: int | None) -> Tag:
-        return self.namespace(name).tag(tag, epoch)
+        return self.namespace(name).writes.tag(tag, epoch)
 
     def untag(self, name: str, tag: str) -> None:
-        self.namespace(name).untag(tag)
+        self.namespace(name).writes.untag(tag)
 
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams

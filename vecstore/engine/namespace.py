@@ -1,79 +1,51 @@
-"""One namespace over a store: writes, searches and reads, each on a snapshot.
+"""One namespace over a store: searches and reads, each on a snapshot. What changes it is `writes.py`.
 
 Nothing here outlives the process but what the store holds.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.engine.changes import (
-    DeleteMatching,
-    DeleteRows,
-    InsertRows,
-    Readers,
-    Resolver,
-    UpdateSchema,
-    check_id_kind,
-)
+from vecstore.engine.changes import check_id_kind
+from vecstore.engine.writes import Writes, tag_of
 from vecstore.errors import (
-    ForkedHandle,
     InvalidArgument,
-    InvalidId,
-    NamespaceNotFound,
     RowNotFound,
-    StorageError,
     StorageMissing,
 )
 from vecstore.index.filtered import Matches, narrowed
-from vecstore.index.rotation import Rotation
 from vecstore.index.search import Answer, Scratch, search_many, search_namespace
 from vecstore.index.view import OpenPart, View, Views, read_side_by_side
-from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_DELETE_IDS, MAX_QUERIES
-from vecstore.manifest.keys import part_key
-from vecstore.manifest.lifecycle import UpdateSettings
-from vecstore.manifest.model import Manifest, Mean, Part, Pin, Settings
-from vecstore.manifest.pins import add_tag, remove_tag, tags_of
-from vecstore.manifest.publish import Committed, Publisher
-from vecstore.manifest.restore import restore
+from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_QUERIES
+from vecstore.manifest.model import Manifest, Settings
+from vecstore.manifest.pins import tags_of
+from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
-from vecstore.manifest.uid import new_uid
-from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
 from vecstore.part.rows import PartRows
-from vecstore.progress import Progress, within
-from vecstore.rows.attributes import digest, parse_attributes
-from vecstore.rows.filters import filter_bytes, parse_filter
-from vecstore.rows.ids import Ids, parse_ids, validate_name
-from vecstore.rows.schema import declared, parse_schema
+from vecstore.rows.ids import Ids, parse_ids
 from vecstore.rows.vectors import as_vector, as_vectors
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
-from vecstore.storage.forks import reset_in_children
+from vecstore.storage.forks import OwnProcess
 from vecstore.types import (
     F32,
     BatchHits,
-    DeleteResult,
-    Expected,
     Hits,
-    InsertResult,
     NamespaceInfo,
     Row,
     RowId,
     SearchParams,
     Tag,
-    WriteMode,
 )
 
 P = ParamSpec("P")
@@ -81,11 +53,15 @@ T = TypeVar("T")
 
 # A search or a look-up that loses its parts to collection starts again on a newer snapshot, so often.
 _RESTARTS = 3
-_BUILT = 0.9  # of an insert, once its part is built
 
 
 class NamespaceEngine:
     """One namespace in one process. Thread-safe; keep one a name, so that commits are grouped.
+
+    Attributes
+    ----------
+    writes
+        What changes it.
 
     Parameters
     ----------
@@ -122,298 +98,25 @@ class NamespaceEngine:
         self.clock = clock
         self._scratch = Scratch()
         self._threads = threads
-        self._wrote = wrote
-        self._forked = False
+        self._process = OwnProcess(f"namespace {name!r}")
+        self.writes = Writes(self.publisher, self.views, executor, self._process, wrote)
         self.last_use = 0  # kept by `vecstore.engine.open`
-        reset_in_children(self)
-
-    # -- writes ----------------------------------------------------------------------------
-
-    def insert(
-        self,
-        values: object,
-        given_ids: object,
-        *,
-        attributes: object = None,
-        schema: object = None,
-        mode: WriteMode = "upsert",
-        expected: Expected | None = None,
-        idempotency_key: str | None = None,
-        progress: Progress | None = None,
-    ) -> InsertResult:
-        """Build, upload and commit one part.
-
-        What is known of the namespace will do to begin with, since the commit is made upon what is current:
-        that is read beside the upload. If it is another than was known, all but the commit is done again.
-        """
-        self._check_process()
-        build = partial(
-            self._insertion,
-            values,
-            given_ids,
-            attributes=attributes,
-            schema=schema,
-            mode=mode,
-            expected=expected,
-            idempotency_key=idempotency_key,
-            progress=progress,
-        )
-        known, change = self.snapshots.cached(), None
-        if known is not None and known.manifest.state == "active":
-            try:
-                change = build(known.manifest, fresh=False)
-            except InvalidArgument:
-                if self.snapshots.strong().etag == known.etag:
-                    raise
-        if change is None:
-            change = build(self.snapshots.strong().manifest, fresh=True)
-            assert change is not None  # only what was known before can be outdated
-        done = self.publisher.commit(change)
-        self._wrote(self.name)
-        within(progress, _BUILT, 1.0)(1.0)
-        base, n = done.answer["id_base"], done.answer["n"]
-        assigned = None if base is None else np.arange(base, base + n, dtype=np.uint64)
-        return InsertResult(
-            done.answer["part_id"],
-            n,
-            done.epoch,
-            done.answer["upserted"],
-            assigned,
-            done.manifest.incarnation,
-        )
-
-    def _insertion(
-        self,
-        values: object,
-        given_ids: object,
-        manifest: Manifest,
-        *,
-        fresh: bool,
-        attributes: object,
-        schema: object,
-        mode: WriteMode,
-        expected: Expected | None,
-        idempotency_key: str | None,
-        progress: Progress | None,
-    ) -> InsertRows | None:
-        """The change that adds rows, their part uploaded; None if the manifest turns out to be outdated."""
-        vectors = as_vectors(values, manifest.dim, manifest.metric)
-        ids = None if given_ids is None else parse_ids(given_ids)
-        if ids is not None and len(ids) != len(vectors):
-            raise InvalidId(f"{len(ids)} ids for {len(vectors)} vectors", field="ids", limit=len(vectors))
-        if ids is not None:
-            check_id_kind(manifest, ids)
-        elif manifest.id_kind == "string":
-            raise InvalidId(
-                f"namespace {self.name!r} has string ids, which cannot be assigned",
-                field="ids",
-                kind="string",
-            )
-        specs = declared(schema)
-        columns = parse_attributes(attributes, len(vectors), manifest.attributes, specs)
-        asked = None
-        if idempotency_key is not None:
-            more = digest(columns, specs) if columns or specs else b""
-            asked = _digest(b"insert", mode, vectors, ids, more)
-        mean = self.mean_for(manifest, vectors)
-        image = build_part(
-            vectors,
-            ids,
-            self.spec(manifest, mean),
-            attributes=columns,
-            progress=within(progress, 0.0, _BUILT),
-        )
-        resolver = None if ids is None else Resolver(ids, self.readers)
-        begin = self._executor().submit
-        copying, uploading = begin(self.publisher.prepare), begin(self.upload, image, mean)
-        looking = None if fresh else begin(self._current)
-        collected = False
-        try:
-            if resolver is not None:
-                resolver.look_ahead(manifest, self._executor())
-        except StorageMissing:  # parts of an old epoch may have been collected
-            if fresh:
-                raise
-            collected = True
-        finally:
-            copying.result()
-            part = uploading.result()
-            current = manifest if looking is None else looking.result()
-        if collected or current is None or _meaning(current) != _meaning(manifest):
-            return None
-        return InsertRows(
-            commit_id=self.publisher.new_commit_id(),
-            incarnation=manifest.incarnation,
-            expected=expected,
-            idempotency=None if asked is None or idempotency_key is None else (idempotency_key, asked),
-            part=part,
-            columns={name: column.spec for name, column in columns.items()},
-            declared=specs,
-            resolver=resolver,
-            mode=mode,
-            mean=mean,
-            upload=lambda: self.upload(image, mean),
-        )
-
-    def _current(self) -> Manifest | None:
-        """The current epoch, ahead of a commit; None if it cannot be had, or there is none."""
-        with suppress(StorageError, NamespaceNotFound):
-            return self.snapshots.strong().manifest
-        return None
-
-    def delete(
-        self,
-        given_ids: object,
-        *,
-        expected: Expected | None = None,
-        idempotency_key: str | None = None,
-    ) -> DeleteResult:
-        """Kill the rows of ids in one commit; ids that are not there are no error."""
-        self._check_process()
-        manifest = self.snapshots.strong().manifest
-        ids = parse_ids(given_ids)
-        if not 1 <= len(ids) <= MAX_DELETE_IDS:
-            raise InvalidId(f"ids must be 1 to {MAX_DELETE_IDS}", field="ids", limit=MAX_DELETE_IDS)
-        check_id_kind(manifest, ids)
-        asked = None if idempotency_key is None else _digest(b"delete", "", None, ids)
-        resolver = Resolver(ids, self.readers)
-        copying = self._executor().submit(self.publisher.prepare)
-        try:
-            resolver.look_ahead(manifest, self._executor())
-        finally:
-            copying.result()
-        done = self.publisher.commit(
-            DeleteRows(
-                commit_id=self.publisher.new_commit_id(),
-                incarnation=manifest.incarnation,
-                expected=expected,
-                idempotency=None if asked is None or idempotency_key is None else (idempotency_key, asked),
-                resolver=resolver,
-            )
-        )
-        self._wrote(self.name)
-        return DeleteResult(done.answer["deleted"], done.epoch, manifest.incarnation)
-
-    def delete_matching(
-        self, given: object, *, expected: Expected | None = None, idempotency_key: str | None = None
-    ) -> DeleteResult:
-        """Kill the rows that a filter matches when the commit is made."""
-        self._check_process()
-        data = given if isinstance(given, bytes) else filter_bytes(given)
-        expression = parse_filter(data)
-        manifest = self.snapshots.strong().manifest
-        # Evaluated ahead, so that it costs the others nothing who wait to commit; and refused here.
-        narrowed(self.views.open(manifest, ReadTrace()), data, ReadTrace(), self._executor)
-        done = self.publisher.commit(
-            DeleteMatching(
-                commit_id=self.publisher.new_commit_id(),
-                incarnation=manifest.incarnation,
-                expected=expected,
-                idempotency=None
-                if idempotency_key is None
-                else (idempotency_key, _digest(b"delete", "", None, None, data)),
-                expression=expression,
-                readers=self.readers,
-            )
-        )
-        self._wrote(self.name)
-        return DeleteResult(done.answer["deleted"], done.epoch, manifest.incarnation)
-
-    def update_settings(
-        self, changes: dict[str, Any], *, schema: object = None, expected: Expected | None = None
-    ) -> Committed:
-        """Change some defaults, the values of which are validated already, and some attributes."""
-        self._check_process()
-        specs = None if schema is None else parse_schema(schema, drop=True)
-        manifest = self.snapshots.strong().manifest
-        if specs is not None:
-            return self.publisher.commit(
-                UpdateSchema(
-                    commit_id=self.publisher.new_commit_id(),
-                    incarnation=manifest.incarnation,
-                    expected=expected,
-                    settings=changes,
-                    changes=specs,
-                )
-            )
-        return self.publisher.commit(
-            UpdateSettings(
-                commit_id=self.publisher.new_commit_id(),
-                incarnation=manifest.incarnation,
-                expected=expected,
-                changes=changes,
-            )
-        )
-
-    def restore(self, epoch: int, *, expected: Expected) -> Committed:
-        """Make a past epoch current again."""
-        self._check_process()
-        done = restore(self.publisher, epoch, expected=expected)
-        self._wrote(self.name)
-        return done
-
-    def tags(self) -> list[Tag]:
-        """The tags, by name."""
-        return [_tag(pin) for pin in tags_of(self.manifest())]
-
-    def tag(self, name: str, epoch: int | None = None) -> Tag:
-        """Hold an epoch against collection, the current one if none is named."""
-        self._check_process()
-        return _tag(add_tag(self.publisher, validate_name(name), epoch))
-
-    def untag(self, name: str) -> None:
-        """Delete a tag."""
-        self._check_process()
-        remove_tag(self.publisher, validate_name(name))
-
-    def spec(self, manifest: Manifest, mean: Mean | None) -> PartSpec:
-        """How parts of this namespace are encoded now."""
-        return PartSpec(
-            dim=manifest.dim,
-            metric=manifest.metric,
-            rotation=Rotation(manifest.dim, manifest.rotation_seed),
-            settings=manifest.settings,
-            mean=None if mean is None else np.frombuffer(mean.f32, dtype="<f4").astype(np.float32),
-            seed=manifest.rotation_seed,
-        )
-
-    def mean_for(self, manifest: Manifest, vectors: F32) -> Mean | None:
-        """The centre of a new part: the newest, or that of a first batch which is large."""
-        if manifest.means:
-            return manifest.means[-1]
-        if vectors.size <= manifest.settings.small_part_threshold:
-            return None
-        values = mean_of(vectors, manifest.metric).astype("<f4").tobytes()
-        return Mean(hashlib.blake2b(values, digest_size=8).hexdigest(), values)
-
-    def upload(self, image: PartImage, mean: Mean | None, *, progress: Progress | None = None) -> Part:
-        """Put a part under a new id; its line of the manifest."""
-        began = self.store.now()
-        part_id = new_uid(self.store.now, self.rng)
-        self.store.put_stream(part_key(self.name, part_id), image.chunks(progress))
-        return image.entry(
-            part_id=part_id, owner=self.name, began=began, mean=None if mean is None else mean.id
-        )
 
     def executor(self) -> Executor:
         """Where reads run side by side."""
         return self._executor()
 
-    @property
-    def readers(self) -> Readers:
-        return self.views.reader
-
     # -- searches --------------------------------------------------------------------------
 
     def search(self, q: object, params: SearchParams) -> Hits:
         """The neighbours of one query, dim numbers."""
-        self._check_process()
+        self._process.check()
         trace = ReadTrace()
         return self._read(self._snapshot(params, trace), params.epoch, self._search, q, params, trace)
 
     def search_batch(self, queries: object, params: SearchParams) -> BatchHits:
         """The neighbours of M queries of dim numbers, all of one epoch."""
-        self._check_process()
+        self._process.check()
         trace = ReadTrace()
         return self._read(
             self._snapshot(params, trace), params.epoch, self._search_batch, queries, params, trace
@@ -530,7 +233,7 @@ class NamespaceEngine:
 
     def row(self, identity: RowId, *, include_vector: bool = True, epoch: int | None = None) -> Row:
         """The row of one id that is live now, or was at a past epoch. `RowNotFound` if there is none."""
-        self._check_process()
+        self._process.check()
         ids = parse_ids([identity], field="id")
         return self._read(self._at(epoch), epoch, self._row, ids, include_vector)
 
@@ -560,21 +263,15 @@ class NamespaceEngine:
 
     def manifest(self, epoch: int | None = None) -> Manifest:
         """The current manifest, or that of a past epoch."""
-        self._check_process()
+        self._process.check()
         return self._at(epoch).manifest
 
     def info(self) -> NamespaceInfo:
         return describe(self.manifest())
 
-    def reset_after_fork(self) -> None:
-        """A child has this process's locks, but not the threads that hold them: it has to connect anew."""
-        self._forked = True
-
-    def _check_process(self) -> None:
-        if self._forked:
-            raise ForkedHandle(
-                f"namespace {self.name!r} was opened before fork; connect again in the child process"
-            )
+    def tags(self) -> list[Tag]:
+        """The tags, by name."""
+        return [tag_of(pin) for pin in tags_of(self.manifest())]
 
 
 def _check_answer(queries: int, dim: int, params: SearchParams) -> None:
@@ -611,10 +308,6 @@ def describe(manifest: Manifest) -> NamespaceInfo:
             for name, known in manifest.attributes.items()
         },
     )
-
-
-def _tag(pin: Pin) -> Tag:
-    return Tag(pin.name, pin.epoch, pin.created_at)
 
 
 def settings_dict(settings: Settings) -> dict[str, Any]:
@@ -692,21 +385,3 @@ def _values(
         for attributes, value in zip(out, values, strict=True):
             attributes[name] = value
     return out
-
-
-def _meaning(manifest: Manifest) -> tuple[object, ...]:
-    """What the rows of a write were validated and laid out by."""
-    return manifest.incarnation, manifest.attributes
-
-
-def _digest(kind: bytes, mode: str, vectors: F32 | None, ids: Ids | None, more: bytes = b"") -> str:
-    """What a request asks, for `Idempotency-Key` (R12)."""
-    h = hashlib.blake2b(kind + b"\0" + mode.encode(), digest_size=16)
-    if vectors is not None:
-        h.update(repr(vectors.shape).encode())
-        h.update(np.ascontiguousarray(vectors).data)
-    if ids is not None:
-        h.update(ids.kind.encode())
-        h.update(msgspec.json.encode(ids.values.tolist()) if ids.kind == "string" else ids.values.tobytes())
-    h.update(more)
-    return h.hexdigest()

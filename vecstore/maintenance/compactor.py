@@ -197,15 +197,15 @@ def _compact(
 
     def spec(vectors: F32) -> PartSpec:
         nonlocal mean
-        mean = engine.mean_for(manifest, vectors)
-        return engine.spec(manifest, mean)
+        mean = engine.writes.mean_for(manifest, vectors)
+        return engine.writes.spec(manifest, mean)
 
     merged = merge(view, sources, spec, memory=memory, folder=folder, progress=within(progress, 0.0, BUILT))
 
     def upload() -> Part | None:
         if merged.image is None:
             return None
-        return engine.upload(merged.image, mean, progress=within(progress, BUILT, UPLOADED))
+        return engine.writes.upload(merged.image, mean, progress=within(progress, BUILT, UPLOADED))
 
     change = SwapParts(
         commit_id=engine.publisher.new_commit_id(),

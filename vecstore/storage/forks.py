@@ -11,6 +11,8 @@ import os
 import weakref
 from typing import Protocol
 
+from vecstore.errors import ForkedHandle
+
 
 class Forkable(Protocol):
     """A handle with state that does not survive ``fork``."""
@@ -18,6 +20,25 @@ class Forkable(Protocol):
     def reset_after_fork(self) -> None:
         """Make the handle usable again; runs in the child, before any other thread exists there."""
         ...
+
+
+class OwnProcess:
+    """Refuses the use of a handle in a child of the process that opened it.
+
+    The child has that process's locks, but not the threads that hold them: it has to open its own.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._forked = False
+        reset_in_children(self)
+
+    def check(self) -> None:
+        if self._forked:
+            raise ForkedHandle(f"{self._what} was opened before fork; connect again in the child process")
+
+    def reset_after_fork(self) -> None:
+        self._forked = True
 
 
 _handles: weakref.WeakSet[Forkable] = weakref.WeakSet()
