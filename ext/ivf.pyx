@@ -8,6 +8,7 @@ from collections import namedtuple
 
 import numpy as np
 
+from libc.math cimport INFINITY
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, active_kernels
@@ -283,6 +284,72 @@ def scan_lists(
             scanned += found
     refuse(found, i, table.table.padded_dim)
     return scanned
+
+
+def choose_extents(
+    const int32_t[::1] lists not None,
+    const double[::1] gains not None,
+    const int64_t[::1] bounds not None,
+    double price,
+    Py_ssize_t request,
+):
+    """The extents of a file whose lists gain most beyond what their bytes and their requests cost.
+
+    An extent is consecutive lists: those in between that gain nothing are paid for like the others. Found by going
+    along the lists once, with the best choice so far that ends in an open extent, and the best that does not.
+
+    Parameters
+    ----------
+    lists : i32[n]
+        Numbers of the lists that gain something, ascending.
+    gains : f64[n]
+    bounds : i64[K + 1]
+        Where each list's bytes begin, and the last one's end.
+    price : float
+        Of a byte, in gains.
+    request : int
+        The bytes that a request costs beside its own.
+
+    Returns
+    -------
+    firsts, ends : i32[m]
+        Lists `firsts[i]` to `ends[i] - 1` are extent i; ascending.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not agree, the numbers do not ascend, or one has no bounds.
+    """
+    cdef Py_ssize_t n = lists.shape[0], i
+    cdef int32_t last = -1
+    if gains.shape[0] != n:
+        raise ValueError(f"{gains.shape[0]} gains of {n} lists")
+    for i in range(n):
+        if lists[i] <= last or lists[i] + 1 >= bounds.shape[0]:
+            raise ValueError(f"list {lists[i]} follows list {last}, of {bounds.shape[0] - 1}")
+        last = lists[i]
+    cdef uint8_t[::1] goes_on = np.zeros(max(1, n), dtype=np.uint8), ends_here = np.zeros(max(1, n), dtype=np.uint8)
+    cdef double within = -INFINITY, closed = 0, opened, further, own
+    with nogil:
+        for i in range(n):
+            own = gains[i] - price * (bounds[lists[i] + 1] - bounds[lists[i]])
+            opened = closed - price * request
+            further = within - price * (bounds[lists[i]] - bounds[lists[i - 1] + 1]) if i else within
+            goes_on[i] = further > opened
+            within = (further if goes_on[i] else opened) + own
+            if within > closed:
+                ends_here[i] = True
+                closed = within
+    firsts, ends = [], []
+    i = n - 1
+    while i >= 0:
+        if ends_here[i]:
+            ends.append(lists[i] + 1)
+            while goes_on[i]:
+                i -= 1
+            firsts.append(lists[i])
+        i -= 1
+    return np.array(firsts[::-1], dtype=np.int32), np.array(ends[::-1], dtype=np.int32)
 
 
 cdef int refuse(int64_t found, Py_ssize_t i, size_t padded_dim) except -1:

@@ -177,6 +177,36 @@ cdef class Searcher:
             return Missing({}, [], self._missing_vectors())
         return self._missing_lists()
 
+    def rank(self, int32_t number, int32_t most):
+        """The lists of a part of which none was scanned yet, nearest first: i32[m], `most` of them at most.
+
+        As many are wanted then, until `choose` says otherwise.
+        """
+        cdef Py_ssize_t p = self._part(number) - self.parts
+        if self.parts[p].lists == NULL or self.done[p]:
+            raise ValueError(f"part {number} has no lists to be ranked, or some were scanned")
+        self.want[p] = max(self.want[p], self._at_most(p, most))
+        if self.ranked[p] < self.want[p] and not self._rank(p):
+            raise MemoryError
+        cdef cnp.npy_intp shape = self.want[p]
+        found = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT32, 0)
+        memcpy(cnp.PyArray_DATA(found), self.order + self.parts[p].first_list, shape * sizeof(int32_t))
+        return found
+
+    def choose(self, int32_t number, const int32_t[::1] lists not None) -> None:
+        """Scan these lists of a part in place of those that its plan asks for; none was scanned yet."""
+        cdef Py_ssize_t p = self._part(number) - self.parts, i, first = self.parts[p].first_list
+        if self.parts[p].lists == NULL or self.done[p]:
+            raise ValueError(f"part {number} has no lists to be chosen, or some were scanned")
+        for i in range(lists.shape[0]):
+            if not (lists[i - 1] if i else -1) < lists[i] < <int64_t>self.parts[p].k:
+                raise ValueError(f"lists are not ascending numbers below {self.parts[p].k}")
+        for i in range(lists.shape[0]):
+            self.order[first + i] = lists[i]
+            self.scores[first + i] = 0
+        self.want[p] = self.ranked[p] = <int32_t>lists.shape[0]
+        self.rest[p] = 0
+
     def give_lists(self, int32_t number, const int32_t[::1] lists not None, const uint64_t[::1] addresses not None,
                    keep) -> None:
         """Where the records of lists lie, for this search; `keep` owns the memory."""

@@ -513,6 +513,57 @@ def test_what_is_missing_is_asked_for_once_and_all_of_it_at_once(precision: str)
         assert same(searcher.hits(), answer(world, world.field(), plan, q))
 
 
+@pytest.mark.parametrize("precision", ["none", "int8", "fp32"])
+def test_lists_that_were_chosen_are_scanned_in_place_of_those_planned(precision: str) -> None:
+    world = World(64, "l2")
+    field, searcher = world.field(resident=False), Searcher(64)
+    plan = world.plan(10, 2, precision=precision, pool=40)
+    part = next(part for part in world.parts if not part.small)
+    for q in world.queries:
+        missing = searcher.begin(field, plan, q)
+        assert missing is not None
+        planned = missing.lists[part.number]
+        ranked = searcher.rank(part.number, part.k)
+        assert ranked[: len(planned)].tolist() == planned.tolist()
+        assert sorted(ranked.tolist()) == list(range(part.k))
+        chosen = np.sort(np.concatenate([ranked[:2], ranked[4:7]]))
+        searcher.choose(part.number, chosen)
+        missing = searcher.run()
+        assert missing is not None
+        assert missing.lists[part.number].tolist() == chosen.tolist()
+        while missing is not None:
+            world.read(searcher, missing)
+            missing = searcher.run()
+        assert searcher.probed()[part.number] == len(chosen)
+        # No hit lies in another list.
+        found = searcher.hits()[2:]
+        rows = found[1][found[0] == part.number]
+        assert np.isin(np.searchsorted(part.starts, rows, side="right") - 1, chosen).all()
+
+
+def test_lists_are_chosen_before_any_is_scanned_and_once_each() -> None:
+    world = World(64, "l2")
+    field, searcher = world.field(resident=False), Searcher(64)
+    part = next(part for part in world.parts if not part.small)
+    small = next(part for part in world.parts if part.small)
+    plan = world.plan(10, 2, precision="int8", pool=40)
+    missing = searcher.begin(field, plan, world.queries[0])
+    for wrong in ([0, 0], [1, 0], [-1], [part.k]):
+        with pytest.raises(ValueError, match="ascending numbers"):
+            searcher.choose(part.number, np.array(wrong, np.int32))
+    with pytest.raises(ValueError, match="no lists to be ranked"):
+        searcher.rank(small.number, 3)
+    with pytest.raises(ValueError, match="no lists to be chosen"):
+        searcher.choose(small.number, np.array([0], np.int32))
+    while missing is not None:
+        world.read(searcher, missing)
+        missing = searcher.run()
+    with pytest.raises(ValueError, match="some were scanned"):
+        searcher.rank(part.number, 3)
+    with pytest.raises(ValueError, match="some were scanned"):
+        searcher.choose(part.number, np.array([0], np.int32))
+
+
 def test_half_of_what_is_missing_leaves_the_other_half_missing() -> None:
     world = World(64, "l2")
     field, searcher, q = world.field(resident=False), Searcher(64), world.queries[0]

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.core import clustered, database, generator, nearest, recall, sample
 from tests.part.helpers import Stored, build, open_part, put, spec
 from vecstore.api import Namespace
 from vecstore.ext.ivf import rank_lists
 from vecstore.ext.rabitq import QueryTable, encode_rabitq
+from vecstore.index.extents import PRICES
 from vecstore.index.recall import (
     KS,
     MAX_COVERAGE,
@@ -23,6 +25,7 @@ from vecstore.index.recall import (
     held_out_rows,
     looked_at_from,
     pool_size,
+    price_for,
     probes_for,
 )
 from vecstore.storage.memory import MemoryStore
@@ -53,6 +56,27 @@ def test_coverage_grows_with_the_lists_probed_and_ends_whole(calibration: Calibr
     for values in calibration.quality.values():
         assert all(0.0 <= value <= 1.0 for value in values)
     assert set(calibration.quality) == {"none", "int8", "fp32"}
+
+
+def test_what_is_bought_grows_as_the_price_falls(calibration: Calibration) -> None:
+    assert len(calibration.bought) == len(KS)
+    for shares in calibration.bought:
+        assert len(shares) == len(PRICES)
+        assert all(a <= b + 0.01 for a, b in pairwise(shares))
+        assert shares[-1] > 0.9
+    prices = [price_for(calibration, t, "int8", top_k=10, rank=10.0) for t in (0.5, 0.8, 0.9, 0.95)]
+    assert None not in prices
+    assert prices == sorted(prices, key=lambda price: -(price or 0.0))
+    dear = price_for(calibration, 0.9, "int8", top_k=10, rank=10.0, skip=20.0)
+    assert dear is not None
+    assert prices[2] is not None
+    assert dear <= prices[2]
+
+
+def test_a_price_is_unknown_where_none_finds_enough_or_none_was_measured(calibration: Calibration) -> None:
+    poor = replace(calibration, bought=tuple(tuple(0.5 * x for x in row) for row in calibration.bought))
+    assert price_for(poor, 0.9, "int8", top_k=10, rank=10.0) is None
+    assert price_for(replace(calibration, bought=()), 0.9, "int8", top_k=10, rank=10.0) is None
 
 
 def test_int8_keeps_nearly_all_that_the_lists_cover(calibration: Calibration) -> None:

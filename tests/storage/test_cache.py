@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from vecstore.errors import StorageCorrupt, StorageMissing, StorageRetryable
 from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.cache import Page, PageCache, ReadTrace
+from vecstore.storage.disk import DiskCache
 from vecstore.storage.faults import Call, CountingStore, Fault, FaultyStore, script
 from vecstore.storage.memory import MemoryStore
 
@@ -59,6 +61,20 @@ def test_a_page_is_fetched_once_and_counted(store: CountingStore) -> None:
     assert trace == ReadTrace(requests=2, bytes=2 * SIZE, trips=1, cache_hits=2, cache_misses=2)
     assert store.count("get_ranges") == 1
     assert (cache.stats().hits, cache.stats().misses, cache.stats().pages) == (2, 2, 2)
+
+
+def test_what_a_cache_lacks_is_told_without_a_request(store: CountingStore, tmp_path: Path) -> None:
+    disk = DiskCache(tmp_path, 1 << 24)
+    for cache in (PageCache(1 << 20), PageCache(1 << 20, disk=disk)):
+        wanted = [page(0), page(3), page(3), page(7)]
+        assert cache.lacks(store, KEY, wanted) == 3
+        cache.read(store, KEY, wanted[:2])
+        before = store.count("get_ranges")
+        assert cache.lacks(store, KEY, wanted) == 1
+        assert store.count("get_ranges") == before
+    cache.clear()
+    assert cache.lacks(store, KEY, wanted) == 1, "the disk has the others"
+    cache.close()
 
 
 def test_misses_that_lie_close_are_one_request(store: CountingStore) -> None:

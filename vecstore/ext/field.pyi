@@ -65,7 +65,7 @@ class Plan:
     widen: int
     patience: float
     margin: float
-    precision: str
+    precision: Literal["none", "int8", "fp32"]
     def __init__(
         self,
         *,

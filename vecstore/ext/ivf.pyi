@@ -49,6 +49,14 @@ def scan_lists(
     first_place: int = 0,
 ) -> int: ...
 
+def choose_extents(
+    lists: NDArray[np.int32],
+    gains: NDArray[np.float64],
+    bounds: NDArray[np.int64],
+    price: float,
+    request: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
+
 class ResidentLists:
     def __init__(
         self,

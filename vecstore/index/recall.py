@@ -9,8 +9,9 @@ pool and the re-ranking keep.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from msgspec import Struct
 from vecstore.ext.ivf import LOOKED_AT_A_LIST, LOOKED_AT_LEAST, LOOKED_AT_SHARE, Pool, rank_lists
 from vecstore.ext.rabitq import QueryTable
 from vecstore.ext.rerank import pool_hits, rerank_int8
+from vecstore.index.extents import PRICES, RANKED, found_at, gains_of, list_bounds
 from vecstore.index.ivf import Partition
 from vecstore.index.neighbours import Encoded, nearest_rows
 from vecstore.index.training import in_parts
@@ -28,6 +30,7 @@ from vecstore.rows.vectors import MAX_NORM
 from vecstore.types import F32, Metric, RerankPrecision
 
 KS: Final = (1, 3, 10, 30, 100)
+GAINS_FOR: Final = KS.index(10)
 MAX_QUERIES: Final = 1_000
 MIN_QUERIES: Final = 64
 QUALITY_QUERIES: Final = 256
@@ -63,6 +66,10 @@ class Calibration(Struct, frozen=True):
         For each of ``KS`` and each grid point: a query that scans `BASE` of these lists, and then the
         lists no farther than this times its last hit, finds as much as one that scans all of them
         (docs/decisions/0004). Empty under the dot product, whose estimates are no distances.
+    bought
+        For each of ``KS``: mean share of the true k nearest in the extents that are worth fetching, less
+        `MARGIN_ERRORS` standard errors, for each of `vecstore.index.extents.PRICES`. Empty in parts that
+        were written before this was measured.
     quality
         For each re-rank precision and each of ``KS``: share of the covered that is kept.
     """
@@ -73,6 +80,7 @@ class Calibration(Struct, frozen=True):
     errors: tuple[tuple[float, ...], ...]
     quality: dict[str, tuple[float, ...]]
     reach: tuple[tuple[float, ...], ...] = ()
+    bought: tuple[tuple[float, ...], ...] = ()
 
 
 def held_out_rows(n: int, width: int, seed: int) -> npt.NDArray[np.bool_] | None:
@@ -156,6 +164,7 @@ def calibrate(
     estimates = np.empty(neighbours.shape, dtype=np.float64)
     step = max(1, len(asked) // QUALITY_QUERIES)  # every so many queries tell of quality
     order = np.empty((-(-len(asked) // step), partition.k), dtype=np.int32)
+    near = np.empty((len(asked), min(RANKED, partition.k)), dtype=np.int32)
 
     def rank(i: int) -> None:
         table = QueryTable(z.shape[1])
@@ -174,6 +183,7 @@ def calibrate(
         )
         if i % step == 0:
             order[i // step] = ranking
+        near[i] = rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, near.shape[1])
 
     in_parts(pool, rank, range(len(asked)))
 
@@ -200,6 +210,9 @@ def calibrate(
         errors=tuple(errors),
         quality=quality,
         reach=tuple(reach),
+        bought=_bought(
+            near, list_of_row[neighbours].astype(np.int32), grid, coverage, list_bounds(lists), pool
+        ),
     )
 
 
@@ -241,6 +254,37 @@ def _reach(
         wanted = math.ceil(covered * needed.size) - (needed.size - len(missed))
         out.append(float(missed[min(wanted, len(missed)) - 1]) if wanted > 0 else 0.0)
     return tuple(np.maximum.accumulate(out).tolist())
+
+
+def _bought(
+    near: npt.NDArray[np.int32],
+    theirs: npt.NDArray[np.int32],
+    probes: npt.NDArray[np.int64],
+    coverage: Sequence[Sequence[float]],
+    bounds: npt.NDArray[np.int64],
+    pool: Executor | None,
+) -> tuple[tuple[float, ...], ...]:
+    """The `Calibration.bought` of each of ``KS``.
+
+    Parameters
+    ----------
+    near, theirs
+        i32[Q, n], i32[Q, k]: the nearest lists of each query, and the lists of its neighbours.
+    """
+    gains = gains_of(probes, np.asarray(coverage[GAINS_FOR]), near.shape[1])
+    found = np.empty((len(PRICES), *theirs.shape), dtype=np.bool_)
+
+    def ask(i: int) -> None:
+        for at, price in enumerate(PRICES):
+            found[at, i] = found_at(price, near[i], gains, bounds, theirs[i])
+
+    in_parts(pool, ask, range(len(near)))
+    out = []
+    for k in KS:
+        shares = found[:, :, :k].mean(axis=2)
+        errors = shares.std(axis=1) / math.sqrt(len(near))
+        out.append(tuple((shares.mean(axis=1) - MARGIN_ERRORS * errors).tolist()))
+    return tuple(out)
 
 
 def _lengthened(z: F32, offset: F32 | None, cells: F32) -> F32:
@@ -311,11 +355,8 @@ def probes_for(
     skip
         Rows of this part that are nearer than those but not wanted, because they are dead.
     """
-    kept = _at(calibration.quality[precision], math.log(max(top_k, 1)))
-    # A precision that cannot reach the target is no reason to read everything.
-    wanted = target / kept if target / kept <= MAX_COVERAGE else max(target, MAX_COVERAGE * kept)
-    coverage = _coverage(calibration, max(rank, 1.0), skip)
-    wanted = min(wanted, float(coverage[-1]))
+    coverage = _coverage(partial(_mean_coverage, calibration), max(rank, 1.0), skip)
+    wanted = min(_wanted(calibration, target, precision, top_k), float(coverage[-1]))
     reached = int(np.argmax(coverage >= wanted))
     if reached == 0:
         return calibration.probes[0]
@@ -323,6 +364,39 @@ def probes_for(
     step = (wanted - below) / (above - below) if above > below else 1.0
     first, last = calibration.probes[reached - 1], calibration.probes[reached]
     return math.ceil(first * math.pow(last / first, step))
+
+
+def price_for(
+    calibration: Calibration,
+    target: float,
+    precision: RerankPrecision,
+    *,
+    top_k: int,
+    rank: float,
+    skip: float = 0.0,
+) -> float | None:
+    """The price of a byte at which extents are bought for a mean recall of ``target``; None if unknown.
+
+    Parameters as those of `probes_for`, whose plan finds as much.
+    """
+    if not calibration.bought:
+        return None
+    coverage = _coverage(partial(_blend, calibration.bought), max(rank, 1.0), skip)
+    wanted = _wanted(calibration, target, precision, top_k)
+    reached = int(np.argmax(coverage >= wanted))
+    if coverage[reached] < wanted:
+        return None
+    if reached == 0:
+        return PRICES[0]
+    below, above = float(coverage[reached - 1]), float(coverage[reached])
+    step = (wanted - below) / (above - below)
+    first, last = PRICES[reached - 1], PRICES[reached]
+    return first * math.pow(last / first, step)
+
+
+def gains_for(calibration: Calibration, ranked: int) -> npt.NDArray[np.float64]:
+    """f64[ranked]: what `vecstore.index.extents` takes a list at each rank to gain."""
+    return gains_of(calibration.probes, np.asarray(calibration.coverage[GAINS_FOR]), ranked)
 
 
 def reach_for(calibration: Calibration, probes: int, rank: float) -> float:
@@ -335,25 +409,36 @@ def reach_for(calibration: Calibration, probes: int, rank: float) -> float:
     return max(NO_REACH, first + share * (second - first))
 
 
-def _coverage(calibration: Calibration, rank: float, skip: float) -> npt.NDArray[np.float64]:
-    """Coverage of the neighbours ``skip + 1 … skip + rank`` less a margin, a value a grid point."""
+def _wanted(calibration: Calibration, target: float, precision: RerankPrecision, top_k: int) -> float:
+    """The coverage at which re-ranking leaves the recall that is asked for."""
+    kept = _at(calibration.quality[precision], math.log(max(top_k, 1)))
+    # A precision that cannot reach the target is no reason to read everything.
+    return target / kept if target / kept <= MAX_COVERAGE else max(target, MAX_COVERAGE * kept)
+
+
+def _coverage(
+    covered: Callable[[float], npt.NDArray[np.float64]], rank: float, skip: float
+) -> npt.NDArray[np.float64]:
+    """Coverage of the neighbours ``skip + 1 … skip + rank``, from that of the k nearest; never descends."""
     skip = min(skip, KS[-1] - 1.0)
     rank = min(rank, KS[-1] - skip)
-    coverage = _mean_coverage(calibration, skip + rank)
+    coverage = covered(skip + rank)
     if skip > 0.0:
-        nearer = _mean_coverage(calibration, max(skip, 1.0))
+        nearer = covered(max(skip, 1.0))
         coverage = coverage + (coverage - nearer) * (skip / rank)
     return np.maximum.accumulate(coverage)
 
 
 def _mean_coverage(calibration: Calibration, k: float) -> npt.NDArray[np.float64]:
+    """Less a margin, a value a grid point."""
+    return _blend(calibration.coverage, k) - MARGIN_ERRORS * _blend(calibration.errors, k)
+
+
+def _blend(rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:
+    """What holds for k neighbours, from what was measured for each of ``KS``."""
     low, high, share = _between(math.log(k))
-
-    def blend(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
-        first, second = np.asarray(rows[low]), np.asarray(rows[high])
-        return np.asarray(first + share * (second - first), dtype=np.float64)
-
-    return blend(calibration.coverage) - MARGIN_ERRORS * blend(calibration.errors)
+    first, second = np.asarray(rows[low]), np.asarray(rows[high])
+    return np.asarray(first + share * (second - first), dtype=np.float64)
 
 
 def _between(x: float) -> tuple[int, int, float]:

@@ -23,8 +23,18 @@ from vecstore.ext.batch import GROUP, Batch
 from vecstore.ext.field import Plan
 from vecstore.ext.ivf import MAX_CAPACITY
 from vecstore.ext.search import Missing, Searcher
+from vecstore.index.extents import RANKED, SCATTERED, lists_within, worth_fetching
 from vecstore.index.ivf import planned_probes
-from vecstore.index.recall import MAX_LOOKS, MOST_REACH, base_probes, pool_size, probes_for, reach_for
+from vecstore.index.recall import (
+    MAX_LOOKS,
+    MOST_REACH,
+    base_probes,
+    gains_for,
+    pool_size,
+    price_for,
+    probes_for,
+    reach_for,
+)
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
@@ -86,9 +96,7 @@ def plan_for(view: View, params: SearchParams) -> Plan:
 
 def _plan(view: View, params: SearchParams) -> Plan:
     settings = view.manifest.settings
-    target = params.target_recall
-    if target is None and params.nprobe is None and params.probe_fraction is None:
-        target = settings.target_recall
+    target = _target(view, params)
     scale = params.rerank_scale
     if scale is None:
         scale = settings.rerank_scale
@@ -116,6 +124,13 @@ def _plan(view: View, params: SearchParams) -> Plan:
         widen=WIDEN if view.whole is None else WIDEN_UNDER_FILTER,
         looks=MAX_LOOKS if target is not None else 0,
     )
+
+
+def _target(view: View, params: SearchParams) -> float | None:
+    """The recall that is asked for, if it is one that decides how many lists are probed."""
+    if params.target_recall is None and params.nprobe is None and params.probe_fraction is None:
+        return view.manifest.settings.target_recall
+    return params.target_recall
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +198,7 @@ def _reach(
     if calibration is None:
         whole = part.reader.entry.n <= UNCALIBRATED
         return Reach(k if whole else planned_probes(k, settings.probe_fraction, most), 0.0, most)
-    # As many dead rows among the nearest as elsewhere; a query that finds more looks again.
-    dead = part.reader.entry.n / max(1, part.live.alive) - 1.0
-    # Of the top_k rows this part holds its share, binomially many: their mean rank in it is that
-    # of the first 1 + share * (top_k - 1).
-    rank = 1.0 + (params.top_k - 1) * part.live.alive / max(1, view.alive)
+    rank, dead = _share_of(view, part, params.top_k)
     probes = probes_for(calibration, target, precision, top_k=params.top_k, rank=rank, skip=rank * dead)
     probes = min(most, probes)
     reach = reach_for(calibration, probes, rank * (1.0 + dead))
@@ -195,6 +206,15 @@ def _reach(
     if not view.mapped:  # lists have to be fetched, and more of them are not worth another trip
         return Reach(probes, 0.0, within)
     return Reach(base_probes(probes), reach, within) if reach > 0.0 else Reach(probes, 0.0, most)
+
+
+def _share_of(view: View, part: OpenPart, top_k: int) -> tuple[float, float]:
+    """Mean rank in a part of what it holds of the answer, and dead rows that are nearer, for each of them."""
+    # As many dead rows among the nearest as elsewhere; a query that finds more looks again.
+    dead = part.reader.entry.n / max(1, part.live.alive) - 1.0
+    # Of the top_k rows this part holds its share, binomially many: their mean rank in it is that
+    # of the first 1 + share * (top_k - 1).
+    return 1.0 + (top_k - 1) * part.live.alive / max(1, view.alive), dead
 
 
 def reach_under_filter(
@@ -248,6 +268,8 @@ def search_namespace(
     """
     plan = plan_for(view, params)
     missing = searcher.begin(view.field, plan, q, params.debug)
+    if missing is not None and not view.mapped and _choose_extents(view, plan, params, searcher, missing):
+        missing = searcher.run()
     while missing is not None:
         _read(view, searcher, missing, trace, executor)
         missing = searcher.run()
@@ -257,6 +279,33 @@ def search_namespace(
         found = string_ids(view, parts, rows, trace)
     debug = _debug(view, plan, searcher, trace) if params.debug else None
     return Answer(found, distances, parts, rows, debug)
+
+
+def _choose_extents(
+    view: View, plan: Plan, params: SearchParams, searcher: Searcher, missing: Missing
+) -> bool:
+    """Have the parts whose nearest lists are scattered over a distant object searched by its best extents."""
+    target = _target(view, params)
+    if target is None or view.whole is not None:
+        return False
+    chosen = False
+    for number, lists in missing.lists.items():
+        part = view.parts[number]
+        calibration = part.reader.calibration
+        if calibration is None or part.reader.lacks(lists) <= SCATTERED:
+            continue
+        rank, dead = _share_of(view, part, params.top_k)
+        price = price_for(
+            calibration, target, plan.precision, top_k=params.top_k, rank=rank, skip=rank * dead
+        )
+        if price is None:
+            continue
+        ranked = searcher.rank(number, RANKED)
+        extents = worth_fetching(ranked, gains_for(calibration, len(ranked)), part.reader.list_bounds, price)
+        if len(extents[0]):
+            searcher.choose(number, lists_within(*extents))
+            chosen = True
+    return chosen
 
 
 class Scratch:

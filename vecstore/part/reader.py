@@ -19,6 +19,7 @@ from crc32c import crc32c
 
 from vecstore.errors import StorageCorrupt
 from vecstore.ext.ivf import record_layout
+from vecstore.index.extents import list_bounds
 from vecstore.index.recall import Calibration
 from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
@@ -384,6 +385,15 @@ class PartReader:
                     self._staying[number] = page.data
                     self.ready[number] = address
         return Gathered(addresses, pages)
+
+    def lacks(self, lists: npt.NDArray[np.int32]) -> int:
+        """How many of these lists are in no cache, of a part that is not mapped."""
+        return self._cache.lacks(self._store, self.key, self._wanted("records", lists.tolist()))
+
+    @property
+    def list_bounds(self) -> npt.NDArray[np.int64]:
+        """i64[K + 1]: where the records of lists begin in their section, and the last one's end."""
+        return list_bounds(self.lists)
 
     @property
     def vector_dtype(self) -> Literal["f4", "f2"] | None:

@@ -249,6 +249,15 @@ class PageCache:
             found[name] = PageInHand(data, stays=False)
         return [found[name] for name in keys]
 
+    def lacks(self, store: ObjectStore, key: str, pages: Sequence[Checked]) -> int:
+        """How many of these pages are neither in memory nor on disk, nor being fetched."""
+        keys = {(store.url, key, page.start, page.length, page.crc32c) for page in pages}
+        with self._lock:
+            absent = {name for name in keys if name not in self._kept and name not in self._in_flight}
+        if absent and self._disk is not None:
+            return self._disk.lacks([_disk_name(name) for name in absent])
+        return len(absent)
+
     @property
     def on_disk(self) -> bool:
         """Whether there is a disk cache, so that pages may stay where they are."""

@@ -191,6 +191,11 @@ class DiskCache:
             self._count(hits=len(found))
         return found
 
+    def lacks(self, names: Sequence[bytes]) -> int:
+        """How many of ``names`` are not here."""
+        with self._lock:
+            return len(names) - self._attempt(lambda db: sum(1 for _ in _select(db, names)), 0)
+
     def put(self, pages: Mapping[bytes, Bytes]) -> dict[bytes, MappedPage]:
         """Write pages that were verified; where those lie that were not here before."""
 

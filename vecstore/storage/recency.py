@@ -54,6 +54,9 @@ class RecentPages(Generic[K]):
     def __len__(self) -> int:
         return len(self._once) + len(self._again)
 
+    def __contains__(self, name: K) -> bool:
+        return name in self._once or name in self._again
+
     def touch(self, name: K) -> tuple[Held, bool] | None:
         """A page and whether this is its second use; None if it is not here."""
         protected = self._again.get(name)
@@ -72,7 +75,7 @@ class RecentPages(Generic[K]):
 
     def admit(self, name: K, held: Held) -> int:
         """Keep a page unless it exceeds the bound alone; how many others had to go."""
-        if held.charge > self.max_bytes or name in self._once or name in self._again:
+        if held.charge > self.max_bytes or name in self:
             return 0
         self.bytes += held.charge
         self._admitted += held.charge
