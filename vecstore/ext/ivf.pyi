@@ -48,7 +48,6 @@ def scan_lists(
     skip_bound: bool = False,
     first_place: int = 0,
 ) -> int: ...
-
 def choose_extents(
     lists: NDArray[np.int32],
     gains: NDArray[np.float64],

@@ -69,6 +69,8 @@ MAX_GROUP: Final = 128  # well below MAX_RECENT_COMMITS: `current` names all com
 _FIRST_PAUSE = 0.01
 _REFUSALS: Final = (Unauthorised, StorageFull)  # which say that a write was not carried out
 _LONGEST_PAUSE = 1.0
+_OWED_A_TURN: Final = 8  # commits lost to other writers; from then on a writer gives way less and less ...
+_LEAST_WAY: Final = 0.02  # ... down to this
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +318,7 @@ class Publisher:
                     " nothing was applied"
                 )
             if losses > 1:  # the first time, the read that told us we lost is fresh enough
-                self._pause(losses)
+                self.sleep(longest_way(losses) * self.rng.random())
             read = self.snapshots.cached() if losses == 1 else None
             base, fresh = read if read is not None else self.snapshots.refresh(), True
 
@@ -509,8 +511,23 @@ class Publisher:
             reads += 1
 
     def _pause(self, failures: int) -> None:
-        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 16))
-        self.sleep(longest * self.rng.random())
+        self.sleep(_longest_pause(failures) * self.rng.random())
+
+
+def _longest_pause(failures: int) -> float:
+    """Seconds that are waited at most before another try."""
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 16))
+
+
+def longest_way(losses: int) -> float:
+    """Seconds for which a writer gives way at most that has lost so many commits to others.
+
+    The more it has lost the longer, so that fewer collide; but whoever has won goes on at once with what it
+    knows. So a writer that has lost often stops to give way, or it would never get through.
+    """
+    if losses <= _OWED_A_TURN:
+        return _longest_pause(losses)
+    return max(_LEAST_WAY, _longest_pause(losses) * 2.0 ** (_OWED_A_TURN - losses))
 
 
 # -- checks that a change must pass at every attempt ----------------------------------------
