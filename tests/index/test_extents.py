@@ -149,5 +149,18 @@ def test_what_is_cached_is_searched_as_planned_without_a_request() -> None:
     assert cold["storage"]["requests"] > 2
 
 
+def test_extents_hold_no_more_lists_than_a_query_may_probe() -> None:
+    glosses = sample()
+    store = RangeStore(uuid.uuid4().hex)
+    ns = database(store).create_namespace(
+        "far", dim=384, metric="cosine", list_rows=4, nprobe_cap=SCATTERED + 4
+    )
+    ns.insert(glosses.vectors[:5_000])
+    for q in glosses.query_vectors[:20]:
+        hits = database(store, seed=9).namespace("far").search(q, target_recall=0.95, debug=True)
+        assert hits.debug is not None
+        assert hits.debug["parts"][0]["probed"] <= SCATTERED + 4
+
+
 def test_prices_descend() -> None:
     assert all(a > b > 0 for a, b in pairwise(PRICES))

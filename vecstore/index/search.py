@@ -302,7 +302,7 @@ def _choose_extents(
             continue
         ranked = searcher.rank(number, RANKED)
         extents = worth_fetching(ranked, gains_for(calibration, len(ranked)), part.reader.list_bounds, price)
-        if len(extents[0]):
+        if 0 < int((extents[1] - extents[0]).sum()) <= view.manifest.settings.nprobe_cap:
             searcher.choose(number, lists_within(*extents))
             chosen = True
     return chosen
