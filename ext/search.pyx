@@ -178,17 +178,17 @@ cdef class Searcher:
         return self._missing_lists()
 
     def rank(self, int32_t number, int32_t most):
-        """The lists of a part of which none was scanned yet, nearest first: i32[m], `most` of them at most.
-
-        As many are wanted then, until `choose` says otherwise.
-        """
+        """The lists of a part of which none was scanned yet, nearest first: i32[m], `most` of them at most."""
         cdef Py_ssize_t p = self._part(number) - self.parts
         if self.parts[p].lists == NULL or self.done[p]:
             raise ValueError(f"part {number} has no lists to be ranked, or some were scanned")
-        self.want[p] = max(self.want[p], self._at_most(p, most))
-        if self.ranked[p] < self.want[p] and not self._rank(p):
-            raise MemoryError
+        cdef int32_t planned = self.want[p]
+        self.want[p] = max(planned, self._at_most(p, most))
+        cdef bint ranked = self.ranked[p] >= self.want[p] or self._rank(p)
         cdef cnp.npy_intp shape = self.want[p]
+        self.want[p] = planned
+        if not ranked:
+            raise MemoryError
         found = cnp.PyArray_EMPTY(1, &shape, cnp.NPY_INT32, 0)
         memcpy(cnp.PyArray_DATA(found), self.order + self.parts[p].first_list, shape * sizeof(int32_t))
         return found

@@ -526,6 +526,9 @@ def test_lists_that_were_chosen_are_scanned_in_place_of_those_planned(precision:
         ranked = searcher.rank(part.number, part.k)
         assert ranked[: len(planned)].tolist() == planned.tolist()
         assert sorted(ranked.tolist()) == list(range(part.k))
+        unchanged = searcher.run()
+        assert unchanged is not None
+        assert unchanged.lists[part.number].tolist() == planned.tolist()
         chosen = np.sort(np.concatenate([ranked[:2], ranked[4:7]]))
         searcher.choose(part.number, chosen)
         missing = searcher.run()
