@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyroaring import BitMap
 from tabulate import tabulate
 
 from bench.filters import real_attributes
 from vecstore.manifest.model import Attribute
 from vecstore.rows.attributes import Column, parse_attributes
+from vecstore.rows.bits import RowBits
 from vecstore.rows.columns import ColumnReader, encode_columns, encode_directory
-from vecstore.rows.filters import bind, evaluate, filter_bytes, parse_filter
+from vecstore.rows.filters import bind, matching_rows, filter_bytes, parse_filter
 from vecstore.rows.filters.binding import Between, Matching
 
 ROUNDS = 15
@@ -50,13 +50,13 @@ class Columns:
     def column(self, name: str, attribute: int) -> ColumnReader:  # noqa: ARG002
         return ColumnReader(name, self._entries[name], self.n, self)
 
-    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> BitMap:
+    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> RowBits:
         raise NotImplementedError
 
-    def ids_between(self, test: Between) -> BitMap:
+    def ids_between(self, test: Between) -> RowBits:
         raise NotImplementedError
 
-    def ids_matching(self, test: Matching) -> BitMap:
+    def ids_matching(self, test: Matching) -> RowBits:
         raise NotImplementedError
 
 
@@ -117,10 +117,10 @@ def bitmaps(n: int = 1_000_000) -> None:
     for name, f, numpy in cases:
         expression = parse_filter(filter_bytes(f))
 
-        def ours(expression: Any = expression) -> BitMap:
-            return evaluate(bind(expression, schema, "u64"), columns)
+        def ours(expression: Any = expression) -> RowBits:
+            return matching_rows(bind(expression, schema, "u64"), columns)
 
-        if not np.array_equal(np.array(ours().to_array(), dtype=np.int64), np.flatnonzero(numpy())):
+        if not np.array_equal(np.flatnonzero(ours().holds(np.arange(n))), np.flatnonzero(numpy())):
             raise SystemExit(f"{name}: other rows than NumPy's")
         times: list[tuple[float, float]] = [(_seconds(ours), _seconds(numpy)) for _ in range(ROUNDS)]
         mine, theirs = (statistics.median(side) * 1e6 for side in zip(*times, strict=True))

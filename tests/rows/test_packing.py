@@ -5,8 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from vecstore.rows.columns import bitmap_of
-from vecstore.rows.packing import BLOCK_BYTES, Texts, pack, pack_texts, unpack, unpack_whole
+from vecstore.rows.packing import BLOCK_BYTES, Texts, pack, pack_texts, unpack, unpack_one, unpack_whole
 
 RNG = np.random.default_rng(0)
 
@@ -26,6 +25,7 @@ def test_integers_come_back_from_any_place(bits: int, low: int, n: int, whole: b
         return
     at = RNG.integers(0, n, size=50)
     np.testing.assert_array_equal(unpack(packing, held, at), values[at])
+    assert [unpack_one(packing, held, int(place)) for place in at] == values[at].tolist()
     first, last = sorted(RNG.integers(0, n + 1, size=2).tolist())
     np.testing.assert_array_equal(unpack(packing, held, slice(first, last)), values[first:last])
     if whole:
@@ -40,13 +40,3 @@ def test_texts_come_back_from_any_place() -> None:
     texts = Texts(len(values), np.array(firsts), np.array(ends), lambda start, end: held[start:end])
     assert [texts[i] for i in range(len(texts))] == values
     assert [text for block in range(texts.blocks) for text in texts.block(block)] == values
-
-
-@pytest.mark.parametrize("n", [1, 70_000, 200_000])
-@pytest.mark.parametrize("share", [0.0, 0.03, 0.1, 0.9, 1.0])
-def test_a_bitmap_of_many_rows_is_that_of_few(n: int, share: float) -> None:
-    rows = RNG.permutation(n)[: int(share * n)]
-    if n == 200_000:
-        rows = rows[(rows < 65_536) | (rows >= 131_072) | (rows % 64 == 0)]  # containers of either kind
-    assert bitmap_of(rows, n) == bitmap_of(rows)
-    assert list(bitmap_of(rows, n)) == sorted(rows.tolist())

@@ -2,11 +2,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 def allow_rows(
-    rows: NDArray[np.uint32],
+    rows: NDArray[np.uint64],
     first_rows: NDArray[np.int64],
     first_blocks: NDArray[np.int64],
     live: NDArray[np.uint32],
     words: NDArray[np.uint32],
     empty: NDArray[np.uint8],
 ) -> int: ...
-def mark_rows(rows: NDArray[np.uint32], bits: NDArray[np.uint8]) -> None: ...
+def mark_rows(
+    rows: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32], bits: NDArray[np.uint64]
+) -> None: ...
+def mark_bitmaps(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    bits: NDArray[np.uint64],
+) -> None: ...
+def keep_between(
+    data: NDArray[np.uint8], width: int, n: int, low: int, high: int, bits: NDArray[np.uint64]
+) -> None: ...
+def place_of(
+    order: NDArray[np.uint8],
+    order_width: int,
+    first_row: int,
+    keys: NDArray[np.uint8],
+    width: int,
+    n: int,
+    key: int,
+    after: bool,
+) -> int: ...

@@ -1,8 +1,8 @@
 """A view of the rows that a filter matches, which is searched like any other.
 
-    filter -> bound to the schema -> a bitmap a part -> slots that the scan may take, lists that hold none
+    filter -> bound to the schema -> rows of each part as bits -> slots that the scan may take, lists that hold none
 
-Parts without a match are left out before anything of them is read; zone maps tell of most. Bitmaps are
+Parts without a match are left out before anything of them is read; zone maps tell of most. These are
 remembered a part and a filter, for as long as they have room, and views of the latest filters with their
 epoch. How far a query goes under a filter, `vecstore.index.search` plans.
 """
@@ -18,13 +18,13 @@ from functools import partial
 from typing import Final
 
 import numpy as np
-from pyroaring import BitMap
 
 from vecstore.ext.masks import allow_rows
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.live import LiveSet
 from vecstore.part.rows import PartRows
-from vecstore.rows.filters import Bound, bind, evaluate, may_match, parse_filter
+from vecstore.rows.bits import RowBits
+from vecstore.rows.filters import Bound, bind, matching_rows, may_match, parse_filter
 from vecstore.rows.filters.binding import bytes_of, columns_of
 from vecstore.storage.cache import ReadTrace
 
@@ -34,7 +34,7 @@ BESIDE: Final = 1 << 10  # bytes of what holds a bitmap that is remembered, and 
 
 
 class Matches:
-    """Bitmaps of the rows of parts that filters match, the latest of them. Safe to share between threads.
+    """The rows of parts that filters match, the latest of them. Safe to share between threads.
 
     A part never changes, and a bound filter names attributes by ids that are never used again, so what
     is remembered stays true.
@@ -44,12 +44,12 @@ class Matches:
         self._most = most_bytes
         self._bytes = 0
         self.lock = threading.Lock()  # of the views that are remembered, too
-        self._kept: OrderedDict[tuple[str, int | None, Bound], tuple[BitMap, int]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int | None, Bound], tuple[RowBits, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def of(self, part: OpenPart, bound: Bound, trace: ReadTrace) -> BitMap:
+    def of(self, part: OpenPart, bound: Bound, trace: ReadTrace) -> RowBits:
         """The rows of a part that a filter matches, dead ones included. Shared: not to be changed."""
         entry = part.reader.entry
         key = (entry.id, entry.id_base, bound)
@@ -58,9 +58,8 @@ class Matches:
             if found is not None:
                 self._kept.move_to_end(key)
                 return found[0]
-        rows = evaluate(bound, PartRows(part.reader, trace))
-        told = rows.get_statistics()
-        size = BESIDE + bytes_of(bound) + told["n_bytes_array_containers"] + told["n_bytes_bitset_containers"]
+        rows = matching_rows(bound, PartRows(part.reader, trace))
+        size = BESIDE + bytes_of(bound) + rows.words.nbytes
         with self.lock:
             if key not in self._kept:
                 self._kept[key] = (rows, size)
@@ -121,12 +120,11 @@ def _fetch(part: OpenPart, bound: Bound, trace: ReadTrace) -> None:
     rows.fetch(spans)
 
 
-def _masked(part: OpenPart, matching: BitMap) -> OpenPart:
+def _masked(part: OpenPart, matching: RowBits) -> OpenPart:
     """A part of which only these rows are alive."""
     live = part.live
-    words = np.zeros(len(live.words), dtype=np.uint32)
-    empty = np.ones(len(live.first_row) - 1, dtype=np.uint8)
-    rows = np.frombuffer(matching.to_array(), dtype=np.uint32)
-    alive = allow_rows(rows, live.first_row, live.first_block, live.words, words, empty)
+    words = np.empty(len(live.words), dtype=np.uint32)
+    empty = np.empty(len(live.first_row) - 1, dtype=np.uint8)
+    alive = allow_rows(matching.words, live.first_row, live.first_block, live.words, words, empty)
     narrow = LiveSet(words, live.n, live.n - alive, live.first_row, live.first_block)
     return replace(part, live=narrow, empty=empty)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from pyroaring import BitMap
 
 from vecstore.limits import MAX_U64
 from vecstore.part.reader import PartReader
-from vecstore.rows.columns import ColumnReader, bitmap_of
+from vecstore.rows.bits import RowBits
+from vecstore.rows.columns import ColumnReader
 from vecstore.rows.filters.binding import Between, Matching
 from vecstore.rows.ids import Ids, keys_of
 from vecstore.storage.cache import ReadTrace
@@ -47,10 +47,10 @@ class PartRows:
 
     # -- ids -------------------------------------------------------------------------------
 
-    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> BitMap:
+    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> RowBits:
         """Rows of ids, dead ones included."""
         if not keys:
-            return BitMap()
+            return RowBits.none(self.n)
         if self._reader.id_kind == "string":
             values = np.empty(len(keys), dtype=object)
             values[:] = [key.decode() for key in keys if isinstance(key, bytes)]
@@ -58,26 +58,27 @@ class PartRows:
         else:
             numbers = np.array(keys, dtype=np.uint64)
             ids = Ids("u64", numbers, numbers)
-        return bitmap_of(self._reader.find(ids, self._trace)[1])
+        return RowBits.of(self._reader.find(ids, self._trace)[1], self.n)
 
-    def ids_between(self, test: Between) -> BitMap:
+    def ids_between(self, test: Between) -> RowBits:
         """Rows of the ids in a range."""
         if self._reader.id_kind == "string":
             return self._where(lambda one: _inside(one, test))
         low = 0 if test.low is None else int(test.low) + (not test.low_in)
         high = None if test.high is None else int(test.high) + test.high_in
         if low > MAX_U64 or (high is not None and high <= low):
-            return BitMap()
+            return RowBits.none(self.n)
         if high is not None and high > MAX_U64:
             high = None
-        return bitmap_of(self._reader.sorted_keys(low, high, self._trace)[1])
+        return RowBits.of(self._reader.sorted_keys(low, high, self._trace)[1], self.n)
 
-    def ids_matching(self, test: Matching) -> BitMap:
+    def ids_matching(self, test: Matching) -> RowBits:
         """Rows of the string ids that a pattern matches."""
         return self._where(test.pattern.matches)
 
-    def _where(self, holds: Callable[[bytes], bool]) -> BitMap:
-        return BitMap(row for row, one in enumerate(self._ids()) if holds(one))
+    def _where(self, holds: Callable[[bytes], bool]) -> RowBits:
+        found = [row for row, one in enumerate(self._ids()) if holds(one)]
+        return RowBits.of(np.array(found, dtype=np.uint32), self.n)
 
     def _ids(self) -> Iterator[bytes]:
         for some in self._reader.scan_ids(self._trace):

@@ -24,9 +24,11 @@ import numpy.typing as npt
 from msgspec import Struct
 from pyroaring import BitMap
 
-from vecstore.ext.masks import mark_rows
+from vecstore.ext.masks import keep_between, mark_bitmaps, place_of
+from vecstore.limits import MAX_U64
 from vecstore.rows.attributes import Column
-from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_whole
+from vecstore.rows.bits import RowBits
+from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_one, unpack_whole
 from vecstore.rows.schema import Spec, element_type, is_array
 from vecstore.rows.values import Elements, Key, is_text
 from vecstore.types import U64, AttributeType
@@ -39,11 +41,8 @@ BITMAP_ROWS: Final = 16  # rows a value, on average, from which on bitmaps are k
 REPEATED: Final = 2  # elements a value, likewise, from which on a dictionary is worth it where none must be
 NUMBERS_REPEATED: Final = 16  # the same of numbers, which are short themselves
 ZONE_BYTES: Final = 64  # of a text in a zone map; a longer one bounds nothing
-CONTAINER: Final = 1 << 16  # rows of a container of a roaring bitmap; it has an array up to so many
-MOST_IN_ARRAY: Final = 4_096
-NO_RUNS: Final = 12_346  # what the portable format begins with where no container has runs
-FENCE_STEP: Final = 64
-FEW_ROWS: Final = 1_000
+SCAN_WORTH: Final = 8  # values that are compared in the time that one row takes to be marked
+SCAN_WORTH_PACKED: Final = 2  # the same of values that do not begin with a byte
 WHOLE_BYTES: Final = 4 << 20  # of what a filter needs of a column that is read at once rather than by and by
 
 
@@ -236,34 +235,11 @@ def _zone(value: Any) -> int | bytes | None:
     return int(value)
 
 
-def bitmap_of(rows: npt.NDArray[np.integer], n: int | None = None) -> BitMap:
-    """A bitmap of rows, in any order; of a part of ``n`` rows, many are taken faster."""
-    if n is not None and len(rows) > n // 16:
-        return _dense_bitmap(rows, n)
+def bitmap_of(rows: npt.NDArray[np.integer]) -> BitMap:
+    """A bitmap of rows, in any order."""
     if len(rows) > 1:
         rows = np.sort(rows)
     return BitMap(array.array("I", np.ascontiguousarray(rows, dtype=np.uint32).tobytes()))
-
-
-def _dense_bitmap(rows: npt.NDArray[np.integer], n: int) -> BitMap:
-    """By way of the portable format: containers of 65,536 bits, or of u16 where few are set."""
-    bits = np.zeros((-(-n // CONTAINER), CONTAINER // 8), dtype=np.uint8)
-    mark_rows(np.ascontiguousarray(rows, dtype=np.uint32), bits.reshape(-1))
-    counts = np.bitwise_count(bits.view(np.uint64)).sum(axis=1, dtype=np.int64).tolist()
-    keys, bodies = [], []
-    for key, count in enumerate(counts):
-        if count > MOST_IN_ARRAY:
-            bodies.append(bits[key].tobytes())
-        elif count:
-            some = np.unpackbits(bits[key], bitorder="little")
-            bodies.append(np.flatnonzero(some).astype("<u2").tobytes())
-        if count:
-            keys.append((key, count - 1))
-    if not keys:
-        return BitMap()
-    head = np.array([NO_RUNS, len(keys)], dtype="<u4").tobytes() + np.array(keys, dtype="<u2").tobytes()
-    lengths = np.array([len(head) + 4 * len(keys), *map(len, bodies)], dtype="<u4")
-    return BitMap.deserialize(head + np.cumsum(lengths[:-1], dtype="<u4").tobytes() + b"".join(bodies))
 
 
 # -- reading -------------------------------------------------------------------------------
@@ -275,8 +251,8 @@ class Source(Protocol):
     Attributes
     ----------
     kept
-        Where dictionaries, or one key in some of a sorted column, are remembered once they were decoded, by
-        column; None where they are not to be, because the data itself is not kept either.
+        Where dictionaries are remembered once they were decoded, by column; None where they are not to be,
+        because the data itself is not kept either.
     """
 
     @property
@@ -303,11 +279,14 @@ class ColumnReader:
         piece = self.entry.pieces[name]
         return self.source.read(piece.offset, piece.offset + piece.length)
 
-    def _integers(self, name: str, at: npt.NDArray[np.int64] | slice | None = None) -> U64:
+    def _packing(self, name: str) -> Packing:
         packing = self.entry.pieces[name].packing
         if packing is None:
             raise AssertionError(f"piece {name} holds no integers")
-        return unpack(packing, self._piece(name), at)
+        return packing
+
+    def _integers(self, name: str, at: npt.NDArray[np.int64] | slice | None = None) -> U64:
+        return unpack(self._packing(name), self._piece(name), at)
 
     def _texts(self) -> Texts:
         piece = self.entry.pieces["blocks"]
@@ -340,22 +319,20 @@ class ColumnReader:
 
     # -- values ----------------------------------------------------------------------------
 
-    def nulls(self) -> BitMap:
+    def nulls(self) -> RowBits:
         """Rows without a value."""
-        return BitMap.deserialize(self._piece("nulls").tobytes()) if self.entry.nulls else BitMap()
+        found = RowBits.none(self.n)
+        if self.entry.nulls:
+            data = self._piece("nulls")
+            mark_bitmaps(data, np.zeros(1, dtype=np.int64), np.array([len(data)]), found.words)
+        return found
 
     def column(self, rows: I64) -> Column:
         """The values of rows, in their order."""
         spec = Spec(self.entry.type, self.entry.filterable)
         null = np.zeros(len(rows), dtype=np.bool_)
         if self.entry.nulls:
-            none = self.nulls()
-            if len(rows) < FEW_ROWS:
-                null = np.fromiter((row in none for row in rows.tolist()), dtype=np.bool_, count=len(rows))
-            else:
-                every = np.zeros(self.n, dtype=np.bool_)
-                every[np.frombuffer(none.to_array(), dtype=np.uint32)] = True
-                null = every[rows]
+            null = self.nulls().holds(rows)
         if is_array(self.entry.type):
             starts = self._integers("starts", rows).astype(np.int64)
             counts = self._integers("starts", rows + 1).astype(np.int64) - starts
@@ -388,14 +365,22 @@ class ColumnReader:
 
     # -- look-ups --------------------------------------------------------------------------
 
-    def equal_to(self, keys: Sequence[Key]) -> BitMap:
+    def equal_to(self, keys: Sequence[Key]) -> RowBits:
         """Rows with an element that is one of ``keys``."""
         inside = [key for key in keys if self.may_hold(key, key)]
         if not inside:
-            return BitMap()
+            return RowBits.none(self.n)
         if self.entry.lookup == "sorted":
-            return BitMap.union(BitMap(), *(self.between(key, True, key, True) for key in inside))
+            found = self.between(inside[0], True, inside[0], True)
+            for key in inside[1:]:
+                found |= self.between(key, True, key, True)
+            return found
         dictionary = self._dictionary()
+        if isinstance(dictionary, Keys):
+            wanted = np.array(inside, dtype=np.uint64)
+            places = np.searchsorted(dictionary.values, wanted)
+            places = places[dictionary.values[np.minimum(places, len(dictionary) - 1)] == wanted]
+            return self._rows_of(places.tolist())
         codes = []
         for key in inside:
             code = bisect_left(dictionary, key)
@@ -403,22 +388,22 @@ class ColumnReader:
                 codes.append(code)
         return self._rows_of(codes)
 
-    def between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
+    def between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> RowBits:
         """Rows with an element between two keys, each of them included or not; None: no bound."""
         if not self.may_hold(low, high):
-            return BitMap()
+            return RowBits.none(self.n)
         if self.entry.lookup == "sorted":
             return self._sorted_between(low, low_in, high, high_in)
         first, last = self._codes_between(low, low_in, high, high_in)
         return self._rows_between(first, last)
 
-    def matching(self, pattern: Pattern) -> BitMap:
+    def matching(self, pattern: Pattern) -> RowBits:
         """Rows with a text that a pattern matches."""
         texts = cast(Texts, self._dictionary())
         first, last = 0, len(texts)
         if pattern.prefix:
             if not self.may_hold(pattern.prefix, None):
-                return BitMap()
+                return RowBits.none(self.n)
             first = bisect_left(texts, pattern.prefix)
             beyond = _after(pattern.prefix)
             last = len(texts) if beyond is None else bisect_left(texts, beyond)
@@ -453,9 +438,9 @@ class ColumnReader:
                 kept[self.name] = found
         return found
 
-    def _rows_of(self, codes: Sequence[int]) -> BitMap:
+    def _rows_of(self, codes: Sequence[int]) -> RowBits:
         if not codes:
-            return BitMap()
+            return RowBits.none(self.n)
         if codes[-1] - codes[0] + 1 == len(codes):
             return self._rows_between(codes[0], codes[-1] + 1)
         ordered = np.unique(np.array(codes, dtype=np.int64))
@@ -465,54 +450,61 @@ class ColumnReader:
         ends = self._integers("order_starts", ordered + 1).astype(np.int64)
         counts = ends - starts
         places = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
-        return bitmap_of(self._integers("order", places), self.n)
+        return RowBits.of(self._integers("order", places), self.n)
 
-    def _rows_between(self, first: int, last: int) -> BitMap:
+    def _rows_between(self, first: int, last: int) -> RowBits:
         """Rows of the codes from ``first`` to before ``last``."""
         if first >= last:
-            return BitMap()
-        if first == 0 and last == self.entry.distinct and not is_array(self.entry.type):
+            return RowBits.none(self.n)
+        if first == 0 and last == self.entry.distinct and self.scalar:
             return self.present()
         if self.entry.lookup == "bitmaps":
             return self._union(np.arange(first, last))
-        start, end = self._integers("order_starts", np.array([first, last])).astype(np.int64).tolist()
-        order = self.entry.pieces["order"].packing
-        if order is None:
-            raise AssertionError("postings are integers")
-        return bitmap_of(unpack_whole(order, self._piece("order"), start, end), self.n)
+        starts = self._packing("order_starts")
+        data = self._piece("order_starts")
+        return self._in_order(unpack_one(starts, data, first), unpack_one(starts, data, last))
 
-    def _union(self, codes: I64) -> BitMap:
-        piece = self.entry.pieces["bitmaps"]
+    def _in_order(self, start: int, end: int) -> RowBits:
+        """Rows that lie between two places in the order of values."""
+        return RowBits.of(unpack_whole(self._packing("order"), self._piece("order"), start, end), self.n)
+
+    def _union(self, codes: I64) -> RowBits:
         ends = self._integers("bitmap_ends", codes).astype(np.int64)
-        starts = np.where(
-            codes > 0, self._integers("bitmap_ends", np.maximum(codes - 1, 0)).astype(np.int64), 0
-        )
-        found = [
-            BitMap.deserialize(self.source.read(piece.offset + start, piece.offset + end).tobytes())
-            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-        ]
-        return found[0] if len(found) == 1 else BitMap.union(*found)
+        if len(codes) == codes[-1] - codes[0] + 1:  # one follows another
+            starts = np.empty_like(ends)
+            starts[1:] = ends[:-1]
+            starts[0] = 0 if codes[0] == 0 else int(self._integers("bitmap_ends", codes[:1] - 1)[0])
+        else:
+            starts = self._integers("bitmap_ends", np.maximum(codes - 1, 0)).astype(np.int64)
+            starts[codes == 0] = 0
+        found, base = RowBits.none(self.n), int(starts[0])
+        piece = self.entry.pieces["bitmaps"]
+        data = self.source.read(piece.offset + base, piece.offset + int(ends[-1]))
+        mark_bitmaps(data, starts - base, ends - base, found.words)
+        return found
 
-    def present(self) -> BitMap:
+    def present(self) -> RowBits:
         """Rows with a value."""
-        everything = BitMap(range(self.n))
+        everything = RowBits.every(self.n)
         return everything - self.nulls() if self.entry.nulls else everything
 
-    def among(self, rows: BitMap, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
-        """As `between`, of a few rows that have a value, by their values; not of arrays."""
-        some = np.frombuffer(rows.to_array(), dtype=np.uint32)
-        if self.entry.lookup == "sorted":
-            found = self._integers("keys", some.astype(np.int64))
-        else:  # codes are in the order of the values
-            found = self._integers("codes", some.astype(np.int64))
+    def among(self, rows: RowBits, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> RowBits:
+        """As `between`, of rows that have a value, by their values; not of arrays."""
+        name = "keys"
+        if self.entry.lookup != "sorted":  # codes are in the order of the values
+            name = "codes"
             low, high = self._codes_between(low, low_in, high, high_in)
             low_in, high_in = True, False
-        keep = np.ones(len(some), dtype=np.bool_)
-        if low is not None:
-            keep &= found >= np.uint64(int(low)) if low_in else found > np.uint64(int(low))
-        if high is not None:
-            keep &= found <= np.uint64(int(high)) if high_in else found < np.uint64(int(high))
-        return bitmap_of(some[keep])
+        packing = self._packing(name)
+        first = 0 if low is None else int(low) + (not low_in) - packing.low
+        last = MAX_U64 - packing.low if high is None else int(high) - (not high_in) - packing.low
+        if first > last or last < 0:
+            return RowBits.none(self.n)
+        if not packing.bits:
+            return rows if first <= 0 else RowBits.none(self.n)
+        found = RowBits(rows.words.copy(), self.n)
+        keep_between(self._piece(name), packing.bits, self.n, max(0, first), last, found.words)
+        return found
 
     def _codes_between(
         self, low: Key | None, low_in: bool, high: Key | None, high_in: bool
@@ -524,38 +516,26 @@ class ColumnReader:
             return first, len(dictionary)
         return first, (bisect_right if high_in else bisect_left)(dictionary, high)
 
-    def _sorted_between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> BitMap:
-        order = self.entry.pieces["order"].packing
-        if order is None:
-            raise AssertionError("a sorted column has its rows in order")
-        first = 0 if low is None else self._place(order, low, after=not low_in)
-        last = self.entry.elements if high is None else self._place(order, high, after=high_in)
+    def _sorted_between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> RowBits:
+        first = 0 if low is None else self._place(int(low), after=not low_in)
+        last = self.entry.elements if high is None else self._place(int(high), after=high_in)
         if first >= last:
-            return BitMap()
-        return bitmap_of(unpack_whole(order, self._piece("order"), first, last), self.n)
+            return RowBits.none(self.n)
+        whole = self._packing("keys").bits in (8, 16, 32, 64)
+        if (last - first) * (SCAN_WORTH if whole else SCAN_WORTH_PACKED) > self.n:
+            return self.among(self.present(), low, low_in, high, high_in)
+        return self._in_order(first, last)
 
-    def _place(self, order: Packing, key: Key, *, after: bool) -> int:
+    def _place(self, key: int, *, after: bool) -> int:
         """Before which place in the order of keys one belongs, after those that are equal or before them."""
-        side: Literal["left", "right"] = "right" if after else "left"
-        wanted = np.uint64(int(key))
-        fence = self._fence(order)
-        start = max(0, int(np.searchsorted(fence, wanted, side)) - 1) * FENCE_STEP
-        stop = min(start + FENCE_STEP, self.entry.elements)
-        return start + int(np.searchsorted(self._keys_at(order, start, stop, 1), wanted, side))
-
-    def _fence(self, order: Packing) -> U64:
-        """One key in `FENCE_STEP`, in order."""
-        kept = self.source.kept
-        found = None if kept is None else kept.get(self.name)
-        if not isinstance(found, Keys):
-            found = Keys(self._keys_at(order, 0, self.entry.elements, FENCE_STEP))
-            if kept is not None:
-                kept[self.name] = found
-        return found.values
-
-    def _keys_at(self, order: Packing, start: int, stop: int, step: int) -> U64:
-        rows = unpack_whole(order, self._piece("order"), start, stop)[::step]
-        return self._integers("keys", rows.astype(np.int64))
+        order, keys = self._packing("order"), self._packing("keys")
+        above = key - keys.low
+        if above < 0 or (above == 0 and not after):
+            return 0
+        if not keys.bits:
+            return self.entry.elements
+        rows, n = self._piece("order"), self.entry.elements
+        return place_of(rows, order.bits, order.low, self._piece("keys"), keys.bits, n, above, after)
 
 
 class Pattern(Protocol):

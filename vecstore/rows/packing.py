@@ -90,6 +90,15 @@ def unpack(packing: Packing, data: Bytes, at: npt.NDArray[np.int64] | slice | No
     return found + low
 
 
+def unpack_one(packing: Packing, data: Bytes, place: int) -> int:
+    """The integer at one place."""
+    if not packing.bits:
+        return packing.low
+    bit = place * packing.bits
+    window = int.from_bytes(data[bit >> 3 : (bit >> 3) + WINDOW].tobytes(), "little") >> (bit & 7)
+    return packing.low + (window & ((1 << packing.bits) - 1))
+
+
 def unpack_whole(packing: Packing, data: Bytes, start: int, stop: int) -> npt.NDArray[np.integer]:
     """Integers from one place to another of those that were packed in whole bytes, as narrow as they are."""
     if packing.bits in (8, 16, 32, 64) and not packing.low:

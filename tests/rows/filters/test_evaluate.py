@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from pyroaring import BitMap
 
 from tests.rows.filters.oracle import TYPES, matches, random_filter, random_rows
 from vecstore.manifest.model import Attribute
 from vecstore.rows.attributes import Column, parse_attributes
+from vecstore.rows.bits import RowBits
 from vecstore.rows.columns import ColumnReader, encode_columns
 from vecstore.rows.filters import bind, evaluate, filter_bytes, parse_filter
 from vecstore.rows.filters.binding import Between, Matching
@@ -45,18 +45,21 @@ class Part:
     def column(self, name: str, attribute: int) -> ColumnReader | None:
         return ColumnReader(name, self.entries[name], self.n, self.memory) if name in self.entries else None
 
-    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> BitMap:
-        return BitMap(key for key in keys if isinstance(key, int) and key < self.n)
+    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> RowBits:
+        return self.of(key for key in keys if isinstance(key, int) and key < self.n)
 
-    def ids_between(self, test: Between) -> BitMap:
+    def ids_between(self, test: Between) -> RowBits:
         low = test.low if isinstance(test.low, int) else 0
         high = test.high if isinstance(test.high, int) else self.n
-        return BitMap(
+        return self.of(
             range(low + (not test.low_in and test.low is not None), min(self.n, high + test.high_in))
         )
 
-    def ids_matching(self, test: Matching) -> BitMap:
+    def ids_matching(self, test: Matching) -> RowBits:
         raise AssertionError("integers match no pattern")
+
+    def of(self, rows: Iterable[int]) -> RowBits:
+        return RowBits.of(np.array(list(rows), dtype=np.uint32), self.n)
 
 
 def part_of(rows: list[dict[str, Any]]) -> Part:

@@ -1,14 +1,17 @@
-"""Bound filters and the columns of a part: a bitmap of the rows that match, dead ones included.
+"""Bound filters and the columns of a part: the rows that match, dead ones included.
 
-Imports binding and pyroaring.
+Imports binding, columns and bits.
 """
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import Final, Protocol
 
 from pyroaring import BitMap
 
+from vecstore.rows.bits import RowBits
 from vecstore.rows.columns import ColumnReader
 from vecstore.rows.filters.binding import All, Any_, Between, Bound, Inverse, Look, Matching, Missing, OneOf
 
@@ -24,25 +27,29 @@ class Rows(Protocol):
     def column(self, name: str, attribute: int) -> ColumnReader | None:
         """The column of an attribute; None if the part has none, so that all of its rows are null."""
 
-    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> BitMap: ...
+    def ids_equal_to(self, keys: tuple[int | bytes, ...]) -> RowBits: ...
 
-    def ids_between(self, test: Between) -> BitMap: ...
+    def ids_between(self, test: Between) -> RowBits: ...
 
-    def ids_matching(self, test: Matching) -> BitMap: ...
+    def ids_matching(self, test: Matching) -> RowBits: ...
 
 
 def evaluate(bound: Bound, rows: Rows) -> BitMap:
+    """Rows of a part that a filter matches, as a bitmap of their own."""
+    return matching_rows(bound, rows).bitmap()
+
+
+def matching_rows(bound: Bound, rows: Rows) -> RowBits:
     """Rows of a part that a filter matches. Shared: not to be changed."""
     if isinstance(bound, Look):
         return _look(bound, rows)
     if isinstance(bound, Inverse):
-        return evaluate(bound.child, rows).flip(0, rows.n)
+        return ~matching_rows(bound.child, rows)
     if isinstance(bound, Any_):
-        found = [evaluate(child, rows) for child in bound.children]
-        return found[0] if len(found) == 1 else BitMap.union(*found)
+        return reduce(or_, [matching_rows(child, rows) for child in bound.children])
     # The fewest rows first: nothing else is looked at once there are none, and little where there are few.
     expected = sorted((expect(child, rows), i) for i, child in enumerate(bound.children))
-    matching = evaluate(bound.children[expected[0][1]], rows)
+    matching = matching_rows(bound.children[expected[0][1]], rows)
     for count, i in expected[1:]:
         if not matching:
             break
@@ -50,14 +57,14 @@ def evaluate(bound: Bound, rows: Rows) -> BitMap:
     return matching
 
 
-def _narrowed(matching: BitMap, child: Bound, expected: float, rows: Rows) -> BitMap:
+def _narrowed(matching: RowBits, child: Bound, expected: float, rows: Rows) -> RowBits:
     """The rows of ``matching`` that another filter matches too."""
     if isinstance(child, Look) and isinstance(child.test, Between) and child.attribute is not None:
         column, test = rows.column(child.name, child.attribute), child.test
         if column is not None and column.scalar and AMONG * len(matching) < expected:
             present = matching - column.nulls() if column.entry.nulls else matching
             return column.among(present, test.low, test.low_in, test.high, test.high_in)
-    return matching & evaluate(child, rows)
+    return matching & matching_rows(child, rows)
 
 
 def expect(bound: Bound, rows: Rows) -> float:
@@ -105,17 +112,17 @@ def may_match(bound: Bound, rows: Rows) -> bool:
     return column.entry.elements > 0
 
 
-def _look(look: Look, rows: Rows) -> BitMap:
+def _look(look: Look, rows: Rows) -> RowBits:
     test = look.test
     if look.attribute is None:
         if isinstance(test, Missing):
-            return BitMap()
+            return RowBits.none(rows.n)
         if isinstance(test, OneOf):
             return rows.ids_equal_to(test.keys)
         return rows.ids_between(test) if isinstance(test, Between) else rows.ids_matching(test)
     column = rows.column(look.name, look.attribute)
     if column is None:
-        return BitMap(range(rows.n)) if isinstance(test, Missing) else BitMap()
+        return RowBits.every(rows.n) if isinstance(test, Missing) else RowBits.none(rows.n)
     if isinstance(test, Missing):
         return column.nulls()
     if isinstance(test, OneOf):
