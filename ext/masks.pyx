@@ -6,59 +6,15 @@ Row r is bit r % 64 of word r // 64; bits beyond the last row are 0.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-cdef extern from *:
-    """
-    /* The lowest bits of eight bytes, each 0 or 1. */
-    static inline uint64_t vs_bits_of(const uint8_t *flags) {
-        uint64_t eight;
-        memcpy(&eight, flags, 8);
-        return eight * 0x0102040810204080u >> 56;
-    }
-    #define VS_BETWEEN(type)                                                                       \\
-        static inline void vs_between_##type(const uint8_t *data, size_t n, uint64_t low, uint64_t span, \\
-                                             uint8_t *flags) {                                     \\
-            type values[64];                                                                       \\
-            const type first = (type)low, width = (type)span;                                      \\
-            memcpy(values, data, n * sizeof(type));                                                \\
-            for (size_t i = 0; i < n; i++)                                                         \\
-                flags[i] = (type)(values[i] - first) <= width;                                     \\
-        }
-    VS_BETWEEN(uint8_t)
-    VS_BETWEEN(uint16_t)
-    VS_BETWEEN(uint32_t)
-    VS_BETWEEN(uint64_t)
-    static inline uint64_t vs_packed(const uint8_t *data, size_t place, size_t bits, uint64_t mask) {
-        uint64_t window;
-        memcpy(&window, data + (place * bits >> 3), 8);
-        return window >> (place * bits & 7) & mask;
-    }
-    static inline void vs_between_packed(const uint8_t *data, size_t place, size_t n, size_t bits, uint64_t mask,
-                                         uint64_t low, uint64_t span, uint8_t *flags) {
-        for (size_t i = 0; i < n; i++)
-            flags[i] = vs_packed(data, place + i, bits, mask) - low <= span;
-    }
-    """
-    uint64_t vs_bits_of(const uint8_t *flags) nogil
-    void vs_between_uint8_t(const uint8_t *data, size_t n, uint64_t low, uint64_t span, uint8_t *flags) nogil
-    void vs_between_uint16_t(const uint8_t *data, size_t n, uint64_t low, uint64_t span, uint8_t *flags) nogil
-    void vs_between_uint32_t(const uint8_t *data, size_t n, uint64_t low, uint64_t span, uint8_t *flags) nogil
-    void vs_between_uint64_t(const uint8_t *data, size_t n, uint64_t low, uint64_t span, uint8_t *flags) nogil
-    void vs_between_packed(const uint8_t *data, size_t place, size_t n, size_t bits, uint64_t mask, uint64_t low,
-                           uint64_t span, uint8_t *flags) nogil
-    uint64_t vs_packed(const uint8_t *data, size_t place, size_t bits, uint64_t mask) nogil
-    int __builtin_popcountll(unsigned long long) nogil
-    int __builtin_popcount(unsigned int) nogil
-    int __builtin_ctzll(unsigned long long) nogil
+cdef extern from "bits.h" nogil:
+    uint64_t vs_low_bits(size_t width)
+    uint64_t vs_packed(const uint8_t *data, size_t place, size_t width, uint64_t mask)
+    void vs_keep_between(const uint8_t *data, size_t width, size_t n, uint64_t low, uint64_t high, uint64_t *bits)
+    bint vs_mark(const uint8_t *data, size_t width, size_t n, uint64_t first, uint64_t most, uint64_t *bits)
 
-
-ctypedef fused Number:
-    uint8_t
-    uint16_t
-    uint32_t
 
 cdef enum:
     ROWS = 64  # of a word
-    FEW = 8  # of them that are looked at one by one
     WINDOW = 8  # bytes that are read for a packed integer
 
 
@@ -78,18 +34,13 @@ def allow_rows(const uint64_t[::1] rows not None, const int64_t[::1] first_rows 
     empty : u8[K]
         Written: 1 for each list that holds none of them, else 0.
 
-    Returns
-    -------
-    int
-        How many rows were alive.
-
     Raises
     ------
     ValueError
         If shapes do not agree.
     """
     cdef Py_ssize_t k = first_rows.shape[0] - 1, i
-    cdef int64_t row, end, block, count = 0
+    cdef int64_t row, end, block
     cdef uint64_t window
     cdef uint32_t word, any_
     cdef const uint64_t *bits
@@ -101,7 +52,7 @@ def allow_rows(const uint64_t[::1] rows not None, const int64_t[::1] first_rows 
         raise ValueError(f"{rows.shape[0]} words are not those of {first_rows[k]} rows")
     if words.shape[0] == 0:
         empty[:] = 1
-        return 0
+        return
     bits = &rows[0]
     with nogil:
         for i in range(k):
@@ -114,24 +65,39 @@ def allow_rows(const uint64_t[::1] rows not None, const int64_t[::1] first_rows 
                 word = <uint32_t>window & live[block]  # no slot beyond the list's end is alive
                 words[block] = word
                 any_ |= word
-                count += __builtin_popcount(word)
                 row += 32
                 block += 1
             empty[i] = any_ == 0
-    return count
 
 
-def mark_rows(const Number[::1] rows not None, uint64_t[::1] bits not None):
-    """Set the bits of rows, in any order. `ValueError` for one beyond them."""
-    cdef Py_ssize_t i
-    cdef uint64_t row, most = ROWS * <uint64_t>bits.shape[0]
+def mark_rows(const uint8_t[::1] order not None, Py_ssize_t width, uint64_t first_row, Py_ssize_t start, Py_ssize_t end,
+              uint64_t[::1] bits not None):
+    """Set the bits of rows, in any order.
+
+    Parameters
+    ----------
+    order : u8
+        Rows above `first_row`, of `width` bits: 8, 16, 32 or 64.
+    start, end : int
+        Which of them.
+
+    Raises
+    ------
+    ValueError
+        If a row lies beyond the bits, or there are not so many.
+    """
+    cdef uint64_t most = ROWS * <uint64_t>bits.shape[0]
+    cdef bint good = True
+    if width not in (8, 16, 32, 64) or not 0 <= start <= end <= order.shape[0] * 8 // width:
+        raise ValueError(f"no rows from {start} to {end} of {width} bits in {order.shape[0]} bytes")
+    if start == end:
+        return
+    if first_row >= most:
+        raise ValueError(f"a row lies beyond {most} bits")
     with nogil:
-        for i in range(rows.shape[0]):
-            row = rows[i]
-            if row >= most:
-                with gil:
-                    raise ValueError(f"row {row} lies beyond {most} bits")
-            bits[row >> 6] |= <uint64_t>1 << (row & 63)
+        good = vs_mark(&order[0] + start * width // 8, width, end - start, first_row, most, &bits[0])
+    if not good:
+        raise ValueError(f"a row lies beyond {most} bits")
 
 
 def mark_bitmaps(const uint8_t[::1] data not None, const int64_t[::1] starts not None,
@@ -277,54 +243,15 @@ def keep_between(const uint8_t[::1] data not None, Py_ssize_t width, Py_ssize_t 
     ValueError
         If there is too little data, or the bits are of another number of rows.
     """
-    cdef Py_ssize_t w, i
-    cdef size_t left
-    cdef uint8_t flags[ROWS]
-    cdef uint64_t word, found, mask, span = high - low
-    cdef const uint8_t *at
     _check_packed(data, width, n)
     if bits.shape[0] != (n + ROWS - 1) // ROWS:
         raise ValueError(f"{bits.shape[0]} words are not those of {n} rows")
+    high = min(high, vs_low_bits(width))
     if low > high:
         bits[:] = 0
-        return
-    mask = _mask(width)
-    if low > mask:
-        bits[:] = 0
-        return
-    span = min(span, mask - low)
-    with nogil:
-        for i in range(ROWS):
-            flags[i] = 0
-        for w in range(bits.shape[0]):
-            word = bits[w]
-            if word == 0:
-                continue
-            if __builtin_popcountll(word) < FEW:
-                found = 0
-                while word:
-                    i = __builtin_ctzll(word)
-                    if _value(&data[0], ROWS * w + i, width, mask) - low <= span:
-                        found |= <uint64_t>1 << i
-                    word &= word - 1
-                bits[w] = found
-                continue
-            left = min(<size_t>ROWS, <size_t>(n - ROWS * w))
-            at = &data[0] + ROWS * w * width // 8
-            if width == 8:
-                vs_between_uint8_t(at, left, low, span, flags)
-            elif width == 16:
-                vs_between_uint16_t(at, left, low, span, flags)
-            elif width == 32:
-                vs_between_uint32_t(at, left, low, span, flags)
-            elif width == 64:
-                vs_between_uint64_t(at, left, low, span, flags)
-            else:
-                vs_between_packed(&data[0], ROWS * w, left, width, mask, low, span, flags)
-            found = 0
-            for i in range(ROWS // 8):
-                found |= vs_bits_of(flags + 8 * i) << (8 * i)
-            bits[w] = word & found
+    elif n:
+        with nogil:
+            vs_keep_between(&data[0], width, n, low, high, &bits[0])
 
 
 def place_of(const uint8_t[::1] order not None, Py_ssize_t order_width, uint64_t first_row,
@@ -346,13 +273,13 @@ def place_of(const uint8_t[::1] order not None, Py_ssize_t order_width, uint64_t
     cdef uint64_t rows = (keys.shape[0] - WINDOW) * 8 // max(1, width)
     _check_packed(order, order_width, n)
     _check_packed(keys, width, 0)
-    order_mask, mask = _mask(order_width), _mask(width)
+    order_mask, mask = vs_low_bits(order_width), vs_low_bits(width)
     while low < high:
         middle = (low + high) // 2
-        row = first_row + _value(&order[0], middle, order_width, order_mask)
+        row = first_row + vs_packed(&order[0], middle, order_width, order_mask)
         if row >= rows:
             raise ValueError(f"row {row} has no key")
-        found = _value(&keys[0], row, width, mask)
+        found = vs_packed(&keys[0], row, width, mask)
         if found < key or (after and found == key):
             low = middle + 1
         else:
@@ -366,11 +293,3 @@ cdef int _check_packed(const uint8_t[::1] data, Py_ssize_t width, Py_ssize_t n) 
     if data.shape[0] < WINDOW + (n * width + 7) // 8:
         raise ValueError(f"{data.shape[0]} bytes do not hold {n} integers of {width} bits")
     return 0
-
-
-cdef inline uint64_t _mask(Py_ssize_t width) noexcept nogil:
-    return ~<uint64_t>0 >> (64 - width)
-
-
-cdef inline uint64_t _value(const uint8_t *data, size_t place, size_t width, uint64_t mask) noexcept nogil:
-    return vs_packed(data, place, width, mask)

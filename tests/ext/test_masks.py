@@ -44,8 +44,7 @@ def test_the_slots_of_live_rows_are_allowed_and_lists_without_one_are_told(seed:
     rows = np.sort(rng.choice(n, n // (1 if seed == 4 else 5), replace=False))
     words, empty = np.full_like(live.words, 7), np.full(40, 7, dtype=np.uint8)
     alive = rows[live.is_live(rows)]
-    bits = RowBits.of(rows, n).words
-    assert allow_rows(bits, live.first_row, live.first_block, live.words, words, empty) == len(alive)
+    allow_rows(RowBits.of(rows, n).words, live.first_row, live.first_block, live.words, words, empty)
     gone = np.setdiff1d(np.arange(n), alive)
     np.testing.assert_array_equal(words, LiveSet.from_deletes(gone.tolist(), n, sizes).words)
     lists = np.searchsorted(live.first_row, alive, side="right") - 1
@@ -64,14 +63,20 @@ def test_tables_of_other_lengths_are_refused() -> None:
         allow_rows(bits[:1], live.first_row, live.first_block, live.words, live.words.copy(), ones)
 
 
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32, np.uint64])
 def test_rows_in_any_order_become_bits(kind: type) -> None:
-    rows = generator(1).permutation(256)[:100].astype(kind)
-    bits = np.zeros(4, dtype=np.uint64)
-    mark_rows(rows, bits)
-    np.testing.assert_array_equal(rows_of(bits), np.sort(rows))
-    with pytest.raises(ValueError, match="64"):
-        mark_rows(np.array([64], dtype=kind), bits[:1])
+    rows = generator(1).permutation(200)[:100].astype(kind)
+    bits, width = np.zeros(4, dtype=np.uint64), 8 * rows.itemsize
+    mark_rows(rows.view(np.uint8), width, 50, 10, 90, bits)
+    np.testing.assert_array_equal(rows_of(bits), np.sort(rows[10:90].astype(np.int64)) + 50)
+    beyond = np.array([200, 206], dtype=kind).view(np.uint8)
+    mark_rows(beyond, width, 50, 0, 1, bits)
+    for first_row, end in ((50, 2), (256, 1)):
+        with pytest.raises(ValueError, match="256"):
+            mark_rows(beyond, width, first_row, 0, end, bits)
+    for start, end in ((0, 3), (-1, 1), (2, 1)):
+        with pytest.raises(ValueError, match="no rows"):
+            mark_rows(beyond, width, 0, start, end, bits)
 
 
 def bitmaps() -> list[BitMap]:

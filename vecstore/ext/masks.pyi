@@ -8,9 +8,9 @@ def allow_rows(
     live: NDArray[np.uint32],
     words: NDArray[np.uint32],
     empty: NDArray[np.uint8],
-) -> int: ...
+) -> None: ...
 def mark_rows(
-    rows: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32], bits: NDArray[np.uint64]
+    order: NDArray[np.uint8], width: int, first_row: int, start: int, end: int, bits: NDArray[np.uint64]
 ) -> None: ...
 def mark_bitmaps(
     data: NDArray[np.uint8],

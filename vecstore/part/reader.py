@@ -353,7 +353,8 @@ class PartReader:
             return np.empty(0, dtype=np.uint8)
         first, last = start // PAGE, (end - 1) // PAGE
         if self._map is not None:
-            self._verify_mapped("attributes", np.arange(first, last + 1))
+            if not self._verified["attributes"][first : last + 1].all():
+                self._verify_mapped("attributes", np.arange(first, last + 1))
             at = self.entry.sections["attributes"].offset
             return np.frombuffer(self._map[at + start : at + end], dtype=np.uint8)
         pages = self._pages("attributes", range(first, last + 1), trace)

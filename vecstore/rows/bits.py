@@ -44,13 +44,12 @@ class RowBits:
     def of(cls, rows: npt.NDArray[np.integer], n: int) -> RowBits:
         """Of rows in any order. `ValueError` for one beyond ``n``."""
         found = cls.none(n)
-        if rows.dtype not in (np.uint8, np.uint16, np.uint32):
-            rows = rows.astype(np.uint32)
-        mark_rows(np.ascontiguousarray(rows), found.words)
+        held = np.ascontiguousarray(rows, dtype=np.uint32)
+        mark_rows(held.view(np.uint8), 32, 0, 0, len(held), found.words)
         return found
 
     def __len__(self) -> int:
-        return int(np.bitwise_count(self.words).sum(dtype=np.int64))
+        return bits_set(self.words)
 
     def __bool__(self) -> bool:
         return bool(self.words.any())
@@ -90,3 +89,8 @@ class RowBits:
         head = np.array([NO_RUNS, len(keys)], dtype="<u4").tobytes() + np.array(keys, dtype="<u2").tobytes()
         lengths = np.array([len(head) + 4 * len(keys), *map(len, bodies)], dtype="<u4")
         return BitMap.deserialize(head + np.cumsum(lengths[:-1], dtype="<u4").tobytes() + b"".join(bodies))
+
+
+def bits_set(words: npt.NDArray[np.unsignedinteger]) -> int:
+    """How many bits of some words are set."""
+    return int(np.bitwise_count(words).sum(dtype=np.int64))

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from msgspec import Struct
 from pyroaring import BitMap
 
-from vecstore.ext.masks import keep_between, mark_bitmaps, place_of
+from vecstore.ext.masks import keep_between, mark_bitmaps, mark_rows, place_of
 from vecstore.limits import MAX_U64
 from vecstore.rows.attributes import Column
 from vecstore.rows.bits import RowBits
@@ -264,7 +264,7 @@ class Source(Protocol):
         """See that these spans can be read without a request each."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, as one is made for every look
 class ColumnReader:
     """One column of a part of ``n`` rows."""
 
@@ -465,8 +465,12 @@ class ColumnReader:
         return self._in_order(unpack_one(starts, data, first), unpack_one(starts, data, last))
 
     def _in_order(self, start: int, end: int) -> RowBits:
-        """Rows that lie between two places in the order of values."""
-        return RowBits.of(unpack_whole(self._packing("order"), self._piece("order"), start, end), self.n)
+        """Rows that lie between two places in the order of values, of which there are some."""
+        packing, found = self._packing("order"), RowBits.none(self.n)
+        if not packing.bits:  # all of one row
+            return RowBits.of(np.array([packing.low]), self.n)
+        mark_rows(self._piece("order"), packing.bits, packing.low, start, end, found.words)
+        return found
 
     def _union(self, codes: I64) -> RowBits:
         ends = self._integers("bitmap_ends", codes).astype(np.int64)
@@ -517,25 +521,23 @@ class ColumnReader:
         return first, (bisect_right if high_in else bisect_left)(dictionary, high)
 
     def _sorted_between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> RowBits:
-        first = 0 if low is None else self._place(int(low), after=not low_in)
-        last = self.entry.elements if high is None else self._place(int(high), after=high_in)
+        order, keys = self._packing("order"), self._packing("keys")
+        if not keys.bits or not order.bits:  # one value, or one row that has one
+            return self.among(self.present(), low, low_in, high, high_in)
+        rows, values, elements = self._piece("order"), self._piece("keys"), self.entry.elements
+
+        def place(key: int, after: bool) -> int:
+            above = key - keys.low
+            return 0 if above < 0 else place_of(rows, order.bits, order.low, values, keys.bits, elements, above, after)
+
+        first = 0 if low is None else place(int(low), not low_in)
+        last = elements if high is None else place(int(high), high_in)
         if first >= last:
             return RowBits.none(self.n)
-        whole = self._packing("keys").bits in (8, 16, 32, 64)
+        whole = keys.bits in (8, 16, 32, 64)
         if (last - first) * (SCAN_WORTH if whole else SCAN_WORTH_PACKED) > self.n:
             return self.among(self.present(), low, low_in, high, high_in)
         return self._in_order(first, last)
-
-    def _place(self, key: int, *, after: bool) -> int:
-        """Before which place in the order of keys one belongs, after those that are equal or before them."""
-        order, keys = self._packing("order"), self._packing("keys")
-        above = key - keys.low
-        if above < 0 or (above == 0 and not after):
-            return 0
-        if not keys.bits:
-            return self.entry.elements
-        rows, n = self._piece("order"), self.entry.elements
-        return place_of(rows, order.bits, order.low, self._piece("keys"), keys.bits, n, above, after)
 
 
 class Pattern(Protocol):

@@ -7,8 +7,9 @@ A bound expression is immutable and can be a key. Imports schema, values, patter
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from vecstore.errors import FilterMismatch, InvalidFilter
 from vecstore.limits import MAX_ID_BYTES
@@ -24,20 +25,17 @@ NODE_BYTES: Final = 256  # of one expression in memory, with its test, about
 KEY_BYTES: Final = 48  # of one key in a list, and of the bytes of a text as many more as it has
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """Rows without a value."""
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
+class OneOf(Struct, frozen=True):
     """Rows with an element that is one of these keys."""
 
     keys: tuple[Key, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Between:
+class Between(Struct, frozen=True):
     """Rows with an element between two keys, each of them included or not; None is no bound."""
 
     low: Key | None
@@ -46,8 +44,7 @@ class Between:
     high_in: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Matching:
+class Matching(Struct, frozen=True):
     """Rows with a text that a pattern matches."""
 
     pattern: Pattern
@@ -56,8 +53,7 @@ class Matching:
 Test = Missing | OneOf | Between | Matching
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """A test of one column: of the attribute of this name and `Attribute.id`, or of the ids (None)."""
 
     name: str
@@ -65,18 +61,15 @@ class Look:
     test: Test
 
 
-@dataclass(frozen=True, slots=True)
-class All:
+class All(Struct, frozen=True):
     children: tuple[Bound, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Any_:  # noqa: N801  # typing has the name
+class Any_(Struct, frozen=True):  # noqa: N801  # typing has the name
     children: tuple[Bound, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Inverse:
+class Inverse(Struct, frozen=True):
     """The rows of a part that ``child`` leaves out."""
 
     child: Bound
