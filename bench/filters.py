@@ -1,12 +1,17 @@
 """Recall and time of filtered queries, by how many rows match and how that has to do with the query.
 
-    python -m bench.filters [--set glosses|sample|fashion] [--queries 50] [--rows N]
+    python -m bench.filters [--set glosses|fashion|sample|grown] [--queries 40] [--rows N] [--peers] [--into FILE]
 
-Filters match a share of the rows: at random; the rows nearest the query; or rows beyond the median
-distance; and, on glosses, by their real attributes. Recall is that of min(10, matches) rows, at the default
-target.
-Times are medians beside the unfiltered query, asked in turn with it: *again* is a filter that was asked
-before in this epoch, *first* one that never was, so that it is parsed, evaluated and planned.
+Filters match a share of the rows: at random; the rows nearest the query; or rows beyond the median distance;
+and by real attributes, those of the glosses and the labels of Fashion-MNIST. Recall is that of min(10, matches)
+rows, at the default target.
+
+Times are medians beside the unfiltered query, asked in turn with it. *Again* is a filter that was asked before in
+this epoch. *First* is one that never was, on columns whose pages were verified before: it is parsed, bound,
+evaluated and planned, and the rows that it lets through were seldom looked at before. A filter by a real attribute
+is made another each time by an alternative that matches nothing.
+
+With ``--peers`` the same queries go to other engines (`bench.filtered_peers`) in the same run.
 """
 
 from __future__ import annotations
@@ -16,8 +21,9 @@ import gzip
 import json
 import os
 import statistics
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,10 +34,16 @@ from tabulate import tabulate
 
 import vecstore
 from bench import sets
+from bench.grow import grown
 from vecstore.api import Namespace
 
 SHARES = (0.5, 0.1, 0.01, 0.001, 0.0001)
 K = 10
+ROUNDS = 5
+CHUNK = 65_536
+LOADERS = {"glosses": sets.glosses, "fashion": sets.fashion, "sample": sets.sample, "grown": grown}
+HEADS = ["filter", "share", "matches", "recall", "again ×", "first ×", "rows scored", "of plain", "plain µs"]
+FORMATS = ("", "g", ",", ".3f", ".2f", ".2f", ".0f", ".2f", ".0f")
 
 
 @dataclass
@@ -46,102 +58,133 @@ class Cell:
     scanned: list[int] = field(default_factory=list)
     plain_scanned: list[int] = field(default_factory=list)
 
+    def line(self) -> list[float]:
+        """Its figures, in the order of `HEADS`."""
+        plain = statistics.median(self.plain)
+        return [
+            int(np.mean(self.matches)),
+            float(np.mean(self.recalls)),
+            statistics.median(self.again) / plain,
+            statistics.median(self.first) / plain,
+            float(np.mean(self.scanned)),
+            float(np.mean(self.scanned)) / float(np.mean(self.plain_scanned)),
+            plain * 1e6,
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A filter, the rows that it matches, and one that matches the same and was never asked."""
+
+    filter: list[Any]
+    mask: npt.NDArray[np.bool_]
+    fresh: list[Any]
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--set", choices=("glosses", "sample", "fashion"), default="glosses")
-    parser.add_argument("--queries", type=int, default=50)
+    parser.add_argument("--set", choices=sorted(LOADERS), default="glosses")
+    parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--rows", type=int, help="so many rows of the set")
+    parser.add_argument("--peers", action="store_true", help="other engines beside")
+    parser.add_argument("--into", type=Path, help="a file that the tables are added to")
     options = parser.parse_args()
-    data = getattr(sets, options.set)()
-    base = data.base[: options.rows]
-    queries = data.queries[: options.queries]
-    real = real_attributes(len(base)) if options.set == "glosses" else {}
+    data = LOADERS[options.set]()
+    base, queries = data.base[: options.rows], data.queries[: options.queries]
+    real = real_of(options.set, len(base))
     distances = _distances(base, queries, data.metric)
-    rng = np.random.default_rng(5)
-    columns: dict[str, Any] = {"r": rng.permutation(len(base)), **real}
+    columns = {"r": np.random.default_rng(5).permutation(len(base)), **real}
     for i, row in enumerate(distances):
         rank = np.empty(len(base), dtype=np.int64)
         rank[np.argsort(row, kind="stable")] = np.arange(len(base))
         columns[f"d{i}"] = rank
-    with vecstore.connect("memory://filters", maintenance="off") as db:
+    with tempfile.TemporaryDirectory() as folder, vecstore.connect(f"file://{folder}", maintenance="off") as db:
         ns = db.create_namespace("filters", base.shape[1], data.metric)
         ns.insert(base, ids=np.arange(len(base)), attributes=columns)
         size = ns.stats().bytes / len(base)
-        print(f"{options.set}: {len(base):,} rows, {len(queries)} queries, {size:.0f} bytes a row")
-        rows = []
-        for kind, share, filters in _kinds(columns, len(base), len(queries), real):
-            cell = _measure(ns, queries, distances, filters)
-            plain = statistics.median(cell.plain)
-            rows.append(
-                [
-                    kind,
-                    share,
-                    int(np.mean(cell.matches)),
-                    float(np.mean(cell.recalls)),
-                    statistics.median(cell.again) / plain,
-                    statistics.median(cell.first) / plain,
-                    float(np.mean(cell.scanned)),
-                    float(np.mean(cell.scanned)) / float(np.mean(cell.plain_scanned)),
-                    plain * 1e6,
-                ]
-            )
-        heads = [
-            "filter",
-            "share",
-            "matches",
-            "recall",
-            "again ×",
-            "first ×",
-            "rows scored",
-            "of plain",
-            "plain µs",
-        ]
-        print(tabulate(rows, heads, floatfmt=("", "g", ",", ".3f", ".2f", ".2f", ".0f", ".2f", ".0f")))
-        print(f"least recall {min(row[3] for row in rows):.3f}")
+        title = f"{options.set}: {len(base):,} rows, {len(queries)} queries, {size:.0f} bytes a row"
+        print(title)
+        warm(ns, queries, columns)
+        others = []
+        if options.peers:
+            from bench.filtered_peers import Peers  # the peers' packages are an extra
+
+            others = [Peers(base, data.metric, columns, Path(folder))]
+        rows, beside = [], []
+        for kind, share, filters in kinds(columns, len(base), len(queries), real):
+            rows.append([kind, share, *_measure(ns, queries, distances, filters).line()])
+            for peers in others:
+                beside += peers.measure(f"{kind} {share:.2g}", ns, queries, distances, filters)
+    tables = [tabulate(rows, HEADS, tablefmt="pipe", floatfmt=FORMATS)]
+    print(tables[0])
+    print(f"least recall {min(row[3] for row in rows):.3f}")
+    if beside:
+        heads = ["filter", "engine", "setting", "recall", "µs", "our recall", "our µs", "times ours"]
+        tables.append(
+            tabulate(beside, heads, tablefmt="pipe", floatfmt=("", "", "", ".3f", ",.0f", ".3f", ",.0f", ".1f"))
+        )
+        print(tables[1])
+    if options.into is not None:
+        options.into.parent.mkdir(parents=True, exist_ok=True)
+        with options.into.open("a") as file:
+            file.write("\n\n".join([f"## {title}", *tables]) + "\n\n")
 
 
-Asked = list[tuple[list[Any], npt.NDArray[np.bool_]]]
+def warm(ns: Namespace, queries: npt.NDArray[np.float32], columns: Mapping[str, Any]) -> None:
+    """Have all vectors and columns read and verified once, and what a process does once done."""
+    for q in queries:
+        ns.search(q, K)
+    ns.measure_recall(queries[:2])
+    for name, values in columns.items():
+        one = values[0]
+        if isinstance(one, list):
+            ns.search(queries[0], K, filter=[name, "ContainsAny", [x for value in values[:2_000] for x in value]])
+        elif isinstance(one, str):
+            ns.search(queries[0], K, filter=[name, "Glob", "*e*"])
+        else:
+            ns.search(queries[0], K, filter=[name, "Gt", int(np.min(values))])
+            ns.search(queries[0], K, filter=[name, "Lt", int(np.min(values)) + 2])
 
 
-def _kinds(
-    columns: dict[str, Any], n: int, queries: int, real: dict[str, list[Any]]
-) -> Iterator[tuple[str, float, Asked]]:
-    """Kinds of filters, each with one a query and the rows that it matches."""
+def kinds(
+    columns: Mapping[str, Any], n: int, queries: int, real: Mapping[str, list[Any]]
+) -> Iterator[tuple[str, float, list[Asked]]]:
+    """Kinds of filters, each with one a query."""
     r = columns["r"]
+
+    def asked(f: list[Any], mask: npt.NDArray[np.bool_]) -> Asked:
+        return Asked(f, mask, f)
+
     for share in SHARES:
         width = max(1, round(share * n))
         starts = [(7919 * i) % max(1, n - width) for i in range(queries)]
-        yield (
-            "random",
-            share,
-            [
-                (["And", [["r", "Gte", s], ["r", "Lt", s + width]]], (r >= s) & (r < s + width))
-                for s in starts
-            ],
-        )
+        found = [
+            asked(["And", [["r", "Gte", s], ["r", "Lt", s + width]]], (r >= s) & (r < s + width)) for s in starts
+        ]
+        yield "random", share, found
     for share in SHARES:
         width = max(1, round(share * n))
-        yield "nearest", share, [([f"d{i}", "Lt", width], columns[f"d{i}"] < width) for i in range(queries)]
+        found = [asked([f"d{i}", "Lt", width], columns[f"d{i}"] < width) for i in range(queries)]
+        yield "nearest", share, found
     for share in SHARES:
-        width = max(1, round(share * n))
-        yield (
-            "beyond the median",
-            share,
-            [
-                (
-                    ["And", [[f"d{i}", "Gte", n // 2], ["r", "Lt", min(n, 2 * width)]]],
-                    (columns[f"d{i}"] >= n // 2) & (r < min(n, 2 * width)),
-                )
-                for i in range(queries)
-            ],
-        )
+        most = min(n, 2 * max(1, round(share * n)))
+        found = [
+            asked(
+                ["And", [[f"d{i}", "Gte", n // 2], ["r", "Lt", most]]],
+                (columns[f"d{i}"] >= n // 2) & (r < most),
+            )
+            for i in range(queries)
+        ]
+        yield "beyond the median", share, found
     for name, f in _REAL:
-        if name in real:
-            mask = np.array([_matches(f, value) for value in real[name]])
-            yield f"{f[0]} {f[1]} {f[2]}", float(mask.mean()), [(f, mask)] * queries
+        if name not in real:
+            continue
+        mask = np.array([_matches(f, value) for value in real[name]])
+        none = ["r", "Eq", n]
+        found = [Asked(f, mask, ["Or", [f, [*none[:2], n + i]]]) for i in range(queries)]
+        yield f"{f[0]} {f[1]} {f[2]}", float(mask.mean()), found
 
 
 _REAL = [
@@ -154,6 +197,9 @@ _REAL = [
     ("n_lemmas", ["n_lemmas", "Gte", 4]),
     ("n_lemmas", ["n_lemmas", "Gte", 9]),
     ("offset", ["offset", "Lt", 1_000_000]),
+    ("label", ["label", "Eq", 0]),
+    ("label", ["label", "Eq", 7]),
+    ("label", ["label", "Gte", 5]),
 ]
 
 
@@ -166,31 +212,41 @@ def _matches(f: list[Any], value: Any) -> bool:
 
 
 def _measure(
-    ns: Namespace, queries: npt.NDArray[np.float32], distances: npt.NDArray[np.float32], filters: Asked
+    ns: Namespace, queries: npt.NDArray[np.float32], distances: npt.NDArray[np.float32], filters: list[Asked]
 ) -> Cell:
     cell = Cell()
-    for q in queries:  # whatever is read and planned once
-        ns.search(q, K)
-    for q, row, (f, mask) in zip(queries, distances, filters, strict=True):
-        wanted = min(K, int(mask.sum()))
-        cell.matches.append(int(mask.sum()))
-        cell.first.append(_seconds(ns, q, f))
-        times = [(_seconds(ns, q, None), _seconds(ns, q, f)) for _ in range(5)]
+    for q, row, asked in zip(queries, distances, filters, strict=True):
+        wanted = min(K, int(asked.mask.sum()))
+        cell.matches.append(int(asked.mask.sum()))
+        for _ in range(2):
+            seconds(ns, q, None)
+        cell.first.append(seconds(ns, q, asked.fresh))
+        seconds(ns, q, asked.filter)
+        times = [(seconds(ns, q, None), seconds(ns, q, asked.filter)) for _ in range(ROUNDS)]
         cell.plain.append(statistics.median(plain for plain, _ in times))
         cell.again.append(statistics.median(again for _, again in times))
-        hits = ns.search(q, K, filter=f, debug=True)
+        hits = ns.search(q, K, filter=asked.filter, debug=True)
         if len(hits) != wanted:
-            raise SystemExit(f"{len(hits)} hits of {wanted} for {f}")
+            raise SystemExit(f"{len(hits)} hits of {wanted} for {asked.filter}")
         if wanted:
-            last = np.partition(row[mask], wanted - 1)[wanted - 1]
-            found = row[hits.ids.astype(np.int64)]
-            cell.recalls.append(float((found <= last * (1 + 1e-6) + 1e-6).sum()) / wanted)
+            cell.recalls.append(recall(hits.ids.astype(np.int64), row, asked.mask))
         cell.scanned.append((hits.debug or {})["rows_scanned"])
         cell.plain_scanned.append((ns.search(q, K, debug=True).debug or {})["rows_scanned"])
     return cell
 
 
-def _seconds(ns: Namespace, q: npt.NDArray[np.float32], f: list[Any] | None) -> float:
+def recall(
+    found: npt.NDArray[np.int64], row: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]
+) -> float:
+    """Share of the nearest min(K, matches) that were found, ties counted as found."""
+    wanted = min(K, int(mask.sum()))
+    last = np.partition(row[mask], wanted - 1)[wanted - 1]
+    good = mask[found] & (row[found] <= last * (1 + 1e-6) + 1e-6)
+    return float(min(wanted, int(good.sum()))) / wanted
+
+
+def seconds(ns: Namespace, q: npt.NDArray[np.float32], f: list[Any] | None) -> float:
+    """Of one search."""
     began = time.perf_counter()
     ns.search(q, K, filter=f)
     return time.perf_counter() - began
@@ -199,13 +255,31 @@ def _seconds(ns: Namespace, q: npt.NDArray[np.float32], f: list[Any] | None) -> 
 def _distances(
     base: npt.NDArray[np.float32], queries: npt.NDArray[np.float32], metric: str
 ) -> npt.NDArray[np.float32]:
-    """f32[M, N] in the order of the metric."""
+    """f32[M, N] in the order of the metric, worked out in float64."""
+    asked = queries.astype(np.float64)
     if metric == "cosine":
-        unit = base / np.linalg.norm(base, axis=1, keepdims=True)
-        asked = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-        return np.asarray(1.0 - asked @ unit.T, dtype=np.float32)
-    norms = np.einsum("ij,ij->i", base, base) + np.einsum("ij,ij->i", queries, queries)[:, None]
-    return np.asarray(norms - 2.0 * (queries @ base.T), dtype=np.float32)
+        asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    out = np.empty((len(queries), len(base)), dtype=np.float32)
+    for start in range(0, len(base), CHUNK):
+        rows = base[start : start + CHUNK].astype(np.float64)
+        squares = np.einsum("ij,ij->i", rows, rows)
+        inner = asked @ rows.T
+        if metric == "cosine":
+            out[:, start : start + CHUNK] = 1.0 - inner / np.sqrt(squares)
+        else:
+            out[:, start : start + CHUNK] = squares - 2.0 * inner + np.einsum("ij,ij->i", asked, asked)[:, None]
+    return out
+
+
+def real_of(name: str, n: int) -> dict[str, list[Any]]:
+    """The attributes that come with a set."""
+    if name == "glosses":
+        return real_attributes(n)
+    if name == "fashion":
+        folder = Path(os.environ.get("VECSTORE_BENCH_FASHION", "/usr/share/datasets/fashion-mnist"))
+        with gzip.open(folder / "train-labels-idx1-ubyte.gz") as file:
+            return {"label": np.frombuffer(file.read(), dtype=np.uint8, offset=8)[:n].tolist()}
+    return {}
 
 
 def real_attributes(n: int) -> dict[str, list[Any]]:

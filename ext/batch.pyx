@@ -124,7 +124,7 @@ cdef class Batch:
         with nogil:
             found = self._begin(queries)
             while found == DONE and self.left_count:
-                found = self._scan(field)
+                found = self._scan(field, plan)
                 if found == DONE:
                     found = self._settle(plan)
         left = []
@@ -151,7 +151,7 @@ cdef class Batch:
                 return found
         return DONE
 
-    cdef int64_t _scan(self, Field field) noexcept nogil:
+    cdef int64_t _scan(self, Field field, Plan plan) noexcept nogil:
         """Scan what the queries want; those that miss something do not go on."""
         cdef Py_ssize_t i, p, kept = 0
         cdef int64_t found
@@ -163,6 +163,12 @@ cdef class Batch:
                 self.left[kept] = self.left[i]
                 kept += 1
         self.left_count = kept
+        if plan.direct:  # each by thresholds of its own, so that there is little to share
+            for i in range(self.left_count):
+                found = (<Searcher>self.searcher_of[self.left[i]])._scan_wanted()
+                if found != DONE:
+                    return found
+            return DONE
         for i in range(self.left_count):
             found = (<Searcher>self.searcher_of[self.left[i]])._scan_nearest(HEAD)
             if found != DONE:
@@ -182,7 +188,7 @@ cdef class Batch:
         """Bring the queries to their hits; those that are to scan more go on."""
         cdef Py_ssize_t i, kept = 0
         cdef int64_t found
-        if plan.kind != 0 and not self._foresee():
+        if plan.kind != 0 and not plan.direct and not self._foresee():
             return VS_NO_MEMORY
         for i in range(self.left_count):
             (<Searcher>self.searcher_of[self.left[i]]).stage = RERANK

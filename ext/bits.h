@@ -104,6 +104,33 @@ static void vs_keep_between(const uint8_t *data, size_t width, size_t n, uint64_
     }
 }
 
+/* Slots of a part's lists from its rows: those that are alive. `empty` tells which lists hold none. */
+VS_WIDER
+static void vs_allow(const uint64_t *rows, size_t count, size_t k, const int64_t *first_rows,
+                     const int64_t *first_blocks, const uint32_t *live, uint32_t *words, uint8_t *empty) {
+    for (size_t i = 0; i < k; i++) {
+        const size_t end = (size_t)first_rows[i + 1];
+        size_t block = (size_t)first_blocks[i];
+        uint32_t any = 0;
+        for (size_t row = (size_t)first_rows[i]; row < end; row += 32, block++) {
+            uint64_t window = rows[row >> 6] >> (row & 63);
+            if ((row & 63) > 32 && (row >> 6) + 1 < count)
+                window |= rows[(row >> 6) + 1] << (64 - (row & 63));
+            words[block] = (uint32_t)window & live[block]; /* no slot beyond the list's end is alive */
+            any |= words[block];
+        }
+        empty[i] = any == 0;
+    }
+}
+
+VS_WIDER
+static size_t vs_bits_set(const uint32_t *words, size_t count) {
+    size_t found = 0;
+    for (size_t i = 0; i < count; i++)
+        found += (size_t)__builtin_popcount(words[i]);
+    return found;
+}
+
 /* Sets the bits of rows, each as far above `first` as its integer says. Zero if one is not below `most`. */
 #define VS_MARK(type)                                                                           \
     static inline int vs_mark_##type(const uint8_t *data, size_t n, uint64_t first, uint64_t most, uint64_t *bits) { \

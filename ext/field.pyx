@@ -278,6 +278,8 @@ cdef class Plan:
         By how much a pool that was too small is widened.
     looks : int
         Second looks at most.
+    direct : bool
+        Whether rows are scored by int8 as they are scanned, rather than from a pool.
 
     Raises
     ------
@@ -285,7 +287,7 @@ cdef class Plan:
         If a number is out of range.
     """
 
-    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks) -> None:
+    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, direct=False) -> None:
         if (
             not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
             or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0
@@ -305,3 +307,4 @@ cdef class Plan:
         self.margin = margin
         self.widen = widen
         self.looks = looks
+        self.direct = direct and self.kind != 0

@@ -120,6 +120,21 @@ static inline int vs_scored_reserve(VsScoredList *list, size_t room) {
     return list->reserved >= room;
 }
 
+/* Zero if there is no memory. */
+static inline int vs_scored_add(VsScoredList *list, const VsHit *hit, float bound) {
+    if (list->size == list->reserved) {
+        const size_t room = list->reserved ? 2 * list->reserved : 256;
+        VsScored *items = realloc(list->items, room * sizeof *items);
+        if (!items)
+            return 0;
+        list->items = items;
+        list->reserved = room;
+    }
+    list->items[list->size].hit = *hit;
+    list->items[list->size++].bound = bound;
+    return 1;
+}
+
 static inline void vs_scored_free(VsScoredList *list) { free(list->items); }
 
 /* A candidate of a pool as a hit at some distance. */

@@ -10,6 +10,9 @@ cdef extern from "bits.h" nogil:
     uint64_t vs_low_bits(size_t width)
     uint64_t vs_packed(const uint8_t *data, size_t place, size_t width, uint64_t mask)
     void vs_keep_between(const uint8_t *data, size_t width, size_t n, uint64_t low, uint64_t high, uint64_t *bits)
+    void vs_allow(const uint64_t *rows, size_t count, size_t k, const int64_t *first_rows, const int64_t *first_blocks,
+                  const uint32_t *live, uint32_t *words, uint8_t *empty)
+    size_t vs_bits_set(const uint32_t *words, size_t count)
     bint vs_mark(const uint8_t *data, size_t width, size_t n, uint64_t first, uint64_t most, uint64_t *bits)
 
 
@@ -34,16 +37,18 @@ def allow_rows(const uint64_t[::1] rows not None, const int64_t[::1] first_rows 
     empty : u8[K]
         Written: 1 for each list that holds none of them, else 0.
 
+    Returns
+    -------
+    int
+        How many rows were alive.
+
     Raises
     ------
     ValueError
         If shapes do not agree.
     """
-    cdef Py_ssize_t k = first_rows.shape[0] - 1, i
-    cdef int64_t row, end, block
-    cdef uint64_t window
-    cdef uint32_t word, any_
-    cdef const uint64_t *bits
+    cdef Py_ssize_t k = first_rows.shape[0] - 1
+    cdef size_t alive
     if k < 1 or first_blocks.shape[0] != k + 1 or empty.shape[0] != k:
         raise ValueError("tables of lists of different lengths")
     if live.shape[0] != first_blocks[k] or words.shape[0] != first_blocks[k]:
@@ -52,22 +57,11 @@ def allow_rows(const uint64_t[::1] rows not None, const int64_t[::1] first_rows 
         raise ValueError(f"{rows.shape[0]} words are not those of {first_rows[k]} rows")
     if words.shape[0] == 0:
         empty[:] = 1
-        return
-    bits = &rows[0]
+        return 0
     with nogil:
-        for i in range(k):
-            row, end, block = first_rows[i], first_rows[i + 1], first_blocks[i]
-            any_ = 0
-            while row < end:
-                window = bits[row >> 6] >> (row & 63)
-                if row & 63 > 32 and (row >> 6) + 1 < rows.shape[0]:
-                    window |= bits[(row >> 6) + 1] << (64 - (row & 63))
-                word = <uint32_t>window & live[block]  # no slot beyond the list's end is alive
-                words[block] = word
-                any_ |= word
-                row += 32
-                block += 1
-            empty[i] = any_ == 0
+        vs_allow(&rows[0], rows.shape[0], k, &first_rows[0], &first_blocks[0], &live[0], &words[0], &empty[0])
+        alive = vs_bits_set(&words[0], words.shape[0])
+    return alive
 
 
 def mark_rows(const uint8_t[::1] order not None, Py_ssize_t width, uint64_t first_row, Py_ssize_t start, Py_ssize_t end,

@@ -154,6 +154,95 @@ static inline void vs_prefetch_int8(const VsProbe *probe, size_t slot) {
     vs_prefetch((const uint8_t *)(probe->factors + slot), 1);
 }
 
+/* Rows of a block that are scored by int8 without a look at its codes, which hold 32. */
+#define VS_FEW_IN_BLOCK 4
+
+static inline int vs_few(uint32_t allowed) {
+    for (int i = 0; i < VS_FEW_IN_BLOCK && allowed; i++)
+        allowed &= allowed - 1;
+    return allowed == 0;
+}
+
+static inline void vs_prefetch_slots(const int8_t *rows, size_t padded_dim, uint32_t mask) {
+    for (; mask; mask &= mask - 1)
+        vs_prefetch((const uint8_t *)(rows + (size_t)__builtin_ctz(mask) * padded_dim), padded_dim);
+}
+
+/* What `vs_scan_directly` reads first of a list whose header is at hand: codes, or the rows of a block with few. */
+static inline void vs_prefetch_directly(const uint8_t *record, size_t padded_dim, const uint32_t *words,
+                                        size_t word_count) {
+    const VsHeader header = vs_header(record);
+    const int8_t *rows = (const int8_t *)(record + vs_layout(header.n, padded_dim, header.flags).int8);
+    const size_t blocks = header.padded_dim == padded_dim ? vs_block_count(header.n) : 0;
+    const uint8_t *block = record + VS_HEADER_BYTES + padded_dim;
+    for (size_t b = 0; b < blocks && b < word_count; b++) {
+        if (vs_few(words[b]))
+            vs_prefetch_slots(rows + b * VS_BLOCK_ROWS * padded_dim, padded_dim, words[b]);
+        else
+            vs_prefetch(block + b * vs_block_bytes(padded_dim), 512);
+    }
+}
+
+/* Scans a list without a pool: a row is scored by int8 as soon as its estimate, less its bound, lies within the
+ * last of the nearest so far, or where its block has few. With `scored`, those go there whose distances, less twice their bounds (`slack`, see
+ * above), do too. Rows scored by their codes, or why not; those by int8 are added to `read`. */
+static inline int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *table, VsNearest *nearest,
+                                       VsScoredList *scored, float slack, const uint8_t *record, int64_t first_row,
+                                       const uint32_t *words, size_t word_count, int32_t part, int32_t place,
+                                       int64_t *read) {
+    const size_t padded_dim = table->padded_dim, block_bytes = vs_block_bytes(padded_dim);
+    if (record == NULL)
+        return VS_NO_RECORD;
+    const VsHeader header = vs_header(record);
+    if (header.padded_dim != padded_dim || !(header.flags & VS_HAS_BLOCKS) || !(header.flags & VS_HAS_INT8))
+        return VS_OTHER_RECORD;
+    const size_t blocks = vs_block_count(header.n);
+    if (blocks > word_count)
+        return VS_NO_WORDS;
+    const VsLayout at = vs_layout(header.n, padded_dim, header.flags);
+    const int8_t *rows = (const int8_t *)(record + at.int8);
+    const VsInt8Factors *factors = (const VsInt8Factors *)(const void *)(record + at.factors);
+    const uint8_t *ids = header.flags & VS_HAS_U64_IDS ? record + at.ids : NULL;
+    const float distance = vs_centroid_distance(kernels, table, record, header);
+    const float g_add = distance - table->q_shift, g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
+    const uint8_t *block = record + VS_HEADER_BYTES + padded_dim;
+    int64_t scanned = 0;
+    for (size_t b = 0; b < blocks; b++, block += block_bytes) {
+        float estimates[VS_BLOCK_ROWS];
+        const uint32_t allowed = words[b] & vs_first_slots(header.n - b * VS_BLOCK_ROWS);
+        if (allowed == 0)
+            continue;
+        scanned += vs_count(allowed);
+        uint32_t mask = allowed;
+        if (!vs_few(allowed)) {
+            const float *errors = (const float *)(const void *)(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS;
+            uint32_t near = 0;
+            mask = kernels->score_block(table, block, allowed, g_add, INFINITY, estimates);
+            for (size_t j = 0; j < VS_BLOCK_ROWS; j++)
+                near |= (uint32_t)!(estimates[j] - g_error * errors[j] > nearest->threshold) << j;
+            mask &= near;
+            vs_prefetch_slots(rows + b * VS_BLOCK_ROWS * padded_dim, padded_dim, mask);
+        }
+        *read += vs_count(mask);
+        for (; mask; mask &= mask - 1) {
+            const size_t slot = b * VS_BLOCK_ROWS + (size_t)__builtin_ctz(mask);
+            const float bound = slack * factors[slot].scale * g_error;
+            VsHit hit;
+            hit.distance = vs_int8_distance(kernels, table, g_add, rows + slot * padded_dim, factors[slot]);
+            if (hit.distance - 2.0f * bound > nearest->threshold)
+                continue;
+            hit.part = part;
+            hit.row = first_row + (int64_t)slot;
+            hit.place = place;
+            hit.id = ids ? ids + 8 * slot : NULL;
+            vs_nearest_offer(nearest, &hit);
+            if (scored && !vs_scored_add(scored, &hit, bound))
+                return VS_NO_MEMORY;
+        }
+    }
+    return scanned;
+}
+
 /* A row that re-ranking will ask for, and where its distance goes. */
 typedef struct {
     const VsProbe *probe;

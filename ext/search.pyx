@@ -9,6 +9,9 @@ The stages, which are the two of DESIGN.md section 7 and the second looks of doc
 
     table -> rank lists -> scan (shared threshold) -> more lists until the answer is full -> int8
           -> another look where the query is harder than planned -> vectors as given -> hits
+
+Under a filter the scan is *direct*: no pool, int8 as soon as an estimate may lie within the last hit. Matches may
+lie so far out that thousands are within the error of every estimate, and no pool is the right size for all of them.
 """
 
 from collections import namedtuple
@@ -50,9 +53,11 @@ from vecstore.ext.ivf cimport (
     vs_pool_reserve,
     vs_pool_widen,
     vs_prefetch,
+    vs_prefetch_directly,
     vs_prefetch_record,
     vs_rank_lists,
     vs_rerank,
+    vs_scan_directly,
     vs_scan_int8,
     vs_scan_list,
     vs_scan_vectors,
@@ -362,7 +367,7 @@ cdef class Searcher:
         self.stage = SCAN
         if not vs_pool_reserve(&self.pool, self.room) or not vs_pool_reserve(&self.exact, self.plan.top_k):
             return VS_NO_MEMORY
-        if not vs_nearest_reserve(&self.nearest, self.plan.top_k):
+        if not vs_nearest_reserve(&self.nearest, self.plan.top_k) or not vs_scored_reserve(&self.scored, 0):
             return VS_NO_MEMORY
         self._lap(PREPARE)
         return 0
@@ -426,11 +431,18 @@ cdef class Searcher:
         cdef int64_t found = self._rank_lists()
         if found != DONE:
             return found
-        found = self._scan_nearest(1)
-        if found == DONE:
-            found = self._scan_small()
+        found = self._scan_wanted()
         self._lap(SCAN)
         return found
+
+    cdef int64_t _scan_wanted(self) noexcept nogil:
+        """Scan what is wanted and can be read; DONE, or why not."""
+        cdef int64_t found
+        if self.plan.direct:  # those that are exact first: what they leave out need not be scored
+            found = self._scan_small()
+            return found if found != DONE else self._scan_nearest(1)
+        found = self._scan_nearest(1)
+        return found if found != DONE else self._scan_small()
 
     cdef int64_t _rank_lists(self) noexcept nogil:
         """Rank the lists that are wanted, and see whether all that is to be scanned can be read."""
@@ -524,11 +536,18 @@ cdef class Searcher:
         cdef const int32_t *order = self.order + part.first_list
         cdef int32_t i
         cdef int64_t found
-        for i in range(self.done[p], min(self.done[p] + <int32_t>VS_LISTS_AHEAD, end)):
+        cdef bint direct = self.plan.direct
+        cdef int32_t number
+        cdef int32_t ahead = VS_LISTS_AHEAD * (2 if direct else 1)
+        for i in range(self.done[p], min(self.done[p] + ahead, end)):
             vs_prefetch_record(<const uint8_t *>addresses[order[i]])
         for i in range(self.done[p], end):
-            if i + <int32_t>VS_LISTS_AHEAD < end:
-                vs_prefetch_record(<const uint8_t *>addresses[order[i + VS_LISTS_AHEAD]])
+            if i + ahead < end:
+                vs_prefetch_record(<const uint8_t *>addresses[order[i + ahead]])
+            if direct and i + <int32_t>VS_LISTS_AHEAD < end:
+                number = order[i + <int32_t>VS_LISTS_AHEAD]
+                vs_prefetch_directly(<const uint8_t *>addresses[number], self.padded_dim,
+                                     part.words + part.first_blocks[number], part.word_count - part.first_blocks[number])
             found = self._scan_list(part, addresses[order[i]], order[i], i)
             if found != DONE:
                 return found
@@ -537,11 +556,19 @@ cdef class Searcher:
 
     cdef int64_t _scan_list(self, const VsPart *part, uint64_t address, int32_t number, int32_t place) noexcept nogil:
         """Scan a list of a part; DONE, or why not."""
-        cdef int64_t found = vs_scan_list(
-            self.kernels, self.table_of[part.group], &self.pool, <const uint8_t *>address, part.first_rows[number],
-            part.words + part.first_blocks[number], part.word_count - part.first_blocks[number], part.number, place,
-            True,
-        )
+        cdef int64_t found
+        cdef int64_t first_row = part.first_rows[number], block = part.first_blocks[number]
+        if self.plan.direct:
+            found = vs_scan_directly(
+                self.kernels, self.table_of[part.group], &self.nearest, &self.scored if self.plan.kind == 2 else NULL,
+                vs_int8_slack(self.field.dim, self.padded_dim), <const uint8_t *>address, first_row,
+                part.words + block, part.word_count - block, part.number, place, &self.reranked,
+            )
+        else:
+            found = vs_scan_list(
+                self.kernels, self.table_of[part.group], &self.pool, <const uint8_t *>address, first_row,
+                part.words + block, part.word_count - block, part.number, place, True,
+            )
         if found < 0:
             return found
         self.scanned += found
@@ -584,6 +611,8 @@ cdef class Searcher:
                 return found
             self.scanned += found
         self.small_done = True
+        if self.plan.direct:
+            vs_take_estimates(&self.exact, &self.nearest)
         return DONE
 
     cdef void _count(self, int64_t rows) noexcept nogil:
@@ -594,7 +623,8 @@ cdef class Searcher:
         """Whether more lists must be scanned for the answer to be full (promise P6)."""
         cdef Py_ssize_t p
         cdef bint more = False
-        if <Py_ssize_t>(self.pool.size + self.exact.size) >= min(self.plan.top_k, self.plan.alive):
+        cdef size_t found = self.nearest.size if self.plan.direct else self.pool.size + self.exact.size
+        if <Py_ssize_t>found >= min(self.plan.top_k, self.plan.alive):
             return False
         for p in range(self.count):
             if self.parts[p].lists != NULL and self.done[p] < <int32_t>self.parts[p].holding:
@@ -605,11 +635,13 @@ cdef class Searcher:
     cdef int64_t _rerank(self) noexcept nogil:
         """The nearest candidates by int8, where that is asked for, beside those that are exact."""
         cdef bint exact = self.plan.kind == 2
+        self.margin = INFINITY
+        if self.plan.direct:  # the scan did
+            return DONE
         vs_nearest_clear(&self.nearest)
         vs_take_estimates(&self.exact, &self.nearest)
         if self.plan.kind == 0:
             vs_take_estimates(&self.pool, &self.nearest)
-            self.margin = INFINITY
         else:
             if exact and not vs_scored_reserve(&self.scored, self.room):
                 return VS_NO_MEMORY
@@ -662,7 +694,7 @@ cdef class Searcher:
             self.room = wider
             memset(self.done, 0, self.count * sizeof(int32_t))
             more = True
-        elif added > done and self.room < wider:
+        elif added > done and self.room < wider and not self.plan.direct:
             # So many rows more would soon ask for a larger pool, and for all of these lists once more.
             if not vs_pool_widen(&self.pool, wider):
                 return False

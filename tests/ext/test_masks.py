@@ -44,7 +44,8 @@ def test_the_slots_of_live_rows_are_allowed_and_lists_without_one_are_told(seed:
     rows = np.sort(rng.choice(n, n // (1 if seed == 4 else 5), replace=False))
     words, empty = np.full_like(live.words, 7), np.full(40, 7, dtype=np.uint8)
     alive = rows[live.is_live(rows)]
-    allow_rows(RowBits.of(rows, n).words, live.first_row, live.first_block, live.words, words, empty)
+    bits = RowBits.of(rows, n).words
+    assert allow_rows(bits, live.first_row, live.first_block, live.words, words, empty) == len(alive)
     gone = np.setdiff1d(np.arange(n), alive)
     np.testing.assert_array_equal(words, LiveSet.from_deletes(gone.tolist(), n, sizes).words)
     lists = np.searchsorted(live.first_row, alive, side="right") - 1

@@ -62,6 +62,7 @@ cdef class Field:
 
 cdef class Plan:
     cdef readonly Py_ssize_t top_k, pool, most, alive, fp32_cap, looks, widen
+    cdef readonly bint direct
     cdef readonly double patience, margin
     cdef readonly str precision
     cdef int kind

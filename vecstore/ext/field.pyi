@@ -62,6 +62,7 @@ class Plan:
     alive: int
     fp32_cap: int
     looks: int
+    direct: bool
     widen: int
     patience: float
     margin: float
@@ -82,4 +83,5 @@ class Plan:
         margin: float,
         widen: int,
         looks: int,
+        direct: bool = False,
     ) -> None: ...

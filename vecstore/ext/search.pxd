@@ -81,6 +81,7 @@ cdef class Searcher:
     cdef const uint64_t *_addresses(self, Py_ssize_t p) noexcept nogil
     cdef int64_t _scan(self) noexcept nogil
     cdef int64_t _rank_lists(self) noexcept nogil
+    cdef int64_t _scan_wanted(self) noexcept nogil
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil
     cdef size_t _rank_rest(self, Py_ssize_t p) noexcept nogil
     cdef int32_t _at_most(self, Py_ssize_t p, int32_t lists) noexcept nogil

@@ -23,7 +23,7 @@ from vecstore.ext.masks import allow_rows
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.live import LiveSet
 from vecstore.part.rows import PartRows
-from vecstore.rows.bits import RowBits, bits_set
+from vecstore.rows.bits import RowBits
 from vecstore.rows.filters import Bound, bind, matching_rows, may_match, parse_filter
 from vecstore.rows.filters.binding import bytes_of, columns_of
 from vecstore.storage.cache import ReadTrace
@@ -125,6 +125,6 @@ def _masked(part: OpenPart, matching: RowBits) -> OpenPart:
     live = part.live
     words = np.empty(len(live.words), dtype=np.uint32)
     empty = np.empty(len(live.first_row) - 1, dtype=np.uint8)
-    allow_rows(matching.words, live.first_row, live.first_block, live.words, words, empty)
-    narrow = LiveSet(words, live.n, live.n - bits_set(words), live.first_row, live.first_block)
+    alive = allow_rows(matching.words, live.first_row, live.first_block, live.words, words, empty)
+    narrow = LiveSet(words, live.n, live.n - alive, live.first_row, live.first_block)
     return replace(part, live=narrow, empty=empty)

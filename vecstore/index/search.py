@@ -44,7 +44,6 @@ _ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 MISSED_SHARE: Final = 0.1  # candidates a hit are at least this over the recall that a target lets go
 MARGIN: Final = 0.8  # bounds of an estimate (1.9 of its errors) between the last hit and the pool's end
 WIDEN: Final = 4
-WIDEN_UNDER_FILTER: Final = 32  # hits far out lie close together: what a small pool drops is many rows
 PATIENCE: Final = 2.0  # lists probed under the dot product, in places of the farthest list that held a hit
 LEAST_SHARED: Final = 32  # queries from which on threads share a batch
 EXACT_WORTH: Final = 4  # lists whose scan takes as long as to score one hit by its vector
@@ -121,8 +120,9 @@ def _plan(view: View, params: SearchParams) -> Plan:
         reach=np.array([r.reach for r in reaches], dtype=np.float32),
         patience=PATIENCE if target is not None and view.mapped else 0.0,
         margin=MARGIN if target is not None else 0.0,
-        widen=WIDEN if view.whole is None else WIDEN_UNDER_FILTER,
+        widen=WIDEN,
         looks=MAX_LOOKS if target is not None else 0,
+        direct=view.whole is not None,
     )
 
 

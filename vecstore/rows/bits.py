@@ -49,7 +49,7 @@ class RowBits:
         return found
 
     def __len__(self) -> int:
-        return bits_set(self.words)
+        return int(np.bitwise_count(self.words).sum(dtype=np.int64))
 
     def __bool__(self) -> bool:
         return bool(self.words.any())
@@ -89,8 +89,3 @@ class RowBits:
         head = np.array([NO_RUNS, len(keys)], dtype="<u4").tobytes() + np.array(keys, dtype="<u2").tobytes()
         lengths = np.array([len(head) + 4 * len(keys), *map(len, bodies)], dtype="<u4")
         return BitMap.deserialize(head + np.cumsum(lengths[:-1], dtype="<u4").tobytes() + b"".join(bodies))
-
-
-def bits_set(words: npt.NDArray[np.unsignedinteger]) -> int:
-    """How many bits of some words are set."""
-    return int(np.bitwise_count(words).sum(dtype=np.int64))
