@@ -65,7 +65,7 @@ class Peers:
         numbers = {
             name: np.asarray(values, dtype=np.int64)
             for name, values in columns.items()
-            if name == "r" or name[1:].isdigit() and int(name[1:]) < QUERIES
+            if name == "r" or (name[1:].isdigit() and int(name[1:]) < QUERIES)
         }
         strings = {name: list(values) for name, values in columns.items() if name in ("pos", "lex")}
         numbers |= {

@@ -77,7 +77,7 @@ class BatchAnswer:
 
 def plan_for(view: View, params: SearchParams) -> Plan:
     """Fill in the namespace's defaults and plan every part; remembered by the view."""
-    key = (
+    key: tuple[Any, ...] = (
         params.top_k,
         params.nprobe,
         params.target_recall,
@@ -85,11 +85,17 @@ def plan_for(view: View, params: SearchParams) -> Plan:
         params.rerank_scale,
         params.rerank_precision,
     )
-    found: Plan | None = view.plans.get(key)
+    plans: dict[Any, Any] = view.plans
+    if view.whole is not None:
+        # What differs from filter to filter, by powers of two: one that was not asked before seldom costs a plan.
+        plans = view.whole.plans
+        shares = tuple((part.number, *_shares(view, part, params.top_k)) for part in view.searched)
+        key = (*key, min(view.alive, params.top_k), shares)
+    found: Plan | None = plans.get(key)
     if found is None:
         found = _plan(view, params)
-        if len(view.plans) < MAX_PLANS:
-            view.plans[key] = found
+        if len(plans) < MAX_PLANS:
+            plans[key] = found
     return found
 
 
@@ -225,33 +231,29 @@ def reach_under_filter(
     It starts as if the other rows were dead, so many of them nearer than the hits as chance would have it.
     Where the filter has to do with the query, its own distances tell: it goes on to all lists that are
     near beside its last hit, however many they are.
-
-    What is planned for a share of the rows is remembered, by powers of two, so that a filter which was not
-    asked before is planned at no cost.
     """
-    whole: View = view.whole if view.whole is not None else view
     entry, calibration = part.reader.entry, part.reader.calibration
     most = min(entry.k, view.manifest.settings.nprobe_cap)
     if calibration is None:
         return Reach(most, 0.0, most)
-    share = round(math.log2(entry.n / max(1, part.live.alive)))
-    rank = round(math.log2(1.0 + (top_k - 1) * part.live.alive / max(1, view.alive)))
-    key = (part.number, share, rank, top_k, target, precision)
-    found: Reach | None = whole.plans.get(key)
-    if found is None:
-        others, wanted = 2.0**share - 1.0, 2.0**rank
-        probes = min(
-            most,
-            probes_for(calibration, target, precision, top_k=top_k, rank=wanted, skip=wanted * others),
-        )
-        reach = reach_for(calibration, probes, wanted * (1.0 + others))
-        if reach == 0.0 or not view.mapped:
-            found = Reach(probes, 0.0, most if view.mapped else probes)
-        else:
-            found = Reach(base_probes(probes), reach, most)
-        if len(whole.plans) < MAX_PLANS:
-            whole.plans[key] = found
-    return found
+    share, rank = _shares(view, part, top_k)
+    others, wanted = 2.0**share - 1.0, 2.0**rank
+    probes = min(
+        most,
+        probes_for(calibration, target, precision, top_k=top_k, rank=wanted, skip=wanted * others),
+    )
+    reach = reach_for(calibration, probes, wanted * (1.0 + others))
+    if reach == 0.0 or not view.mapped:
+        return Reach(probes, 0.0, most if view.mapped else probes)
+    return Reach(base_probes(probes), reach, most)
+
+
+def _shares(view: View, part: OpenPart, top_k: int) -> tuple[int, int]:
+    """Of the rows of a part, those that a filter leaves; of the hits, those of the part: as powers of two."""
+    return (
+        round(math.log2(part.reader.entry.n / max(1, part.live.alive))),
+        round(math.log2(1.0 + (top_k - 1) * part.live.alive / max(1, view.alive))),
+    )
 
 
 def search_namespace(

@@ -28,7 +28,7 @@ from vecstore.ext.masks import keep_between, mark_bitmaps, mark_rows, place_of
 from vecstore.limits import MAX_U64
 from vecstore.rows.attributes import Column
 from vecstore.rows.bits import RowBits
-from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_one, unpack_whole
+from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_one
 from vecstore.rows.schema import Spec, element_type, is_array
 from vecstore.rows.values import Elements, Key, is_text
 from vecstore.types import U64, AttributeType
@@ -473,18 +473,19 @@ class ColumnReader:
         return found
 
     def _union(self, codes: I64) -> RowBits:
-        ends = self._integers("bitmap_ends", codes).astype(np.int64)
-        if len(codes) == codes[-1] - codes[0] + 1:  # one follows another
-            starts = np.empty_like(ends)
-            starts[1:] = ends[:-1]
-            starts[0] = 0 if codes[0] == 0 else int(self._integers("bitmap_ends", codes[:1] - 1)[0])
+        packing, data = self._packing("bitmap_ends"), self._piece("bitmap_ends")
+        if len(codes) == 1:  # the common case, in a third of the time
+            code = int(codes[0])
+            starts = np.array([unpack_one(packing, data, code - 1) if code else 0])
+            ends = np.array([unpack_one(packing, data, code)])
         else:
-            starts = self._integers("bitmap_ends", np.maximum(codes - 1, 0)).astype(np.int64)
+            ends = unpack(packing, data, codes).astype(np.int64)
+            starts = unpack(packing, data, np.maximum(codes - 1, 0)).astype(np.int64)
             starts[codes == 0] = 0
         found, base = RowBits.none(self.n), int(starts[0])
         piece = self.entry.pieces["bitmaps"]
-        data = self.source.read(piece.offset + base, piece.offset + int(ends[-1]))
-        mark_bitmaps(data, starts - base, ends - base, found.words)
+        held = self.source.read(piece.offset + base, piece.offset + int(ends[-1]))
+        mark_bitmaps(held, starts - base, ends - base, found.words)
         return found
 
     def present(self) -> RowBits:
