@@ -1,15 +1,15 @@
 """Recall and time of filtered queries, by how many rows match and how that has to do with the query.
 
-    python -m bench.filters [--set glosses|fashion|sample|grown] [--queries 40] [--rows N] [--peers] [--into FILE]
+    python -m bench.filters [--set glosses|fashion|sample|grown] [--queries 40] [--peers] [--into FILE]
 
 Filters match a share of the rows: at random; the rows nearest the query; or rows beyond the median distance;
-and by real attributes, those of the glosses and the labels of Fashion-MNIST. Recall is that of min(10, matches)
-rows, at the default target.
+and by real attributes, those of the glosses and the labels of Fashion-MNIST. Recall is that of
+min(10, matches) rows, at the default target.
 
-Times are medians beside the unfiltered query, asked in turn with it. *Again* is a filter that was asked before in
-this epoch. *First* is one that never was, on columns whose pages were verified before: it is parsed, bound,
-evaluated and planned, and the rows that it lets through were seldom looked at before. A filter by a real attribute
-is made another each time by an alternative that matches nothing.
+Times are medians beside the unfiltered query, asked in turn with it. *Again* is a filter that was asked
+before in this epoch. *First* is one that never was, on columns whose pages were verified before: it is
+parsed, bound, evaluated and planned, and the rows that it lets through were seldom looked at before. A filter
+by a real attribute is made another each time by an alternative that matches nothing.
 
 With ``--peers`` the same queries go to other engines (`bench.filtered_peers`) in the same run.
 """
@@ -41,6 +41,8 @@ SHARES = (0.5, 0.1, 0.01, 0.001, 0.0001)
 K = 10
 ROUNDS = 5
 CHUNK = 65_536
+BATCH_BYTES = 1 << 29
+SMALL_PART = 200_000
 LOADERS = {"glosses": sets.glosses, "fashion": sets.fashion, "sample": sets.sample, "grown": grown}
 HEADS = ["filter", "share", "matches", "recall", "again ×", "first ×", "rows scored", "of plain", "plain µs"]
 FORMATS = ("", "g", ",", ".3f", ".2f", ".2f", ".0f", ".2f", ".0f")
@@ -100,9 +102,12 @@ def main() -> None:
         rank = np.empty(len(base), dtype=np.int64)
         rank[np.argsort(row, kind="stable")] = np.arange(len(base))
         columns[f"d{i}"] = rank
-    with tempfile.TemporaryDirectory() as folder, vecstore.connect(f"file://{folder}", maintenance="off") as db:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        vecstore.connect(f"file://{folder}/db", maintenance="off") as db,
+    ):
         ns = db.create_namespace("filters", base.shape[1], data.metric)
-        ns.insert(base, ids=np.arange(len(base)), attributes=columns)
+        fill(ns, base, columns)
         size = ns.stats().bytes / len(base)
         title = f"{options.set}: {len(base):,} rows, {len(queries)} queries, {size:.0f} bytes a row"
         print(title)
@@ -122,14 +127,31 @@ def main() -> None:
     print(f"least recall {min(row[3] for row in rows):.3f}")
     if beside:
         heads = ["filter", "engine", "setting", "recall", "µs", "our recall", "our µs", "times ours"]
-        tables.append(
-            tabulate(beside, heads, tablefmt="pipe", floatfmt=("", "", "", ".3f", ",.0f", ".3f", ",.0f", ".1f"))
-        )
+        formats = ("", "", "", ".3f", ",.0f", ".3f", ",.0f", ".1f")
+        tables.append(tabulate(beside, heads, tablefmt="pipe", floatfmt=formats))
         print(tables[1])
     if options.into is not None:
         options.into.parent.mkdir(parents=True, exist_ok=True)
         with options.into.open("a") as file:
             file.write("\n\n".join([f"## {title}", *tables]) + "\n\n")
+
+
+def fill(ns: Namespace, base: npt.NDArray[np.float32], columns: Mapping[str, Any]) -> None:
+    """All rows in one part; where they are too many bytes for one insert, by a compaction."""
+    step = max(1, BATCH_BYTES // base[0].nbytes)
+    starts = range(0, len(base), step)
+    if len(starts) > 1:
+        ns.update(small_part_threshold=1 << 32)  # brought in as they are, trained when they are merged
+    for start in starts:
+        some = range(start, min(len(base), start + step))
+        ns.insert(
+            base[some[0] : some[-1] + 1],
+            ids=np.arange(some[0], some[-1] + 1),
+            attributes={name: values[some[0] : some[-1] + 1] for name, values in columns.items()},
+        )
+    if len(starts) > 1:
+        ns.update(small_part_threshold=SMALL_PART)
+        ns.compact()
 
 
 def warm(ns: Namespace, queries: npt.NDArray[np.float32], columns: Mapping[str, Any]) -> None:
@@ -140,7 +162,8 @@ def warm(ns: Namespace, queries: npt.NDArray[np.float32], columns: Mapping[str, 
     for name, values in columns.items():
         one = values[0]
         if isinstance(one, list):
-            ns.search(queries[0], K, filter=[name, "ContainsAny", [x for value in values[:2_000] for x in value]])
+            some = [x for value in values[:2_000] for x in value]
+            ns.search(queries[0], K, filter=[name, "ContainsAny", some])
         elif isinstance(one, str):
             ns.search(queries[0], K, filter=[name, "Glob", "*e*"])
         else:
@@ -161,7 +184,8 @@ def kinds(
         width = max(1, round(share * n))
         starts = [(7919 * i) % max(1, n - width) for i in range(queries)]
         found = [
-            asked(["And", [["r", "Gte", s], ["r", "Lt", s + width]]], (r >= s) & (r < s + width)) for s in starts
+            asked(["And", [["r", "Gte", s], ["r", "Lt", s + width]]], (r >= s) & (r < s + width))
+            for s in starts
         ]
         yield "random", share, found
     for share in SHARES:
@@ -235,9 +259,7 @@ def _measure(
     return cell
 
 
-def recall(
-    found: npt.NDArray[np.int64], row: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]
-) -> float:
+def recall(found: npt.NDArray[np.int64], row: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float:
     """Share of the nearest min(K, matches) that were found, ties counted as found."""
     wanted = min(K, int(mask.sum()))
     last = np.partition(row[mask], wanted - 1)[wanted - 1]
@@ -267,7 +289,8 @@ def _distances(
         if metric == "cosine":
             out[:, start : start + CHUNK] = 1.0 - inner / np.sqrt(squares)
         else:
-            out[:, start : start + CHUNK] = squares - 2.0 * inner + np.einsum("ij,ij->i", asked, asked)[:, None]
+            own = np.einsum("ij,ij->i", asked, asked)[:, None]
+            out[:, start : start + CHUNK] = squares - 2.0 * inner + own
     return out
 
 

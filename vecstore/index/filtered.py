@@ -1,6 +1,6 @@
 """A view of the rows that a filter matches, which is searched like any other.
 
-    filter -> bound to the schema -> rows of each part as bits -> slots that the scan may take, lists that hold none
+    filter -> bound to the schema -> rows of each part, as bits -> slots that the scan may take, empty lists
 
 Parts without a match are left out before anything of them is read; zone maps tell of most. These are
 remembered a part and a filter, for as long as they have room, and views of the latest filters with their
@@ -127,4 +127,4 @@ def _masked(part: OpenPart, matching: RowBits) -> OpenPart:
     empty = np.empty(len(live.first_row) - 1, dtype=np.uint8)
     alive = allow_rows(matching.words, live.first_row, live.first_block, live.words, words, empty)
     narrow = LiveSet(words, live.n, live.n - alive, live.first_row, live.first_block)
-    return replace(part, live=narrow, empty=empty)
+    return OpenPart(part.number, part.reader, narrow, part.group, empty)

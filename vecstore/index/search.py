@@ -85,17 +85,25 @@ def plan_for(view: View, params: SearchParams) -> Plan:
         params.rerank_scale,
         params.rerank_precision,
     )
-    plans: dict[Any, Any] = view.plans
-    if view.whole is not None:
-        # What differs from filter to filter, by powers of two: one that was not asked before seldom costs a plan.
-        plans = view.whole.plans
-        shares = tuple((part.number, *_shares(view, part, params.top_k)) for part in view.searched)
-        key = (*key, min(view.alive, params.top_k), shares)
-    found: Plan | None = plans.get(key)
+    found: Plan | None = view.plans.get(key)
+    if found is None:
+        found = (
+            _plan(view, params) if view.whole is None else _plan_under_filter(view, view.whole, key, params)
+        )
+        if len(view.plans) < MAX_PLANS:
+            view.plans[key] = found
+    return found
+
+
+def _plan_under_filter(view: View, whole: View, key: tuple[Any, ...], params: SearchParams) -> Plan:
+    """What differs from filter to filter goes by powers of two, so that a new one seldom costs a plan."""
+    shares = tuple((part.number, *_shares(view, part, params.top_k)) for part in view.searched)
+    key = (*key, min(view.alive, params.top_k), shares)
+    found: Plan | None = whole.plans.get(key)
     if found is None:
         found = _plan(view, params)
-        if len(plans) < MAX_PLANS:
-            plans[key] = found
+        if len(whole.plans) < MAX_PLANS:
+            whole.plans[key] = found
     return found
 
 

@@ -68,10 +68,11 @@ class RowBits:
 
     def holds(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Whether each of some rows is one of them."""
-        return (self.words[rows >> 6] >> (rows & 63).astype(np.uint64) & np.uint64(1)).astype(np.bool_)
+        bits: U64 = self.words[rows >> 6] >> (rows & 63).astype(np.uint64) & np.uint64(1)
+        return bits.astype(np.bool_)
 
     def bitmap(self) -> BitMap:
-        """As a roaring bitmap, by way of its portable format: containers of bits, or of u16 where few are set."""
+        """As a roaring bitmap, by its portable format: containers of bits, or of u16 where few are set."""
         bits = np.zeros((-(-self.n // CONTAINER), CONTAINER // WORD), dtype="<u8")
         bits.reshape(-1)[: len(self.words)] = self.words
         counts = np.bitwise_count(bits).sum(axis=1, dtype=np.int64).tolist()

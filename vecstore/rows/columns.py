@@ -41,7 +41,7 @@ BITMAP_ROWS: Final = 16  # rows a value, on average, from which on bitmaps are k
 REPEATED: Final = 2  # elements a value, likewise, from which on a dictionary is worth it where none must be
 NUMBERS_REPEATED: Final = 16  # the same of numbers, which are short themselves
 ZONE_BYTES: Final = 64  # of a text in a zone map; a longer one bounds nothing
-SCAN_WORTH: Final = 8  # values that are compared in the time that one row takes to be marked
+SCAN_WORTH: Final = 12  # values that are compared in the time that one row takes to be marked
 SCAN_WORTH_PACKED: Final = 2  # the same of values that do not begin with a byte
 WHOLE_BYTES: Final = 4 << 20  # of what a filter needs of a column that is read at once rather than by and by
 
@@ -528,8 +528,9 @@ class ColumnReader:
         rows, values, elements = self._piece("order"), self._piece("keys"), self.entry.elements
 
         def place(key: int, after: bool) -> int:
-            above = key - keys.low
-            return 0 if above < 0 else place_of(rows, order.bits, order.low, values, keys.bits, elements, above, after)
+            if key < keys.low:
+                return 0
+            return place_of(rows, order.bits, order.low, values, keys.bits, elements, key - keys.low, after)
 
         first = 0 if low is None else place(int(low), not low_in)
         last = elements if high is None else place(int(high), high_in)

@@ -13,4 +13,13 @@ from vecstore.rows.filters.binding import Bound, bind
 from vecstore.rows.filters.evaluate import evaluate, matching_rows, may_match
 from vecstore.rows.filters.syntax import Expression, filter_bytes, parse_filter
 
-__all__ = ["Bound", "Expression", "bind", "evaluate", "filter_bytes", "matching_rows", "may_match", "parse_filter"]
+__all__ = [
+    "Bound",
+    "Expression",
+    "bind",
+    "evaluate",
+    "filter_bytes",
+    "matching_rows",
+    "may_match",
+    "parse_filter",
+]
