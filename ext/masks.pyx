@@ -124,6 +124,40 @@ def mark_bitmaps(const uint8_t[::1] data not None, const int64_t[::1] starts not
         raise ValueError(f"no roaring bitmap of {ROWS * bits.shape[0]} rows")
 
 
+def mark_codes(const uint8_t[::1] data not None, int64_t base, const uint8_t[::1] ends not None, Py_ssize_t width,
+               uint64_t least, Py_ssize_t first, Py_ssize_t last, uint64_t[::1] bits not None):
+    """As `mark_bitmaps`, of those that follow each other from `first` to before `last`.
+
+    Parameters
+    ----------
+    data, base
+        A span of what holds the bitmaps, and where it begins there.
+    ends, width, least
+        Packed: where each ends, above `least`.
+    """
+    cdef Py_ssize_t code
+    cdef uint64_t start, end, mask
+    cdef bint good = True
+    _check_packed(ends, width, last)
+    if not 0 <= first <= last:
+        raise ValueError(f"no bitmaps from {first} to {last}")
+    if first == last or bits.shape[0] == 0:
+        return
+    mask = vs_low_bits(width)
+    with nogil:
+        start = least + vs_packed(&ends[0], first - 1, width, mask) if first else 0
+        for code in range(first, last):
+            end = least + vs_packed(&ends[0], code, width, mask)
+            good = <uint64_t>base <= start <= end <= <uint64_t>(base + data.shape[0]) and _mark_bitmap(
+                &data[0] + start - base, end - start, &bits[0], bits.shape[0]
+            )
+            if not good:
+                break
+            start = end
+    if not good:
+        raise ValueError(f"no roaring bitmap of {ROWS * bits.shape[0]} rows")
+
+
 cdef enum:
     RUNS = 12347  # what the format begins with where containers may have runs, and where none has
     NO_RUNS = 12346

@@ -7,7 +7,7 @@ import pytest
 from pyroaring import BitMap
 
 from tests.core import generator
-from vecstore.ext.masks import allow_rows, keep_between, mark_bitmaps, mark_rows, place_of
+from vecstore.ext.masks import allow_rows, keep_between, mark_bitmaps, mark_codes, mark_rows, place_of
 from vecstore.live import LiveSet
 from vecstore.rows.bits import RowBits
 from vecstore.rows.packing import pack
@@ -109,6 +109,27 @@ def test_rows_of_bitmaps_become_bits() -> None:
     bits = RowBits.none(200_000).words
     mark_bitmaps(held, starts[[1, 2, 9]], ends[[1, 2, 9]], bits)
     assert rows_of(bits).tolist() == list(found[1] | found[2])
+
+
+def test_bitmaps_that_follow_each_other_are_marked_by_their_packed_ends() -> None:
+    found = bitmaps()[1:7]
+    data = [one.serialize() for one in found]
+    held = np.frombuffer(b"".join(data), dtype=np.uint8)
+    where = np.cumsum([len(one) for one in data])
+    packing, packed_ends = pack(where)
+    ends = np.frombuffer(packed_ends, dtype=np.uint8)
+    for first, last in ((0, 6), (0, 1), (2, 5), (5, 6), (3, 3)):
+        base = int(where[first - 1]) if first else 0
+        span = held[base : int(where[max(last - 1, 0)])]
+        bits = RowBits.none(200_000).words
+        mark_codes(span, base, ends, packing.bits, packing.low, first, last, bits)
+        assert rows_of(bits).tolist() == sorted(set().union(*found[first:last]))
+    for first, last, error in ((4, 2, "no bitmaps"), (-1, 2, "no bitmaps"), (0, 7, "integers")):
+        with pytest.raises(ValueError, match=error):
+            mark_codes(held, 0, ends, packing.bits, packing.low, first, last, bits)
+    for base, short in ((0, held[:-1]), (int(where[1]), held)):
+        with pytest.raises(ValueError, match="no roaring bitmap"):
+            mark_codes(short, base, ends, packing.bits, packing.low, 0, 6, bits)
 
 
 def test_what_is_no_bitmap_of_so_many_rows_is_refused() -> None:

@@ -18,6 +18,16 @@ def mark_bitmaps(
     ends: NDArray[np.int64],
     bits: NDArray[np.uint64],
 ) -> None: ...
+def mark_codes(
+    data: NDArray[np.uint8],
+    base: int,
+    ends: NDArray[np.uint8],
+    width: int,
+    least: int,
+    first: int,
+    last: int,
+    bits: NDArray[np.uint64],
+) -> None: ...
 def keep_between(
     data: NDArray[np.uint8], width: int, n: int, low: int, high: int, bits: NDArray[np.uint64]
 ) -> None: ...

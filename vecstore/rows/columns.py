@@ -24,7 +24,7 @@ import numpy.typing as npt
 from msgspec import Struct
 from pyroaring import BitMap
 
-from vecstore.ext.masks import keep_between, mark_bitmaps, mark_rows, place_of
+from vecstore.ext.masks import keep_between, mark_bitmaps, mark_codes, mark_rows, place_of
 from vecstore.limits import MAX_U64
 from vecstore.rows.attributes import Column
 from vecstore.rows.bits import RowBits
@@ -459,7 +459,7 @@ class ColumnReader:
         if first == 0 and last == self.entry.distinct and self.scalar:
             return self.present()
         if self.entry.lookup == "bitmaps":
-            return self._union(np.arange(first, last))
+            return self._union_between(first, last)
         starts = self._packing("order_starts")
         data = self._piece("order_starts")
         return self._in_order(unpack_one(starts, data, first), unpack_one(starts, data, last))
@@ -472,20 +472,29 @@ class ColumnReader:
         mark_rows(self._piece("order"), packing.bits, packing.low, start, end, found.words)
         return found
 
-    def _union(self, codes: I64) -> RowBits:
-        packing, data = self._packing("bitmap_ends"), self._piece("bitmap_ends")
-        if len(codes) == 1:  # the common case, in a third of the time
-            code = int(codes[0])
-            starts = np.array([unpack_one(packing, data, code - 1) if code else 0])
-            ends = np.array([unpack_one(packing, data, code)])
-        else:
-            ends = unpack(packing, data, codes).astype(np.int64)
-            starts = unpack(packing, data, np.maximum(codes - 1, 0)).astype(np.int64)
-            starts[codes == 0] = 0
-        found, base = RowBits.none(self.n), int(starts[0])
+    def _bitmaps(self, start: int, end: int) -> Bytes:
         piece = self.entry.pieces["bitmaps"]
-        held = self.source.read(piece.offset + base, piece.offset + int(ends[-1]))
-        mark_bitmaps(held, starts - base, ends - base, found.words)
+        return self.source.read(piece.offset + start, piece.offset + end)
+
+    def _union(self, codes: I64) -> RowBits:
+        """Of bitmaps here and there, by code."""
+        found = RowBits.none(self.n)
+        ends = self._integers("bitmap_ends", codes).astype(np.int64)
+        starts = self._integers("bitmap_ends", np.maximum(codes - 1, 0)).astype(np.int64)
+        starts[codes == 0] = 0
+        base = int(starts[0])
+        mark_bitmaps(self._bitmaps(base, int(ends[-1])), starts - base, ends - base, found.words)
+        return found
+
+    def _union_between(self, first: int, last: int) -> RowBits:
+        """Of the bitmaps from one code to before another."""
+        found, packing, ends = RowBits.none(self.n), self._packing("bitmap_ends"), self._piece("bitmap_ends")
+        base = unpack_one(packing, ends, first - 1) if first else 0
+        data = self._bitmaps(base, unpack_one(packing, ends, last - 1))
+        if packing.bits:
+            mark_codes(data, base, ends, packing.bits, packing.low, first, last, found.words)
+        else:  # there is one
+            mark_bitmaps(data, np.zeros(1, dtype=np.int64), np.array([len(data)]), found.words)
         return found
 
     def present(self) -> RowBits:
