@@ -52,6 +52,18 @@ def test_a_batch_is_its_queries_one_by_one(metric: Metric, precision: str) -> No
         assert_one_by_one(world, field, plan, queries, out)
 
 
+@pytest.mark.parametrize("precision", ["none", "int8", "fp32"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_direct_batch_is_its_queries_one_by_one(metric: Metric, precision: str) -> None:
+    world = World(100, metric)
+    field, batch, queries = world.field(), Batch(128), many(world)
+    for top_k in (10, world.alive + 3):
+        plan = world.plan(top_k, 2, precision=precision, patience=2.5, looks=6, direct=True)
+        out = room(len(queries), top_k)
+        assert batch.run(field, plan, queries, *out) == []
+        assert_one_by_one(world, field, plan, queries, out)
+
+
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_queries_that_look_again_are_answered_as_one_by_one(precision: str) -> None:
     world = World(100, "l2")

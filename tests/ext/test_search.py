@@ -261,6 +261,49 @@ def test_with_all_lists_and_vectors_the_answer_is_exact(
             assert searcher.counts().scanned == world.alive
 
 
+@pytest.mark.parametrize("resident", [True, False], ids=["resident", "given"])
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_direct_scan_finds_what_a_pool_of_all_rows_finds(
+    metric: Metric, precision: str, resident: bool
+) -> None:
+    world = World(100, metric)
+    field, searcher = world.field(resident), Searcher(128)
+    agreed = wanted = spared = 0
+    for top_k in (1, 10, 2 * world.alive):
+        for q in world.queries:
+            plan = world.plan(top_k, precision=precision)
+            pooled = answer(world, field, plan, q)
+            plan = world.plan(top_k, precision=precision, pool=top_k, direct=True)
+            ids, distances, parts, rows = answer(world, field, plan, q, searcher)
+            truth = world.distances(q)
+            found = list(zip(parts.tolist(), rows.tolist(), strict=True))
+            assert len(found) == len(set(found)) == min(top_k, world.alive)
+            assert ids.tolist() == world.ids(parts, rows)
+            assert (np.diff(distances) >= 0).all()
+            if precision == "fp32":
+                assert distances == pytest.approx([truth[row] for row in found], rel=1e-4, abs=1e-4)
+            agreed += len(set(found) & set(zip(pooled[2].tolist(), pooled[3].tolist(), strict=True)))
+            wanted += len(found)
+            assert searcher.counts().scanned == world.alive
+            spared += world.alive - searcher.counts().reranked
+    assert agreed >= 0.98 * wanted
+    assert spared > 0  # most rows were not read as int8
+
+
+def test_a_direct_scan_that_looks_again_scans_no_row_twice() -> None:
+    world = World(100, "l2")
+    field, searcher, looks = world.field(), Searcher(128), 0
+    reach = np.array([50.0, 0.0, 50.0, 0.0], np.float32)
+    for q in world.queries:
+        plan = world.plan(10, 1, precision="fp32", pool=10, reach=reach, margin=0.8, looks=6, direct=True)
+        _, _, parts, rows = answer(world, field, plan, q, searcher)
+        looks += searcher.counts().looks
+        assert searcher.counts().scanned == world.alive
+        assert len(set(zip(parts.tolist(), rows.tolist(), strict=True))) == 10
+    assert looks >= len(world.queries)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", ["f4", None])
 def test_without_vectors_distances_are_those_of_int8(metric: Metric, dtype: Dtype | None) -> None:
