@@ -262,6 +262,8 @@ def _measure(
 def recall(found: npt.NDArray[np.int64], row: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> float:
     """Share of the nearest min(K, matches) that were found, ties counted as found."""
     wanted = min(K, int(mask.sum()))
+    if not wanted:
+        return 1.0
     last = np.partition(row[mask], wanted - 1)[wanted - 1]
     good = mask[found] & (row[found] <= last * (1 + 1e-6) + 1e-6)
     return float(min(wanted, int(good.sum()))) / wanted

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, cast
 
@@ -371,10 +371,7 @@ class ColumnReader:
         if not inside:
             return RowBits.none(self.n)
         if self.entry.lookup == "sorted":
-            found = self.between(inside[0], True, inside[0], True)
-            for key in inside[1:]:
-                found |= self.between(key, True, key, True)
-            return found
+            return self._sorted_equal([int(key) for key in inside])
         dictionary = self._dictionary()
         if isinstance(dictionary, Keys):
             wanted = np.array(inside, dtype=np.uint64)
@@ -459,7 +456,9 @@ class ColumnReader:
         if first == 0 and last == self.entry.distinct and self.scalar:
             return self.present()
         if self.entry.lookup == "bitmaps":
-            return self._union_between(first, last)
+            found = RowBits.none(self.n)
+            self._mark_codes(first, last, found)
+            return found
         starts = self._packing("order_starts")
         data = self._piece("order_starts")
         return self._in_order(unpack_one(starts, data, first), unpack_one(starts, data, last))
@@ -479,6 +478,10 @@ class ColumnReader:
     def _union(self, codes: I64) -> RowBits:
         """Of bitmaps here and there, by code."""
         found = RowBits.none(self.n)
+        if self.source.kept is None:  # what lies between them would have to be fetched too
+            for code in codes.tolist():
+                self._mark_codes(code, code + 1, found)
+            return found
         ends = self._integers("bitmap_ends", codes).astype(np.int64)
         starts = self._integers("bitmap_ends", np.maximum(codes - 1, 0)).astype(np.int64)
         starts[codes == 0] = 0
@@ -486,16 +489,15 @@ class ColumnReader:
         mark_bitmaps(self._bitmaps(base, int(ends[-1])), starts - base, ends - base, found.words)
         return found
 
-    def _union_between(self, first: int, last: int) -> RowBits:
-        """Of the bitmaps from one code to before another."""
-        found, packing, ends = RowBits.none(self.n), self._packing("bitmap_ends"), self._piece("bitmap_ends")
+    def _mark_codes(self, first: int, last: int, found: RowBits) -> None:
+        """Add the bitmaps from one code to before another to a set that is still one's own."""
+        packing, ends = self._packing("bitmap_ends"), self._piece("bitmap_ends")
         base = unpack_one(packing, ends, first - 1) if first else 0
         data = self._bitmaps(base, unpack_one(packing, ends, last - 1))
         if packing.bits:
             mark_codes(data, base, ends, packing.bits, packing.low, first, last, found.words)
         else:  # there is one
             mark_bitmaps(data, np.zeros(1, dtype=np.int64), np.array([len(data)]), found.words)
-        return found
 
     def present(self) -> RowBits:
         """Rows with a value."""
@@ -534,6 +536,27 @@ class ColumnReader:
         order, keys = self._packing("order"), self._packing("keys")
         if not keys.bits or not order.bits:  # one value, or one row that has one
             return self.among(self.present(), low, low_in, high, high_in)
+        place = self._places(order, keys)
+        first = 0 if low is None else place(int(low), not low_in)
+        last = self.entry.elements if high is None else place(int(high), high_in)
+        if first >= last:
+            return RowBits.none(self.n)
+        whole = keys.bits in (8, 16, 32, 64)
+        if (last - first) * (SCAN_WORTH if whole else SCAN_WORTH_PACKED) > self.n:
+            return self.among(self.present(), low, low_in, high, high_in)
+        return self._in_order(first, last)
+
+    def _sorted_equal(self, wanted: Sequence[int]) -> RowBits:
+        order, keys = self._packing("order"), self._packing("keys")
+        if not keys.bits or not order.bits:  # one value, which those within the zone map are equal to
+            return self.present()
+        found, place, rows = RowBits.none(self.n), self._places(order, keys), self._piece("order")
+        for key in wanted:
+            mark_rows(rows, order.bits, order.low, place(key, False), place(key, True), found.words)
+        return found
+
+    def _places(self, order: Packing, keys: Packing) -> Callable[[int, bool], int]:
+        """Before which place in the order of keys one belongs: after those that are equal, or before them."""
         rows, values, elements = self._piece("order"), self._piece("keys"), self.entry.elements
 
         def place(key: int, after: bool) -> int:
@@ -541,14 +564,7 @@ class ColumnReader:
                 return 0
             return place_of(rows, order.bits, order.low, values, keys.bits, elements, key - keys.low, after)
 
-        first = 0 if low is None else place(int(low), not low_in)
-        last = elements if high is None else place(int(high), high_in)
-        if first >= last:
-            return RowBits.none(self.n)
-        whole = keys.bits in (8, 16, 32, 64)
-        if (last - first) * (SCAN_WORTH if whole else SCAN_WORTH_PACKED) > self.n:
-            return self.among(self.present(), low, low_in, high, high_in)
-        return self._in_order(first, last)
+        return place
 
 
 class Pattern(Protocol):
