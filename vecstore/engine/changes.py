@@ -97,7 +97,7 @@ class InsertRows(Change):
     resolver
         Of the rows' ids, or None if the commit assigns them.
     columns, declared
-        The attributes whose columns the part holds, and those that the caller declared besides.
+        The attributes whose columns the part holds, in its order, and those that the caller declared besides.
     upload
         Uploads the part again under a new id and returns its new line (R3).
     """
@@ -117,7 +117,7 @@ class InsertRows(Change):
         if self.columns or self.declared:
             ids_of = add_to(draft, {**self.declared, **self.columns}, field="attributes")
             if self.columns:
-                part = replace(part, columns={name: ids_of[name] for name in self.columns})
+                part = replace(part, columns=tuple(ids_of[name] for name in self.columns))
         if self.resolver is None:
             draft.set_id_kind("u64")
             part = replace(part, id_base=draft.take_ids(part.n))

@@ -48,7 +48,7 @@ def gather_columns(
     return dict(sorted(found.items()))
 
 
-def merged_columns(manifest: Manifest, image: PartImage | None) -> dict[str, int] | UnsetType:
+def merged_columns(manifest: Manifest, image: PartImage | None) -> tuple[int, ...] | UnsetType:
     """The `Part.columns` of a part that was made under a manifest's schema."""
     names = () if image is None else image.columns[1]
-    return {name: manifest.attributes[name].id for name in names} or UNSET
+    return tuple(manifest.attributes[name].id for name in names) or UNSET
