@@ -283,7 +283,9 @@ class PartReader:
             raise self._corrupt("columns", f"malformed: {error}") from error
         columns = dict(zip(ids, found.values(), strict=False))
         if not len(columns) == len(ids) == len(found):
-            raise self._corrupt("columns", f"holds {len(found)} columns, of which the manifest names {len(ids)}")
+            raise self._corrupt(
+                "columns", f"holds {len(found)} columns, of which the manifest names {len(ids)}"
+            )
         section = self.entry.sections.get("attributes")
         most = 0 if section is None else section.length
         for name, entry in found.items():
