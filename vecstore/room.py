@@ -97,7 +97,7 @@ class Spool:
 
     def write(self, data: bytes | bytearray | memoryview | npt.NDArray[Any]) -> None:
         """Add bytes; errors as `Room.empty` has them."""
-        view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+        view = np.frombuffer(data, dtype=np.uint8).data if len(data) else memoryview(b"")
         self.size += len(view)
         if self._file is None:
             if self._room.largest is None or self.size <= self._room.largest:

@@ -171,7 +171,7 @@ class Writes:
             vectors,
             ids,
             self.spec(manifest, mean),
-            attributes=columns,
+            attributes=columns.items(),
             progress=within(progress, 0.0, _BUILT),
         )
         resolver = None if ids is None else Resolver(ids, self._views.reader)

@@ -1,7 +1,8 @@
 """Merges parts: reads what is alive of them and builds one part of it, within a bound of memory.
 
 Sources are read in order and past the caches. What is large lies in temporary files (`vecstore.room`):
-the vectors as they were read, the same put in order (`vecstore.part.arrange`), and what the build needs.
+the vectors as they were read, the same put in order (`vecstore.part.arrange`), what the build needs, and
+then one column of attributes after another (`vecstore.maintenance.columns`).
 """
 
 from __future__ import annotations
@@ -95,13 +96,13 @@ def merge(
     arranged = arrange(
         vectors, how, room=room, workers=workers, progress=within(progress, GATHERED, ARRANGED)
     )
-    columns = gather_columns(view.manifest, [source.part for source in sources], kept)
+    readers = [source.part.reader.aside() for source in sources]
     del vectors  # and the file that it lies in
     image = build_part(
         arranged.vectors,
         ids.take(arranged.order),
         how,
-        attributes={name: column.take(arranged.order) for name, column in columns.items()},
+        attributes=gather_columns(view.manifest, readers, kept, arranged.order, room),
         cells=arranged.cells,
         room=room,
         workers=workers,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 from typing import Any, Final, cast
@@ -28,85 +27,15 @@ from vecstore.limits import (
     MAX_VALUE_BYTES,
 )
 from vecstore.manifest.model import Attribute
+from vecstore.rows.column import Column, element_bytes
 from vecstore.rows.schema import Spec, check_name, conflict, element_type, is_array
-from vecstore.rows.values import SIGN, WORDS, BadValue, Elements, is_text, keys_of, values_of
+from vecstore.rows.values import SIGN, WORDS, BadValue, keys_of, values_of
 from vecstore.types import AttributeType, ScalarType
 
 Bools = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 
 FIELD: Final = "attributes"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Column:
-    """The values of one attribute, in the order of rows.
-
-    Attributes
-    ----------
-    null
-        bool[n]: rows without a value.
-    counts
-        i64[n]: elements of each row; of a scalar 1, or 0 where it is null. An empty array is no null.
-    elements
-        u64[sum of counts] keys, or as many objects of bytes (`vecstore.rows.values`).
-    """
-
-    spec: Spec
-    null: Bools
-    counts: I64
-    elements: Elements
-
-    def __len__(self) -> int:
-        return len(self.null)
-
-    def take(self, rows: I64) -> Column:
-        """The column of these rows, in this order."""
-        starts = np.cumsum(self.counts) - self.counts
-        counts = self.counts[rows]
-        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        elements = self.elements[np.repeat(starts[rows], counts) + within]
-        return Column(self.spec, self.null[rows], counts, elements)
-
-    def values(self) -> list[Any]:
-        """A value a row, as JSON has it."""
-        found = values_of(self.elements, element_type(self.spec.type))
-        if is_array(self.spec.type):
-            ends = np.cumsum(self.counts).tolist()
-            starts = (np.cumsum(self.counts) - self.counts).tolist()
-            return [
-                None if none else found[start:end]
-                for none, start, end in zip(self.null.tolist(), starts, ends, strict=True)
-            ]
-        following = iter(found)
-        return [None if none else next(following) for none in self.null.tolist()]
-
-    def element_bytes(self) -> I64:
-        """i64[m]: what each element takes: 8 of a key, its length of a text."""
-        if self.elements.dtype == object:
-            return np.fromiter(map(len, self.elements), dtype=np.int64, count=len(self.elements))
-        return np.full(len(self.elements), 8, dtype=np.int64)
-
-
-def nulls(spec: Spec, n: int) -> Column:
-    """A column of ``n`` rows without a value."""
-    text = is_text(element_type(spec.type))
-    return Column(
-        spec,
-        np.ones(n, dtype=np.bool_),
-        np.zeros(n, dtype=np.int64),
-        np.empty(0, dtype=object if text else np.uint64),
-    )
-
-
-def joined(columns: Sequence[Column]) -> Column:
-    """Columns of one type, one after another."""
-    return Column(
-        columns[0].spec,
-        np.concatenate([column.null for column in columns]),
-        np.concatenate([column.counts for column in columns]),
-        np.concatenate([column.elements for column in columns]),
-    )
 
 
 def parse_attributes(
@@ -242,7 +171,7 @@ def digest(columns: Mapping[str, Column], specs: Mapping[str, Spec]) -> bytes:
         h.update(repr((name, column.spec.type, column.spec.filterable)).encode())
         h.update(column.null.tobytes())
         h.update(column.counts.tobytes())
-        h.update(column.element_bytes().tobytes())
+        h.update(element_bytes(column.elements).tobytes())
         h.update(b"".join(column.elements) if column.elements.dtype == object else column.elements.tobytes())
     return h.digest()
 
@@ -438,7 +367,7 @@ def _shown(value: object) -> str:
 
 def _check_sizes(name: str, column: Column, sizes: I64) -> None:
     """Refuse a value that is too long, and add up what each row takes."""
-    each = column.element_bytes()
+    each = element_bytes(column.elements)
     row_of = np.repeat(np.arange(len(column)), column.counts)
     limit = MAX_FILTERABLE_BYTES if column.spec.filterable else MAX_VALUE_BYTES
     if len(each) and int(each.max()) > limit:
