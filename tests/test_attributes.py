@@ -18,7 +18,7 @@ from tests.core import RangeStore, clustered, engine, generator, nearest
 from tests.rows.filters.oracle import TYPES, matches, random_filter, random_rows
 from tests.server.support import Server, running_server
 from vecstore.api import Database, Namespace
-from vecstore.errors import FilterMismatch, InvalidArgument, SchemaConflict
+from vecstore.errors import FilterMismatch, IdempotencyMismatch, InvalidArgument, SchemaConflict
 from vecstore.limits import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, MAX_MANIFEST_BYTES, MAX_PARTS
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.memory import MemoryStore
@@ -208,6 +208,32 @@ def test_the_same_key_with_other_attributes_is_another_request(db: Database) -> 
 
 
 # -- what filters find ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["string", "float", "[]int"])
+def test_a_retry_gets_its_answer_when_its_attribute_has_been_made_anew(db: Database, kind: str) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    asked: dict[str, Any] = {"ids": [1, 2], "attributes": {"a": [1, 2]}}
+    first = ns.insert(ROWS[:2], **asked, idempotency_key="k")
+    ns.update(schema={"a": None})
+    ns.update(schema={"a": kind})
+    again = ns.insert(ROWS[:2], **asked, idempotency_key="k")
+    assert (again.part_id, again.epoch) == (first.part_id, first.epoch)
+    with pytest.raises(IdempotencyMismatch):
+        ns.insert(ROWS[:2], ids=[1, 2], attributes={"a": [1, 3]}, idempotency_key="k")
+    if kind != "float":
+        for key in (None, "other"):
+            with pytest.raises(SchemaConflict):
+                ns.insert(ROWS[:2], **asked, idempotency_key=key)
+    assert ns.stats().parts == 1
+
+
+def test_a_retry_is_the_same_request_in_rows_and_in_columns(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    columns = {"a": [1, None], "tags": [["x"], []]}
+    rows = [{"a": 1, "tags": ["x"]}, {"tags": []}]
+    first = ns.insert(ROWS[:2], ids=[1, 2], attributes=columns, idempotency_key="k")
+    assert ns.insert(ROWS[:2], ids=[1, 2], attributes=rows, idempotency_key="k").part_id == first.part_id
 
 
 @pytest.mark.parametrize("store", [MemoryStore, RangeStore])

@@ -35,6 +35,7 @@ MAX_VALUE_BYTES: Final = 64 << 10  # of one string that is no filterable attribu
 MAX_FILTERABLE_BYTES: Final = 4 << 10  # of one that is: it may be a line of a dictionary
 MAX_ARRAY_ELEMENTS: Final = 4_096
 MAX_ROW_BYTES: Final = 1 << 20  # of the attributes of one row, as they are stored
+MAX_ROW_JSON_BYTES: Final = 8 << 20  # of one row as it is sent: a byte may take six, as \u0000
 MAX_FILTER_BYTES: Final = 1 << 20  # of its JSON
 MAX_FILTER_DEPTH: Final = 32
 MAX_FILTER_NODES: Final = 1_024  # conditions, And, Or and Not of one filter

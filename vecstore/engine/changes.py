@@ -17,7 +17,7 @@ import numpy.typing as npt
 from msgspec.structs import replace
 from pyroaring import BitMap
 
-from vecstore.errors import IdExists, InvalidId
+from vecstore.errors import IdExists, InvalidId, VecstoreError
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.lifecycle import updated_settings
 from vecstore.manifest.model import Manifest, Mean, Part
@@ -150,6 +150,16 @@ class InsertRows(Change):
 
     def upload_again(self) -> None:
         self.part = self.upload()
+
+
+@dataclass(kw_only=True, eq=False)
+class Refused(Change):
+    """What is refused, unless it has been answered before under its idempotency key."""
+
+    error: VecstoreError
+
+    def apply(self, draft: Draft) -> dict[str, Any]:  # noqa: ARG002
+        raise self.error
 
 
 @dataclass(kw_only=True, eq=False)
