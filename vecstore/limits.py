@@ -41,6 +41,7 @@ MAX_FILTER_DEPTH: Final = 32
 MAX_FILTER_NODES: Final = 1_024  # conditions, And, Or and Not of one filter
 MAX_FILTER_VALUES: Final = 10_000  # in the lists of one filter
 MAX_PATTERN_BYTES: Final = 1_024  # of a glob or a regular expression
+MAX_PATTERN_TESTS: Final = 4_000_000  # texts times patterns of a filter that has more than one pattern
 MAX_PATTERN_MEMORY: Final = 1 << 20  # of a compiled regular expression
 COMPACTION_BYTES: Final = 512 << 20  # of memory that a compaction takes, unless a setting says otherwise
 LEAST_COMPACTION_BYTES: Final = 64 << 20

@@ -54,6 +54,13 @@ class Room:
             return np.empty(shape, dtype=kind)
         return np.frombuffer(self._mapped(size), dtype=kind, count=count).reshape(shape)
 
+    def zeros(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """An array of zeros, which takes nothing where nothing is written; errors as `empty` has them."""
+        kind, count = np.dtype(dtype), int(np.prod(shape, dtype=np.int64))
+        if self.largest is None or count * kind.itemsize <= self.largest:
+            return np.zeros(shape, dtype=kind)
+        return self.empty(shape, dtype)  # a file of zeros
+
     def take(self, array: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """``array[rows]``."""
         out = self.empty((len(rows), *array.shape[1:]), array.dtype)

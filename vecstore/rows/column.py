@@ -117,8 +117,7 @@ class ColumnBuilder:
         self.spec = spec
         self.null: Bools = room.empty((n,), np.bool_)
         self.null[:] = True
-        self.counts: I64 = room.empty((n,), np.int64)
-        self.counts[:] = 0
+        self.counts: I64 = room.zeros((n,), np.int64)
         self._numbers = room.spool()
         self._data, self._ends = room.spool(), room.spool()
         self._texts = 0
