@@ -73,12 +73,27 @@ class Room:
 
     def open_file(self) -> IO[bytes]:
         """A file without a name."""
+        with self.told():
+            return tempfile.TemporaryFile(prefix="vecstore-", dir=self.folder or _default_folder())
+
+    @contextmanager
+    def told(self, size: int = 0) -> Iterator[None]:
+        """What the system says of a temporary file, as an error of ours."""
         folder = self.folder or _default_folder()
-        with _told(folder):
-            return tempfile.TemporaryFile(prefix="vecstore-", dir=folder)
+        try:
+            yield
+        except PermissionError as error:
+            raise Unauthorised(f"no temporary file in {folder}: {error.strerror}", folder=folder) from error
+        except OSError as error:
+            name = os.strerror(error.errno or 0)
+            if error.errno in _FULL:
+                raise StorageFull(
+                    f"{folder} has no room for a temporary file of {size} bytes: {name}", folder=folder
+                ) from error
+            raise StorageRetryable(f"no temporary file in {folder}: {name}", folder=folder) from error
 
     def _mapped(self, size: int) -> mmap.mmap:
-        with self.open_file() as file, _told(self.folder or _default_folder(), size):
+        with self.open_file() as file, self.told(size):
             if hasattr(os, "posix_fallocate"):
                 # A hole that cannot be filled ends the process with SIGBUS when it is written to.
                 os.posix_fallocate(file.fileno(), 0, size)
@@ -117,35 +132,19 @@ class Spool:
 
     def _put(self, view: memoryview) -> None:
         assert self._file is not None
-        with _told(self._room.folder or _default_folder(), self.size):
+        with self._room.told(self.size):
             self._file.write(view)
 
     def array(self, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
         """All that was written; nothing is written afterwards."""
         if self._file is None:
             return np.frombuffer(self._memory, dtype=dtype)
-        with self._file as file, _told(self._room.folder or _default_folder(), self.size):
+        with self._file as file, self._room.told(self.size):
             file.flush()
             return np.frombuffer(mmap.mmap(file.fileno(), self.size), dtype=dtype)
 
 
 IN_MEMORY: Final = Room()
-
-
-@contextmanager
-def _told(folder: str, size: int = 0) -> Iterator[None]:
-    """What the system says of a temporary file, as an error of ours."""
-    try:
-        yield
-    except PermissionError as error:
-        raise Unauthorised(f"no temporary file in {folder}: {error.strerror}", folder=folder) from error
-    except OSError as error:
-        name = os.strerror(error.errno or 0)
-        if error.errno in _FULL:
-            raise StorageFull(
-                f"{folder} has no room for a temporary file of {size} bytes: {name}", folder=folder
-            ) from error
-        raise StorageRetryable(f"no temporary file in {folder}: {name}", folder=folder) from error
 
 
 def _default_folder() -> str:

@@ -15,6 +15,7 @@ from vecstore.manifest.model import Manifest
 from vecstore.part.builder import PartImage
 from vecstore.part.reader import PartReader
 from vecstore.part.rows import PartRows
+from vecstore.progress import Progress
 from vecstore.room import Room
 from vecstore.rows.column import Column, ColumnBuilder
 from vecstore.rows.schema import Spec
@@ -24,7 +25,12 @@ I64 = npt.NDArray[np.int64]
 
 
 def gather_columns(
-    manifest: Manifest, readers: Sequence[PartReader], kept: Sequence[I64], order: I64, room: Room
+    manifest: Manifest,
+    readers: Sequence[PartReader],
+    kept: Sequence[I64],
+    order: I64,
+    room: Room,
+    progress: Progress,
 ) -> Iterator[tuple[str, Column]]:
     """One by one, the columns of rows of parts, of the attributes that any of the rows has, names in order.
 
@@ -36,9 +42,10 @@ def gather_columns(
         i64[N]: in which the rows are wanted, of those of one part after another.
     """
     parts = [PartRows(reader, ReadTrace()) for reader in readers]
-    for name, known in sorted(manifest.attributes.items()):
+    for i, (name, known) in enumerate(sorted(manifest.attributes.items())):
         to, first = ColumnBuilder(Spec(known.type, known.filterable), len(order), room), 0
-        for part, rows in zip(parts, kept, strict=True):
+        for number, (part, rows) in enumerate(zip(parts, kept, strict=True)):
+            progress((i + number / len(parts)) / len(manifest.attributes))
             column = part.column(name, known.id)
             if column is not None:
                 column.pour(rows, to, first, room)

@@ -268,7 +268,7 @@ def build_part(
     workers
         Threads; None for all cores of this process. The part does not depend on it.
     progress
-        Called with the share that is done, 0 to 1, of a part that is trained.
+        Called with the share that is done, 0 to 1, of a part that is trained, but for its columns.
     """
     n, dim = vectors.shape
     if not 1 <= n <= MAX_PART_ROWS or dim != spec.dim:
@@ -311,10 +311,10 @@ def build_part(
             pool=pool,
         )
     stored = stored_precision(vectors, spec.settings)
+    report(1.0)
     columns = encode_columns(
         ((name, column.take(partition.order, room)) for name, column in attributes), room
     )
-    report(1.0)
     return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration, columns)
 
 

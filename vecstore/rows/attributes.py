@@ -25,11 +25,13 @@ from vecstore.limits import (
     MAX_VALUE_BYTES,
 )
 from vecstore.manifest.model import Attribute
-from vecstore.rows.column import Column, ColumnBuilder, element_bytes
+from vecstore.rows.column import Column, ColumnBuilder, as_buffer, element_bytes
 from vecstore.rows.given import FIELD, Values, attributes_given, too_many
 from vecstore.rows.inference import Guess, is_list, kind_of, misfit
 from vecstore.rows.schema import Spec, conflict, element_type, is_array
-from vecstore.rows.values import BadValue, Elements, keys_of, values_of
+from vecstore.rows.texts import TextArray
+from vecstore.rows.values import BadValue, keys_of, values_of
+from vecstore.types import U64
 
 Bools = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
@@ -186,7 +188,7 @@ class _Values:
         null, counts, flat = self._flat(first, values)
         row_of = first + np.repeat(np.arange(len(counts)), counts)
         try:
-            elements = keys_of(flat, element_type(self._spec.type))
+            elements = as_buffer(keys_of(flat, element_type(self._spec.type)))
         except BadValue as bad:
             raise misfit(self._name, int(row_of[bad.position]), bad.value, self._spec.type) from bad
         self._check_sizes(elements, row_of)
@@ -226,7 +228,7 @@ class _Values:
             flat += value.tolist() if isinstance(value, np.ndarray) else value
         return null, counts, flat
 
-    def _check_sizes(self, elements: Elements, row_of: I64) -> None:
+    def _check_sizes(self, elements: U64 | TextArray, row_of: I64) -> None:
         """Refuse a value that is too long, and add up what each row takes."""
         each = element_bytes(elements)
         filterable = self._spec.filterable

@@ -98,10 +98,11 @@ def joined(columns: Sequence[Column]) -> Column:
     return found.column()
 
 
-def element_bytes(elements: Elements | TextArray) -> I64:
+def element_bytes(elements: U64 | TextArray) -> I64:
     """i64[m]: what each element takes: 8 of a key, its length of a text."""
-    some = as_buffer(elements)
-    return some.lengths() if isinstance(some, TextArray) else np.full(len(some), 8, dtype=np.int64)
+    if isinstance(elements, TextArray):
+        return elements.lengths()
+    return np.full(len(elements), 8, dtype=np.int64)
 
 
 class ColumnBuilder:

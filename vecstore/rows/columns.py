@@ -186,6 +186,9 @@ def _encode(column: Column, to: _Writer, room: Room) -> ColumnEntry:
         else:
             to.integers("keys", _spread(column, elements, keys[0] if distinct else 0, room))
         ends = keys[[0, -1]].tolist() if distinct else [None, None]
+    lookup: Literal["none", "bitmaps", "postings", "sorted"] = "none"
+    if filterable:
+        lookup = _invert(column, codes, distinct, dictionary, to, room)
     return ColumnEntry(
         type=column.spec.type,
         filterable=filterable,
@@ -195,7 +198,7 @@ def _encode(column: Column, to: _Writer, room: Room) -> ColumnEntry:
         least=_zone(ends[0]),
         greatest=_zone(ends[1]),
         form="dictionary" if dictionary else "plain",
-        lookup=_invert(column, codes, distinct, dictionary, to, room) if filterable else "none",
+        lookup=lookup,
         pieces=to.take(),
     )
 
