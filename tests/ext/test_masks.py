@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 from pyroaring import BitMap
@@ -20,7 +22,11 @@ def packed(values: U64, width: int) -> np.ndarray:
     """Integers of which one has every bit of ``width`` and one none, so that this is what they take."""
     packing, data = pack(values)
     assert (packing.low, packing.bits) == (0, width)
-    return np.frombuffer(data, dtype=np.uint8)
+    return in_one(data)
+
+
+def in_one(pieces: Iterable[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(pieces), dtype=np.uint8)
 
 
 def numbers(seed: int, n: int, width: int) -> U64:
@@ -117,7 +123,7 @@ def test_bitmaps_that_follow_each_other_are_marked_by_their_packed_ends() -> Non
     held = np.frombuffer(b"".join(data), dtype=np.uint8)
     where = np.cumsum([len(one) for one in data])
     packing, packed_ends = pack(where)
-    ends = np.frombuffer(packed_ends, dtype=np.uint8)
+    ends = in_one(packed_ends)
     for first, last in ((0, 6), (0, 1), (2, 5), (5, 6), (3, 3)):
         base = int(where[first - 1]) if first else 0
         span = held[base : int(where[max(last - 1, 0)])]
@@ -171,7 +177,7 @@ def test_the_place_of_a_key_is_that_of_a_binary_search(width: int) -> None:
     values = numbers(5, 300, width)
     data, by_key = packed(values, width), np.argsort(values, kind="stable")
     packing, order = pack(by_key, whole_bytes=True)
-    rows = np.frombuffer(order, dtype=np.uint8)
+    rows = in_one(order)
     for key in [*values[:20].tolist(), 0, (1 << width) // 3, 2**64 - 1]:
         for after in (False, True):
             wanted = np.searchsorted(values[by_key], np.uint64(key), "right" if after else "left")
@@ -187,6 +193,6 @@ def test_packed_integers_that_are_too_few_are_refused() -> None:
             place_of(data, width, 0, data, 13, n, 5, False)
     with pytest.raises(ValueError, match="words"):
         keep_between(data, 13, 100, 0, 5, RowBits.none(10).words)
-    rows = np.frombuffer(pack(np.array([0, 255]), whole_bytes=True)[1], dtype=np.uint8)
+    rows = in_one(pack(np.array([0, 255]), whole_bytes=True)[1])
     with pytest.raises(ValueError, match="no key"):
         place_of(rows, 8, 0, data, 13, 2, 5_000, True)

@@ -29,6 +29,7 @@ def test_they_combine_as_sets_do(n: int) -> None:
     assert rows_of(RowBits.every(n)) == list(range(n))
     assert not RowBits.none(n)
     np.testing.assert_array_equal(one.holds(np.arange(n)), np.isin(np.arange(n), some))
+    np.testing.assert_array_equal(one.flags(), np.isin(np.arange(n), some))
 
 
 @pytest.mark.parametrize("n", [1, 70_000, 200_000])

@@ -71,6 +71,10 @@ class RowBits:
         bits: U64 = self.words[rows >> 6] >> (rows & 63).astype(np.uint64) & np.uint64(1)
         return bits.astype(np.bool_)
 
+    def flags(self) -> npt.NDArray[np.bool_]:
+        """bool[n]."""
+        return np.unpackbits(self.words.view(np.uint8), count=self.n, bitorder="little").view(np.bool_)
+
     def bitmap(self) -> BitMap:
         """As a roaring bitmap, by its portable format: containers of bits, or of u16 where few are set."""
         bits = np.zeros((-(-self.n // CONTAINER), CONTAINER // WORD), dtype="<u8")
