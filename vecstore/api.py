@@ -25,6 +25,7 @@ from vecstore.params import (
     is_number,
     params_of,
     plain,
+    query_of,
     required_epoch,
     search_params,
 )
@@ -366,9 +367,11 @@ class Namespace:
 
     def search(
         self,
-        vector: npt.ArrayLike,
+        vector: npt.ArrayLike | None = None,
         top_k: int = 10,
         *,
+        id: RowId | None = None,
+        include_self: bool = False,
         probe_fraction: float | None = None,
         nprobe: int | None = None,
         target_recall: float | None = None,
@@ -380,6 +383,7 @@ class Namespace:
         include: Sequence[str] = (),
         exclude: Sequence[str] | None = None,
         filter: Sequence[Any] | None = None,
+        max_distance: float | None = None,
         debug: bool = False,
     ) -> Hits:
         """The ``top_k`` nearest live rows of one epoch, nearest first.
@@ -388,6 +392,10 @@ class Namespace:
         ----------
         vector
             dim numbers.
+        id, include_self
+            In place of a vector, that of the row of this id, which is a hit of itself only if
+            ``include_self`` says so. `RowNotFound` if there is none; `InvalidArgument` where vectors are not
+            stored.
         probe_fraction, nprobe, target_recall
             How many lists to scan: a share, a number a part, or as many as the namespace's own
             calibration asks for this mean recall. The namespace's defaults if none is given.
@@ -404,6 +412,8 @@ class Namespace:
         filter
             Only rows that it matches are found: ``["lang", "Eq", "en"]``,
             ``["And", [["year", "Gte", 2020], ["tags", "ContainsAny", ["a", "b"]]]]``; ``docs/filters.md``.
+        max_distance
+            Hits that are farther are left out.
         debug
             Return plan, counts, stage times and storage traffic.
         """
@@ -421,8 +431,10 @@ class Namespace:
             debug,
             None if filter is None else filter_bytes(filter),
             None if exclude is None else included(exclude, "exclude"),
+            max_distance,
         )
-        return self._backend.search(self.name, vector, params)
+        asked = vector if id is None and vector is not None else query_of(vector, id, include_self)
+        return self._backend.search(self.name, asked, params)
 
     def search_batch(self, vectors: npt.ArrayLike, top_k: int = 10, **options: Any) -> BatchHits:
         """As `search`, for f32[M, dim] queries on one epoch; takes the same options."""
@@ -471,7 +483,7 @@ class Namespace:
         asked = check_sample(
             RecallSample(source, plain(sample), plain(confidence), plain(seed)), given=queries is not None
         )
-        for name in ("include", "debug"):
+        for name in ("include", "debug", "max_distance"):
             if name in options:
                 raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)
         params = check_params(params_of(top_k, options))

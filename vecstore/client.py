@@ -55,6 +55,7 @@ from vecstore.types import (
     Row,
     RowId,
     SearchParams,
+    StoredRow,
     Tag,
     WarmResult,
     WriteMode,
@@ -220,7 +221,7 @@ class HttpBackend:
         self._send("DELETE", _path(name, "tags", validate_name(tag)))
 
     def search(self, name: str, vector: object, params: SearchParams) -> Hits:
-        body = {"vector": _packed(_query(vector)), **_options(params)}
+        body = {**_asked(vector), **_options(params)}
         found = self._send("POST", _path(name, "search"), body, repeat=True)
         answer = _decode_found(found)
         hits = answer.hits if answer.hits is not msgspec.UNSET else []
@@ -493,6 +494,14 @@ def _options(params: SearchParams) -> dict[str, Any]:
     if params.filter is not None:
         found["filter"] = msgspec.Raw(params.filter)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _asked(query: object) -> dict[str, Any]:
+    """What neighbours are asked of: a vector, or a stored row."""
+    if isinstance(query, StoredRow):
+        identity = parse_ids([query.id], field="id").values.tolist()[0]
+        return {"id": identity, "include_self": query.itself}
+    return {"vector": _packed(_query(query))}
 
 
 def _integer(value: object, field: str) -> int:

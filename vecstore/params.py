@@ -15,7 +15,7 @@ import numpy as np
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_QUERIES, MAX_TOP_K
 from vecstore.rows.filters import filter_bytes, parse_filter
-from vecstore.types import RecallSample, SearchParams
+from vecstore.types import RecallSample, RowId, SearchParams, StoredRow
 
 CONFIDENCES = (0.5, 0.999)
 
@@ -46,6 +46,13 @@ def params_of(top_k: int, options: dict[str, Any]) -> SearchParams:
     if options.get("filter") is not None:
         options["filter"] = filter_bytes(options["filter"])
     return SearchParams(top_k=plain(top_k), **options)
+
+
+def query_of(vector: object | None, identity: RowId | None, itself: bool) -> object:
+    """What neighbours are asked of: a vector, or the stored row of an id; `InvalidArgument` unless it is one."""
+    if (vector is None) == (identity is None):
+        raise InvalidArgument("a search has either a vector or an id", field="vector")
+    return vector if identity is None else StoredRow(plain(identity), itself)
 
 
 def plain(value: Any) -> Any:
@@ -86,6 +93,8 @@ def check_params(params: SearchParams) -> SearchParams:
     if not is_number(params.max_staleness) or params.max_staleness < 0:
         raise refuse("max_staleness", "at least 0 seconds", 0)
     check_epoch(params.epoch)
+    if params.max_distance is not None and not is_number(params.max_distance):
+        raise refuse("max_distance", "a finite number", None)
     if not all(isinstance(name, str) for name in (*params.include, *(params.exclude or ()))):
         raise InvalidArgument("include and exclude are lists of strings", field="include")
     if params.exclude is not None and set(params.include) - {"vector"}:

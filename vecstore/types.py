@@ -188,7 +188,7 @@ class SearchParams:
 
     ``nprobe`` (lists a part) wins over ``target_recall``, which wins over ``probe_fraction``. ``filter`` is
     JSON (`vecstore.rows.filters`). ``include`` names attributes, or ``vector``, that hits bring; with
-    ``exclude`` they bring all attributes but those.
+    ``exclude`` they bring all attributes but those. Hits are no farther than ``max_distance``.
     """
 
     top_k: int = 10
@@ -204,6 +204,21 @@ class SearchParams:
     debug: bool = False
     filter: bytes | None = None
     exclude: tuple[str, ...] | None = None
+    max_distance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """The vector of a stored row, in the place of a query.
+
+    Attributes
+    ----------
+    itself
+        Whether the row may be a hit of itself.
+    """
+
+    id: RowId
+    itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)

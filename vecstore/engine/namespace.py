@@ -23,7 +23,7 @@ from vecstore.errors import (
     StorageMissing,
 )
 from vecstore.index.filtered import Matches, narrowed
-from vecstore.index.search import Answer, Scratch, search_many, search_namespace
+from vecstore.index.search import Answer, Scratch, search_beside, search_many, search_namespace
 from vecstore.index.view import OpenPart, View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_QUERIES
 from vecstore.manifest.model import Manifest, Settings
@@ -45,6 +45,7 @@ from vecstore.types import (
     Row,
     RowId,
     SearchParams,
+    StoredRow,
     Tag,
 )
 
@@ -145,13 +146,22 @@ class NamespaceEngine:
         return ask(snapshot.manifest, *args, **kwargs)
 
     def _search(self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace) -> Hits:
-        q = as_vector(values, manifest.dim, manifest.metric)
+        skip = None
+        if isinstance(values, StoredRow):
+            q, skip = self._stored(manifest, values, trace)
+        else:
+            q = as_vector(values, manifest.dim, manifest.metric)
         view = self.searched_view(manifest, params, trace)
         searcher = self._scratch.take(view.field.padded_dim)
         try:
-            answer = search_namespace(view, q, params, searcher, trace, self._executor)
+            if skip is None:
+                answer = search_namespace(view, q, params, searcher, trace, self._executor)
+            else:
+                answer = search_beside(view, q, params, skip, searcher, trace, self._executor)
         finally:
             self._scratch.give(searcher)
+        if params.max_distance is not None:
+            answer = answer.within(params.max_distance)
         vectors = attributes = None
         if "vector" in params.include:
             vectors = _vectors_of(view, answer, trace, self._executor)
@@ -166,6 +176,19 @@ class NamespaceEngine:
             manifest.incarnation,
             attributes,
         )
+
+    def _stored(
+        self, manifest: Manifest, asked: StoredRow, trace: ReadTrace
+    ) -> tuple[F32, tuple[int, int] | None]:
+        """The vector of a stored row, and where the row lies if it is to be no hit."""
+        view = self.views.open(manifest, trace)
+        part, row = self._locate(view, parse_ids([asked.id], field="id"), trace)
+        found = part.reader.read_vectors(np.array([row]), trace)
+        if found is None:
+            raise InvalidArgument(
+                f"row {asked.id!r} cannot be a query: its part keeps no vectors (store_vectors)", field="id"
+            )
+        return as_vector(found[0], manifest.dim, manifest.metric), None if asked.itself else (part.number, row)
 
     def searched_view(self, manifest: Manifest, params: SearchParams, trace: ReadTrace) -> View:
         """The rows that a search may find."""
@@ -185,6 +208,8 @@ class NamespaceEngine:
         if params.include or params.exclude is not None or params.debug:
             return self._one_by_one(view, queries, params)
         found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
+        if params.max_distance is not None:
+            found = found.within(params.max_distance)
         return BatchHits(
             found.ids, found.distances, found.counts, manifest.epoch, None, None, manifest.incarnation
         )
@@ -204,6 +229,8 @@ class NamespaceEngine:
             for i, q in enumerate(queries):
                 trace = ReadTrace()
                 answer = search_namespace(view, q, params, searcher, trace, self._executor)
+                if params.max_distance is not None:
+                    answer = answer.within(params.max_distance)
                 counts[i] = len(answer.rows)
                 ids[i, : counts[i]] = answer.ids
                 distances[i, : counts[i]] = answer.distances
@@ -238,27 +265,30 @@ class NamespaceEngine:
         return self._read(self._at(epoch), epoch, self._row, ids, include_vector)
 
     def _row(self, manifest: Manifest, ids: Ids, include_vector: bool) -> Row:
-        wanted: RowId = ids.values[0] if ids.kind == "string" else int(ids.values[0])
-        if manifest.id_kind is not None:
-            check_id_kind(manifest, ids, field="id")
         trace = ReadTrace()
-        view = self.views.open(manifest, trace)
+        part, row = self._locate(self.views.open(manifest, trace), ids, trace)
+        rows = np.array([row])
+        vectors = part.reader.read_vectors(rows, trace) if include_vector else None
+        return Row(
+            _id_of(ids),
+            None if vectors is None else vectors[0],
+            manifest.epoch,
+            _values(manifest, part, rows, list(manifest.attributes), trace)[0],
+            incarnation=manifest.incarnation,
+        )
+
+    def _locate(self, view: View, ids: Ids, trace: ReadTrace) -> tuple[OpenPart, int]:
+        """Where the live row of one id lies. `RowNotFound` if there is none."""
+        if view.manifest.id_kind is not None:
+            check_id_kind(view.manifest, ids, field="id")
         for part in reversed(view.parts):
             _, rows = part.reader.find(ids, trace)
             alive = rows[part.live.is_live(rows)]
             if len(alive):
-                vectors = part.reader.read_vectors(alive[:1], trace) if include_vector else None
-                return Row(
-                    wanted,
-                    None if vectors is None else vectors[0],
-                    manifest.epoch,
-                    _values(manifest, part, alive[:1], list(manifest.attributes), trace)[0],
-                    incarnation=manifest.incarnation,
-                )
+                return part, int(alive[0])
+        wanted, epoch = _id_of(ids), view.manifest.epoch
         raise RowNotFound(
-            f"no live row {wanted!r} in {self.name!r} at epoch {manifest.epoch}",
-            id=wanted,
-            epoch=manifest.epoch,
+            f"no live row {wanted!r} in {self.name!r} at epoch {epoch}", id=wanted, epoch=epoch
         )
 
     def manifest(self, epoch: int | None = None) -> Manifest:
@@ -308,6 +338,11 @@ def describe(manifest: Manifest) -> NamespaceInfo:
             for name, known in manifest.attributes.items()
         },
     )
+
+
+def _id_of(ids: Ids) -> RowId:
+    """The one id that there is."""
+    return str(ids.values[0]) if ids.kind == "string" else int(ids.values[0])
 
 
 def settings_dict(settings: Settings) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from vecstore.server.handlers import answer
 from vecstore.server.requests import json_body, query, read_body
 from vecstore.server.routes_rows import batch
 from vecstore.server.shortcut import FAILED
-from vecstore.types import F32, SearchParams
+from vecstore.types import SearchParams, StoredRow
 
 _search = msgspec.json.Decoder(wire.Search)
 _PARAMETERS: Final = wire.SearchQuery.__struct_fields__
@@ -30,8 +30,8 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     """Add the routes."""
     limit = config.max_body_bytes
 
-    def one(ns: str, vector: F32, params: SearchParams) -> Response:
-        hits = backend.search(ns, vector, check_params(params))
+    def one(ns: str, asked: object, params: SearchParams) -> Response:
+        hits = backend.search(ns, asked, check_params(params))
         return answer(wire.found(hits), at=(hits.incarnation, hits.epoch))
 
     def post(ns: str) -> Response:
@@ -41,8 +41,10 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         query()
         asked: wire.Search = json_body(_search, limit)
         single, many = len(memoryview(asked.vector)), len(memoryview(asked.vectors))
-        if bool(single) == bool(many):
-            raise InvalidArgument("a search has either vector or vectors", field="vector")
+        if bool(single) + bool(many) + (asked.id is not None) != 1:
+            raise InvalidArgument("a search has one of vector, vectors and id", field="vector")
+        if asked.id is not None:
+            return one(ns, StoredRow(asked.id, asked.include_self), asked.params())
         if single:
             return one(ns, wire.vector(asked.vector), asked.params())
         queries = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_QUERIES)

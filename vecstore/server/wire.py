@@ -71,6 +71,7 @@ Name = Annotated[
         }
     ),
 ]
+Id = Annotated[int | str, Meta(extra_json_schema=_ID)]
 Ids = Annotated[list[int | str], Meta(extra_json_schema=_list_of(_ID, MAX_DELETE_IDS))]
 VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64]})]
 BatchField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})]
@@ -171,6 +172,7 @@ class _Effort(Struct, forbid_unknown_fields=True, kw_only=True):
 class _SearchOptions(_Effort, forbid_unknown_fields=True, kw_only=True):
     include: list[str] = []
     exclude: list[str] | None = None
+    max_distance: float | None = None
     debug: bool = False
 
     def params(self) -> SearchParams:
@@ -178,6 +180,7 @@ class _SearchOptions(_Effort, forbid_unknown_fields=True, kw_only=True):
             super().params(),
             include=tuple(self.include),
             exclude=None if self.exclude is None else tuple(self.exclude),
+            max_distance=self.max_distance,
             debug=self.debug,
         )
 
@@ -198,9 +201,11 @@ class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
 
 
 class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
-    """One query (``vector``) or a batch (``vectors``); ``dim`` as in an insert."""
+    """One query (``vector``, or the stored row of ``id``) or a batch (``vectors``); ``dim`` as in an insert."""
 
     vector: VectorField = msgspec.field(default_factory=Raw)
+    id: Id | None = None
+    include_self: bool = False
     vectors: QueriesField = msgspec.field(default_factory=Raw)
     dim: Dim | None = None
     filter: FilterField = msgspec.field(default_factory=Raw)

@@ -1,0 +1,143 @@
+"""Kinds of searches through the public API, embedded and over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import vecstore
+from tests.core import CODED, EXACT, clustered, distances, generator
+from tests.server.support import Server, running_server
+from vecstore.api import Database, Namespace
+from vecstore.errors import InvalidArgument, InvalidId, RowNotFound
+
+DIM = 8
+N = 400
+ROWS = clustered(generator(5), N, DIM)
+METRICS = ["cosine", "l2", "dot"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "http"])
+def db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    if request.param == "embedded":
+        with vecstore.connect("memory://", maintenance="off") as database:
+            yield database
+        return
+    with vecstore.connect(request.getfixturevalue("server").url) as database:
+        yield database
+        for info in list(database.namespaces()):
+            database.delete_namespace(info.name)
+
+
+def filled(db: Database, metric: str = "l2") -> Namespace:
+    """`ROWS` in two parts, one of them coded, with some attributes."""
+    ns = db.create_namespace("docs", DIM, metric, **CODED)  # type: ignore[arg-type]
+    half = N // 2
+    attributes = {"n": list(range(N)), "even": [i % 2 == 0 for i in range(N)]}
+    for some in (slice(0, half), slice(half, N)):
+        ns.insert(
+            ROWS[some],
+            ids=np.arange(N)[some],
+            attributes={name: values[some] for name, values in attributes.items()},
+        )
+    return ns
+
+
+# -- at most so far -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_hits_beyond_the_greatest_distance_are_left_out(db: Database, metric: str) -> None:
+    ns = filled(db, metric)
+    for q in ROWS[:5] + 0.1:
+        every = ns.search(q, top_k=50, **EXACT)
+        limit = float(every.distances[20])
+        within = ns.search(q, top_k=50, max_distance=limit, **EXACT)
+        expected = [hit.id for hit in every if hit.distance <= limit]
+        assert within.ids.tolist() == expected
+        assert len(expected) >= 21
+        assert ns.search(q, top_k=5, max_distance=limit, **EXACT).ids.tolist() == expected[:5]
+        below = float(every.distances[0]) - 1e-3
+        assert len(ns.search(q, max_distance=below, include=["vector", "n"], **EXACT)) == 0
+
+
+@pytest.mark.parametrize("include", [[], ["n"]])
+def test_a_batch_keeps_to_the_greatest_distance(db: Database, include: list[str]) -> None:
+    ns = filled(db)
+    queries = ROWS[:6] + 0.1
+    limit = float(np.median(distances(ROWS, queries, "l2")) / 4)
+    found = ns.search_batch(queries, top_k=30, max_distance=limit, include=include, **EXACT)
+    for i, q in enumerate(queries):
+        one = ns.search(q, top_k=30, max_distance=limit, include=include, **EXACT)
+        assert found[i].ids.tolist() == one.ids.tolist()
+        assert found[i].attributes == one.attributes
+        assert (found.distances[i, found.counts[i] :] == np.inf).all()
+        assert (found.ids[i, found.counts[i] :] == 0).all()
+    assert 0 < found.counts.sum() < 180
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), "1", True])
+def test_the_greatest_distance_is_a_number(db: Database, wrong: object) -> None:
+    ns = filled(db)
+    with pytest.raises(InvalidArgument) as refused:
+        ns.search(ROWS[0], max_distance=wrong)  # type: ignore[arg-type]
+    assert refused.value.details["field"] == "max_distance"
+
+
+# -- by a stored row ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_stored_row_is_a_query_and_no_hit_of_itself(db: Database, metric: str) -> None:
+    ns = filled(db, metric)
+    for i in (0, 7, N - 1):
+        every = ns.search(ROWS[i], top_k=21, **EXACT)
+        others = [hit.id for hit in every if hit.id != i][:20]
+        assert ns.search(id=i, top_k=20, **EXACT).ids.tolist() == others
+        assert ns.search(id=i, top_k=21, include_self=True, **EXACT).ids.tolist() == every.ids.tolist()
+        odd = ns.search(id=i, top_k=5, filter=["even", "Eq", False], include=["n"], **EXACT)
+        expected = [one for one in ns.search(ROWS[i], top_k=N, **EXACT).ids.tolist() if one % 2 and one != i]
+        assert [hit.attributes["n"] for hit in odd] == expected[:5]
+
+
+def test_a_copy_of_the_row_is_a_hit(db: Database) -> None:
+    ns = filled(db)
+    ns.insert(ROWS[3:4], ids=[1_000])
+    assert ns.search(id=3, top_k=1).ids.tolist() == [1_000]
+    assert ns.search(id=1_000, top_k=1).ids.tolist() == [3]
+
+
+def test_string_ids_are_queries_too(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:3], ids=["a", "b", "c"])
+    assert set(ns.search(id="b").ids.tolist()) == {"a", "c"}
+    with pytest.raises(InvalidId):
+        ns.search(id=1)
+
+
+def test_a_row_that_is_not_there_is_no_query(db: Database) -> None:
+    ns = filled(db)
+    ns.delete([5])
+    for absent in (5, 10_000):
+        with pytest.raises(RowNotFound):
+            ns.search(id=absent)
+    with pytest.raises(InvalidArgument, match="either a vector or an id"):
+        ns.search(ROWS[0], id=1)
+    with pytest.raises(InvalidArgument, match="either a vector or an id"):
+        ns.search()
+
+
+def test_without_vectors_a_stored_row_is_no_query(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2", store_vectors="none")
+    ns.insert(ROWS, ids=np.arange(N))
+    with pytest.raises(InvalidArgument, match="keeps no vectors") as refused:
+        ns.search(id=1)
+    assert refused.value.details["field"] == "id"
