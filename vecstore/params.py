@@ -49,7 +49,7 @@ def params_of(top_k: int, options: dict[str, Any]) -> SearchParams:
 
 
 def query_of(vector: object | None, identity: RowId | None, itself: bool) -> object:
-    """What neighbours are asked of: a vector, or the stored row of an id; `InvalidArgument` unless it is one."""
+    """What neighbours are asked of: a vector, or the stored row of an id. `InvalidArgument` if it is not one."""
     if (vector is None) == (identity is None):
         raise InvalidArgument("a search has either a vector or an id", field="vector")
     return vector if identity is None else StoredRow(plain(identity), itself)

@@ -103,7 +103,7 @@ class RecallMonitor:
         self._thread: threading.Thread | None = None
 
     def saw(self, name: str, vector: object, params: SearchParams) -> None:
-        """A search was answered; those of a past epoch, under a filter, or by a stored row are not measured."""
+        """A search was answered; that of a past epoch, under a filter or by a stored row is not measured."""
         if self._draw.random() < self.rate and _measurable(params) and not isinstance(vector, StoredRow):
             self._keep(name, np.array(vector, dtype=np.float32), params)
 

@@ -188,7 +188,8 @@ class NamespaceEngine:
             raise InvalidArgument(
                 f"row {asked.id!r} cannot be a query: its part keeps no vectors (store_vectors)", field="id"
             )
-        return as_vector(found[0], manifest.dim, manifest.metric), None if asked.itself else (part.number, row)
+        skip = None if asked.itself else (part.number, row)
+        return as_vector(found[0], manifest.dim, manifest.metric), skip
 
     def searched_view(self, manifest: Manifest, params: SearchParams, trace: ReadTrace) -> View:
         """The rows that a search may find."""
@@ -287,9 +288,7 @@ class NamespaceEngine:
             if len(alive):
                 return part, int(alive[0])
         wanted, epoch = _id_of(ids), view.manifest.epoch
-        raise RowNotFound(
-            f"no live row {wanted!r} in {self.name!r} at epoch {epoch}", id=wanted, epoch=epoch
-        )
+        raise RowNotFound(f"no live row {wanted!r} in {self.name!r} at epoch {epoch}", id=wanted, epoch=epoch)
 
     def manifest(self, epoch: int | None = None) -> Manifest:
         """The current manifest, or that of a past epoch."""

@@ -201,7 +201,7 @@ class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
 
 
 class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
-    """One query (``vector``, or the stored row of ``id``) or a batch (``vectors``); ``dim`` as in an insert."""
+    """One query (``vector``, or the row of ``id``) or a batch (``vectors``); ``dim`` as in an insert."""
 
     vector: VectorField = msgspec.field(default_factory=Raw)
     id: Id | None = None
