@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,9 +130,9 @@ def test_a_row_that_is_not_there_is_no_query(db: Database) -> None:
     for absent in (5, 10_000):
         with pytest.raises(RowNotFound):
             ns.search(id=absent)
-    with pytest.raises(InvalidArgument, match="either a vector or an id"):
+    with pytest.raises(InvalidArgument, match="one of a vector, an id and order_by"):
         ns.search(ROWS[0], id=1)
-    with pytest.raises(InvalidArgument, match="either a vector or an id"):
+    with pytest.raises(InvalidArgument, match="one of a vector, an id and order_by"):
         ns.search()
 
 
@@ -141,3 +142,47 @@ def test_without_vectors_a_stored_row_is_no_query(db: Database) -> None:
     with pytest.raises(InvalidArgument, match="keeps no vectors") as refused:
         ns.search(id=1)
     assert refused.value.details["field"] == "id"
+
+
+# -- in the order of an attribute -----------------------------------------------------------
+
+
+def test_rows_come_in_the_order_of_an_attribute(db: Database) -> None:
+    ns = filled(db)
+    ns.insert(ROWS[:1], ids=[1_000])  # without any attribute
+    hits = ns.search(order_by=["n", "desc"], top_k=3, include=["n", "vector"])
+    assert [(hit.id, hit.distance, hit.attributes) for hit in hits] == [
+        (i, None, {"n": i}) for i in (N - 1, N - 2, N - 3)
+    ]
+    assert np.isnan(hits.distances).all()
+    assert hits.vectors is not None
+    np.testing.assert_array_equal(hits.vectors, ROWS[[N - 1, N - 2, N - 3]])
+    odd = ns.search(order_by=["n", "asc"], top_k=N, filter=["even", "NotEq", True], exclude=["even"])
+    assert odd.ids.tolist() == [*range(1, N, 2), 1_000]
+    assert odd[-1].attributes == {"n": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"order_by": ["n", "up"]}, "order_by"),
+        ({"order_by": ["n"]}, "order_by"),
+        ({"order_by": "n"}, "order_by"),
+        ({"order_by": [1, "asc"]}, "order_by"),
+        ({"order_by": ["missing", "asc"]}, "order_by"),
+        ({"order_by": ["n", "asc"], "max_distance": 1.0}, "max_distance"),
+        ({"order_by": ["n", "asc"], "vector": ROWS[0]}, "vector"),
+        ({"order_by": ["n", "asc"], "id": 1}, "vector"),
+    ],
+)
+def test_an_order_that_is_none_is_refused(db: Database, options: dict[str, Any], field: str) -> None:
+    ns = filled(db)
+    with pytest.raises(InvalidArgument) as refused:
+        ns.search(**options)
+    assert refused.value.details["field"] == field
+
+
+def test_a_batch_has_no_order(db: Database) -> None:
+    ns = filled(db)
+    with pytest.raises(InvalidArgument, match="not both"):
+        ns.search_batch(ROWS[:2], order_by=["n", "asc"])

@@ -17,12 +17,14 @@ import numpy.typing as npt
 from vecstore.errors import InvalidArgument
 from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE
 from vecstore.params import (
+    check_batch,
     check_epoch,
     check_params,
     check_sample,
     included,
     is_integer,
     is_number,
+    ordered_by,
     params_of,
     plain,
     query_of,
@@ -384,9 +386,10 @@ class Namespace:
         exclude: Sequence[str] | None = None,
         filter: Sequence[Any] | None = None,
         max_distance: float | None = None,
+        order_by: Sequence[str] | None = None,
         debug: bool = False,
     ) -> Hits:
-        """The ``top_k`` nearest live rows of one epoch, nearest first.
+        """The ``top_k`` nearest live rows of one epoch, nearest first; or with ``order_by`` the first ones.
 
         Parameters
         ----------
@@ -414,6 +417,9 @@ class Namespace:
             ``["And", [["year", "Gte", 2020], ["tags", "ContainsAny", ["a", "b"]]]]``; ``docs/filters.md``.
         max_distance
             Hits that are farther are left out.
+        order_by
+            In place of a vector, ``["year", "desc"]`` or ``["id", "asc"]``: the first rows in the order of
+            an attribute. Rows that lack it come last, equal ones in the order of their ids.
         debug
             Return plan, counts, stage times and storage traffic.
         """
@@ -432,13 +438,16 @@ class Namespace:
             None if filter is None else filter_bytes(filter),
             None if exclude is None else included(exclude, "exclude"),
             max_distance,
+            None if order_by is None else ordered_by(order_by),
         )
-        asked = vector if id is None and vector is not None else query_of(vector, id, include_self)
+        asked: object = vector
+        if vector is None or id is not None or order_by is not None:
+            asked = query_of(vector, id, include_self, order_by)
         return self._backend.search(self.name, asked, params)
 
     def search_batch(self, vectors: npt.ArrayLike, top_k: int = 10, **options: Any) -> BatchHits:
-        """As `search`, for f32[M, dim] queries on one epoch; takes the same options."""
-        params = check_params(params_of(top_k, options))
+        """As `search`, for f32[M, dim] queries on one epoch; takes the same options but ``order_by``."""
+        params = check_batch(check_params(params_of(top_k, options)))
         return self._backend.search_batch(self.name, vectors, params)
 
     def measure_recall(
@@ -483,7 +492,7 @@ class Namespace:
         asked = check_sample(
             RecallSample(source, plain(sample), plain(confidence), plain(seed)), given=queries is not None
         )
-        for name in ("include", "debug", "max_distance"):
+        for name in ("include", "debug", "max_distance", "order_by"):
             if name in options:
                 raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)
         params = check_params(params_of(top_k, options))

@@ -9,6 +9,7 @@ give: a namespace remembers a thousand a day, so one for every insert would fill
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -227,7 +228,7 @@ class HttpBackend:
         hits = answer.hits if answer.hits is not msgspec.UNSET else []
         debug = None if answer.debug is msgspec.UNSET else answer.debug
         ids = _ids([hit.id for hit in hits])
-        distances = np.array([hit.distance for hit in hits], dtype=np.float32)
+        distances = np.array([_distance(hit) for hit in hits], dtype=np.float32)
         return Hits(
             ids,
             distances,
@@ -254,7 +255,7 @@ class HttpBackend:
         at = 0
         for i, r in enumerate(results):
             ids[i, : counts[i]] = flat[at : at + counts[i]]
-            distances[i, : counts[i]] = [hit.distance for hit in r.hits]
+            distances[i, : counts[i]] = [_distance(hit) for hit in r.hits]
             at += int(counts[i])
         stacked = _vectors([r.hits for r in results], params.top_k, params)
         if stacked is not None:
@@ -497,7 +498,9 @@ def _options(params: SearchParams) -> dict[str, Any]:
 
 
 def _asked(query: object) -> dict[str, Any]:
-    """What neighbours are asked of: a vector, or a stored row."""
+    """What neighbours are asked of: a vector, a stored row, or nothing where hits come in an order."""
+    if query is None:
+        return {}
     if isinstance(query, StoredRow):
         identity = parse_ids([query.id], field="id").values.tolist()[0]
         return {"id": identity, "include_self": query.itself}
@@ -550,6 +553,10 @@ def _ids(values: list[RowId]) -> npt.NDArray[Any]:
         found[:] = values
         return found
     return np.array(values, dtype=np.uint64)
+
+
+def _distance(hit: wire.Neighbour) -> float:
+    return math.nan if hit.distance is msgspec.UNSET else hit.distance
 
 
 def _attributes(hits: list[wire.Neighbour], params: SearchParams) -> list[dict[str, Any]] | None:

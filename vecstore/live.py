@@ -86,6 +86,14 @@ class LiveSet:
         live: npt.NDArray[np.bool_] = (self.words[block] & bit) != 0
         return live.reshape(wanted.shape)
 
+    def rows(self) -> I64:
+        """The live rows, ascending."""
+        if not self.dead:
+            return np.arange(self.n, dtype=np.int64)
+        slots = np.flatnonzero(np.unpackbits(self.words.view(np.uint8), bitorder="little"))
+        shifts = np.repeat(self.first_row[:-1] - BLOCK * self.first_block[:-1], np.diff(self.first_block))
+        return slots + shifts[slots // BLOCK]
+
     def _slots(self, rows: I64) -> tuple[I64, U32]:
         """The block of each row, and its bit there."""
         if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= self.n):

@@ -15,7 +15,7 @@ import numpy as np
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_QUERIES, MAX_TOP_K
 from vecstore.rows.filters import filter_bytes, parse_filter
-from vecstore.types import RecallSample, RowId, SearchParams, StoredRow
+from vecstore.types import Order, RecallSample, RowId, SearchParams, StoredRow
 
 CONFIDENCES = (0.5, 0.999)
 
@@ -43,15 +43,22 @@ def params_of(top_k: int, options: dict[str, Any]) -> SearchParams:
     options["include"] = included(options.get("include", ()))
     if options.get("exclude") is not None:
         options["exclude"] = included(options["exclude"], "exclude")
+    if options.get("order_by") is not None:
+        options["order_by"] = ordered_by(options["order_by"])
     if options.get("filter") is not None:
         options["filter"] = filter_bytes(options["filter"])
     return SearchParams(top_k=plain(top_k), **options)
 
 
-def query_of(vector: object | None, identity: RowId | None, itself: bool) -> object:
-    """What neighbours are asked of: a vector, or the stored row of an id. `InvalidArgument` if it is not one."""
-    if (vector is None) == (identity is None):
-        raise InvalidArgument("a search has either a vector or an id", field="vector")
+def query_of(
+    vector: object | None, identity: RowId | None, itself: bool, order: object | None = None
+) -> object:
+    """What neighbours are asked of: a vector, or the stored row of an id; None if hits come in an order.
+
+    `InvalidArgument` if it is not one of the three.
+    """
+    if (vector is not None) + (identity is not None) + (order is not None) != 1:
+        raise InvalidArgument("a search has one of a vector, an id and order_by", field="vector")
     return vector if identity is None else StoredRow(plain(identity), itself)
 
 
@@ -65,6 +72,21 @@ def included(names: object, field: str = "include") -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise InvalidArgument(f"{field} must be a list of names", field=field)
     return tuple(names)
+
+
+def ordered_by(given: object) -> Order:
+    """What hits are ordered by; `InvalidArgument` if it is no pair of an attribute and a direction."""
+    if (
+        isinstance(given, str)
+        or not isinstance(given, Sequence)
+        or len(given) != 2
+        or not isinstance(given[0], str)
+        or given[1] not in ("asc", "desc")
+    ):
+        raise InvalidArgument(
+            'order_by must be [attribute, "asc" | "desc"]', field="order_by", limit=["asc", "desc"]
+        )
+    return given[0], given[1]
 
 
 def check_params(params: SearchParams) -> SearchParams:
@@ -95,12 +117,26 @@ def check_params(params: SearchParams) -> SearchParams:
     check_epoch(params.epoch)
     if params.max_distance is not None and not is_number(params.max_distance):
         raise refuse("max_distance", "a finite number", None)
+    if params.order_by is not None:
+        ordered_by(params.order_by)
+        if params.max_distance is not None:
+            raise InvalidArgument(
+                "max_distance has no meaning where hits come in the order of an attribute",
+                field="max_distance",
+            )
     if not all(isinstance(name, str) for name in (*params.include, *(params.exclude or ()))):
         raise InvalidArgument("include and exclude are lists of strings", field="include")
     if params.exclude is not None and set(params.include) - {"vector"}:
         raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
     if params.filter is not None:
         parse_filter(params.filter)
+    return params
+
+
+def check_batch(params: SearchParams) -> SearchParams:
+    """`InvalidArgument` for what a batch of vectors cannot have."""
+    if params.order_by is not None:
+        raise InvalidArgument("a search has vectors or order_by, not both", field="order_by")
     return params
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,6 +35,7 @@ AttributeType = Literal[
     "[]uuid",
 ]
 RowId = int | str
+Order = tuple[str, Literal["asc", "desc"]]  # an attribute, or ``id``
 Expected = tuple[str, int]  # incarnation and epoch that a write asks a namespace to be at
 
 F32 = npt.NDArray[np.float32]
@@ -188,7 +190,8 @@ class SearchParams:
 
     ``nprobe`` (lists a part) wins over ``target_recall``, which wins over ``probe_fraction``. ``filter`` is
     JSON (`vecstore.rows.filters`). ``include`` names attributes, or ``vector``, that hits bring; with
-    ``exclude`` they bring all attributes but those. Hits are no farther than ``max_distance``.
+    ``exclude`` they bring all attributes but those. Hits are no farther than ``max_distance``. With
+    ``order_by`` they come in the order of an attribute, and there is no query.
     """
 
     top_k: int = 10
@@ -205,6 +208,7 @@ class SearchParams:
     filter: bytes | None = None
     exclude: tuple[str, ...] | None = None
     max_distance: float | None = None
+    order_by: Order | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,10 +321,10 @@ class RecallEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One neighbour: lower ``distance`` is nearer."""
+    """One neighbour: lower ``distance`` is nearer; None if hits come in the order of an attribute."""
 
     id: RowId
-    distance: float
+    distance: float | None
     attributes: dict[str, Any] | None = None
     vector: F32 | None = None
 
@@ -336,7 +340,7 @@ class Hits(Sequence[Hit]):
     ids
         u64[k], or an object array of str.
     distances
-        f32[k]: ``1 - cos``, squared L2, or ``-dot``.
+        f32[k]: ``1 - cos``, squared L2, or ``-dot``; NaN if hits come in the order of an attribute.
     epoch
         The one epoch that was read.
     vectors
@@ -361,10 +365,10 @@ class Hits(Sequence[Hit]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        identity = self.ids[i]
+        identity, distance = self.ids[i], float(self.distances[i])
         return Hit(
             id=identity if isinstance(identity, str) else int(identity),
-            distance=float(self.distances[i]),
+            distance=None if math.isnan(distance) else distance,
             attributes=None if self.attributes is None else self.attributes[i],
             vector=None if self.vectors is None else self.vectors[i],
         )

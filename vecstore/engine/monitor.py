@@ -231,7 +231,7 @@ class RecallMonitor:
 
 
 def _measurable(params: SearchParams) -> bool:
-    return params.epoch is None and params.filter is None
+    return params.epoch is None and params.filter is None and params.order_by is None
 
 
 class _Stopped(Exception):

@@ -23,6 +23,7 @@ from vecstore.errors import (
     StorageMissing,
 )
 from vecstore.index.filtered import Matches, narrowed
+from vecstore.index.ordered import search_ordered
 from vecstore.index.search import Answer, Scratch, search_beside, search_many, search_namespace
 from vecstore.index.view import OpenPart, View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_QUERIES
@@ -146,22 +147,13 @@ class NamespaceEngine:
         return ask(snapshot.manifest, *args, **kwargs)
 
     def _search(self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace) -> Hits:
-        skip = None
-        if isinstance(values, StoredRow):
-            q, skip = self._stored(manifest, values, trace)
+        if params.order_by is not None:
+            view = self.searched_view(manifest, params, trace)
+            answer = search_ordered(
+                view, params.order_by, params.top_k, trace, self._executor, debug=params.debug
+            )
         else:
-            q = as_vector(values, manifest.dim, manifest.metric)
-        view = self.searched_view(manifest, params, trace)
-        searcher = self._scratch.take(view.field.padded_dim)
-        try:
-            if skip is None:
-                answer = search_namespace(view, q, params, searcher, trace, self._executor)
-            else:
-                answer = search_beside(view, q, params, skip, searcher, trace, self._executor)
-        finally:
-            self._scratch.give(searcher)
-        if params.max_distance is not None:
-            answer = answer.within(params.max_distance)
+            view, answer = self._nearest(manifest, values, params, trace)
         vectors = attributes = None
         if "vector" in params.include:
             vectors = _vectors_of(view, answer, trace, self._executor)
@@ -176,6 +168,26 @@ class NamespaceEngine:
             manifest.incarnation,
             attributes,
         )
+
+    def _nearest(
+        self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace
+    ) -> tuple[View, Answer]:
+        """The view that is searched, and the neighbours of a vector or of a stored row."""
+        skip = None
+        if isinstance(values, StoredRow):
+            q, skip = self._stored(manifest, values, trace)
+        else:
+            q = as_vector(values, manifest.dim, manifest.metric)
+        view = self.searched_view(manifest, params, trace)
+        searcher = self._scratch.take(view.field.padded_dim)
+        try:
+            if skip is None:
+                answer = search_namespace(view, q, params, searcher, trace, self._executor)
+            else:
+                answer = search_beside(view, q, params, skip, searcher, trace, self._executor)
+        finally:
+            self._scratch.give(searcher)
+        return view, answer if params.max_distance is None else answer.within(params.max_distance)
 
     def _stored(
         self, manifest: Manifest, asked: StoredRow, trace: ReadTrace

@@ -297,7 +297,7 @@ def search_namespace(
     ids, distances, parts, rows = searcher.hits()
     found: npt.NDArray[Any] = ids
     if view.manifest.id_kind == "string":
-        found = string_ids(view, parts, rows, trace)
+        found = ids_at(view, parts, rows, trace)
     debug = _debug(view, plan, searcher, trace) if params.debug else None
     return Answer(found, distances, parts, rows, debug)
 
@@ -416,7 +416,7 @@ def search_many(
         return answer
     names = np.full(shape, "", dtype=object)
     filled = np.arange(params.top_k) < answer.counts[:, None]
-    names[filled] = string_ids(view, answer.parts[filled], answer.rows[filled], ReadTrace())
+    names[filled] = ids_at(view, answer.parts[filled], answer.rows[filled], ReadTrace())
     return replace(answer, ids=names)
 
 
@@ -460,11 +460,13 @@ def _together(
     return [i for left in found for i in left]
 
 
-def string_ids(
+def ids_at(
     view: View, parts: npt.NDArray[np.int32], rows: npt.NDArray[np.int64], trace: ReadTrace
 ) -> npt.NDArray[Any]:
-    """object[m] of str."""
-    ids = np.empty(len(rows), dtype=object)
+    """u64[m], or object[m] of str."""
+    ids: npt.NDArray[Any] = np.empty(
+        len(rows), dtype=object if view.manifest.id_kind == "string" else np.uint64
+    )
     for number in np.unique(parts).tolist():
         mine = np.flatnonzero(parts == number)
         ids[mine] = view.parts[number].reader.ids_of(rows[mine], trace)

@@ -28,7 +28,7 @@ from vecstore.ext.masks import mark_rows
 from vecstore.rows.attributes import Column
 from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_whole
 from vecstore.rows.schema import Spec, element_type, is_array
-from vecstore.rows.values import Elements, Key, is_text
+from vecstore.rows.values import SIGN, Elements, Key, is_text
 from vecstore.types import U64, AttributeType
 
 Bytes = npt.NDArray[np.uint8]
@@ -344,18 +344,22 @@ class ColumnReader:
         """Rows without a value."""
         return BitMap.deserialize(self._piece("nulls").tobytes()) if self.entry.nulls else BitMap()
 
+    def nulls_among(self, rows: I64) -> npt.NDArray[np.bool_]:
+        """Which of some rows have no value."""
+        if not self.entry.nulls:
+            return np.zeros(len(rows), dtype=np.bool_)
+        none = self.nulls()
+        if len(rows) < FEW_ROWS:
+            return np.fromiter((row in none for row in rows.tolist()), dtype=np.bool_, count=len(rows))
+        every = np.zeros(self.n, dtype=np.bool_)
+        every[np.frombuffer(none.to_array(), dtype=np.uint32)] = True
+        found: npt.NDArray[np.bool_] = every[rows]
+        return found
+
     def column(self, rows: I64) -> Column:
         """The values of rows, in their order."""
         spec = Spec(self.entry.type, self.entry.filterable)
-        null = np.zeros(len(rows), dtype=np.bool_)
-        if self.entry.nulls:
-            none = self.nulls()
-            if len(rows) < FEW_ROWS:
-                null = np.fromiter((row in none for row in rows.tolist()), dtype=np.bool_, count=len(rows))
-            else:
-                every = np.zeros(self.n, dtype=np.bool_)
-                every[np.frombuffer(none.to_array(), dtype=np.uint32)] = True
-                null = every[rows]
+        null = self.nulls_among(rows)
         if is_array(self.entry.type):
             starts = self._integers("starts", rows).astype(np.int64)
             counts = self._integers("starts", rows + 1).astype(np.int64) - starts
@@ -385,6 +389,39 @@ class ColumnReader:
     def values(self, rows: I64) -> list[Any]:
         """A value a row, as JSON has it."""
         return self.column(rows).values()
+
+    # -- order -----------------------------------------------------------------------------
+
+    def ranks(self, rows: I64) -> U64:
+        """Of rows with a value, of no array: numbers in the order of their values, the same for equal ones.
+
+        Of numbers their keys, in which both zeros of a float are one; of a dictionary of texts their codes.
+        """
+        if self.entry.form == "dictionary":
+            codes = self._integers("codes", rows)
+            if is_text(element_type(self.entry.type)):
+                return codes
+            return one_zero(self._integers("keys", codes.astype(np.int64)), self.entry.type)
+        return one_zero(self._integers("keys", rows), self.entry.type)
+
+    def texts_of(self, codes: U64) -> Elements:
+        """The texts of codes, which `ranks` gave."""
+        wanted, where = np.unique(codes, return_inverse=True)
+        texts = self._dictionary()
+        found = np.empty(len(wanted), dtype=object)
+        found[:] = [texts[code] for code in wanted.tolist()]
+        return found[where]
+
+    def in_order(self, start: int, stop: int) -> I64:
+        """Rows from one place to another in the order of their values; of an index that has them so."""
+        piece = self.entry.pieces["order"]
+        if piece.packing is None:
+            raise AssertionError("an index has its rows in order")
+        return unpack_whole(piece.packing, self._piece("order"), start, stop).astype(np.int64)
+
+    def rows_of_code(self, code: int) -> I64:
+        """The rows of one value of a dictionary, ascending."""
+        return np.frombuffer(self._rows_between(code, code + 1).to_array(), dtype=np.uint32).astype(np.int64)
 
     # -- look-ups --------------------------------------------------------------------------
 
@@ -579,6 +616,13 @@ class Keys:
 
     def __getitem__(self, i: int) -> Any:
         return int(self.values[i])
+
+
+def one_zero(keys: U64, kind: AttributeType) -> U64:
+    """Keys of which equal values have the same: of a float both zeros."""
+    if element_type(kind) != "float":
+        return keys
+    return np.where(keys == np.uint64(SIGN - 1), np.uint64(SIGN), keys)
 
 
 def _after(prefix: bytes) -> bytes | None:

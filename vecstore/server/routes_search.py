@@ -41,8 +41,10 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         query()
         asked: wire.Search = json_body(_search, limit)
         single, many = len(memoryview(asked.vector)), len(memoryview(asked.vectors))
-        if bool(single) + bool(many) + (asked.id is not None) != 1:
-            raise InvalidArgument("a search has one of vector, vectors and id", field="vector")
+        if bool(single) + bool(many) + (asked.id is not None) + (asked.order_by is not None) != 1:
+            raise InvalidArgument("a search has one of vector, vectors, id and order_by", field="vector")
+        if asked.order_by is not None:
+            return one(ns, None, asked.params())
         if asked.id is not None:
             return one(ns, StoredRow(asked.id, asked.include_self), asked.params())
         if single:

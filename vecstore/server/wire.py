@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 import struct
 from dataclasses import replace
@@ -201,17 +202,21 @@ class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
 
 
 class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
-    """One query (``vector``, or the row of ``id``) or a batch (``vectors``); ``dim`` as in an insert."""
+    """One query (``vector``, or the row of ``id``) or a batch (``vectors``); ``dim`` as in an insert.
+
+    Or no query: the first rows in an order (``order_by``).
+    """
 
     vector: VectorField = msgspec.field(default_factory=Raw)
     id: Id | None = None
     include_self: bool = False
+    order_by: tuple[str, Literal["asc", "desc"]] | None = None
     vectors: QueriesField = msgspec.field(default_factory=Raw)
     dim: Dim | None = None
     filter: FilterField = msgspec.field(default_factory=Raw)
 
     def params(self) -> SearchParams:
-        return replace(super().params(), filter=given_filter(self.filter))
+        return replace(super().params(), filter=given_filter(self.filter), order_by=self.order_by)
 
 
 class PlainSearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
@@ -301,10 +306,13 @@ class Deleted(Struct, kw_only=True):
 
 
 class Neighbour(Struct, kw_only=True, omit_defaults=True):
-    """One hit; attributes and ``vector`` if asked for, null if the namespace keeps none."""
+    """One hit; attributes and ``vector`` if asked for, null if the namespace keeps none.
+
+    ``distance`` is left out where hits come in the order of an attribute.
+    """
 
     id: RowId
-    distance: float
+    distance: float | UnsetType = UNSET
     attributes: dict[str, Any] | UnsetType = UNSET
     vector: list[float] | UnsetType | None = UNSET
 
@@ -379,7 +387,10 @@ def found_batch(hits: BatchHits) -> Found:
 
 def _neighbours(hits: Hits) -> list[Neighbour]:
     ids, distances = hits.ids.tolist(), hits.distances.tolist()
-    found = [Neighbour(id=i, distance=d) for i, d in zip(ids, distances, strict=True)]
+    if distances and math.isnan(distances[0]):  # in the order of an attribute
+        found = [Neighbour(id=i) for i in ids]
+    else:
+        found = [Neighbour(id=i, distance=d) for i, d in zip(ids, distances, strict=True)]
     if hits.vectors is not None:
         for one, vector in zip(found, hits.vectors, strict=True):
             one.vector = numbers(vector)
