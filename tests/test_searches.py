@@ -186,3 +186,65 @@ def test_a_batch_has_no_order(db: Database) -> None:
     ns = filled(db)
     with pytest.raises(InvalidArgument, match="not both"):
         ns.search_batch(ROWS[:2], order_by=["n", "asc"])
+
+
+# -- aggregates -----------------------------------------------------------------------------
+
+
+def test_rows_are_counted_and_added_up(db: Database) -> None:
+    ns = filled(db)
+    ns.insert(ROWS[:1], ids=[1_000])  # without any attribute
+    asked = {"rows": ["Count"], "values": ["Count", "n"], "sum": ["Sum", "n"], "mean": ["Avg", "n"]}
+    assert ns.aggregate(asked).values == {
+        "rows": N + 1,
+        "values": N,
+        "sum": N * (N - 1) // 2,
+        "mean": (N - 1) / 2,
+    }
+    asked = {"rows": ["Count"], "least": ["Min", "n"], "most": ["Max", "n"], "some": ["CountDistinct", "n"]}
+    found = ns.aggregate(asked, group_by=["even"], filter=["n", "NotEq", 0])
+    assert found.groups == [
+        {"even": False, "rows": N // 2, "least": 1, "most": N - 1, "some": N // 2},
+        {"even": True, "rows": N // 2 - 1, "least": 2, "most": N - 2, "some": N // 2 - 1},
+        {"even": None, "rows": 1, "least": None, "most": None, "some": 0},
+    ]
+    before = ns.stats().epoch
+    ns.delete([5])
+    assert ns.aggregate({"n": ["Count"]}).values == {"n": N}
+    past = ns.aggregate({"n": ["Count"]}, epoch=before)
+    assert (past.values, past.epoch) == ({"n": N + 1}, before)
+
+
+@pytest.mark.parametrize(
+    ("aggregate_by", "options", "field", "at"),
+    [
+        ({}, {}, "aggregate_by", None),
+        ({"": ["Count"]}, {}, "aggregate_by", None),
+        ({f"label {i}": ["Count"] for i in range(33)}, {}, "aggregate_by", None),
+        ({"x": []}, {}, "aggregate_by", "aggregate_by.x"),
+        ({"x": ["Median", "n"]}, {}, "aggregate_by", "aggregate_by.x"),
+        ({"x": ["Sum"]}, {}, "aggregate_by", "aggregate_by.x"),
+        ({"x": ["Sum", "n", "n"]}, {}, "aggregate_by", "aggregate_by.x"),
+        ({"x": ["Sum", "even"]}, {}, "aggregate_by", "aggregate_by.x"),
+        ({"x": ["Min", "missing"]}, {}, "aggregate_by", "aggregate_by.x"),
+        ({"x": ["Max", "tags"]}, {}, "aggregate_by", "aggregate_by.x"),
+        ({"x": ["Count"]}, {"group_by": ["missing"]}, "group_by", "group_by"),
+        ({"x": ["Count"]}, {"group_by": ["tags"]}, "group_by", "group_by"),
+        ({"x": ["Count"]}, {"group_by": ["n", "n"]}, "group_by", None),
+        ({"n": ["Count"]}, {"group_by": ["n"]}, "group_by", None),
+        ({"x": ["Count"]}, {"group_by": [f"n{i}" for i in range(9)]}, "group_by", None),
+        ({"x": ["Count"]}, {"filter": ["n", "Eq"]}, "filter", "filter[0]"),
+        ({"x": ["Count"]}, {"epoch": 0}, "epoch", None),
+        ({"x": ["Count"]}, {"max_staleness": -1}, "max_staleness", None),
+        ({"x": ["Count"]}, {"consistency": "weak"}, "consistency", None),
+    ],
+)
+def test_aggregates_that_are_none_are_refused(
+    db: Database, aggregate_by: Any, options: Any, field: str, at: str | None
+) -> None:
+    ns = filled(db)
+    ns.insert(ROWS[:1], ids=[1_000], attributes={"tags": [["a"]]})
+    with pytest.raises(InvalidArgument) as refused:
+        ns.aggregate(aggregate_by, **options)
+    assert refused.value.details["field"] == field
+    assert refused.value.details.get("at") == at

@@ -17,8 +17,10 @@ import numpy.typing as npt
 from vecstore.errors import InvalidArgument
 from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE
 from vecstore.params import (
+    aggregate_params,
     check_batch,
     check_epoch,
+    check_moment,
     check_params,
     check_sample,
     included,
@@ -34,6 +36,8 @@ from vecstore.params import (
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
 from vecstore.types import (
+    AggregateParams,
+    Aggregates,
     BatchHits,
     CompactResult,
     Consistency,
@@ -103,6 +107,7 @@ class Backend(Protocol):
     def untag(self, name: str, tag: str) -> None: ...
     def search(self, name: str, vector: object, params: SearchParams) -> Hits: ...
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits: ...
+    def aggregate(self, name: str, params: AggregateParams) -> Aggregates: ...
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
     ) -> RecallReport: ...
@@ -449,6 +454,40 @@ class Namespace:
         """As `search`, for f32[M, dim] queries on one epoch; takes the same options but ``order_by``."""
         params = check_batch(check_params(params_of(top_k, options)))
         return self._backend.search_batch(self.name, vectors, params)
+
+    def aggregate(
+        self,
+        aggregate_by: Mapping[str, Sequence[str]],
+        *,
+        group_by: Sequence[str] = (),
+        filter: Sequence[Any] | None = None,
+        consistency: Consistency = "strong",
+        max_staleness: float = 10.0,
+        epoch: int | None = None,
+    ) -> Aggregates:
+        """Counts, sums, extremes and means over all live rows of one epoch, exact.
+
+        Parameters
+        ----------
+        aggregate_by
+            Results by label: ``{"n": ["Count"], "price": ["Avg", "price"]}``. ``Count`` of rows, or of an
+            attribute's values; ``CountDistinct``, ``Min`` and ``Max`` of any attribute but an array; ``Sum``
+            and ``Avg`` of numbers. Null is no value; of no values the sum is 0 and the others are None.
+        group_by
+            Attributes, at most 8; at most 10,000 groups.
+        filter
+            Of which rows, as for `search`.
+        consistency, max_staleness, epoch
+            As for `search`.
+
+        Raises
+        ------
+        InvalidArgument
+            Also if there are more groups, or more than a million distinct values to be counted.
+        """
+        params = aggregate_params(aggregate_by, group_by, filter)
+        params = replace(params, consistency=consistency, max_staleness=max_staleness, epoch=plain(epoch))
+        return self._backend.aggregate(self.name, check_moment(params))
 
     def measure_recall(
         self,

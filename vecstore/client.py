@@ -39,8 +39,11 @@ from vecstore.rows.ids import parse_ids, validate_name
 from vecstore.rows.schema import as_schema
 from vecstore.rows.vectors import as_vectors
 from vecstore.server import wire
+from vecstore.server.wire_aggregate import Aggregated
 from vecstore.types import (
     F32,
+    AggregateParams,
+    Aggregates,
     BatchHits,
     CompactResult,
     DeleteResult,
@@ -267,6 +270,13 @@ class HttpBackend:
             ids, distances, counts, answer.epoch, stacked, debug, _incarnation(found), attributes or None
         )
 
+    def aggregate(self, name: str, params: AggregateParams) -> Aggregates:
+        found = self._send("POST", _path(name, "aggregate"), _aggregation(params), repeat=True)
+        done = _decode(found, Aggregated)
+        values = None if done.aggregations is msgspec.UNSET else done.aggregations
+        groups = None if done.aggregation_groups is msgspec.UNSET else done.aggregation_groups
+        return Aggregates(done.epoch, values, groups, _incarnation(found))
+
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
     ) -> RecallReport:
@@ -383,7 +393,7 @@ class HttpBackend:
     def _once(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        reads = method == "GET" or (method == "POST" and path.endswith(("/search", "/recall")))
+        reads = method == "GET" or (method == "POST" and path.endswith(("/search", "/aggregate", "/recall")))
         try:
             answer = self._connections().request(
                 method, self._base + path, body=data, headers=headers, redirect=False
@@ -505,6 +515,21 @@ def _asked(query: object) -> dict[str, Any]:
         identity = parse_ids([query.id], field="id").values.tolist()[0]
         return {"id": identity, "include_self": query.itself}
     return {"vector": _packed(_query(query))}
+
+
+def _aggregation(params: AggregateParams) -> dict[str, Any]:
+    found = {
+        "aggregate_by": {
+            label: [one.function] if one.attribute is None else [one.function, one.attribute]
+            for label, one in params.aggregate_by
+        },
+        "group_by": params.group_by,
+        "filter": None if params.filter is None else msgspec.Raw(params.filter),
+        "consistency": params.consistency,
+        "max_staleness": params.max_staleness,
+        "epoch": params.epoch,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _integer(value: object, field: str) -> int:

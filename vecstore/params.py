@@ -6,16 +6,33 @@ Imports errors, limits, types and the syntax of filters.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard, TypeVar, get_args
 
 import numpy as np
 
 from vecstore.errors import InvalidArgument
-from vecstore.limits import MAX_QUERIES, MAX_TOP_K
+from vecstore.limits import (
+    MAX_AGGREGATES,
+    MAX_ATTRIBUTE_NAME_BYTES,
+    MAX_GROUP_BY,
+    MAX_QUERIES,
+    MAX_TOP_K,
+)
 from vecstore.rows.filters import filter_bytes, parse_filter
-from vecstore.types import Order, RecallSample, RowId, SearchParams, StoredRow
+from vecstore.types import (
+    AggregateFunction,
+    AggregateParams,
+    Aggregation,
+    Order,
+    RecallSample,
+    RowId,
+    SearchParams,
+    StoredRow,
+)
+
+P = TypeVar("P", SearchParams, AggregateParams)
 
 CONFIDENCES = (0.5, 0.999)
 
@@ -69,7 +86,7 @@ def plain(value: Any) -> Any:
 
 def included(names: object, field: str = "include") -> tuple[str, ...]:
     """What a search is to include, or not; `InvalidArgument` if it is no list."""
-    if isinstance(names, str) or not isinstance(names, Sequence):
+    if not is_list(names):
         raise InvalidArgument(f"{field} must be a list of names", field=field)
     return tuple(names)
 
@@ -77,8 +94,7 @@ def included(names: object, field: str = "include") -> tuple[str, ...]:
 def ordered_by(given: object) -> Order:
     """What hits are ordered by; `InvalidArgument` if it is no pair of an attribute and a direction."""
     if (
-        isinstance(given, str)
-        or not isinstance(given, Sequence)
+        not is_list(given)
         or len(given) != 2
         or not isinstance(given[0], str)
         or given[1] not in ("asc", "desc")
@@ -110,11 +126,7 @@ def check_params(params: SearchParams) -> SearchParams:
         raise refuse("rerank_scale", "from 0 to 1000", 1000)
     if params.rerank_precision not in (None, "none", "int8", "fp32"):
         raise refuse("rerank_precision", '"none", "int8" or "fp32"', ["none", "int8", "fp32"])
-    if params.consistency not in ("strong", "eventual"):
-        raise refuse("consistency", '"strong" or "eventual"', ["strong", "eventual"])
-    if not is_number(params.max_staleness) or params.max_staleness < 0:
-        raise refuse("max_staleness", "at least 0 seconds", 0)
-    check_epoch(params.epoch)
+    check_moment(params)
     if params.max_distance is not None and not is_number(params.max_distance):
         raise refuse("max_distance", "a finite number", None)
     if params.order_by is not None:
@@ -130,6 +142,81 @@ def check_params(params: SearchParams) -> SearchParams:
         raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
     if params.filter is not None:
         parse_filter(params.filter)
+    return params
+
+
+def aggregate_params(given: object, group_by: object = (), filter: object = None) -> AggregateParams:
+    """``{label: [function, attribute]}``, and attributes to group by. `InvalidArgument` names the place."""
+    if not isinstance(given, Mapping) or not 1 <= len(given) <= MAX_AGGREGATES:
+        raise InvalidArgument(
+            f"aggregate_by must be an object of 1 to {MAX_AGGREGATES} labels",
+            field="aggregate_by",
+            limit=MAX_AGGREGATES,
+        )
+    if not is_list(group_by) or len(group_by) > MAX_GROUP_BY or len(set(map(str, group_by))) < len(group_by):
+        raise InvalidArgument(
+            f"group_by must be a list of at most {MAX_GROUP_BY} different attributes",
+            field="group_by",
+            limit=MAX_GROUP_BY,
+        )
+    for name in group_by:
+        if not isinstance(name, str) or name in given:
+            raise InvalidArgument(
+                f"group_by names {name!r}, which has to be an attribute and no label of aggregate_by",
+                field="group_by",
+            )
+    data = None
+    if filter is not None:
+        data = filter if isinstance(filter, bytes) else filter_bytes(filter)
+        parse_filter(data)
+    asked = tuple((check_label(label), _aggregation(label, one)) for label, one in given.items())
+    return AggregateParams(asked, tuple(group_by), data)
+
+
+def check_label(label: object) -> str:
+    """The name of a result."""
+    size = len(label.encode(errors="replace")) if isinstance(label, str) else 0
+    if not isinstance(label, str) or not 1 <= size <= MAX_ATTRIBUTE_NAME_BYTES:
+        raise InvalidArgument(
+            f"aggregate_by: a label must have 1 to {MAX_ATTRIBUTE_NAME_BYTES} bytes",
+            field="aggregate_by",
+            limit=MAX_ATTRIBUTE_NAME_BYTES,
+        )
+    return label
+
+
+def _aggregation(label: str, given: Any) -> Aggregation:
+    functions = get_args(AggregateFunction)
+    known = is_list(given) and len(given) in (1, 2) and given[0] in functions
+    if (
+        known
+        and all(isinstance(name, str) for name in given[1:])
+        and (len(given) == 2 or given[0] == "Count")
+    ):
+        return Aggregation(*given)
+    place = f"aggregate_by.{label}"
+    raise InvalidArgument(
+        f'{place} must be ["Count"] or [function, attribute], the function one of {", ".join(functions)}',
+        field="aggregate_by",
+        at=place,
+        limit=list(functions),
+    )
+
+
+def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    """A string is none."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def check_moment(params: P) -> P:
+    """Which epoch is read; `InvalidArgument` names the field and its limit."""
+    if params.consistency not in ("strong", "eventual"):
+        raise InvalidArgument(
+            'consistency must be "strong" or "eventual"', field="consistency", limit=["strong", "eventual"]
+        )
+    if not is_number(params.max_staleness) or params.max_staleness < 0:
+        raise InvalidArgument("max_staleness must be at least 0 seconds", field="max_staleness", limit=0)
+    check_epoch(params.epoch)
     return params
 
 

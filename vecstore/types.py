@@ -34,6 +34,7 @@ AttributeType = Literal[
     "[]datetime",
     "[]uuid",
 ]
+AggregateFunction = Literal["Count", "CountDistinct", "Sum", "Avg", "Min", "Max"]
 RowId = int | str
 Order = tuple[str, Literal["asc", "desc"]]  # an attribute, or ``id``
 Expected = tuple[str, int]  # incarnation and epoch that a write asks a namespace to be at
@@ -223,6 +224,55 @@ class StoredRow:
 
     id: RowId
     itself: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """One result of an aggregation; ``attribute`` is None where rows are counted."""
+
+    function: AggregateFunction
+    attribute: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateParams:
+    """What to compute of which rows.
+
+    Attributes
+    ----------
+    aggregate_by
+        Results by label.
+    group_by
+        Attributes; rows with the same values of them are one group.
+    filter
+        JSON, as in `SearchParams`.
+    """
+
+    aggregate_by: tuple[tuple[str, Aggregation], ...]
+    group_by: tuple[str, ...] = ()
+    filter: bytes | None = None
+    consistency: Consistency = "strong"
+    max_staleness: float = 10.0
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregates:
+    """What was computed of the rows of one epoch.
+
+    Attributes
+    ----------
+    values
+        Results by label; None if rows were grouped.
+    groups
+        Of each group its values by attribute and its results by label, in the order of the values, null
+        last; None if rows were not grouped.
+    """
+
+    epoch: int
+    values: dict[str, Any] | None
+    groups: list[dict[str, Any]] | None
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vecstore.engine.aggregate import aggregate
 from vecstore.engine.changes import check_id_kind
 from vecstore.engine.writes import Writes, tag_of
 from vecstore.errors import (
@@ -40,6 +41,8 @@ from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.storage.forks import OwnProcess
 from vecstore.types import (
     F32,
+    AggregateParams,
+    Aggregates,
     BatchHits,
     Hits,
     NamespaceInfo,
@@ -124,6 +127,15 @@ class NamespaceEngine:
             self._snapshot(params, trace), params.epoch, self._search_batch, queries, params, trace
         )
 
+    def aggregate(self, params: AggregateParams) -> Aggregates:
+        """What is asked of all live rows that a filter matches."""
+        self._process.check()
+        trace = ReadTrace()
+        return self._read(self._snapshot(params, trace), params.epoch, self._aggregate, params, trace)
+
+    def _aggregate(self, manifest: Manifest, params: AggregateParams, trace: ReadTrace) -> Aggregates:
+        return aggregate(self.searched_view(manifest, params, trace), params, trace, self._executor)
+
     def _read(
         self,
         snapshot: Snapshot,
@@ -203,7 +215,9 @@ class NamespaceEngine:
         skip = None if asked.itself else (part.number, row)
         return as_vector(found[0], manifest.dim, manifest.metric), skip
 
-    def searched_view(self, manifest: Manifest, params: SearchParams, trace: ReadTrace) -> View:
+    def searched_view(
+        self, manifest: Manifest, params: SearchParams | AggregateParams, trace: ReadTrace
+    ) -> View:
         """The rows that a search may find."""
         view = self.views.open(manifest, trace)
         return view if params.filter is None else narrowed(view, params.filter, trace, self._executor)
@@ -259,7 +273,7 @@ class NamespaceEngine:
             ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation, attributes or None
         )
 
-    def _snapshot(self, params: SearchParams, trace: ReadTrace) -> Snapshot:
+    def _snapshot(self, params: SearchParams | AggregateParams, trace: ReadTrace) -> Snapshot:
         if params.epoch is not None:
             return self.snapshots.at_epoch(params.epoch)
         if params.consistency == "eventual":

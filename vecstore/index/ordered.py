@@ -58,18 +58,23 @@ class _Found:
         return _Found(self.keys[places], self.parts[places], self.rows[places])
 
 
-def attribute_of(manifest: Manifest, name: str, *, field: str) -> Attribute:
-    """An attribute with one value a row. `InvalidArgument` names the field if there is none of that name."""
+def attribute_of(manifest: Manifest, name: str, *, field: str, at: str | None = None) -> Attribute:
+    """An attribute with one value a row.
+
+    `InvalidArgument` names the field, and the place in it, if there is none of that name.
+    """
+    place = field if at is None else at
     known = manifest.attributes.get(name)
     if known is None:
         raise InvalidArgument(
-            f"{field} names {name!r}, which is no attribute of {manifest.namespace!r}",
+            f"{place} names {name!r}, which is no attribute of {manifest.namespace!r}",
             field=field,
+            at=place,
             limit=list(manifest.attributes),
         )
     if is_array(known.type):
         raise InvalidArgument(
-            f"{field} names {name!r}, which is an array: a row has no one value of it", field=field
+            f"{place} names {name!r}, which is an array: a row has no one value of it", field=field, at=place
         )
     return known
 

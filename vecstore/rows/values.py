@@ -59,7 +59,7 @@ def values_of(elements: Elements, kind: ScalarType) -> list[Any]:
     if kind == "int":
         return (elements ^ np.uint64(SIGN)).view(np.int64).tolist()  # type: ignore[no-any-return]
     if kind == "float":
-        return _floats(elements).tolist()  # type: ignore[no-any-return,arg-type]
+        return floats_of(elements).tolist()  # type: ignore[no-any-return,arg-type]
     if kind == "uint":
         return elements.tolist()  # type: ignore[no-any-return]
     make = _VALUES[kind]
@@ -217,7 +217,7 @@ _VALUES: Final[dict[ScalarType, Callable[[Any], Any]]] = {
 # -- many values ---------------------------------------------------------------------------
 
 
-def _floats(keys: U64) -> npt.NDArray[np.float64]:
+def floats_of(keys: U64) -> npt.NDArray[np.float64]:
     negative = keys < np.uint64(SIGN)
     return np.where(negative, ~keys, keys & np.uint64(SIGN - 1)).view(np.float64)
 

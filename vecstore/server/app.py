@@ -16,6 +16,7 @@ from vecstore.api import Database, connect
 from vecstore.config import Config, load_config
 from vecstore.server import (
     handlers,
+    routes_aggregate,
     routes_history,
     routes_namespaces,
     routes_recall,
@@ -51,6 +52,7 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_history.register(app, backend, config)
     routes_rows.register(app, backend, config)
     routes_search.register(app, backend, config)
+    routes_aggregate.register(app, backend, config)
     routes_recall.register(app, backend, config)
     routes_system.register(app, backend)
     app.wsgi_app = Shortcut(app.wsgi_app, backend, config.max_body_bytes)  # type: ignore[method-assign]
