@@ -248,3 +248,24 @@ def test_aggregates_that_are_none_are_refused(
         ns.aggregate(aggregate_by, **options)
     assert refused.value.details["field"] == field
     assert refused.value.details.get("at") == at
+
+
+# -- at most so many of a group -------------------------------------------------------------
+
+
+def test_at_most_so_many_hits_have_the_same_value(db: Database) -> None:
+    ns = filled(db)
+    hits = ns.search(ROWS[0], top_k=6, limit_per_group=("even", 2), include=["even"], **EXACT)
+    order = np.argsort(distances(ROWS, ROWS[0], "l2")[0], kind="stable").tolist()
+    expected = [[i for i in order if i % 2 == odd][:2] for odd in (0, 1)]
+    assert sorted(hits.ids.tolist()) == sorted(expected[0] + expected[1])
+    assert (np.diff(hits.distances) >= 0).all()
+    batch = ns.search_batch(ROWS[:2], top_k=6, limit_per_group=("even", 2), **EXACT)
+    assert batch.counts.tolist() == [4, 4]
+    assert batch[0].ids.tolist() == hits.ids.tolist()
+    with pytest.raises(InvalidArgument) as refused:
+        ns.search(order_by=["n", "asc"], limit_per_group=("even", 2))
+    assert refused.value.details["field"] == "limit_per_group"
+    with pytest.raises(InvalidArgument) as refused:
+        ns.search(ROWS[0], limit_per_group=("even", 0))
+    assert refused.value.details["field"].startswith("limit_per_group")

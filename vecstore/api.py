@@ -28,6 +28,7 @@ from vecstore.params import (
     is_number,
     ordered_by,
     params_of,
+    per_group,
     plain,
     query_of,
     required_epoch,
@@ -392,6 +393,7 @@ class Namespace:
         filter: Sequence[Any] | None = None,
         max_distance: float | None = None,
         order_by: Sequence[str] | None = None,
+        limit_per_group: tuple[str, int] | None = None,
         debug: bool = False,
     ) -> Hits:
         """The ``top_k`` nearest live rows of one epoch, nearest first; or with ``order_by`` the first ones.
@@ -425,6 +427,9 @@ class Namespace:
         order_by
             In place of a vector, ``["year", "desc"]`` or ``["id", "asc"]``: the first rows in the order of
             an attribute. Rows that lack it come last, equal ones in the order of their ids.
+        limit_per_group
+            ``("document", 2)``: at most two hits have the same value of that attribute, which has to be
+            filterable and no array; rows that lack it are one group. ``top_k`` is filled if so many exist.
         debug
             Return plan, counts, stage times and storage traffic.
         """
@@ -444,6 +449,7 @@ class Namespace:
             None if exclude is None else included(exclude, "exclude"),
             max_distance,
             None if order_by is None else ordered_by(order_by),
+            None if limit_per_group is None else per_group(limit_per_group),
         )
         asked: object = vector
         if vector is None or id is not None or order_by is not None:
@@ -531,7 +537,7 @@ class Namespace:
         asked = check_sample(
             RecallSample(source, plain(sample), plain(confidence), plain(seed)), given=queries is not None
         )
-        for name in ("include", "debug", "max_distance", "order_by"):
+        for name in ("include", "debug", "max_distance", "order_by", "limit_per_group"):
             if name in options:
                 raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)
         params = check_params(params_of(top_k, options))

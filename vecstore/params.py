@@ -62,6 +62,8 @@ def params_of(top_k: int, options: dict[str, Any]) -> SearchParams:
         options["exclude"] = included(options["exclude"], "exclude")
     if options.get("order_by") is not None:
         options["order_by"] = ordered_by(options["order_by"])
+    if options.get("limit_per_group") is not None:
+        options["limit_per_group"] = per_group(options["limit_per_group"])
     if options.get("filter") is not None:
         options["filter"] = filter_bytes(options["filter"])
     return SearchParams(top_k=plain(top_k), **options)
@@ -105,6 +107,20 @@ def ordered_by(given: object) -> Order:
     return given[0], given[1]
 
 
+def per_group(given: object) -> tuple[str, int]:
+    """How many hits may share a value; `InvalidArgument` if it is no pair of an attribute and a number."""
+    if not is_list(given) or len(given) != 2 or not isinstance(given[0], str):
+        raise InvalidArgument("limit_per_group must be [attribute, number]", field="limit_per_group")
+    most = plain(given[1])
+    if not is_integer(most) or not 1 <= most <= MAX_TOP_K:
+        raise InvalidArgument(
+            f"limit_per_group must be [attribute, number], the number from 1 to {MAX_TOP_K}",
+            field="limit_per_group",
+            limit=MAX_TOP_K,
+        )
+    return given[0], most
+
+
 def check_params(params: SearchParams) -> SearchParams:
     """`InvalidArgument` names the field and its limit."""
 
@@ -131,11 +147,13 @@ def check_params(params: SearchParams) -> SearchParams:
         raise refuse("max_distance", "a finite number", None)
     if params.order_by is not None:
         ordered_by(params.order_by)
-        if params.max_distance is not None:
-            raise InvalidArgument(
-                "max_distance has no meaning where hits come in the order of an attribute",
-                field="max_distance",
-            )
+        for name in ("max_distance", "limit_per_group"):
+            if getattr(params, name) is not None:
+                raise InvalidArgument(
+                    f"{name} has no place where hits come in the order of an attribute", field=name
+                )
+    if params.limit_per_group is not None:
+        per_group(params.limit_per_group)
     if not all(isinstance(name, str) for name in (*params.include, *(params.exclude or ()))):
         raise InvalidArgument("include and exclude are lists of strings", field="include")
     if params.exclude is not None and set(params.include) - {"vector"}:

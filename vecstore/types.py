@@ -192,7 +192,8 @@ class SearchParams:
     ``nprobe`` (lists a part) wins over ``target_recall``, which wins over ``probe_fraction``. ``filter`` is
     JSON (`vecstore.rows.filters`). ``include`` names attributes, or ``vector``, that hits bring; with
     ``exclude`` they bring all attributes but those. Hits are no farther than ``max_distance``. With
-    ``order_by`` they come in the order of an attribute, and there is no query.
+    ``order_by`` they come in the order of an attribute, and there is no query. ``limit_per_group`` is an
+    attribute and how many hits may have the same value of it.
     """
 
     top_k: int = 10
@@ -210,6 +211,7 @@ class SearchParams:
     exclude: tuple[str, ...] | None = None
     max_distance: float | None = None
     order_by: Order | None = None
+    limit_per_group: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

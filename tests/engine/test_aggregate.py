@@ -86,7 +86,8 @@ def test_results_equal_those_of_every_row_one_by_one(
         if not names:
             assert found.groups is None
             assert found.values == {
-                label: expected(wanted, one[0], one[1] if len(one) > 1 else None) for label, one in some.items()
+                label: expected(wanted, one[0], one[1] if len(one) > 1 else None)
+                for label, one in some.items()
             }
             continue
         assert found.values is None

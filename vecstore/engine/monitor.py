@@ -231,7 +231,8 @@ class RecallMonitor:
 
 
 def _measurable(params: SearchParams) -> bool:
-    return params.epoch is None and params.filter is None and params.order_by is None
+    bare = params.filter is None and params.order_by is None and params.limit_per_group is None
+    return bare and params.epoch is None
 
 
 class _Stopped(Exception):

@@ -23,8 +23,10 @@ from vecstore.errors import (
     RowNotFound,
     StorageMissing,
 )
+from vecstore.ext.search import Searcher
 from vecstore.index.filtered import Matches, narrowed
 from vecstore.index.ordered import search_ordered
+from vecstore.index.per_group import search_per_group
 from vecstore.index.search import Answer, Scratch, search_beside, search_many, search_namespace
 from vecstore.index.view import OpenPart, View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_QUERIES
@@ -193,13 +195,27 @@ class NamespaceEngine:
         view = self.searched_view(manifest, params, trace)
         searcher = self._scratch.take(view.field.padded_dim)
         try:
-            if skip is None:
-                answer = search_namespace(view, q, params, searcher, trace, self._executor)
-            else:
-                answer = search_beside(view, q, params, skip, searcher, trace, self._executor)
+            return view, self._answer(view, q, params, skip, searcher, trace)
         finally:
             self._scratch.give(searcher)
-        return view, answer if params.max_distance is None else answer.within(params.max_distance)
+
+    def _answer(
+        self,
+        view: View,
+        q: F32,
+        params: SearchParams,
+        skip: tuple[int, int] | None,
+        searcher: Searcher,
+        trace: ReadTrace,
+    ) -> Answer:
+        """The neighbours of one query, all but the row to skip."""
+        if params.limit_per_group is not None:
+            answer = search_per_group(view, q, params, skip, searcher, trace, self._executor)
+        elif skip is not None:
+            answer = search_beside(view, q, params, skip, searcher, trace, self._executor)
+        else:
+            answer = search_namespace(view, q, params, searcher, trace, self._executor)
+        return answer if params.max_distance is None else answer.within(params.max_distance)
 
     def _stored(
         self, manifest: Manifest, asked: StoredRow, trace: ReadTrace
@@ -232,7 +248,7 @@ class NamespaceEngine:
             )
         _check_answer(len(queries), manifest.dim, params)
         view = self.searched_view(manifest, params, trace)
-        if params.include or params.exclude is not None or params.debug:
+        if params.include or params.exclude is not None or params.debug or params.limit_per_group:
             return self._one_by_one(view, queries, params)
         found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
         if params.max_distance is not None:
@@ -242,7 +258,7 @@ class NamespaceEngine:
         )
 
     def _one_by_one(self, view: View, queries: F32, params: SearchParams) -> BatchHits:
-        """A batch whose queries are told of, or bring vectors, one by one."""
+        """A batch whose queries are told of, bring more than ids, or are limited a group: one by one."""
         manifest, shape = view.manifest, (len(queries), params.top_k)
         strings = manifest.id_kind == "string"
         ids: npt.NDArray[Any] = np.full(shape, "", dtype=object) if strings else np.zeros(shape, np.uint64)
@@ -255,9 +271,7 @@ class NamespaceEngine:
         try:
             for i, q in enumerate(queries):
                 trace = ReadTrace()
-                answer = search_namespace(view, q, params, searcher, trace, self._executor)
-                if params.max_distance is not None:
-                    answer = answer.within(params.max_distance)
+                answer = self._answer(view, q, params, None, searcher, trace)
                 counts[i] = len(answer.rows)
                 ids[i, : counts[i]] = answer.ids
                 distances[i, : counts[i]] = answer.distances

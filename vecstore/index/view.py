@@ -98,6 +98,8 @@ class View:
         made of this one.
     whole
         Of a view under a filter, the one that it was made of.
+    ground
+        Of a view that was made of another, the field of all live rows of the epoch.
     """
 
     manifest: Manifest
@@ -112,6 +114,7 @@ class View:
     plans: dict[Any, Any] = dataclass_field(default_factory=dict)
     narrowed: dict[bytes, View] = dataclass_field(default_factory=dict)
     whole: View | None = None
+    ground: Field | None = None
 
 
 class Views:

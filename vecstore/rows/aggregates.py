@@ -54,6 +54,11 @@ class Values:
     def key(self, rank: int) -> Key:
         return rank if self.texts is None else self.texts[rank]
 
+    def keys(self, rows: I64) -> list[Key | None]:
+        """Of some of the rows; None where they are null."""
+        place = np.cumsum(~self.null) - 1  # of each row among those that are not null
+        return [None if self.null[row] else self.key(int(self.ranks[place[row]])) for row in rows.tolist()]
+
 
 def values_in(column: ColumnReader | None, rows: I64, kind: AttributeType) -> Values:
     """Of rows of a part, of an attribute with one value a row; None: the part has no such column."""
@@ -164,7 +169,7 @@ class Aggregator:
             raise self._too_many()
         first = np.empty(count, dtype=np.int64)
         first[combined[::-1]] = np.arange(n - 1, -1, -1)
-        columns = [_keys_at(one, first) for one in groups]
+        columns = [one.keys(first) for one in groups]
         numbers = np.empty(count, dtype=np.int64)
         for i, keys in enumerate(zip(*columns, strict=True)):
             numbers[i] = self._groups.setdefault(keys, len(self._groups))
@@ -179,12 +184,6 @@ class Aggregator:
             field="group_by",
             limit=MAX_GROUPS,
         )
-
-
-def _keys_at(values: Values, rows: I64) -> list[Key | None]:
-    """The key of each of some rows; None where it is null."""
-    place = np.cumsum(~values.null) - 1  # of each row among those that are not null
-    return [None if values.null[row] else values.key(int(values.ranks[place[row]])) for row in rows.tolist()]
 
 
 # -- what is computed ----------------------------------------------------------------------

@@ -49,6 +49,11 @@ def key_of(value: Any, kind: ScalarType) -> Key:
     return _KEYS[kind](value)
 
 
+def both_zeros(key: Key) -> tuple[Key, ...]:
+    """The keys of the values of a float that are equal to one: of a zero both."""
+    return (SIGN - 1, SIGN) if key in (SIGN - 1, SIGN) else (key,)
+
+
 def value_of(key: Key, kind: ScalarType) -> Any:
     """The value of a key, as JSON has it: dates and UUIDs are strings."""
     return _VALUES[kind](key)

@@ -211,12 +211,18 @@ class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
     id: Id | None = None
     include_self: bool = False
     order_by: tuple[str, Literal["asc", "desc"]] | None = None
+    limit_per_group: tuple[str, Annotated[int, Meta(ge=1, le=MAX_TOP_K)]] | None = None
     vectors: QueriesField = msgspec.field(default_factory=Raw)
     dim: Dim | None = None
     filter: FilterField = msgspec.field(default_factory=Raw)
 
     def params(self) -> SearchParams:
-        return replace(super().params(), filter=given_filter(self.filter), order_by=self.order_by)
+        return replace(
+            super().params(),
+            filter=given_filter(self.filter),
+            order_by=self.order_by,
+            limit_per_group=self.limit_per_group,
+        )
 
 
 class PlainSearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
