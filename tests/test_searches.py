@@ -12,7 +12,9 @@ import vecstore
 from tests.core import CODED, EXACT, clustered, distances, generator
 from tests.server.support import Server, running_server
 from vecstore.api import Database, Namespace
+from vecstore.engine import namespace as namespace_module
 from vecstore.errors import InvalidArgument, InvalidId, RowNotFound
+from vecstore.types import Aggregates, Hits
 
 DIM = 8
 N = 400
@@ -269,3 +271,96 @@ def test_at_most_so_many_hits_have_the_same_value(db: Database) -> None:
     with pytest.raises(InvalidArgument) as refused:
         ns.search(ROWS[0], limit_per_group=("even", 0))
     assert refused.value.details["field"].startswith("limit_per_group")
+
+
+# -- several queries ------------------------------------------------------------------------
+
+
+def test_several_queries_are_answered_from_one_epoch(db: Database) -> None:
+    ns = filled(db)
+    epoch = ns.stats().epoch
+    queries: list[dict[str, Any]] = [
+        {"vector": ROWS[1], "top_k": 3, "include": ["n"], **EXACT},
+        {"id": 5, "filter": ["even", "Eq", True], "max_distance": 1e9, "include": ["vector"], **EXACT},
+        {"order_by": ["n", "desc"], "top_k": 2, "exclude": ["even"]},
+        {"aggregate_by": {"n": ["Count"]}, "group_by": ["even"]},
+        {"aggregate_by": {"n": ["Sum", "n"]}, "filter": ["n", "Lt", 4]},
+        {"vector": ROWS[2], "limit_per_group": ["even", 1], "debug": True},
+    ]
+    near, like, ordered, groups, total, limited = ns.multi_query(queries)
+    assert isinstance(near, Hits)
+    assert near.ids.tolist() == ns.search(ROWS[1], top_k=3, **EXACT).ids.tolist()
+    assert near[0].attributes == {"n": 1}
+    assert isinstance(like, Hits)
+    assert like.ids.tolist() == ns.search(id=5, filter=["even", "Eq", True], **EXACT).ids.tolist()
+    assert like.vectors is not None
+    assert isinstance(ordered, Hits)
+    assert [hit.attributes for hit in ordered] == [{"n": N - 1}, {"n": N - 2}]
+    assert isinstance(groups, Aggregates)
+    assert groups.groups == [{"even": False, "n": N // 2}, {"even": True, "n": N // 2}]
+    assert isinstance(total, Aggregates)
+    assert total.values == {"n": 6}
+    assert isinstance(limited, Hits)
+    assert len(limited) == 2
+    assert limited.debug is not None
+    assert {one.epoch for one in (near, like, ordered, groups, total, limited)} == {epoch}
+    ns.delete(range(0, N, 2))
+    (now,) = ns.multi_query([{"aggregate_by": {"n": ["Count"]}}])
+    (then,) = ns.multi_query([{"aggregate_by": {"n": ["Count"]}}], epoch=epoch)
+    assert isinstance(now, Aggregates)
+    assert isinstance(then, Aggregates)
+    assert (now.values, then.values) == ({"n": N // 2}, {"n": N})
+
+
+def test_a_write_between_two_queries_of_a_request_is_seen_by_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    with vecstore.connect("memory://", maintenance="off") as db:
+        ns = filled(db)
+        original = namespace_module.aggregate
+
+        def with_a_delete(*args: Any) -> Any:
+            ns.delete([7])
+            return original(*args)
+
+        monkeypatch.setattr(namespace_module, "aggregate", with_a_delete)
+        counted, hits = ns.multi_query([{"aggregate_by": {"n": ["Count"]}}, {"vector": ROWS[7], "top_k": 1}])
+        assert isinstance(counted, Aggregates)
+        assert counted.values == {"n": N}
+        assert isinstance(hits, Hits)
+        assert hits.ids.tolist() == [7]
+        assert counted.epoch == hits.epoch < ns.stats().epoch
+
+
+@pytest.mark.parametrize(
+    ("queries", "field", "query"),
+    [
+        ([], "queries", None),
+        ([{"vector": ROWS[0]}] * 65, "queries", None),
+        ([{"vector": ROWS[0]}, {"vector": ROWS[0], "epoch": 1}], "epoch", 1),
+        ([{"vector": ROWS[0]}, {}], "vector", 1),
+        ([{"vector": ROWS[0], "id": 1}], "vector", 0),
+        ([{"vector": ROWS[0], "top_k": 0}], "top_k", 0),
+        ([{"vector": ROWS[0]}, {"vector": ROWS[0], "include": ["missing"]}], "include", 1),
+        ([{"vector": ROWS[0], "filter": ["missing", "Eq", 1]}], "filter", 0),
+        ([{"vector": ROWS[0][:3]}], "vector", 0),
+        ([{"id": "x"}], "id", 0),
+        ([{"aggregate_by": {"n": ["Sum"]}}], "aggregate_by", 0),
+        ([{"aggregate_by": {"n": ["Count"]}}, {"aggregate_by": {"n": ["Min", "x"]}}], "aggregate_by", 1),
+        ([{"aggregate_by": {"n": ["Count"]}, "top_k": 5}], "top_k", 0),
+        ([{"order_by": ["missing", "asc"]}], "order_by", 0),
+    ],
+)
+def test_a_query_of_several_that_is_wrong_is_named(
+    db: Database, queries: Any, field: str, query: int | None
+) -> None:
+    ns = filled(db)
+    with pytest.raises(InvalidArgument) as refused:
+        ns.multi_query(queries)
+    assert refused.value.details["field"] == field
+    assert refused.value.details.get("query") == query
+
+
+def test_a_row_that_is_absent_is_named_among_several(db: Database) -> None:
+    ns = filled(db)
+    with pytest.raises(RowNotFound) as refused:
+        ns.multi_query([{"vector": ROWS[0]}, {"id": 10_000}])
+    assert refused.value.details["query"] == 1

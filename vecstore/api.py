@@ -33,6 +33,7 @@ from vecstore.params import (
     query_of,
     required_epoch,
     search_params,
+    several,
 )
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
@@ -48,7 +49,9 @@ from vecstore.types import (
     Hits,
     InsertResult,
     Metric,
+    Moment,
     NamespaceInfo,
+    Query,
     RecallEstimate,
     RecallReport,
     RecallSample,
@@ -109,6 +112,9 @@ class Backend(Protocol):
     def search(self, name: str, vector: object, params: SearchParams) -> Hits: ...
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits: ...
     def aggregate(self, name: str, params: AggregateParams) -> Aggregates: ...
+    def multi_query(
+        self, name: str, queries: Sequence[Query | AggregateParams], moment: Moment
+    ) -> Sequence[Hits | Aggregates]: ...
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
     ) -> RecallReport: ...
@@ -494,6 +500,28 @@ class Namespace:
         params = aggregate_params(aggregate_by, group_by, filter)
         params = replace(params, consistency=consistency, max_staleness=max_staleness, epoch=plain(epoch))
         return self._backend.aggregate(self.name, check_moment(params))
+
+    def multi_query(
+        self,
+        queries: Sequence[Mapping[str, Any]],
+        *,
+        consistency: Consistency = "strong",
+        max_staleness: float = 10.0,
+        epoch: int | None = None,
+    ) -> list[Hits | Aggregates]:
+        """Answers to several queries, at most 64, all of one epoch.
+
+        Parameters
+        ----------
+        queries
+            Options of `search`, its ``vector`` among them, or of `aggregate`: ``{"vector": q, "top_k": 5}``,
+            ``{"order_by": ["year", "desc"]}``, ``{"aggregate_by": {"n": ["Count"]}}``. An error says in
+            ``details["query"]`` which one it is about.
+        consistency, max_staleness, epoch
+            As for `search`, for all of them.
+        """
+        moment = check_moment(Moment(consistency, plain(max_staleness), plain(epoch)))
+        return list(self._backend.multi_query(self.name, several(queries), moment))
 
     def measure_recall(
         self,

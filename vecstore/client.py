@@ -40,6 +40,7 @@ from vecstore.rows.schema import as_schema
 from vecstore.rows.vectors import as_vectors
 from vecstore.server import wire
 from vecstore.server.wire_aggregate import Aggregated
+from vecstore.server.wire_queries import Answers, OneAnswer
 from vecstore.types import (
     F32,
     AggregateParams,
@@ -52,7 +53,9 @@ from vecstore.types import (
     Hits,
     InsertResult,
     Metric,
+    Moment,
     NamespaceInfo,
+    Query,
     RecallEstimate,
     RecallReport,
     RecallSample,
@@ -228,19 +231,7 @@ class HttpBackend:
         body = {**_asked(vector), **_options(params)}
         found = self._send("POST", _path(name, "search"), body, repeat=True)
         answer = _decode_found(found)
-        hits = answer.hits if answer.hits is not msgspec.UNSET else []
-        debug = None if answer.debug is msgspec.UNSET else answer.debug
-        ids = _ids([hit.id for hit in hits])
-        distances = np.array([_distance(hit) for hit in hits], dtype=np.float32)
-        return Hits(
-            ids,
-            distances,
-            answer.epoch,
-            _vectors([hits], len(hits), params),
-            debug,
-            _incarnation(found),
-            _attributes(hits, params),
-        )
+        return _hits(answer.hits, answer.debug, params, answer.epoch, _incarnation(found))
 
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
         queries = _matrix(vectors)
@@ -271,11 +262,24 @@ class HttpBackend:
         )
 
     def aggregate(self, name: str, params: AggregateParams) -> Aggregates:
-        found = self._send("POST", _path(name, "aggregate"), _aggregation(params), repeat=True)
+        body = {**_aggregation(params), **_moment(params)}
+        found = self._send("POST", _path(name, "aggregate"), body, repeat=True)
         done = _decode(found, Aggregated)
-        values = None if done.aggregations is msgspec.UNSET else done.aggregations
-        groups = None if done.aggregation_groups is msgspec.UNSET else done.aggregation_groups
-        return Aggregates(done.epoch, values, groups, _incarnation(found))
+        return _aggregates(done, done.epoch, _incarnation(found))
+
+    def multi_query(
+        self, name: str, queries: Sequence[Query | AggregateParams], moment: Moment
+    ) -> Sequence[Hits | Aggregates]:
+        body = {"queries": [_one_query(one) for one in queries], **_moment(moment)}
+        found = self._send("POST", _path(name, "queries"), body, repeat=True)
+        done, incarnation = _decode(found, Answers), _incarnation(found)
+        answers: list[Hits | Aggregates] = []
+        for one, result in zip(queries, done.results, strict=True):
+            if isinstance(one, Query):
+                answers.append(_hits(result.hits, result.debug, one.params, done.epoch, incarnation))
+            else:
+                answers.append(_aggregates(result, done.epoch, incarnation))
+        return answers
 
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
@@ -393,7 +397,9 @@ class HttpBackend:
     def _once(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        reads = method == "GET" or (method == "POST" and path.endswith(("/search", "/aggregate", "/recall")))
+        reads = method == "GET" or (
+            method == "POST" and path.endswith(("/search", "/aggregate", "/queries", "/recall"))
+        )
         try:
             answer = self._connections().request(
                 method, self._base + path, body=data, headers=headers, redirect=False
@@ -525,11 +531,46 @@ def _aggregation(params: AggregateParams) -> dict[str, Any]:
         },
         "group_by": params.group_by,
         "filter": None if params.filter is None else msgspec.Raw(params.filter),
-        "consistency": params.consistency,
-        "max_staleness": params.max_staleness,
-        "epoch": params.epoch,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _moment(params: AggregateParams | Moment) -> dict[str, Any]:
+    found = {name: getattr(params, name) for name in Moment.__slots__}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _one_query(one: Query | AggregateParams) -> dict[str, Any]:
+    """One of several, which say together at what moment."""
+    if isinstance(one, AggregateParams):
+        return _aggregation(one)
+    options = {name: value for name, value in _options(one.params).items() if name not in Moment.__slots__}
+    return {**_asked(one.asked), **options}
+
+
+def _hits(
+    given: list[wire.Neighbour] | msgspec.UnsetType,
+    debug: dict[str, Any] | msgspec.UnsetType,
+    params: SearchParams,
+    epoch: int,
+    incarnation: str,
+) -> Hits:
+    hits = [] if given is msgspec.UNSET else given
+    return Hits(
+        _ids([hit.id for hit in hits]),
+        np.array([_distance(hit) for hit in hits], dtype=np.float32),
+        epoch,
+        _vectors([hits], len(hits), params),
+        None if debug is msgspec.UNSET else debug,
+        incarnation,
+        _attributes(hits, params),
+    )
+
+
+def _aggregates(given: Aggregated | OneAnswer, epoch: int, incarnation: str) -> Aggregates:
+    values = None if given.aggregations is msgspec.UNSET else given.aggregations
+    groups = None if given.aggregation_groups is msgspec.UNSET else given.aggregation_groups
+    return Aggregates(epoch, values, groups, incarnation)
 
 
 def _integer(value: object, field: str) -> int:

@@ -16,6 +16,7 @@ MAX_BATCH_BYTES: Final = 1 << 30  # of float32 vectors in one insert, or in the 
 MAX_PART_ROWS: Final = 1 << 30
 MAX_TOP_K: Final = 10_000
 MAX_QUERIES: Final = 10_000  # vectors in one batch search
+MAX_TOGETHER: Final = 64  # queries of several kinds in one request
 MAX_BATCH_HITS: Final = 1_000_000  # vectors in one batch search times top_k
 MAX_RECALL_WORK: Final = 10**12  # queries times rows times dimensions of one exact search
 MAX_RECALL_AT_ONCE: Final = 2  # measurements in one process

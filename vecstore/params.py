@@ -6,18 +6,20 @@ Imports errors, limits, types and the syntax of filters.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeGuard, TypeVar, get_args
 
 import numpy as np
 
-from vecstore.errors import InvalidArgument
+from vecstore.errors import InvalidArgument, VecstoreError
 from vecstore.limits import (
     MAX_AGGREGATES,
     MAX_ATTRIBUTE_NAME_BYTES,
     MAX_GROUP_BY,
     MAX_QUERIES,
+    MAX_TOGETHER,
     MAX_TOP_K,
 )
 from vecstore.rows.filters import filter_bytes, parse_filter
@@ -25,14 +27,16 @@ from vecstore.types import (
     AggregateFunction,
     AggregateParams,
     Aggregation,
+    Moment,
     Order,
+    Query,
     RecallSample,
     RowId,
     SearchParams,
     StoredRow,
 )
 
-P = TypeVar("P", SearchParams, AggregateParams)
+P = TypeVar("P", SearchParams, AggregateParams, Moment)
 
 CONFIDENCES = (0.5, 0.999)
 
@@ -189,6 +193,49 @@ def aggregate_params(given: object, group_by: object = (), filter: object = None
         parse_filter(data)
     asked = tuple((check_label(label), _aggregation(label, one)) for label, one in given.items())
     return AggregateParams(asked, tuple(group_by), data)
+
+
+def several(given: object) -> list[Query | AggregateParams]:
+    """Searches and aggregations by their options; `InvalidArgument` names which one is wrong."""
+    if not is_list(given) or not 1 <= len(given) <= MAX_TOGETHER:
+        raise InvalidArgument(
+            f"queries must be a list of 1 to {MAX_TOGETHER}", field="queries", limit=MAX_TOGETHER
+        )
+    found = []
+    for i, options in enumerate(given):
+        with told_of(i):
+            if not isinstance(options, Mapping):
+                raise InvalidArgument("a query is an object of options", field="queries")
+            found.append(_query(dict(options)))
+    return found
+
+
+def _query(options: dict[str, Any]) -> Query | AggregateParams:
+    if "aggregate_by" in options:
+        for name in options:
+            if name not in ("aggregate_by", "group_by", "filter"):
+                raise InvalidArgument(f"an aggregation among others has no option {name!r}", field=name)
+        return aggregate_params(options["aggregate_by"], options.get("group_by", ()), options.get("filter"))
+    for name in ("consistency", "max_staleness", "epoch"):
+        if name in options:
+            raise InvalidArgument(f"{name} is one for all queries of a request", field=name)
+    asked = query_of(
+        options.pop("vector", None),
+        options.pop("id", None),
+        options.pop("include_self", False),
+        options.get("order_by"),
+    )
+    return Query(asked, check_params(params_of(options.pop("top_k", 10), options)))
+
+
+@contextmanager
+def told_of(query: int) -> Iterator[None]:
+    """An error says which query of several it is about."""
+    try:
+        yield
+    except VecstoreError as error:
+        error.details.setdefault("query", query)
+        raise
 
 
 def check_label(label: object) -> str:

@@ -229,6 +229,29 @@ class StoredRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """Which epoch several queries are answered from, as in `SearchParams`."""
+
+    consistency: Consistency = "strong"
+    max_staleness: float = 10.0
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search of several.
+
+    Attributes
+    ----------
+    asked
+        What neighbours are asked of: a vector, or a `StoredRow`; None if hits come in an order.
+    """
+
+    asked: object
+    params: SearchParams
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregation:
     """One result of an aggregation; ``attribute`` is None where rows are counted."""
 

@@ -48,7 +48,9 @@ from vecstore.types import (
     Hits,
     InsertResult,
     Metric,
+    Moment,
     NamespaceInfo,
+    Query,
     RecallEstimate,
     RecallReport,
     RecallSample,
@@ -263,6 +265,11 @@ class EmbeddedDatabase:
 
     def aggregate(self, name: str, params: AggregateParams) -> Aggregates:
         return self.namespace(name).aggregate(params)
+
+    def multi_query(
+        self, name: str, queries: Sequence[Query | AggregateParams], moment: Moment
+    ) -> Sequence[Hits | Aggregates]:
+        return self.namespace(name).multi_query(queries, moment)
 
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
         """Make a past epoch current again, by one commit upon the one that the caller saw."""

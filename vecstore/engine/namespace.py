@@ -6,7 +6,7 @@ Nothing here outlives the process but what the store holds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from random import Random
@@ -35,6 +35,7 @@ from vecstore.manifest.pins import tags_of
 from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
+from vecstore.params import told_of
 from vecstore.part.rows import PartRows
 from vecstore.rows.ids import Ids, parse_ids
 from vecstore.rows.vectors import as_vector, as_vectors
@@ -47,7 +48,9 @@ from vecstore.types import (
     Aggregates,
     BatchHits,
     Hits,
+    Moment,
     NamespaceInfo,
+    Query,
     Row,
     RowId,
     SearchParams,
@@ -134,6 +137,35 @@ class NamespaceEngine:
         self._process.check()
         trace = ReadTrace()
         return self._read(self._snapshot(params, trace), params.epoch, self._aggregate, params, trace)
+
+    def multi_query(
+        self, queries: Sequence[Query | AggregateParams], moment: Moment
+    ) -> list[Hits | Aggregates]:
+        """Answers to several queries, all of one epoch."""
+        self._process.check()
+        return self._read(self._snapshot(moment, ReadTrace()), moment.epoch, self._multi_query, queries)
+
+    def _multi_query(
+        self, manifest: Manifest, queries: Sequence[Query | AggregateParams]
+    ) -> list[Hits | Aggregates]:
+        whole = [
+            one.params.top_k for one in queries if isinstance(one, Query) and _brings_vectors(one.params)
+        ]
+        most = MAX_BATCH_BYTES // (4 * manifest.dim)
+        if sum(whole) > most:
+            raise InvalidArgument(
+                f"queries bring {sum(whole)} vectors; at most {most} are answered at once",
+                field="top_k",
+                limit=most,
+            )
+        found: list[Hits | Aggregates] = []
+        for i, one in enumerate(queries):
+            with told_of(i):
+                if isinstance(one, Query):
+                    found.append(self._search(manifest, one.asked, one.params, ReadTrace()))
+                else:
+                    found.append(self._aggregate(manifest, one, ReadTrace()))
+        return found
 
     def _aggregate(self, manifest: Manifest, params: AggregateParams, trace: ReadTrace) -> Aggregates:
         return aggregate(self.searched_view(manifest, params, trace), params, trace, self._executor)
@@ -287,7 +319,7 @@ class NamespaceEngine:
             ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation, attributes or None
         )
 
-    def _snapshot(self, params: SearchParams | AggregateParams, trace: ReadTrace) -> Snapshot:
+    def _snapshot(self, params: SearchParams | AggregateParams | Moment, trace: ReadTrace) -> Snapshot:
         if params.epoch is not None:
             return self.snapshots.at_epoch(params.epoch)
         if params.consistency == "eventual":
@@ -343,10 +375,14 @@ class NamespaceEngine:
         return [tag_of(pin) for pin in tags_of(self.manifest())]
 
 
+def _brings_vectors(params: SearchParams) -> bool:
+    return "vector" in params.include
+
+
 def _check_answer(queries: int, dim: int, params: SearchParams) -> None:
     """The arrays of a batch's answer are made for ``top_k`` hits a query, so they are bounded first."""
     limit = MAX_BATCH_HITS
-    if "vector" in params.include:
+    if _brings_vectors(params):
         limit = min(limit, MAX_BATCH_BYTES // (4 * dim))
     if queries * params.top_k > limit:
         raise InvalidArgument(

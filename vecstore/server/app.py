@@ -19,6 +19,7 @@ from vecstore.server import (
     routes_aggregate,
     routes_history,
     routes_namespaces,
+    routes_queries,
     routes_recall,
     routes_rows,
     routes_search,
@@ -53,6 +54,7 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_rows.register(app, backend, config)
     routes_search.register(app, backend, config)
     routes_aggregate.register(app, backend, config)
+    routes_queries.register(app, backend, config)
     routes_recall.register(app, backend, config)
     routes_system.register(app, backend)
     app.wsgi_app = Shortcut(app.wsgi_app, backend, config.max_body_bytes)  # type: ignore[method-assign]

@@ -20,7 +20,7 @@ from vecstore.server.handlers import answer
 from vecstore.server.requests import json_body, query, read_body
 from vecstore.server.routes_rows import batch
 from vecstore.server.shortcut import FAILED
-from vecstore.types import SearchParams, StoredRow
+from vecstore.types import SearchParams
 
 _search = msgspec.json.Decoder(wire.Search)
 _PARAMETERS: Final = wire.SearchQuery.__struct_fields__
@@ -40,15 +40,10 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
             raise failed
         query()
         asked: wire.Search = json_body(_search, limit)
-        single, many = len(memoryview(asked.vector)), len(memoryview(asked.vectors))
-        if bool(single) + bool(many) + (asked.id is not None) + (asked.order_by is not None) != 1:
+        if not len(memoryview(asked.vectors)):
+            return one(ns, asked.query(), asked.params())
+        if len(memoryview(asked.vector)) or asked.id is not None or asked.order_by is not None:
             raise InvalidArgument("a search has one of vector, vectors, id and order_by", field="vector")
-        if asked.order_by is not None:
-            return one(ns, None, asked.params())
-        if asked.id is not None:
-            return one(ns, StoredRow(asked.id, asked.include_self), asked.params())
-        if single:
-            return one(ns, wire.vector(asked.vector), asked.params())
         queries = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_QUERIES)
         hits = backend.search_batch(ns, queries, check_params(asked.params()))
         return answer(wire.found_batch(hits), at=(hits.incarnation, hits.epoch))

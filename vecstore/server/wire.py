@@ -33,6 +33,7 @@ from vecstore.limits import (
     MAX_U64,
 )
 from vecstore.manifest.model import Settings
+from vecstore.params import query_of
 from vecstore.types import (
     F32,
     AttributeType,
@@ -201,19 +202,14 @@ class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
         return replace(super().params(), filter=given_filter(self.filter))
 
 
-class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
-    """One query (``vector``, or the row of ``id``) or a batch (``vectors``); ``dim`` as in an insert.
-
-    Or no query: the first rows in an order (``order_by``).
-    """
+class AnySearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
+    """Of a vector, of the row of an ``id``, or the first rows in an order (``order_by``)."""
 
     vector: VectorField = msgspec.field(default_factory=Raw)
     id: Id | None = None
     include_self: bool = False
     order_by: tuple[str, Literal["asc", "desc"]] | None = None
     limit_per_group: tuple[str, Annotated[int, Meta(ge=1, le=MAX_TOP_K)]] | None = None
-    vectors: QueriesField = msgspec.field(default_factory=Raw)
-    dim: Dim | None = None
     filter: FilterField = msgspec.field(default_factory=Raw)
 
     def params(self) -> SearchParams:
@@ -223,6 +219,18 @@ class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
             order_by=self.order_by,
             limit_per_group=self.limit_per_group,
         )
+
+    def query(self) -> object:
+        """What neighbours are asked of; None if hits come in an order."""
+        given = vector(self.vector) if len(memoryview(self.vector)) else None
+        return query_of(given, self.id, self.include_self, self.order_by)
+
+
+class Search(AnySearch, forbid_unknown_fields=True, kw_only=True):
+    """One search, or a batch of them (``vectors``); ``dim`` as in an insert."""
+
+    vectors: QueriesField = msgspec.field(default_factory=Raw)
+    dim: Dim | None = None
 
 
 class PlainSearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
