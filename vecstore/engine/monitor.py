@@ -207,7 +207,7 @@ class RecallMonitor:
         engine = self._engine(name)
         manifest = engine.snapshots.strong().manifest
         trace = ReadTrace()
-        view = engine.views.open(manifest, trace)
+        view = engine.live_view(manifest, trace)
         pace()
         pace.begin(mapped=view.mapped)
         most = max(1, min(ROUND_QUERIES, ROUND_WORK // max(1, view.alive * manifest.dim)))

@@ -24,6 +24,7 @@ from vecstore.errors import (
     StorageMissing,
 )
 from vecstore.ext.search import Searcher
+from vecstore.index.expiry import unexpired
 from vecstore.index.filtered import Matches, narrowed
 from vecstore.index.ordered import search_ordered
 from vecstore.index.per_group import search_per_group
@@ -158,13 +159,16 @@ class NamespaceEngine:
                 field="top_k",
                 limit=most,
             )
+        live = self.live_view(manifest, ReadTrace())
         found: list[Hits | Aggregates] = []
         for i, one in enumerate(queries):
+            trace = ReadTrace()
             with told_of(i):
                 if isinstance(one, Query):
-                    found.append(self._search(manifest, one.asked, one.params, ReadTrace()))
+                    found.append(self._hits(live, one.asked, one.params, trace))
                 else:
-                    found.append(self._aggregate(manifest, one, ReadTrace()))
+                    view = self._matching(live, one, trace)
+                    found.append(aggregate(view, one, trace, self._executor))
         return found
 
     def _aggregate(self, manifest: Manifest, params: AggregateParams, trace: ReadTrace) -> Aggregates:
@@ -192,14 +196,19 @@ class NamespaceEngine:
                 snapshot = newer
         return ask(snapshot.manifest, *args, **kwargs)
 
-    def _search(self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace) -> Hits:
+    def _search(self, manifest: Manifest, asked: object, params: SearchParams, trace: ReadTrace) -> Hits:
+        return self._hits(self.live_view(manifest, trace), asked, params, trace)
+
+    def _hits(self, live: View, asked: object, params: SearchParams, trace: ReadTrace) -> Hits:
+        """One search of the rows that can be read: of a vector, of a `StoredRow`, or in an order."""
+        manifest = live.manifest
         if params.order_by is not None:
-            view = self.searched_view(manifest, params, trace)
+            view = self._matching(live, params, trace)
             answer = search_ordered(
                 view, params.order_by, params.top_k, trace, self._executor, debug=params.debug
             )
         else:
-            view, answer = self._nearest(manifest, values, params, trace)
+            view, answer = self._nearest(live, asked, params, trace)
         vectors = attributes = None
         if "vector" in params.include:
             vectors = _vectors_of(view, answer, trace, self._executor)
@@ -216,15 +225,15 @@ class NamespaceEngine:
         )
 
     def _nearest(
-        self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace
+        self, live: View, asked: object, params: SearchParams, trace: ReadTrace
     ) -> tuple[View, Answer]:
         """The view that is searched, and the neighbours of a vector or of a stored row."""
         skip = None
-        if isinstance(values, StoredRow):
-            q, skip = self._stored(manifest, values, trace)
+        if isinstance(asked, StoredRow):
+            q, skip = self._stored(live, asked, trace)
         else:
-            q = as_vector(values, manifest.dim, manifest.metric)
-        view = self.searched_view(manifest, params, trace)
+            q = as_vector(asked, live.manifest.dim, live.manifest.metric)
+        view = self._matching(live, params, trace)
         searcher = self._scratch.take(view.field.padded_dim)
         try:
             return view, self._answer(view, q, params, skip, searcher, trace)
@@ -249,26 +258,32 @@ class NamespaceEngine:
             answer = search_namespace(view, q, params, searcher, trace, self._executor)
         return answer if params.max_distance is None else answer.within(params.max_distance)
 
-    def _stored(
-        self, manifest: Manifest, asked: StoredRow, trace: ReadTrace
-    ) -> tuple[F32, tuple[int, int] | None]:
+    def _stored(self, live: View, asked: StoredRow, trace: ReadTrace) -> tuple[F32, tuple[int, int] | None]:
         """The vector of a stored row, and where the row lies if it is to be no hit."""
-        view = self.views.open(manifest, trace)
-        part, row = self._locate(view, parse_ids([asked.id], field="id"), trace)
+        part, row = self._locate(live, parse_ids([asked.id], field="id"), trace)
         found = part.reader.read_vectors(np.array([row]), trace)
         if found is None:
             raise InvalidArgument(
                 f"row {asked.id!r} cannot be a query: its part keeps no vectors (store_vectors)", field="id"
             )
         skip = None if asked.itself else (part.number, row)
-        return as_vector(found[0], manifest.dim, manifest.metric), skip
+        return as_vector(found[0], live.manifest.dim, live.manifest.metric), skip
 
     def searched_view(
         self, manifest: Manifest, params: SearchParams | AggregateParams, trace: ReadTrace
     ) -> View:
         """The rows that a search may find."""
+        return self._matching(self.live_view(manifest, trace), params, trace)
+
+    def live_view(self, manifest: Manifest, trace: ReadTrace) -> View:
+        """The rows that can be read: alive, and not expired by now. A request asks once."""
         view = self.views.open(manifest, trace)
-        return view if params.filter is None else narrowed(view, params.filter, trace, self._executor)
+        if manifest.settings.expire_by is None:
+            return view
+        return unexpired(view, self.store.now(), trace, self._executor)
+
+    def _matching(self, live: View, params: SearchParams | AggregateParams, trace: ReadTrace) -> View:
+        return live if params.filter is None else narrowed(live, params.filter, trace, self._executor)
 
     def _search_batch(
         self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace
@@ -339,7 +354,7 @@ class NamespaceEngine:
 
     def _row(self, manifest: Manifest, ids: Ids, include_vector: bool) -> Row:
         trace = ReadTrace()
-        part, row = self._locate(self.views.open(manifest, trace), ids, trace)
+        part, row = self._locate(self.live_view(manifest, trace), ids, trace)
         rows = np.array([row])
         vectors = part.reader.read_vectors(rows, trace) if include_vector else None
         return Row(

@@ -98,6 +98,7 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
         field=ground.narrowed([(p.number, p.live.words, p.empty) for p in searched]),
         plans={},
         narrowed={},
+        lasting=[],
         whole=view,
         ground=ground,
     )

@@ -37,6 +37,7 @@ def without(view: View, hidden: Mapping[int, npt.NDArray[np.int64]], *, whole: V
         ),
         plans={},
         narrowed={},
+        lasting=[],
         whole=whole,
         ground=ground,
     )

@@ -25,6 +25,7 @@ from vecstore.limits import MAX_TOP_K
 from vecstore.manifest.model import Attribute
 from vecstore.part.rows import PartRows
 from vecstore.rows.aggregates import values_in
+from vecstore.rows.columns import listed
 from vecstore.rows.schema import element_type
 from vecstore.rows.values import Key, both_zeros
 from vecstore.storage.cache import ReadTrace
@@ -132,4 +133,4 @@ def _rows_of(part: OpenPart, name: str, known: Attribute, groups: set[Any], trac
     found = column.equal_to(sorted(keys))
     if None in groups:
         found = found | column.nulls()
-    return np.frombuffer(found.to_array(), dtype=np.uint32).astype(np.int64)
+    return listed(found)

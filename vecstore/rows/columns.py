@@ -419,9 +419,22 @@ class ColumnReader:
             raise AssertionError("an index has its rows in order")
         return unpack_whole(piece.packing, self._piece("order"), start, stop).astype(np.int64)
 
+    def up_to(self, key: int) -> tuple[I64, int | None]:
+        """Rows of the elements up to a key, ascending, and the least element above it; None if there is none.
+
+        Of numbers with an inverted side, one a row.
+        """
+        rows = listed(self.between(None, False, key, True))
+        if len(rows) == self.entry.elements:
+            return rows, None
+        if self.entry.lookup == "bitmaps":
+            dictionary = self._dictionary()
+            return rows, cast(int, dictionary[bisect_right(dictionary, key)])
+        return rows, int(self.ranks(self.in_order(len(rows), len(rows) + 1))[0])
+
     def rows_of_code(self, code: int) -> I64:
         """The rows of one value of a dictionary, ascending."""
-        return np.frombuffer(self._rows_between(code, code + 1).to_array(), dtype=np.uint32).astype(np.int64)
+        return listed(self._rows_between(code, code + 1))
 
     # -- look-ups --------------------------------------------------------------------------
 
@@ -616,6 +629,11 @@ class Keys:
 
     def __getitem__(self, i: int) -> Any:
         return int(self.values[i])
+
+
+def listed(rows: BitMap) -> I64:
+    """Rows, ascending."""
+    return np.frombuffer(rows.to_array(), dtype=np.uint32).astype(np.int64)
 
 
 def one_zero(keys: U64, kind: AttributeType) -> U64:
