@@ -6,7 +6,7 @@ Parts that can bring nothing more, by the least and greatest values of their col
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from vecstore.rows.order import first_rows
 from vecstore.rows.schema import is_array
 from vecstore.rows.values import Elements, Key
 from vecstore.storage.cache import ReadTrace
-from vecstore.types import Order
+from vecstore.types import U64, Order
 
 I64 = npt.NDArray[np.int64]
 Executors = Callable[[], Executor]
@@ -274,10 +274,30 @@ def _ordered_ids(
         keys: npt.NDArray[Any] = np.empty(len(names), dtype=object)
         keys[:] = [name.encode() for name in names.tolist()]
         order = np.argsort(_places(keys), kind="stable")
-    else:
-        asked = np.zeros(part.reader.entry.n, dtype=np.bool_)
-        asked[rows] = True
-        keys, rows = part.reader.sorted_keys(0, None, trace)
-        order = np.flatnonzero(asked[rows])
-    chosen = order[::-1][:count] if descending else order[:count]
-    return keys[chosen], rows[chosen]
+        chosen = order[::-1][:count] if descending else order[:count]
+        return keys[chosen], rows[chosen]
+    asked = np.zeros(part.reader.entry.n, dtype=np.bool_)
+    asked[rows] = True
+    found: list[tuple[U64, I64]] = []
+    have = 0
+    for low, high in _ranges(part, descending):
+        ids, of = part.reader.sorted_keys(low, high, trace)
+        mine = np.flatnonzero(asked[of])
+        mine = mine[::-1] if descending else mine
+        found.append((ids[mine], of[mine]))
+        have += len(mine)
+        if have >= count:
+            break
+    return np.concatenate([one for one, _ in found])[:count], np.concatenate([of for _, of in found])[:count]
+
+
+def _ranges(part: OpenPart, descending: bool) -> Iterator[tuple[int, int | None]]:
+    """Ranges of ids that follow one another, each of twice as many pages of their index as the one before."""
+    base, pages = part.reader.entry.id_base or 0, len(part.reader.fence)
+    starts = [0, *(int(key) + base for key in part.reader.fence[1:].tolist())]
+    done, step = 0, 1
+    while done < pages:
+        stop = min(pages, done + step)
+        first, last = (pages - stop, pages - done) if descending else (done, stop)
+        yield starts[first], starts[last] if last < pages else None
+        done, step = stop, 2 * step

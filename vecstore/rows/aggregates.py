@@ -252,8 +252,12 @@ class _IntegerSum:
         assert values is not None  # a sum is of an attribute
         self._count.add(group, values, groups)
         group, keys = _with_value(group, values), values.ranks
-        low = np.bincount(group, weights=(keys & np.uint64((1 << HALF) - 1)).astype(np.float64))
-        high = np.bincount(group, weights=(keys >> np.uint64(HALF)).astype(np.float64))
+        low_half, high_half = keys & np.uint64((1 << HALF) - 1), keys >> np.uint64(HALF)
+        if groups == 1:
+            self._sums[0] = self._sums.get(0, 0) + (int(high_half.sum()) << HALF) + int(low_half.sum())
+            return
+        low = np.bincount(group, weights=low_half.astype(np.float64))
+        high = np.bincount(group, weights=high_half.astype(np.float64))
         for number in np.flatnonzero((low != 0) | (high != 0)).tolist():
             self._sums[number] = self._sums.get(number, 0) + (int(high[number]) << HALF) + int(low[number])
 
@@ -329,7 +333,7 @@ class _Extreme:
             best[0] = values.ranks.max() if self._greatest else values.ranks.min()
         else:
             (np.maximum if self._greatest else np.minimum).at(best, group, values.ranks)
-        for number in np.unique(group).tolist():
+        for number in np.flatnonzero(np.bincount(group)).tolist():
             key, known = values.key(int(best[number])), self._found.get(number)
             if known is None or (key > known if self._greatest else key < known):  # type: ignore[operator]
                 self._found[number] = key
@@ -360,7 +364,8 @@ class _Distinct:
             self._settle()
 
     def answer(self, groups: int) -> list[int]:
-        self._settle()
+        if len(self._kept) != 1:
+            self._settle()
         return np.bincount(self._kept[0][0], minlength=groups).tolist()  # type: ignore[no-any-return]
 
     def _keep(self, pairs: tuple[I64, U64]) -> None:
@@ -384,11 +389,11 @@ class _Distinct:
 
 def _pairs(group: I64, ranks: U64) -> tuple[I64, U64]:
     """Each pair once."""
-    if not len(group) or not group.any():
-        distinct = np.unique(ranks)
-        return np.zeros(len(distinct), dtype=np.int64), distinct
-    order = np.lexsort((ranks, group))
-    group, ranks = group[order], ranks[order]
+    if group.any():
+        order = np.lexsort((ranks, group))
+        group, ranks = group[order], ranks[order]
+    else:  # by far the faster way; np.unique, which hashes, takes ten times as long
+        ranks = np.sort(ranks)
     new = np.ones(len(group), dtype=np.bool_)
     new[1:] = (group[1:] != group[:-1]) | (ranks[1:] != ranks[:-1])
     return group[new], ranks[new]
