@@ -212,20 +212,15 @@ class _Ordered:
         column = source.column(self._name, self._known.id)
         assert column is not None  # see `_by_zone`
         source.fetch(column.spans(inverted=False))
-        values, rows = first_rows(column, alive, self._top_k, descending=self._descending)
-        return self._fewest(_Found.of(part.number, values, rows), trace)
-
-    def _fewest(self, found: _Found, trace: ReadTrace) -> _Found:
-        """Without those of the last value that others of the same part come before."""
-        if len(found.rows) <= self._top_k:
-            return found
-        ranks = self._ranks(found.keys)
-        last = np.partition(ranks, self._top_k - 1)[self._top_k - 1]
-        before, equal = np.flatnonzero(ranks < last), np.flatnonzero(ranks == last)
-        part = self._view.parts[int(found.parts[0])]
-        kept = _least_ids(part, np.sort(found.rows[equal]), self._top_k - len(before), trace)
-        equal = equal[np.isin(found.rows[equal], kept)]
-        return found.take(np.concatenate([before, equal]))
+        found = first_rows(column, alive, self._top_k, descending=self._descending)
+        ranks, rows = found.ranks, found.rows
+        if len(rows) > self._top_k:  # of those that equal the last, the ones that come first by their ids
+            last = ranks.min() if self._descending else ranks.max()
+            before = ranks != last
+            equal = _least_ids(part, np.sort(rows[~before]), self._top_k - int(before.sum()), trace)
+            ranks = np.append(ranks[before], np.full(len(equal), last, dtype=np.uint64))
+            rows = np.append(rows[before], equal)
+        return _Found.of(part.number, found.keys(ranks), rows)
 
     def _settle(self, found: _Found, trace: ReadTrace) -> _Found:
         """The first of all, in order."""

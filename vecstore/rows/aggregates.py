@@ -61,7 +61,7 @@ class Values:
 
 
 def values_in(column: ColumnReader | None, rows: I64, kind: AttributeType) -> Values:
-    """Of rows of a part, of an attribute with one value a row; None: the part has no such column."""
+    """Of rows of a part, ascending, of an attribute with one value a row; None: it has no such column."""
     scalar = element_type(kind)
     if column is None:
         return Values(
@@ -75,11 +75,18 @@ def values_in(column: ColumnReader | None, rows: I64, kind: AttributeType) -> Va
         texts, at = np.unique(read.elements, return_inverse=True)
         return Values(scalar, read.null, at.astype(np.uint64), texts.astype(object))
     null = column.nulls_among(rows)
-    ranks = column.ranks(rows[~null] if column.entry.nulls else rows)
+    ranks = column.ranks(_run(rows[~null] if column.entry.nulls else rows))
     if not is_text(scalar):
         return Values(scalar, null, ranks)
     codes, places = _compact(ranks)
     return Values(scalar, null, places.astype(np.uint64), column.texts_of(codes))
+
+
+def _run(rows: I64) -> I64 | slice:
+    """Rows, ascending, as a slice if they follow one another: these are read many times as fast."""
+    if len(rows) and int(rows[-1]) - int(rows[0]) + 1 == len(rows):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def _compact(values: U64) -> tuple[U64, I64]:

@@ -392,7 +392,7 @@ class ColumnReader:
 
     # -- order -----------------------------------------------------------------------------
 
-    def ranks(self, rows: I64) -> U64:
+    def ranks(self, rows: I64 | slice) -> U64:
         """Of rows with a value, of no array: numbers in the order of their values, the same for equal ones.
 
         Of numbers their keys, in which both zeros of a float are one; of a dictionary of texts their codes.

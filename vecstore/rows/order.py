@@ -6,7 +6,8 @@ where few rows are asked about, their own values are compared. Imports columns a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,7 +24,26 @@ STEP: Final = 256  # rows of an index that are looked at first, at least; then t
 WORTH: Final = 4  # times fewer rows of an index than rows that are asked about make it worth reading
 
 
-def first_rows(column: ColumnReader, rows: I64, count: int, *, descending: bool) -> tuple[Elements, I64]:
+@dataclass(frozen=True, slots=True, eq=False)
+class First:
+    """Rows with a value.
+
+    Attributes
+    ----------
+    ranks
+        u64[m], in the order of the values, the same for equal ones.
+    rows
+        i64[m].
+    keys
+        From ranks to keys, or to texts.
+    """
+
+    ranks: U64
+    rows: I64
+    keys: Callable[[U64], Elements]
+
+
+def first_rows(column: ColumnReader, rows: I64, count: int, *, descending: bool) -> First:
     """The ``count`` of ``rows`` with the least values, or the greatest, and all that equal the last of them.
 
     Parameters
@@ -32,20 +52,14 @@ def first_rows(column: ColumnReader, rows: I64, count: int, *, descending: bool)
         Of one value a row.
     rows
         Ascending; those without a value are left out.
-
-    Returns
-    -------
-    tuple
-        The keys or texts of the rows that were found, the same for equal values, and the rows.
     """
-    if not len(rows) or not column.entry.elements:
-        return _nothing(column), np.empty(0, dtype=np.int64)
     text = is_text(element_type(column.entry.type))
     if text and column.entry.form == "plain":
         read = column.column(rows)
-        places = np.unique(read.elements, return_inverse=True)[1].astype(np.uint64)
-        chosen = _first(places, count, descending)
-        return read.elements[chosen], rows[~read.null][chosen]
+        texts, places = np.unique(read.elements, return_inverse=True)
+        ranks = places.astype(np.uint64)
+        chosen = _first(ranks, count, descending)
+        return First(ranks[chosen], rows[~read.null][chosen], texts.astype(object).__getitem__)
     if _worth_walking(column, len(rows), count):
         ranks, found = _walk(column, rows, count, descending)
     else:
@@ -53,11 +67,12 @@ def first_rows(column: ColumnReader, rows: I64, count: int, *, descending: bool)
         ranks = column.ranks(found)
         chosen = _first(ranks, count, descending)
         ranks, found = ranks[chosen], found[chosen]
-    return column.texts_of(ranks) if text else ranks, found
+    return First(ranks, found, column.texts_of if text else _same)
 
 
-def _nothing(column: ColumnReader) -> Elements:
-    return np.empty(0, dtype=object if is_text(element_type(column.entry.type)) else np.uint64)
+def _same(ranks: U64) -> U64:
+    """Of numbers the ranks are the keys."""
+    return ranks
 
 
 def _first(ranks: U64, count: int, descending: bool) -> I64:
@@ -71,7 +86,7 @@ def _first(ranks: U64, count: int, descending: bool) -> I64:
 
 
 def _worth_walking(column: ColumnReader, asked: int, count: int) -> bool:
-    if column.entry.lookup == "none":
+    if column.entry.lookup == "none" or not asked:
         return False
     walked = min(column.n, count * column.n // asked)  # if values and what is asked have naught to do
     return WORTH * max(walked, STEP) < asked
