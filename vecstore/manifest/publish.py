@@ -13,6 +13,7 @@ requests arrived.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -527,7 +528,7 @@ def longest_way(losses: int) -> float:
     """
     if losses <= _OWED_A_TURN:
         return _longest_pause(losses)
-    return max(_LEAST_WAY, _longest_pause(losses) * 2.0 ** (_OWED_A_TURN - losses))
+    return max(_LEAST_WAY, math.ldexp(_longest_pause(losses), _OWED_A_TURN - losses))
 
 
 # -- checks that a change must pass at every attempt ----------------------------------------
