@@ -576,7 +576,7 @@ class Compactor(Client):
             seen = ledger.epochs[max(first, 1) - 1 :]
             last = seen[-1].manifest
             left = _objects(last)
-            # A tombstone that another has replaced can be collected, too, while a merge stalls before it reads.
+            # A tombstone that was replaced can be collected, too, while a merge stalls before it reads.
             gone = any(_objects(epoch.manifest) - left for epoch in seen)
             if not gone and seen[0].manifest.lineage == last.lineage:
                 raise PromiseBroken(

@@ -517,7 +517,7 @@ class Publisher:
 
 def _longest_pause(failures: int) -> float:
     """Seconds that are waited at most before another try."""
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 16))
+    return min(_LONGEST_PAUSE, math.ldexp(_FIRST_PAUSE, min(failures, 16)))
 
 
 def longest_way(losses: int) -> float:
