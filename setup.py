@@ -42,7 +42,20 @@ EXTENSIONS = [
         extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"],
         depends=HEADERS,
     )
-    for name in ("files", "rabitq", "ivf", "rerank", "field", "search", "batch", "masks", "records", "train")
+    for name in (
+        "files",
+        "rabitq",
+        "ivf",
+        "rerank",
+        "field",
+        "search",
+        "batch",
+        "masks",
+        "records",
+        "train",
+        "columns",
+        "json",
+    )
 ]
 
 setup(

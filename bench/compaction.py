@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tabulate import tabulate
 
 import vecstore
@@ -58,8 +59,10 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         root = Path(folder) / "store"
         with vecstore.connect(str(root), maintenance="off") as db:
             ns = db.create_namespace("docs", base.shape[1], dataset.metric)
+            if options.text:
+                ns.update(schema={"body": {"type": "string", "filterable": False}})
             for rows in np.array_split(np.arange(len(base)), options.parts):
-                ns.insert(base[rows], rows)
+                ns.insert(base[rows], rows, attributes=_attributes(rows, options.text))
         sources = sorted(root.rglob("*.part"))
         source_bytes = sum(path.stat().st_size for path in sources)
         merging, told = spawn.Pipe()
@@ -111,6 +114,7 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         "rows": len(base),
         "dimensions": base.shape[1],
         "parts": options.parts,
+        "text_bytes_a_row": options.text,
         "bound": options.memory,
         "limit": options.limit,
         "processors": len(os.sched_getaffinity(0)),
@@ -130,6 +134,18 @@ def main(options: argparse.Namespace) -> dict[str, Any]:
         "p99_ms": [1e3 * float(np.percentile(x, 99)) for x in (quiet, busy)],
         "p99_slowdown": float(np.percentile(busy, 99) / np.percentile(quiet, 99)),
         "recall@10": float(recall),
+    }
+
+
+def _attributes(rows: npt.NDArray[np.int64], text: int) -> dict[str, Any] | None:
+    """A text of ``text`` bytes a row, one that is often there, and an array of numbers."""
+    if not text:
+        return None
+    rng = np.random.default_rng(int(rows[0]))
+    return {
+        "body": [rng.bytes(text // 2).hex() for _ in rows],
+        "topic": [f"topic {i % 1_000}" for i in rows.tolist()],
+        "seen": rng.integers(0, 1 << 40, size=(len(rows), 16)).tolist(),
     }
 
 
@@ -251,6 +267,7 @@ def show(report: dict[str, Any]) -> str:
     quiet, busy = report["p99_ms"]
     rows = [
         ("rows × dimensions, parts", f"{report['rows']:,} × {report['dimensions']}, {report['parts']}"),
+        ("bytes of text a row", report["text_bytes_a_row"]),
         ("bound", f"{report['bound'] / mib:.0f} MiB"),
         ("peak anonymous memory above idle", f"{report['anonymous_above_idle'] / mib:.0f} MiB"),
         (
@@ -272,6 +289,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=grow.ROWS)
     parser.add_argument("--parts", type=int, default=64)
+    parser.add_argument("--text", type=int, default=0, help="bytes of text a row, and two attributes more")
     parser.add_argument("--memory", type=int, default=COMPACTION_BYTES, help="bound of the compaction, bytes")
     parser.add_argument("--limit", type=int, default=0, help="of a cgroup for it, bytes above idle")
     parser.add_argument("--nice", type=int, default=NICE, help="of the merging process; default: a server's")

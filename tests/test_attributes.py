@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,7 +18,8 @@ from tests.core import RangeStore, clustered, engine, generator, nearest
 from tests.rows.filters.oracle import TYPES, matches, random_filter, random_rows
 from tests.server.support import Server, running_server
 from vecstore.api import Database, Namespace
-from vecstore.errors import FilterMismatch, InvalidArgument, SchemaConflict
+from vecstore.errors import FilterMismatch, IdempotencyMismatch, InvalidArgument, SchemaConflict
+from vecstore.limits import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, MAX_MANIFEST_BYTES, MAX_PARTS
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.memory import MemoryStore
 
@@ -146,6 +148,18 @@ def test_an_attribute_is_added_later_and_dropped_and_comes_back_empty(db: Databa
     assert ns.get(1).attributes == {"lang": None, "year": None}
 
 
+def test_attributes_with_long_names_leave_room_for_as_many_parts_as_there_may_be(db: Database) -> None:
+    """What each part adds to the manifest, of 256 attributes whose names are as long as may be."""
+    ns = db.create_namespace("docs", DIM, "l2")
+    names = [f"{i:03}".ljust(MAX_ATTRIBUTE_NAME_BYTES, "x") for i in range(MAX_ATTRIBUTES)]
+    sizes = []
+    for i in range(3):
+        ns.insert(ROWS[i : i + 1], ids=[i], attributes={name: [i] for name in names})
+        sizes.append(len(msgspec.json.encode(ns.manifest())))
+    assert (sizes[2] - sizes[1]) * MAX_PARTS <= MAX_MANIFEST_BYTES - sizes[0]
+    assert ns.get(2).attributes == dict.fromkeys(names, 2)
+
+
 def test_what_is_not_filterable_is_only_read(db: Database) -> None:
     ns = db.create_namespace("docs", DIM, "l2")
     body = "long " * 5_000
@@ -194,6 +208,32 @@ def test_the_same_key_with_other_attributes_is_another_request(db: Database) -> 
 
 
 # -- what filters find ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["string", "float", "[]int"])
+def test_a_retry_gets_its_answer_when_its_attribute_has_been_made_anew(db: Database, kind: str) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    asked: dict[str, Any] = {"ids": [1, 2], "attributes": {"a": [1, 2]}}
+    first = ns.insert(ROWS[:2], **asked, idempotency_key="k")
+    ns.update(schema={"a": None})
+    ns.update(schema={"a": kind})
+    again = ns.insert(ROWS[:2], **asked, idempotency_key="k")
+    assert (again.part_id, again.epoch) == (first.part_id, first.epoch)
+    with pytest.raises(IdempotencyMismatch):
+        ns.insert(ROWS[:2], ids=[1, 2], attributes={"a": [1, 3]}, idempotency_key="k")
+    if kind != "float":
+        for key in (None, "other"):
+            with pytest.raises(SchemaConflict):
+                ns.insert(ROWS[:2], **asked, idempotency_key=key)
+    assert ns.stats().parts == 1
+
+
+def test_a_retry_is_the_same_request_in_rows_and_in_columns(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    columns = {"a": [1, None], "tags": [["x"], []]}
+    rows = [{"a": 1, "tags": ["x"]}, {"tags": []}]
+    first = ns.insert(ROWS[:2], ids=[1, 2], attributes=columns, idempotency_key="k")
+    assert ns.insert(ROWS[:2], ids=[1, 2], attributes=rows, idempotency_key="k").part_id == first.part_id
 
 
 @pytest.mark.parametrize("store", [MemoryStore, RangeStore])
@@ -294,8 +334,8 @@ def test_a_branch_and_a_restore_have_the_schema_of_their_epoch() -> None:
         ns.restore(first.epoch, if_match=(info.incarnation, info.epoch))
         assert found(ns, ["a", "Eq", "x"]) == [1]
         ns.insert(ROWS[3:4], ids=[4], attributes={"b": [1]})
-        columns = {name: i for part in ns.manifest()["parts"] for name, i in part.get("columns", {}).items()}
-        assert columns == {"a": 0, "b": 2}  # 1 was that of the numbers which the restore left behind
+        columns = [part["columns"] for part in ns.manifest()["parts"] if "columns" in part]
+        assert columns == [[0], [2]]  # 1 was that of the numbers which the restore left behind
 
 
 # -- at the ends of what there is -------------------------------------------------------------

@@ -127,13 +127,13 @@ def test_a_row_may_come_back_to_life_only_by_a_change_of_lineage(manifest: Manif
 def test_attributes_have_ids_of_their_own_that_are_never_used_again(manifest: Manifest) -> None:
     a, b = manifest.parts
     schema = {"lang": Attribute(0, "string"), "year": Attribute(1, "int")}
-    sound = replace(manifest, schema=schema, next_attribute=2, parts=(replace(a, columns={"lang": 0}), b))
+    sound = replace(manifest, schema=schema, next_attribute=2, parts=(replace(a, columns=(0,)), b))
     assert check_manifest(sound) == []
     twice = {**schema, "year": Attribute(0, "int")}
     for wrong in (
         replace(sound, schema=twice),
         replace(sound, next_attribute=1),
-        replace(sound, parts=(replace(a, columns={"lang": 7}), b)),
+        replace(sound, parts=(replace(a, columns=(7,)), b)),
     ):
         assert rules(check_manifest(wrong)) == {"R4"}
     following = replace(sound, epoch=5, commits=(*sound.commits, CommitRef("new", 5)))

@@ -75,3 +75,24 @@ def test_without_a_folder_files_go_where_the_system_says(
     array = Room(0).empty((1,), np.uint8)
     assert str(tmp_path) in Path("/proc/self/maps").read_text()
     del array
+
+
+@pytest.mark.parametrize("largest", [0, 10, 1_000_000, None])
+def test_what_is_spooled_is_an_array_at_the_end(tmp_path: Path, largest: int | None) -> None:
+    spool = Room(largest, str(tmp_path)).spool()
+    pieces = [np.arange(9), b"", b"12345678", np.empty(0, dtype=np.int64), np.arange(1_000)[::-1].copy()]
+    for piece in pieces:
+        spool.write(piece)
+    assert list(tmp_path.iterdir()) == []
+    held = spool.array(np.int64)
+    assert spool.size == held.nbytes == 8 * 1_010
+    assert held.tobytes() == b"".join(bytes(piece) for piece in pieces)
+    assert Room(largest, str(tmp_path)).spool().array(np.uint64).shape == (0,)
+
+
+def test_a_spool_without_room_is_an_error(tmp_path: Path) -> None:
+    spool = Room(0, str(tmp_path)).spool()
+    with files_of_at_most(100_000), pytest.raises(StorageFull, match="no room"):
+        spool.write(bytes(200_000))
+    with pytest.raises(StorageRetryable, match="absent"):
+        Room(0, str(tmp_path / "absent")).spool().write(b"x")

@@ -133,7 +133,7 @@ def _parts_hold(manifest: Manifest) -> Iterator[Violation]:
             yield Violation("R6", f"part {part.id} has {tombstone.dead} dead rows of {part.n}")
         if part.mean is not None and part.mean not in means:
             yield Violation("R6", f"part {part.id} was encoded with mean {part.mean}, which is gone")
-        if any(attribute >= upcoming for attribute in _columns(part).values()):
+        if any(attribute >= upcoming for attribute in _columns(part)):
             yield Violation("R4", f"part {part.id} holds a column of an attribute that has yet to be added")
         if part.id_base is not None:
             ranges.append((part.id_base, part.id_base + part.n, part.id))
@@ -225,8 +225,8 @@ def _next_attribute(manifest: Manifest) -> int:
     return manifest.next_attribute if isinstance(manifest.next_attribute, int) else 0
 
 
-def _columns(part: Part) -> dict[str, int]:
-    return part.columns if isinstance(part.columns, dict) else {}
+def _columns(part: Part) -> tuple[int, ...]:
+    return part.columns if isinstance(part.columns, tuple) else ()
 
 
 def _parts_succession(before: Manifest, after: Manifest) -> Iterator[Violation]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from tests.core import clustered, engine, generator
 from vecstore.api import Database
 from vecstore.engine.database import EmbeddedDatabase
+from vecstore.errors import InvalidFilter
 from vecstore.index import filtered
 from vecstore.index.filtered import Matches, narrowed
 from vecstore.index.view import View
+from vecstore.limits import MAX_PATTERN_TESTS
 from vecstore.rows.filters import bind, filter_bytes, parse_filter
+from vecstore.rows.filters.patterns import Pattern
 from vecstore.storage.cache import ReadTrace
 
 N = 3_000
@@ -32,6 +38,25 @@ def view_of(embedded: EmbeddedDatabase) -> View:
 
 def below(embedded: EmbeddedDatabase, view: View, n: int) -> View:
     return narrowed(view, filter_bytes(["n", "Lt", n]), ReadTrace(), embedded.namespace("docs").executor)
+
+
+def test_many_patterns_over_many_texts_are_refused_before_any_is_tried(monkeypatch: Any) -> None:
+    tried = []
+    monkeypatch.setattr(Pattern, "matches", lambda self, text: tried.append(text) or False)
+    n = 4_000
+    with Database(engine()) as db:
+        ns = db.create_namespace("docs", 2, "l2")
+        for start in (0, n // 2):
+            some = range(start, start + n // 2)
+            ns.insert(np.ones((n // 2, 2)), ids=some, attributes={"name": [f"name {i}" for i in some]})
+        patterns = [["name", "IGlob", f"*{i}*"] for i in range(MAX_PATTERN_TESTS // n + 1)]
+        for call in (lambda f: ns.search([1, 1], filter=f), lambda f: ns.delete(filter=f)):
+            with pytest.raises(InvalidFilter, match="patterns") as caught:
+                call(["Or", [*patterns[:-1], ["Not", patterns[-1]]]])
+            assert caught.value.details["limit"] == MAX_PATTERN_TESTS
+        assert not tried
+        assert not ns.search([1, 1], filter=["And", patterns[:3]]).ids.size
+        assert tried
 
 
 def test_a_filter_is_evaluated_once_for_all_epochs() -> None:

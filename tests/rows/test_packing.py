@@ -18,7 +18,8 @@ RNG = np.random.default_rng(0)
 def test_integers_come_back_from_any_place(bits: int, low: int, n: int, whole: bool) -> None:
     low = min(low, 2**64 - 2**bits)
     values = RNG.integers(0, 2**bits - 1, size=n, dtype=np.uint64, endpoint=True) + np.uint64(low)
-    packing, data = pack(values, whole_bytes=whole)
+    packing, pieces = pack(values, whole_bytes=whole)
+    data = b"".join(pieces)
     held = np.frombuffer(data, dtype=np.uint8)
     assert len(data) == packing.length
     np.testing.assert_array_equal(unpack(packing, held), values)
@@ -35,9 +36,10 @@ def test_integers_come_back_from_any_place(bits: int, low: int, n: int, whole: b
 def test_texts_come_back_from_any_place() -> None:
     rng = random.Random(1)
     values = [rng.randbytes(rng.choice([0, 1, 10, 300, 3 * BLOCK_BYTES])) for _ in range(400)]
-    data, firsts, ends = pack_texts(values)
+    data = bytearray()
+    firsts, ends = pack_texts(values, data.extend)
     held = np.frombuffer(data, dtype=np.uint8)
-    texts = Texts(len(values), np.array(firsts), np.array(ends), lambda start, end: held[start:end])
+    texts = Texts(len(values), firsts, ends, lambda start, end: held[start:end])
     assert [texts[i] for i in range(len(texts))] == values
     assert [text for block in range(texts.blocks) for text in texts.block(block)] == values
 

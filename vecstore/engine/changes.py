@@ -17,7 +17,7 @@ import numpy.typing as npt
 from msgspec.structs import replace
 from pyroaring import BitMap
 
-from vecstore.errors import IdExists, InvalidId
+from vecstore.errors import IdExists, InvalidId, VecstoreError
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.lifecycle import check_expiry, updated_settings
 from vecstore.manifest.model import Manifest, Mean, Part
@@ -97,7 +97,7 @@ class InsertRows(Change):
     resolver
         Of the rows' ids, or None if the commit assigns them.
     columns, declared
-        The attributes whose columns the part holds, and those that the caller declared besides.
+        The attributes whose columns the part holds, in its order, and those that the caller declared besides.
     upload
         Uploads the part again under a new id and returns its new line (R3).
     """
@@ -117,7 +117,7 @@ class InsertRows(Change):
         if self.columns or self.declared:
             ids_of = add_to(draft, {**self.declared, **self.columns}, field="attributes")
             if self.columns:
-                part = replace(part, columns={name: ids_of[name] for name in self.columns})
+                part = replace(part, columns=tuple(ids_of[name] for name in self.columns))
         if self.resolver is None:
             draft.set_id_kind("u64")
             part = replace(part, id_base=draft.take_ids(part.n))
@@ -150,6 +150,16 @@ class InsertRows(Change):
 
     def upload_again(self) -> None:
         self.part = self.upload()
+
+
+@dataclass(kw_only=True, eq=False)
+class Refused(Change):
+    """What is refused, unless it has been answered before under its idempotency key."""
+
+    error: VecstoreError
+
+    def apply(self, draft: Draft) -> dict[str, Any]:  # noqa: ARG002
+        raise self.error
 
 
 @dataclass(kw_only=True, eq=False)

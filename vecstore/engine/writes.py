@@ -19,11 +19,19 @@ from vecstore.engine.changes import (
     DeleteMatching,
     DeleteRows,
     InsertRows,
+    Refused,
     Resolver,
     UpdateSchema,
     check_id_kind,
 )
-from vecstore.errors import InvalidArgument, InvalidId, NamespaceNotFound, StorageError, StorageMissing
+from vecstore.errors import (
+    InvalidArgument,
+    InvalidAttribute,
+    InvalidId,
+    NamespaceNotFound,
+    StorageError,
+    StorageMissing,
+)
 from vecstore.index.filtered import narrowed
 from vecstore.index.rotation import Rotation
 from vecstore.index.view import Views
@@ -113,8 +121,8 @@ class Writes:
         if known is not None and known.manifest.state == "active":
             try:
                 change = build(known.manifest, fresh=False)
-            except InvalidArgument:
-                if self._snapshots.strong().etag == known.etag:
+            except InvalidArgument:  # unless it was answered before, which the current epoch tells
+                if idempotency_key is None and self._snapshots.strong().etag == known.etag:
                     raise
         if change is None:
             change = build(self._snapshots.strong().manifest, fresh=True)
@@ -146,7 +154,7 @@ class Writes:
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None,
-    ) -> InsertRows | None:
+    ) -> InsertRows | Refused | None:
         """The change that adds rows, their part uploaded; None if the manifest turns out to be outdated."""
         vectors = as_vectors(values, manifest.dim, manifest.metric)
         ids = None if given_ids is None else parse_ids(given_ids)
@@ -161,17 +169,28 @@ class Writes:
                 kind="string",
             )
         specs = declared(schema)
-        columns = parse_attributes(attributes, len(vectors), manifest.attributes, specs)
-        asked = None
+        idempotency = None
         if idempotency_key is not None:
-            more = digest(columns, specs) if columns or specs else b""
-            asked = _digest(b"insert", mode, vectors, ids, more)
+            more = b"" if attributes is None and not specs else digest(attributes, len(vectors), specs)
+            idempotency = idempotency_key, _digest(b"insert", mode, vectors, ids, more)
+        try:
+            columns = parse_attributes(attributes, len(vectors), manifest.attributes, specs)
+        except InvalidAttribute as error:
+            if idempotency is None or not fresh:
+                raise
+            return Refused(
+                commit_id=self._publisher.new_commit_id(),
+                incarnation=manifest.incarnation,
+                expected=expected,
+                idempotency=idempotency,
+                error=error,
+            )
         mean = self.mean_for(manifest, vectors)
         image = build_part(
             vectors,
             ids,
             self.spec(manifest, mean),
-            attributes=columns,
+            attributes=columns.items(),
             progress=within(progress, 0.0, _BUILT),
         )
         resolver = None if ids is None else Resolver(ids, self._views.reader)
@@ -196,7 +215,7 @@ class Writes:
             commit_id=self._publisher.new_commit_id(),
             incarnation=manifest.incarnation,
             expected=expected,
-            idempotency=None if asked is None or idempotency_key is None else (idempotency_key, asked),
+            idempotency=idempotency,
             part=part,
             columns={name: column.spec for name, column in columns.items()},
             declared=specs,

@@ -20,12 +20,14 @@ from typing import Final
 import numpy as np
 from pyroaring import BitMap
 
+from vecstore.errors import InvalidFilter
 from vecstore.ext.masks import allow_rows
 from vecstore.index.view import OpenPart, View, read_side_by_side
+from vecstore.limits import MAX_PATTERN_TESTS
 from vecstore.live import LiveSet
 from vecstore.part.rows import PartRows
 from vecstore.rows.filters import Bound, bind, evaluate, may_match, parse_filter
-from vecstore.rows.filters.binding import bytes_of, columns_of
+from vecstore.rows.filters.binding import bytes_of, columns_of, patterns_of
 from vecstore.storage.cache import ReadTrace
 
 MOST_VIEWS: Final = 64  # of one epoch
@@ -84,6 +86,7 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
         return found
     manifest = view.manifest
     bound = bind(parse_filter(filter_json), manifest.attributes, manifest.id_kind)
+    _bound_patterns(view, bound, trace)
     if not view.mapped:
         read_side_by_side([partial(_fetch, part, bound) for part in view.searched], trace, executor)
     masked = [_masked(part, view.matches.of(part, bound, trace)) for part in view.searched]
@@ -109,6 +112,27 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
             del view.narrowed[next(iter(view.narrowed))]
         view.narrowed[filter_json] = found
     return found
+
+
+def _bound_patterns(view: View, bound: Bound, trace: ReadTrace) -> None:
+    """Refuse patterns that would be held against too many texts; one alone never is."""
+    looks = patterns_of(bound)
+    if len(looks) < 2:
+        return
+    tests = 0
+    for part in view.searched:
+        rows = PartRows(part.reader, trace)
+        for look in looks:
+            column = None if look.attribute is None else rows.column(look.name, look.attribute)
+            tests += rows.n if look.attribute is None else 0 if column is None else column.entry.distinct
+    if tests > MAX_PATTERN_TESTS:
+        raise InvalidFilter(
+            f"filter holds {len(looks)} patterns against {tests} texts in all; more than one pattern may be "
+            f"held against at most {MAX_PATTERN_TESTS}: one Regex can have alternatives",
+            field="filter",
+            at="filter",
+            limit=MAX_PATTERN_TESTS,
+        )
 
 
 def _fetch(part: OpenPart, bound: Bound, trace: ReadTrace) -> None:

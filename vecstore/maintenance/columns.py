@@ -5,50 +5,56 @@ What the schema no longer names is left behind. Imports manifest, part and rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, UnsetType
 
-from vecstore.index.view import OpenPart
 from vecstore.manifest.model import Manifest
 from vecstore.part.builder import PartImage
+from vecstore.part.reader import PartReader
 from vecstore.part.rows import PartRows
-from vecstore.rows.attributes import Column, joined, nulls
+from vecstore.progress import Progress
+from vecstore.room import Room
+from vecstore.rows.column import Column, ColumnBuilder
 from vecstore.rows.schema import Spec
 from vecstore.storage.cache import ReadTrace
 
+I64 = npt.NDArray[np.int64]
+
 
 def gather_columns(
-    manifest: Manifest, parts: Sequence[OpenPart], kept: Sequence[npt.NDArray[np.int64]]
-) -> dict[str, Column]:
-    """The columns of rows of parts, part after part, of the attributes that any of the parts has.
+    manifest: Manifest,
+    readers: Sequence[PartReader],
+    kept: Sequence[I64],
+    order: I64,
+    room: Room,
+    progress: Progress,
+) -> Iterator[tuple[str, Column]]:
+    """One by one, the columns of rows of parts, of the attributes that any of the rows has, names in order.
 
     Parameters
     ----------
     kept
-        i64: the rows of each part.
+        i64, ascending: the rows of each part.
+    order
+        i64[N]: in which the rows are wanted, of those of one part after another.
     """
-    sources = [PartRows(part.reader, ReadTrace()) for part in parts]
-    found = {}
-    for name, known in manifest.attributes.items():
-        readers = [source.column(name, known.id) for source in sources]
-        if all(reader is None for reader in readers):
-            continue
-        spec = Spec(known.type, known.filterable)
-        column = joined(
-            [
-                nulls(spec, len(rows)) if reader is None else reader.column(rows)
-                for reader, rows in zip(readers, kept, strict=True)
-            ]
-        )
-        if not column.null.all():
-            found[name] = column
-    return dict(sorted(found.items()))
+    parts = [PartRows(reader, ReadTrace()) for reader in readers]
+    for i, (name, known) in enumerate(sorted(manifest.attributes.items())):
+        to, first = ColumnBuilder(Spec(known.type, known.filterable), len(order), room), 0
+        for number, (part, rows) in enumerate(zip(parts, kept, strict=True)):
+            progress((i + number / len(parts)) / len(manifest.attributes))
+            column = part.column(name, known.id)
+            if column is not None:
+                column.pour(rows, to, first, room)
+            first += len(rows)
+        if not to.null.all():
+            yield name, to.column().take(order, room)
 
 
-def merged_columns(manifest: Manifest, image: PartImage | None) -> dict[str, int] | UnsetType:
+def merged_columns(manifest: Manifest, image: PartImage | None) -> tuple[int, ...] | UnsetType:
     """The `Part.columns` of a part that was made under a manifest's schema."""
     names = () if image is None else image.columns[1]
-    return {name: manifest.attributes[name].id for name in names} or UNSET
+    return tuple(manifest.attributes[name].id for name in names) or UNSET

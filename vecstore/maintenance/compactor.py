@@ -72,7 +72,7 @@ class SwapParts(Change):
     lineage: str
     sources: tuple[tuple[Part, BitMap, npt.NDArray[np.int64]], ...]
     part: Part | None
-    columns: dict[str, int] | UnsetType = UNSET
+    columns: tuple[int, ...] | UnsetType = UNSET
     mean: Mean | None
     upload: Any
 

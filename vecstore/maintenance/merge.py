@@ -1,7 +1,8 @@
 """Merges parts: reads what is alive of them and builds one part of it, within a bound of memory.
 
 Sources are read in order and past the caches. What is large lies in temporary files (`vecstore.room`):
-the vectors as they were read, the same put in order (`vecstore.part.arrange`), and what the build needs.
+the vectors as they were read, the same put in order (`vecstore.part.arrange`), what the build needs, and
+then one column of attributes after another (`vecstore.maintenance.columns`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ I64 = npt.NDArray[np.int64]
 
 GATHERED: Final = 0.1  # of a merge, once its rows are read
 ARRANGED: Final = 0.2  # and put in order
+BUILT: Final = 0.7  # and all is done but for their attributes, where there are any
 ARRAYS: Final = 16  # times as much memory as the largest array that is not put into a file
 APPROXIMATE_ROWS: Final = 2_048  # at a time, whatever the bound: they are multiplied with a matrix
 THREAD_BYTES: Final = 64 << 20  # of the bound, for each thread that computes
@@ -95,17 +97,19 @@ def merge(
     arranged = arrange(
         vectors, how, room=room, workers=workers, progress=within(progress, GATHERED, ARRANGED)
     )
-    columns = gather_columns(view.manifest, [source.part for source in sources], kept)
+    readers = [source.part.reader.aside() for source in sources]
     del vectors  # and the file that it lies in
     image = build_part(
         arranged.vectors,
         ids.take(arranged.order),
         how,
-        attributes={name: column.take(arranged.order) for name, column in columns.items()},
+        attributes=gather_columns(
+            view.manifest, readers, kept, arranged.order, room, within(progress, BUILT, 1.0)
+        ),
         cells=arranged.cells,
         room=room,
         workers=workers,
-        progress=within(progress, ARRANGED, 1.0),
+        progress=within(progress, ARRANGED, BUILT if view.manifest.attributes else 1.0),
     )
     order = arranged.order if image.partition is None else arranged.order[image.partition.order]
     place = np.empty(len(order), dtype=np.int64)

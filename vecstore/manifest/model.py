@@ -125,8 +125,8 @@ class Part(Struct, frozen=True, kw_only=True):
     checksums_crc32c
         Of the section ``checksums``, which holds the checksum of every page of the others.
     columns
-        The columns that the part holds, by name, and the `Attribute.id` that each had when it was
-        committed. Where the schema names another id under that name, or none, the column is no more.
+        The `Attribute.id` that each column of the part had when it was committed, in the order of its
+        directory. A column whose id the schema no longer names is no more.
     """
 
     id: str
@@ -143,7 +143,7 @@ class Part(Struct, frozen=True, kw_only=True):
     sections: dict[str, Section]
     checksums_crc32c: Count
     tombstone: Tombstone | None = None
-    columns: dict[str, Count] | UnsetType = UNSET
+    columns: tuple[Count, ...] | UnsetType = UNSET
 
     @property
     def live(self) -> int:

@@ -7,7 +7,7 @@ and what training needs, in memory or in temporary files; the part itself is str
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -29,7 +29,7 @@ from vecstore.manifest.model import Part, Section, Settings
 from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, aligned
 from vecstore.progress import Progress, within
 from vecstore.room import IN_MEMORY, Room
-from vecstore.rows.attributes import Column
+from vecstore.rows.column import Column
 from vecstore.rows.columns import ColumnEntry, encode_columns, encode_directory
 from vecstore.rows.ids import Ids, build_filter
 from vecstore.types import F32, Metric, StoreVectors
@@ -83,7 +83,7 @@ class PartImage:
     lists: npt.NDArray[Any]
     centroid_codes: npt.NDArray[np.uint8] | None
     calibration: Calibration | None
-    columns: tuple[bytes, dict[str, ColumnEntry]] = (b"", {})
+    columns: tuple[Buffer, dict[str, ColumnEntry]] = (b"", {})
     _writers: list[ContainerWriter] = field(default_factory=list, repr=False)
 
     @property
@@ -244,7 +244,7 @@ def build_part(
     ids: Ids | None,
     spec: PartSpec,
     *,
-    attributes: Mapping[str, Column] | None = None,
+    attributes: Iterable[tuple[str, Column]] = (),
     cells: F32 | None = None,
     room: Room = IN_MEMORY,
     workers: int | None = None,
@@ -259,7 +259,8 @@ def build_part(
     ids
         N ids, or None if they are assigned at commit (protocol R11).
     attributes
-        A column of N rows for each attribute that is stored.
+        A column of N rows for each attribute that is stored, with its name; they are asked for one by one,
+        once all else is done.
     cells
         f32[C, Dp] of `vecstore.part.arrange`, if the rows were put in their order; None to find them here.
     room
@@ -267,14 +268,14 @@ def build_part(
     workers
         Threads; None for all cores of this process. The part does not depend on it.
     progress
-        Called with the share that is done, 0 to 1, of a part that is trained.
+        Called with the share that is done, 0 to 1, of a part that is trained, but for its columns.
     """
     n, dim = vectors.shape
     if not 1 <= n <= MAX_PART_ROWS or dim != spec.dim:
         raise AssertionError("a batch is validated before it is built")
     k = lists_for(n, dim, spec.settings)
     if k == 1 and n * dim <= spec.settings.small_part_threshold:
-        return _build_small(vectors, ids, spec, encode_columns(attributes or {}))
+        return _build_small(vectors, ids, spec, encode_columns(attributes, room))
 
     report = within(progress, 0.0, 1.0)
     with ThreadPoolExecutor(workers or available_cores()) as pool:
@@ -310,10 +311,10 @@ def build_part(
             pool=pool,
         )
     stored = stored_precision(vectors, spec.settings)
-    columns = encode_columns(
-        {name: column.take(partition.order) for name, column in (attributes or {}).items()}
-    )
     report(1.0)
+    columns = encode_columns(
+        ((name, column.take(partition.order, room)) for name, column in attributes), room
+    )
     return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration, columns)
 
 
@@ -325,7 +326,7 @@ def available_cores() -> int:
 
 
 def _build_small(
-    vectors: F32, ids: Ids | None, spec: PartSpec, columns: tuple[bytes, dict[str, ColumnEntry]]
+    vectors: F32, ids: Ids | None, spec: PartSpec, columns: tuple[Buffer, dict[str, ColumnEntry]]
 ) -> PartImage:
     """One list that is scanned exactly: by its vectors, or by int8 rows where none are stored."""
     n = len(vectors)

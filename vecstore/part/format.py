@@ -114,7 +114,7 @@ class ContainerWriter:
         offset = self.size
         first = len(self._crcs)
         if pages is None:
-            pages = _cut(padded(data))
+            pages = _cut(data)
         for page in pages:
             if len(page) % ALIGN:
                 raise AssertionError("a page is a multiple of the alignment")
@@ -142,7 +142,8 @@ class ContainerWriter:
 def _cut(data: Buffer) -> Iterator[Buffer]:
     view = memoryview(data)
     for start in range(0, len(view), PAGE):
-        yield view[start : start + PAGE]
+        page = view[start : start + PAGE]
+        yield padded(page) if len(page) % ALIGN else page
 
 
 def read_footer(data: Buffer, *, key: str) -> Footer:

@@ -80,7 +80,7 @@ class PartReader:
     list_rows
         i64[K].
     columns
-        The directory of the columns that it holds.
+        The entries of the columns that it holds, by `Attribute.id`.
     dictionaries
         Of a mapped part, those that filters have decoded.
     stamp
@@ -272,14 +272,20 @@ class PartReader:
         except msgspec.MsgspecError as error:
             raise self._corrupt("calibration", f"malformed: {error}") from error
 
-    def _read_directory(self, data: Bytes | None) -> dict[str, ColumnEntry]:
-        if data is None:
+    def _read_directory(self, data: Bytes | None) -> dict[int, ColumnEntry]:
+        ids = self.entry.columns
+        if data is None or not isinstance(ids, tuple):
             return {}
         size = int(data[:8].view("<u8")[0])
         try:
             found = decode_directory(data[8 : 8 + size].tobytes())
         except msgspec.MsgspecError as error:
             raise self._corrupt("columns", f"malformed: {error}") from error
+        columns = dict(zip(ids, found.values(), strict=False))
+        if not len(columns) == len(ids) == len(found):
+            raise self._corrupt(
+                "columns", f"holds {len(found)} columns, of which the manifest names {len(ids)}"
+            )
         section = self.entry.sections.get("attributes")
         most = 0 if section is None else section.length
         for name, entry in found.items():
@@ -287,7 +293,7 @@ class PartReader:
                 end = piece.offset + piece.length
                 if piece.offset < 0 or piece.length < 0 or end > most or not _holds(piece):
                     raise self._corrupt("columns", f"column {name!r} does not lie in section 'attributes'")
-        return found
+        return columns
 
     def _corrupt(self, section: str, why: str, **details: Any) -> StorageCorrupt:
         return StorageCorrupt(

@@ -40,10 +40,8 @@ class PartRows:
 
     def column(self, name: str, attribute: int) -> ColumnReader | None:
         """The column of an attribute; None if the part has none, so that all of its rows are null."""
-        known = self._reader.entry.columns
-        if not isinstance(known, dict) or known.get(name) != attribute or name not in self._reader.columns:
-            return None
-        return ColumnReader(name, self._reader.columns[name], self.n, self)
+        entry = self._reader.columns.get(attribute)
+        return None if entry is None else ColumnReader(name, entry, self.n, self)
 
     # -- ids -------------------------------------------------------------------------------
 

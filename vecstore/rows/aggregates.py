@@ -70,11 +70,10 @@ def values_in(column: ColumnReader | None, rows: I64, kind: AttributeType) -> Va
             np.empty(0, dtype=np.uint64),
             np.empty(0, dtype=object) if is_text(scalar) else None,
         )
-    if is_text(scalar) and column.entry.form == "plain":
-        read = column.column(rows)
-        texts, at = np.unique(read.elements, return_inverse=True)
-        return Values(scalar, read.null, at.astype(np.uint64), texts.astype(object))
     null = column.nulls_among(rows)
+    if is_text(scalar) and column.entry.form == "plain":
+        texts, at = np.unique(column.elements_of(rows[~null]), return_inverse=True)
+        return Values(scalar, null, at.astype(np.uint64), texts.astype(object))
     ranks = column.ranks(_run(rows[~null] if column.entry.nulls else rows))
     if not is_text(scalar):
         return Values(scalar, null, ranks)

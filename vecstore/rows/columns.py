@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol, cast
 
@@ -24,10 +24,13 @@ import numpy.typing as npt
 from msgspec import Struct
 from pyroaring import BitMap
 
+from vecstore.ext.columns import rows_by_code
 from vecstore.ext.masks import mark_rows
-from vecstore.rows.attributes import Column
-from vecstore.rows.packing import Packing, Texts, pack, pack_texts, unpack, unpack_whole
+from vecstore.room import IN_MEMORY, Room
+from vecstore.rows.column import Column, ColumnBuilder, as_buffer
+from vecstore.rows.packing import CHUNK, Packing, Texts, pack, pack_texts, unpack, unpack_whole
 from vecstore.rows.schema import Spec, element_type, is_array
+from vecstore.rows.texts import TextArray
 from vecstore.rows.values import SIGN, Elements, Key, is_text
 from vecstore.types import U64, AttributeType
 
@@ -43,6 +46,8 @@ CONTAINER: Final = 1 << 16  # rows of a container of a roaring bitmap; it has an
 MOST_IN_ARRAY: Final = 4_096
 NO_RUNS: Final = 12_346  # what the portable format begins with where no container has runs
 FENCE_STEP: Final = 64
+POURED: Final = 16_384  # rows that are copied at a time
+POURED_ARRAYS: Final = 64  # the same of arrays, which may have thousands of elements each
 FEW_ROWS: Final = 1_000
 WHOLE_BYTES: Final = 4 << 20  # of what a filter needs of a column that is read at once rather than by and by
 
@@ -98,142 +103,159 @@ def decode_directory(data: bytes) -> dict[str, ColumnEntry]:
 # -- writing -------------------------------------------------------------------------------
 
 
-def encode_columns(columns: Mapping[str, Column]) -> tuple[bytes, dict[str, ColumnEntry]]:
-    """The data of columns, one after another, and their directory."""
-    writer = _Writer()
-    entries = {name: _encode(column, writer) for name, column in columns.items()}
-    return b"".join(writer.data), entries
+def encode_columns(
+    columns: Mapping[str, Column] | Iterable[tuple[str, Column]], room: Room = IN_MEMORY
+) -> tuple[memoryview, dict[str, ColumnEntry]]:
+    """The data of columns, one after another, and their directory; one is held at a time if they come so."""
+    writer = _Writer(room)
+    pairs = columns.items() if isinstance(columns, Mapping) else columns
+    entries = {name: _encode(column, writer, room) for name, column in pairs}
+    return writer.data.array().data, entries
 
 
 class _Writer:
     """Lays pieces one after another."""
 
-    def __init__(self) -> None:
-        self.data: list[bytes] = []
-        self.size = 0
-        self.pieces: dict[str, Piece] = {}
+    def __init__(self, room: Room) -> None:
+        self.data = room.spool()
+        self._room = room
+        self._pieces: dict[str, Piece] = {}
 
-    def put(self, name: str, data: bytes, packing: Packing | None = None) -> None:
-        self.pieces[name] = Piece(self.size, len(data), packing)
-        padded = data + bytes(-len(data) % ALIGN)
-        self.data.append(padded)
-        self.size += len(padded)
+    def put(self, name: str, data: Iterable[bytes | Bytes], packing: Packing | None = None) -> None:
+        begin = self.data.size
+        for some in data:
+            self.data.write(some)
+        self._pieces[name] = Piece(begin, self.data.size - begin, packing)
+        self.data.write(bytes(-self.data.size % ALIGN))
 
     def integers(self, name: str, values: npt.NDArray[np.integer], *, whole_bytes: bool = False) -> None:
         packing, data = pack(values, whole_bytes=whole_bytes)
         self.put(name, data, packing)
 
-    def texts(self, values: Sequence[bytes]) -> None:
-        data, firsts, ends = pack_texts(values)
-        self.integers("block_firsts", np.array(firsts, dtype=np.uint64))
-        self.integers("block_ends", np.array(ends, dtype=np.uint64))
-        self.put("blocks", data)
+    def texts(self, values: Iterable[bytes]) -> None:
+        blocks = self._room.spool()
+        firsts, ends = pack_texts(values, blocks.write)
+        self.integers("block_firsts", firsts)
+        self.integers("block_ends", ends)
+        self.put("blocks", [blocks.array()])
 
-    def bitmap(self, name: str, rows: I64) -> None:
-        self.put(name, bitmap_of(rows).serialize())
+    def bitmaps(self, rows: npt.NDArray[np.uint32], starts: I64) -> None:
+        """A bitmap for each value, whose rows lie from one start to the next."""
+        found, ends = self._room.spool(), array.array("q")
+        for code in range(len(starts) - 1):
+            bitmap = bitmap_of(rows[starts[code] : starts[code + 1]])
+            bitmap.run_optimize()
+            found.write(bitmap.serialize())
+            ends.append(found.size)
+        self.integers("bitmap_ends", np.frombuffer(ends, dtype=np.int64))
+        self.put("bitmaps", [found.array()])
 
     def take(self) -> dict[str, Piece]:
-        found, self.pieces = self.pieces, {}
+        found, self._pieces = self._pieces, {}
         return found
 
 
-def _encode(column: Column, to: _Writer) -> ColumnEntry:
-    kind = element_type(column.spec.type)
-    text, arrays = is_text(kind), is_array(column.spec.type)
-    distinct, codes = _factorised(column.elements)
-    repeated = len(codes) / max(1, len(distinct))
-    filterable = column.spec.filterable
-    if text:
-        dictionary = filterable or repeated >= REPEATED
-    else:
-        dictionary = (filterable and arrays) or repeated >= NUMBERS_REPEATED
+def _encode(column: Column, to: _Writer, room: Room) -> ColumnEntry:
+    arrays, filterable = is_array(column.spec.type), column.spec.filterable
+    elements = as_buffer(column.elements)
     if column.null.any():
-        to.bitmap("nulls", np.flatnonzero(column.null))
+        to.put("nulls", [bitmap_of(np.flatnonzero(column.null)).serialize()])
     if arrays:
-        to.integers("starts", np.append(0, np.cumsum(column.counts)))
-    if dictionary:
-        to.integers("codes", _spread(column, codes))
-        if text:
-            to.texts(distinct.tolist())
+        starts = room.empty((len(column) + 1,), np.int64)
+        starts[0] = 0
+        np.cumsum(column.counts, out=starts[1:])
+        to.integers("starts", starts)
+    if isinstance(elements, TextArray):
+        codes, firsts = elements.ranked(room)
+        distinct = len(firsts)
+        dictionary = filterable or len(codes) >= REPEATED * max(1, distinct)
+        if dictionary:
+            to.integers("codes", _spread(column, codes, 0, room))
+            to.texts(elements.texts(firsts))
         else:
-            to.integers("keys", distinct)
-    elif text:
-        to.texts(_spread(column, column.elements).tolist())
+            to.texts(elements.texts(_spread(column, elements.at, -1, room)))
+        ends = list(elements.texts(firsts[[0, -1]])) if distinct else [None, None]
     else:
-        to.integers("keys", _spread(column, column.elements))
+        keys = _distinct(elements, room)
+        distinct = len(keys)
+        dictionary = (filterable and arrays) or len(elements) >= NUMBERS_REPEATED * max(1, distinct)
+        codes = _places(elements, keys, room) if dictionary or filterable else np.empty(0, dtype=np.int64)
+        if dictionary:
+            to.integers("codes", _spread(column, codes, 0, room))
+            to.integers("keys", keys)
+        else:
+            to.integers("keys", _spread(column, elements, keys[0] if distinct else 0, room))
+        ends = keys[[0, -1]].tolist() if distinct else [None, None]
     lookup: Literal["none", "bitmaps", "postings", "sorted"] = "none"
     if filterable:
-        row_of = np.repeat(np.arange(len(column)), column.counts)
-        order = np.argsort(codes, kind="stable")
-        rows, ends = row_of[order], np.cumsum(np.bincount(codes, minlength=len(distinct)))
-        if not dictionary:
-            lookup = "sorted"
-            to.integers("order", rows, whole_bytes=True)
-        elif repeated >= BITMAP_ROWS:
-            lookup = "bitmaps"
-            _put_bitmaps(to, rows, ends)
-        else:
-            lookup = "postings"
-            to.integers("order", rows, whole_bytes=True)
-            to.integers("order_starts", np.append(0, ends))
+        lookup = _invert(column, codes, distinct, dictionary, to, room)
     return ColumnEntry(
         type=column.spec.type,
         filterable=filterable,
-        elements=len(codes),
-        nulls=int(column.null.sum()),
-        distinct=len(distinct),
-        least=_zone(distinct[0]) if len(distinct) else None,
-        greatest=_zone(distinct[-1]) if len(distinct) else None,
+        elements=len(elements),
+        nulls=int(np.count_nonzero(column.null)),
+        distinct=distinct,
+        least=_zone(ends[0]),
+        greatest=_zone(ends[1]),
         form="dictionary" if dictionary else "plain",
         lookup=lookup,
         pieces=to.take(),
     )
 
 
-def _factorised(elements: Elements) -> tuple[npt.NDArray[Any], I64]:
-    """Distinct elements in order, and the place among them of each."""
-    if elements.dtype != object:
-        distinct, codes = np.unique(elements, return_inverse=True)
-        return distinct, codes.astype(np.int64)
-    given = elements.tolist()
-    ordered = sorted(set(given))
-    place = {value: i for i, value in enumerate(ordered)}
-    texts = np.empty(len(ordered), dtype=object)
-    texts[:] = ordered
-    return texts, np.fromiter(map(place.__getitem__, given), dtype=np.int64, count=len(given))
+def _invert(
+    column: Column, codes: I64, distinct: int, dictionary: bool, to: _Writer, room: Room
+) -> Literal["bitmaps", "postings", "sorted"]:
+    """Lay the rows of each value."""
+    starts, rows = room.empty((distinct + 1,), np.int64), room.empty((len(codes),), np.uint32)
+    rows_by_code(codes, column.counts, starts, rows)
+    if dictionary and len(codes) >= BITMAP_ROWS * max(1, distinct):
+        to.bitmaps(rows, starts)
+        return "bitmaps"
+    to.integers("order", rows, whole_bytes=True)
+    if not dictionary:
+        return "sorted"
+    to.integers("order_starts", starts)
+    return "postings"
 
 
-def _spread(column: Column, elements: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _distinct(elements: U64, room: Room) -> U64:
+    """Distinct keys in order."""
+    found: U64 = room.empty((len(elements),), np.uint64)
+    found[:] = elements
+    found.sort()
+    kept = 0
+    for start in range(0, len(found), CHUNK):
+        some = found[start : start + CHUNK]
+        new = np.ones(len(some), dtype=np.bool_)
+        np.not_equal(some[1:], some[:-1], out=new[1:])
+        new[0] = not kept or some[0] != found[kept - 1]
+        values = some[new]
+        found[kept : kept + len(values)] = values
+        kept += len(values)
+    return found[:kept]
+
+
+def _places(elements: U64, keys: U64, room: Room) -> I64:
+    """The place of each element among the distinct ones."""
+    found: I64 = room.empty((len(elements),), np.int64)
+    for start in range(0, len(elements), CHUNK):
+        found[start : start + CHUNK] = np.searchsorted(keys, elements[start : start + CHUNK])
+    return found
+
+
+def _spread(column: Column, elements: npt.NDArray[Any], empty: int, room: Room) -> npt.NDArray[Any]:
     """Elements as they are stored: of a scalar one a row, also where it is null."""
     if is_array(column.spec.type) or not column.null.any():
         return elements
-    out = np.zeros(len(column), dtype=elements.dtype)
-    if elements.dtype == object:
-        out[:] = b""
-    elif len(elements):
-        out[:] = elements.min()
+    out = room.empty((len(column),), elements.dtype)
+    out[:] = empty
     out[~column.null] = elements
     return out
 
 
-def _put_bitmaps(to: _Writer, rows: I64, ends: I64) -> None:
-    data, lengths = [], []
-    start = 0
-    for end in ends.tolist():
-        bitmap = bitmap_of(rows[start:end])
-        bitmap.run_optimize()
-        serialised = bitmap.serialize()
-        data.append(serialised)
-        lengths.append(len(serialised))
-        start = end
-    to.integers("bitmap_ends", np.cumsum(lengths))
-    to.put("bitmaps", b"".join(data))
-
-
-def _zone(value: Any) -> int | bytes | None:
-    if isinstance(value, bytes):
-        return value if len(value) <= ZONE_BYTES else None
-    return int(value)
+def _zone(value: int | bytes | None) -> int | bytes | None:
+    return None if isinstance(value, bytes) and len(value) > ZONE_BYTES else value
 
 
 def bitmap_of(rows: npt.NDArray[np.integer], n: int | None = None) -> BitMap:
@@ -308,6 +330,18 @@ class ColumnReader:
         if packing is None:
             raise AssertionError(f"piece {name} holds no integers")
         return unpack(packing, self._piece(name), at)
+
+    def _run(self, name: str, start: int, stop: int) -> U64:
+        """Packed integers from one place to another; no more is read than they need."""
+        piece = self.entry.pieces[name]
+        if piece.packing is None:
+            raise AssertionError(f"piece {name} holds no integers")
+        low, bits = piece.packing.low, piece.packing.bits
+        before = start % 8  # eight of them begin with a byte
+        first = (start - before) * bits // 8
+        packing = Packing(low, bits, stop - start + before)
+        data = self.source.read(piece.offset + first, piece.offset + first + packing.length)
+        return unpack(packing, data, slice(before, packing.count))
 
     def _texts(self) -> Texts:
         piece = self.entry.pieces["blocks"]
@@ -390,6 +424,55 @@ class ColumnReader:
         """A value a row, as JSON has it."""
         return self.column(rows).values()
 
+    def pour(self, rows: I64, to: ColumnBuilder, first: int, room: Room) -> None:
+        """Add the values of rows, ascending, as those from row ``first`` on; little is read at a time."""
+        text, arrays = is_text(element_type(self.entry.type)), is_array(self.entry.type)
+        missing = np.zeros(self.n, dtype=np.bool_)
+        if self.entry.nulls:
+            missing[np.frombuffer(self.nulls().to_array(), dtype=np.uint32)] = True
+        base, keys = 0, None
+        if text:
+            base = self._pour_texts(to)
+        elif self.entry.form == "dictionary":
+            keys = room.empty((self.entry.distinct,), np.uint64)
+            for start in range(0, len(keys), CHUNK):
+                keys[start : start + CHUNK] = self._run("keys", start, min(start + CHUNK, len(keys)))
+        stored = "codes" if self.entry.form == "dictionary" else "keys"
+        step = POURED_ARRAYS if arrays else POURED
+        for start in range(0, self.n, step):
+            low, high = np.searchsorted(rows, (start, start + step))
+            some = rows[low:high]
+            if not len(some):
+                continue
+            null = missing[some]
+            if arrays:
+                bounds = self._run("starts", start, min(start + step, self.n) + 1).astype(np.int64)
+                starts = bounds[some - start]
+                counts = bounds[some - start + 1] - starts
+                within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+                places, begin, end = np.repeat(starts, counts) + within, int(bounds[0]), int(bounds[-1])
+            else:
+                counts = (~null).astype(np.int64)
+                places, begin, end = some[~null], start, min(start + step, self.n)
+            to.null[first + low : first + high] = null
+            to.counts[first + low : first + high] = counts
+            if text and self.entry.form == "plain":
+                to.add_numbers(places + base)
+                continue
+            found = self._run(stored, begin, end)[places - begin]
+            if text:
+                to.add_numbers(found.astype(np.int64) + base)
+            else:
+                to.add_numbers(found if keys is None else keys[found.astype(np.int64)])
+
+    def _pour_texts(self, to: ColumnBuilder) -> int:
+        texts, base = self._texts(), None
+        for block in range(texts.blocks):
+            lengths, data = texts.opened(block)
+            number = to.add_texts(np.frombuffer(data, dtype=np.uint8), lengths)
+            base = number if base is None else base
+        return base or 0
+
     # -- order -----------------------------------------------------------------------------
 
     def ranks(self, rows: I64 | slice) -> U64:
@@ -403,6 +486,10 @@ class ColumnReader:
                 return codes
             return one_zero(self._integers("keys", codes.astype(np.int64)), self.entry.type)
         return one_zero(self._integers("keys", rows), self.entry.type)
+
+    def elements_of(self, rows: I64) -> Elements:
+        """The keys or texts of rows with a value, of no array."""
+        return self._elements(rows)
 
     def texts_of(self, codes: U64) -> Elements:
         """The texts of codes, which `ranks` gave."""

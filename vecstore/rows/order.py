@@ -55,11 +55,11 @@ def first_rows(column: ColumnReader, rows: I64, count: int, *, descending: bool)
     """
     text = is_text(element_type(column.entry.type))
     if text and column.entry.form == "plain":
-        read = column.column(rows)
-        texts, places = np.unique(read.elements, return_inverse=True)
+        some = rows[~column.nulls_among(rows)]
+        texts, places = np.unique(column.elements_of(some), return_inverse=True)
         ranks = places.astype(np.uint64)
         chosen = _first(ranks, count, descending)
-        return First(ranks[chosen], rows[~read.null][chosen], texts.astype(object).__getitem__)
+        return First(ranks[chosen], some[chosen], texts.astype(object).__getitem__)
     if _worth_walking(column, len(rows), count):
         ranks, found = _walk(column, rows, count, descending)
     else:

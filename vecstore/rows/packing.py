@@ -6,8 +6,9 @@ What is written is described in ``docs/formats/columns.md``. Imports NumPy and m
 from __future__ import annotations
 
 import zlib
+from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -39,31 +40,34 @@ class Packing(Struct, frozen=True, array_like=True):
         return -(-self.count * self.bits // 8) + WINDOW if self.bits else 0
 
 
-def pack(values: npt.NDArray[np.integer], *, whole_bytes: bool = False) -> tuple[Packing, bytes]:
-    """Integers of u64, each as its distance from the least.
+def pack(values: npt.NDArray[np.integer], *, whole_bytes: bool = False) -> tuple[Packing, Iterator[bytes]]:
+    """Integers, none of them negative, each as its distance from the least; the data comes in pieces.
 
     Parameters
     ----------
     whole_bytes
         8, 16, 32 or 64 bits, which can be read as they lie.
     """
-    given = np.ascontiguousarray(values, dtype=np.uint64)
-    low = int(given.min()) if len(given) else 0
-    bits = (int(given.max()) - low).bit_length() if len(given) else 0
+    low = int(values.min()) if len(values) else 0
+    bits = (int(values.max()) - low).bit_length() if len(values) else 0
     if bits and (whole_bytes or bits > WIDEST):
         bits = max(8, 1 << (bits - 1).bit_length())
-    packing = Packing(low, bits, len(given))
+    packing = Packing(low, bits, len(values))
+    return packing, _packed(packing, values)
+
+
+def _packed(packing: Packing, values: npt.NDArray[np.integer]) -> Iterator[bytes]:
+    bits = packing.bits
     if not bits:
-        return packing, b""
-    above = given - np.uint64(low)
-    if bits in (8, 16, 32, 64):
-        return packing, above.astype(f"<u{bits // 8}").tobytes() + bytes(WINDOW)
-    out = []
-    for start in range(0, len(above), CHUNK):
-        some = above[start : start + CHUNK].astype("<u8")
+        return
+    for start in range(0, len(values), CHUNK):
+        some = values[start : start + CHUNK].astype("<u8") - np.uint64(packing.low)
+        if bits in (8, 16, 32, 64):
+            yield some.astype(f"<u{bits // 8}").tobytes()
+            continue
         single = np.unpackbits(some.view(np.uint8).reshape(-1, 8), axis=1, bitorder="little", count=bits)
-        out.append(np.packbits(single, bitorder="little").tobytes())
-    return packing, b"".join(out) + bytes(WINDOW)
+        yield np.packbits(single, bitorder="little").tobytes()
+    yield bytes(WINDOW)
 
 
 def unpack(packing: Packing, data: Bytes, at: npt.NDArray[np.int64] | slice | None = None) -> U64:
@@ -163,44 +167,55 @@ class Texts:
         """Where a block lies in the data."""
         return (self._ends[block - 1] if block else 0), self._ends[block]
 
+    def opened(self, number: int) -> tuple[npt.NDArray[np.uint32], bytes]:
+        """u32 lengths of the texts of a block, and those one after another."""
+        start, end = self.extent(number)
+        following = self._firsts[number + 1] if number + 1 < len(self._firsts) else self._count
+        return _opened(self._read(start, end), following - self._firsts[number])
+
     def block(self, number: int) -> list[bytes]:
         """The texts of a block."""
         found = self._blocks.get(number)
         if found is None:
-            start, end = self.extent(number)
-            following = self._firsts[number + 1] if number + 1 < len(self._firsts) else self._count
-            found = _opened(self._read(start, end), following - self._firsts[number])
+            lengths, raw = self.opened(number)
+            ends = lengths.cumsum(dtype=np.int64).tolist()
+            found = [raw[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
             while len(self._blocks) >= KEPT_BLOCKS:
                 self._blocks.pop(next(iter(self._blocks)), None)
             self._blocks[number] = found
         return found
 
 
-def pack_texts(values: Sequence[bytes]) -> tuple[bytes, list[int], list[int]]:
-    """Texts in blocks of some `BLOCK_BYTES`: data, and the ``firsts`` and ``ends`` of `Texts`."""
-    data, firsts, ends = [], [], []
-    size, first = 0, 0
-    end_of_data = 0
-    for i, value in enumerate(values):
+def pack_texts(
+    values: Iterable[bytes], write: Callable[[bytes], object]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Write texts in blocks of some `BLOCK_BYTES`; the ``firsts`` and ``ends`` of `Texts`."""
+    firsts, ends = array("q"), array("q")
+    some: list[bytes] = []
+    first, size, end = 0, 0, 0
+
+    def close() -> None:
+        nonlocal first, size, end
+        lengths = np.fromiter(map(len, some), dtype="<u4", count=len(some))
+        block = zlib.compress(lengths.tobytes() + b"".join(some), LEVEL)
+        write(block)
+        end += len(block)
+        firsts.append(first)
+        ends.append(end)
+        first, size = first + len(some), 0
+        some.clear()
+
+    for value in values:
+        some.append(value)
         size += len(value)
-        if size >= BLOCK_BYTES or i + 1 == len(values):
-            block = _closed(values[first : i + 1])
-            data.append(block)
-            firsts.append(first)
-            end_of_data += len(block)
-            ends.append(end_of_data)
-            size, first = 0, i + 1
-    return b"".join(data), firsts, ends
+        if size >= BLOCK_BYTES:
+            close()
+    if some:
+        close()
+    return np.frombuffer(firsts, dtype=np.int64), np.frombuffer(ends, dtype=np.int64)
 
 
-def _closed(values: Iterable[bytes]) -> bytes:
-    some = list(values)
-    lengths = np.fromiter(map(len, some), dtype="<u4", count=len(some))
-    return zlib.compress(lengths.tobytes() + b"".join(some), LEVEL)
-
-
-def _opened(data: Bytes, count: int) -> list[bytes]:
+def _opened(data: Bytes, count: int) -> tuple[npt.NDArray[np.uint32], bytes]:
+    """u32 lengths of the texts of a block, and those one after another."""
     raw = zlib.decompress(data.data)
-    ends = (np.frombuffer(raw, dtype="<u4", count=count).cumsum(dtype=np.int64) + 4 * count).tolist()
-    starts = [4 * count, *ends[:-1]]
-    return [raw[start:end] for start, end in zip(starts, ends, strict=True)]
+    return np.frombuffer(raw, dtype="<u4", count=count), raw[4 * count :]

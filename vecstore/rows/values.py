@@ -16,6 +16,7 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
+from vecstore.rows.texts import TextArray
 from vecstore.types import U64, ScalarType
 
 Objects = npt.NDArray[np.object_]
@@ -59,14 +60,15 @@ def value_of(key: Key, kind: ScalarType) -> Any:
     return _VALUES[kind](key)
 
 
-def values_of(elements: Elements, kind: ScalarType) -> list[Any]:
+def values_of(elements: Elements | TextArray, kind: ScalarType) -> list[Any]:
     """As `value_of`, of many."""
-    if kind == "int":
-        return (elements ^ np.uint64(SIGN)).view(np.int64).tolist()  # type: ignore[no-any-return]
-    if kind == "float":
-        return floats_of(elements).tolist()  # type: ignore[no-any-return,arg-type]
+    if not isinstance(elements, TextArray):
+        if kind == "int":
+            return (elements ^ np.uint64(SIGN)).view(np.int64).tolist()  # type: ignore[no-any-return]
+        if kind == "float":
+            return floats_of(elements).tolist()  # type: ignore[no-any-return,arg-type]
     if kind == "uint":
-        return elements.tolist()  # type: ignore[no-any-return]
+        return elements.tolist()
     make = _VALUES[kind]
     return [make(key) for key in elements.tolist()]
 

@@ -29,12 +29,13 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         expected, key = if_match(), idempotency_key()
         asked = json_body(_insert, limit)
         values = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_BATCH_ROWS)
-        asked.vectors = msgspec.Raw()  # the body is not needed beside the array
+        attributes = wire.given_json(asked.attributes)
+        asked.vectors = asked.attributes = msgspec.Raw()  # the body is not needed beside them
         done = backend.insert(
             ns,
             values,
             asked.ids,
-            attributes=asked.attributes,
+            attributes=attributes,
             schema=None if asked.schema is None else msgspec.to_builtins(asked.schema),
             mode=asked.mode,
             expected=expected,
@@ -53,7 +54,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         query()
         expected, key = if_match(), idempotency_key()
         asked = json_body(_delete, limit)
-        chosen = wire.given_filter(asked.filter)
+        chosen = wire.given_json(asked.filter)
         if (asked.ids is None) == (chosen is None):
             raise InvalidArgument("a delete has either ids or a filter", field="ids")
         done = backend.delete_rows(ns, asked.ids, filter=chosen, expected=expected, idempotency_key=key)

@@ -87,6 +87,20 @@ FilterField = Annotated[
         }
     ),
 ]
+_ANY: Final[dict[str, Any]] = {}
+AttributesField = Annotated[
+    Raw,
+    Meta(
+        extra_json_schema={
+            "anyOf": [
+                {"type": "object", "additionalProperties": {"type": "array", "items": _ANY}},
+                {"type": "array", "items": {"type": "object", "additionalProperties": _ANY}},
+                {"type": "null"},
+            ],
+            "description": "columns by name, or rows; docs/filters.md",
+        }
+    ),
+]
 Dim = Annotated[int, Meta(ge=1, le=MAX_DIM)]
 
 # Every setting, none of them required: what creation and PATCH may change.
@@ -131,7 +145,7 @@ class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
 
     vectors: BatchField
     ids: Ids | None = None
-    attributes: dict[str, list[Any]] | list[dict[str, Any]] | None = None
+    attributes: AttributesField = msgspec.field(default_factory=Raw)
     schema: dict[str, str | Attribute] | None = None
     mode: WriteMode = "upsert"
     dim: Dim | None = None
@@ -199,7 +213,7 @@ class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
     filter: FilterField = msgspec.field(default_factory=Raw)
 
     def params(self) -> SearchParams:
-        return replace(super().params(), filter=given_filter(self.filter))
+        return replace(super().params(), filter=given_json(self.filter))
 
 
 class AnySearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
@@ -215,7 +229,7 @@ class AnySearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
     def params(self) -> SearchParams:
         return replace(
             super().params(),
-            filter=given_filter(self.filter),
+            filter=given_json(self.filter),
             order_by=self.order_by,
             limit_per_group=self.limit_per_group,
         )
@@ -241,7 +255,7 @@ class PlainSearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
 
     def params(self) -> SearchParams:
         found = super().params()
-        return replace(found, filter=given_filter(self.filter)) if len(memoryview(self.filter)) else found
+        return replace(found, filter=given_json(self.filter)) if len(memoryview(self.filter)) else found
 
 
 class SearchQuery(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
@@ -414,8 +428,8 @@ def _neighbours(hits: Hits) -> list[Neighbour]:
     return found
 
 
-def given_filter(raw: Raw) -> bytes | None:
-    """The JSON of a filter in a request; None if it is not there, or null."""
+def given_json(raw: Raw) -> bytes | None:
+    """The JSON of a filter, or of attributes, in a request; None if it is not there, or null."""
     data = bytes(memoryview(raw))
     return None if data in (b"", b"null") else data
 

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vecstore.limits import MAX_AGGREGATES, MAX_GROUP_BY
 from vecstore.params import aggregate_params
-from vecstore.server.wire import FilterField, given_filter
+from vecstore.server.wire import FilterField, given_json
 from vecstore.types import AggregateParams, Aggregates, Consistency
 
 
@@ -25,7 +25,7 @@ class Aggregate(Struct, forbid_unknown_fields=True, kw_only=True):
     epoch: Annotated[int, Meta(ge=1)] | None = None
 
     def params(self) -> AggregateParams:
-        found = aggregate_params(self.aggregate_by, self.group_by, given_filter(self.filter))
+        found = aggregate_params(self.aggregate_by, self.group_by, given_json(self.filter))
         return replace(
             found, consistency=self.consistency, max_staleness=self.max_staleness, epoch=self.epoch
         )

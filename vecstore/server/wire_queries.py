@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_AGGREGATES, MAX_GROUP_BY, MAX_TOGETHER
 from vecstore.params import aggregate_params, check_params, told_of
-from vecstore.server.wire import AnySearch, Neighbour, found, given_filter
+from vecstore.server.wire import AnySearch, Neighbour, found, given_json
 from vecstore.server.wire_aggregate import aggregated
 from vecstore.types import AggregateParams, Aggregates, Consistency, Hits, Moment, Query
 
@@ -26,7 +26,7 @@ class OneQuery(AnySearch, forbid_unknown_fields=True, kw_only=True):
         """`InvalidArgument` for options that do not go together."""
         if self.aggregate_by is not None:
             self._refuse_all_but("aggregate_by", "group_by", "filter")
-            return aggregate_params(self.aggregate_by, self.group_by, given_filter(self.filter))
+            return aggregate_params(self.aggregate_by, self.group_by, given_json(self.filter))
         for name in ("group_by", *Moment.__slots__):
             if getattr(self, name) != getattr(_PLAIN, name):
                 raise InvalidArgument(f"a search among others has no option {name!r}", field=name)

@@ -6,7 +6,7 @@ A bound expression is immutable and can be a key. Imports schema, values, patter
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -146,18 +146,24 @@ def _narrower(one: Look, other: Look) -> Look:
 
 def columns_of(bound: Bound) -> dict[str, int]:
     """The attributes that a bound expression asks about, and their ids."""
-    found: dict[str, int] = {}
+    return {one.name: one.attribute for one in _looks(bound) if one.attribute is not None}
+
+
+def patterns_of(bound: Bound) -> list[Look]:
+    """The tests by pattern of a bound expression."""
+    return [one for one in _looks(bound) if isinstance(one.test, Matching)]
+
+
+def _looks(bound: Bound) -> Iterator[Look]:
     waiting = [bound]
     while waiting:
         one = waiting.pop()
         if isinstance(one, Look):
-            if one.attribute is not None:
-                found[one.name] = one.attribute
+            yield one
         elif isinstance(one, Inverse):
             waiting.append(one.child)
         else:
             waiting.extend(one.children)
-    return found
 
 
 def bytes_of(bound: Bound) -> int:

@@ -1,0 +1,110 @@
+"""Attributes in JSON: bounded before objects are made of them, the same as objects would be."""
+
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import vecstore
+from tests.rows.filters.oracle import TYPES, random_rows
+from vecstore.config import Config
+from vecstore.errors import InvalidAttribute
+from vecstore.rows.attributes import parse_attributes
+from vecstore.rows.given import SLICE_ROWS
+from vecstore.rows.schema import Spec
+from vecstore.server.app import create_app
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    """Bytes that were allocated at once, at most."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def repeated(text: str, times: int) -> str:
+    return ",".join([text] * times)
+
+
+def members(value: str) -> str:
+    return ",".join(f'"{i}":{value}' for i in range(800_000))
+
+
+HOSTILE = {
+    "a column of too many lists": f'{{"a": [{repeated("[]", 3_000_000)}]}}',
+    "lists in a list": f'{{"a": [1, [{repeated("[]", 3_000_000)}]]}}',
+    "a list too long": f'{{"a": [1, [{repeated("1", 4_500_000)}]]}}',
+    "a list too long in a row": f'[{{}}, {{"a": [{repeated("1", 4_500_000)}]}}]',
+    "lists in a list of a row": f'[{{}}, {{"a": [{repeated("[]", 3_000_000)}]}}]',
+    "too many rows": f"[{repeated('{}', 3_000_000)}]",
+    "too many columns": f"{{{members('[]')}}}",
+    "too many attributes in a row": f"[{{}}, {{{members('[]')}}}]",
+    "an object": f'{{"a": [1, {{{members("1")}}}]}}',
+    "a text too long": f'{{"a": ["", "{"x" * 9_000_000}"]}}',
+    "a text too long in a row": f'[{{}}, {{"a": "{"x" * 9_000_000}"}}]',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_request_is_refused_before_it_is_a_tree_of_objects(name: str) -> None:
+    """9 MB, of which objects would take up to 211 MB."""
+    body = f'{{"vectors": [[1], [2]], "attributes": {HOSTILE[name]}}}'.encode()
+    answers: list[Any] = []
+    with vecstore.connect("memory://", maintenance="off") as database:
+        client = create_app(database, Config()).test_client()
+        assert client.post("/v1/namespaces", json={"name": "docs", "dim": 1}).status_code == 201
+        path = "/v1/namespaces/docs/parts"
+        peak = peak_of(lambda: answers.append(client.post(path, data=body, content_type="application/json")))
+    assert answers[0].status_code == 400
+    told = answers[0].get_json()["details"]
+    assert told["field"] == "attributes"
+    assert "limit" in told
+    assert peak <= 3 * len(body), f"{peak} of {len(body)}"
+
+
+@pytest.mark.parametrize("form", ["columns", "rows"])
+def test_what_is_accepted_is_never_a_tree_of_objects(form: str) -> None:
+    n = 1_000
+    value = ["ab", "cd"] * 500
+    given: Any = {"tags": [value] * n} if form == "columns" else [{"tags": value}] * n
+    data = json.dumps(given, separators=(",", ":")).encode()
+    found: dict[str, Any] = {}
+    peak = peak_of(lambda: found.update(parse_attributes(data, n, {}, {"tags": Spec("[]string")})))
+    assert found["tags"].values()[17] == value
+    assert peak <= 7 * len(data), f"{peak} of {len(data)}"  # of each text: its number, its end, and itself
+
+
+@pytest.mark.parametrize("declared", [False, True])
+@pytest.mark.parametrize("form", ["columns", "rows"])
+@pytest.mark.parametrize("n", [1, 300, SLICE_ROWS + 7])
+def test_json_is_what_its_objects_are(declared: bool, form: str, n: int) -> None:
+    rng = random.Random(n)
+    some = random_rows(rng, min(n, 300))
+    rows = [some[i % len(some)] for i in range(n)]
+    specs = {name: Spec(kind) for name, kind in TYPES.items()} if declared else {}  # type: ignore[arg-type]
+    given: Any = rows if form == "rows" else {name: [row[name] for row in rows] for name in TYPES}
+    try:
+        expected = parse_attributes(rows, n, {}, specs)
+    except InvalidAttribute as error:
+        with pytest.raises(type(error)):
+            parse_attributes(json.dumps(given).encode(), n, {}, specs)
+        return
+    found = parse_attributes(json.dumps(given, indent=1).encode(), n, {}, specs)
+    assert list(found) == list(expected)
+    for name, column in expected.items():
+        assert found[name].spec == column.spec
+        assert repr(found[name].values()) == repr(column.values())
+
+
+@pytest.mark.parametrize("data", [b"[", b'{"a": [1', b'["', b'["\\', b"[1]]", b'{"a": ["\xff"]}', b"5", b""])
+def test_what_is_not_json_is_an_error(data: bytes) -> None:
+    with pytest.raises(InvalidAttribute):
+        parse_attributes(data, 1, {}, {})

@@ -1,0 +1,297 @@
+"""Attributes as a caller gives them, some rows at a time, and bounded before objects are made of them.
+
+Columns by name, rows, a table of Arrow, or the JSON of either: all of them are read again and again in
+slices, so that what is held beside the caller's own is a slice. Imports schema, errors and limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from vecstore.errors import InvalidAttribute, SchemaConflict
+from vecstore.ext.json import outline
+from vecstore.limits import MAX_ARRAY_ELEMENTS, MAX_ATTRIBUTES, MAX_ROW_JSON_BYTES
+from vecstore.rows.schema import check_name
+
+I64 = npt.NDArray[np.int64]
+Values = Sequence[Any] | npt.NDArray[Any]
+Slice = tuple[str, int, Values]  # an attribute, a row, and values from that row on
+
+FIELD: Final = "attributes"
+SLICE_ROWS: Final = 4_096
+SLICE_BYTES: Final = 256 << 10  # of JSON
+_LISTS: Final = ("to_pylist", "tolist", "to_list")
+_NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_list = msgspec.json.Decoder(list[Any])
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Given(Protocol):
+    """Attributes of some rows."""
+
+    def slices(self) -> Iterator[Slice]:
+        """All values, those of an attribute from the first row on; rows that are left out have none.
+
+        Raises
+        ------
+        InvalidAttribute
+            Naming attribute or row, and the limit.
+        """
+
+
+def attributes_given(given: Any, n: int) -> Given:
+    """Attributes of ``n`` rows.
+
+    Parameters
+    ----------
+    given
+        Columns by name (lists, arrays of NumPy, anything with ``to_pylist`` or ``tolist``), a table of
+        Arrow, or a list of ``n`` rows, each an object of its attributes; bytes of JSON of columns or rows;
+        None for none.
+    """
+    if given is None:
+        return _Columns({}, n)
+    if isinstance(given, bytes):
+        return _json(memoryview(given), n)
+    if hasattr(given, "to_pydict"):  # a table or a batch of Arrow
+        return _Columns(dict(zip(given.schema.names, given.columns, strict=True)), n)
+    if isinstance(given, Mapping):
+        return _Columns(given, n)
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InvalidAttribute(f"{FIELD} must be columns by name, or a list of rows", field=FIELD)
+    _check_rows(len(given), n)
+    return _Rows(given)
+
+
+def too_many(count: int) -> InvalidAttribute:
+    """That there are more attributes than a namespace keeps."""
+    return InvalidAttribute(
+        f"{FIELD} has {count} attributes; at most {MAX_ATTRIBUTES} are kept",
+        field=FIELD,
+        limit=MAX_ATTRIBUTES,
+    )
+
+
+def _check_rows(count: int, n: int) -> None:
+    if count != n:
+        raise InvalidAttribute(f"{FIELD} has {count} rows for {n} vectors", field=FIELD, limit=n)
+
+
+def _check_values(name: str, count: int, n: int) -> None:
+    if count != n:
+        raise InvalidAttribute(
+            f"{FIELD}: {name!r} has {count} values for {n} rows", field=FIELD, attribute=name, limit=n
+        )
+
+
+# -- objects -------------------------------------------------------------------------------
+
+
+class _Columns:
+    """Columns by name."""
+
+    def __init__(self, columns: Mapping[str, Any], n: int) -> None:
+        self._columns = columns
+        self._n = n
+
+    def slices(self) -> Iterator[Slice]:
+        if len(self._columns) > MAX_ATTRIBUTES:
+            raise too_many(len(self._columns))
+        for name, values in self._columns.items():
+            check_name(name, field=FIELD)
+            whole = None if hasattr(values, "slice") else _listed(values, name)  # Arrow's and kin are sliced
+            _check_values(name, len(values if whole is None else whole), self._n)
+            for first in range(0, self._n, SLICE_ROWS):
+                if whole is None:
+                    yield name, first, _listed(values.slice(first, SLICE_ROWS), name)
+                else:
+                    yield name, first, whole[first : first + SLICE_ROWS]
+
+
+class _Rows:
+    """Rows, each an object."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = rows
+
+    def slices(self) -> Iterator[Slice]:
+        for first in range(0, len(self._rows), SLICE_ROWS):
+            yield from _transposed(self._rows[first : first + SLICE_ROWS], first)
+
+
+def _transposed(rows: Sequence[Any], first: int) -> Iterator[Slice]:
+    columns: dict[str, list[Any]] = {}
+    for i, attributes in enumerate(rows):
+        if not isinstance(attributes, Mapping):
+            raise InvalidAttribute(
+                f"{FIELD}[{first + i}] must be an object of attributes", field=FIELD, row=first + i
+            )
+        for name, value in attributes.items():
+            column = columns.get(name)
+            if column is None:
+                if len(columns) >= MAX_ATTRIBUTES:
+                    raise InvalidAttribute(
+                        f"{FIELD}[{first + i}] has an attribute more than the {MAX_ATTRIBUTES} that are kept",
+                        field=FIELD,
+                        row=first + i,
+                        limit=MAX_ATTRIBUTES,
+                    )
+                column = columns[check_name(name, field=FIELD)] = [None] * len(rows)
+            column[i] = value
+    for name, values in columns.items():
+        yield name, first, values
+
+
+def _listed(values: Any, name: str) -> Values:
+    if isinstance(values, np.ndarray):
+        return values if values.ndim == 1 else cast(list[Any], values.tolist() if values.ndim else [])
+    for method in _LISTS:
+        if hasattr(values, method):
+            values = getattr(values, method)()
+            break
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
+        raise _no_list(name)
+    return values
+
+
+# -- JSON ----------------------------------------------------------------------------------
+
+
+def _json(data: memoryview, n: int) -> Given:
+    begin = next((i for i, byte in enumerate(data) if byte not in b" \t\r\n"), 0)
+    data = data[begin:]
+    if _begins(data, "["):
+        return _JsonRows(data, n)
+    if _begins(data, "{"):
+        return _JsonColumns(data, n)
+    raise InvalidAttribute(f"{FIELD} must be columns by name, or a list of rows", field=FIELD)
+
+
+class _JsonRows:
+    """A list of objects."""
+
+    def __init__(self, data: memoryview, n: int) -> None:
+        self._data = data
+        self._n = n
+
+    def slices(self) -> Iterator[Slice]:
+        items = _Items(self._data, self._n, None)
+        _check_rows(items.count, self._n)
+        items.refuse(items.children, MAX_ATTRIBUTES, "attributes")
+        items.refuse(items.inner, MAX_ARRAY_ELEMENTS, "elements in an array")
+        items.refuse(items.sizes, MAX_ROW_JSON_BYTES, "bytes of JSON")
+        items.refuse_deep(2)
+        for first, some in items.decoded():
+            yield from _transposed(some, first)
+
+
+class _JsonColumns:
+    """An object of lists."""
+
+    def __init__(self, data: memoryview, n: int) -> None:
+        self._data = data
+        self._n = n
+
+    def slices(self) -> Iterator[Slice]:
+        count = _Items(self._data, 0, None).count
+        if count > MAX_ATTRIBUTES:
+            raise too_many(count)
+        for name, raw in _decoded(_members, self._data, FIELD).items():
+            check_name(name, field=FIELD)
+            data = memoryview(raw)
+            if not _begins(data, "["):
+                raise _no_list(name)
+            items = _Items(data, self._n, name)
+            _check_values(name, items.count, self._n)
+            items.refuse(items.children, MAX_ARRAY_ELEMENTS, "elements")
+            items.refuse(items.sizes, MAX_ROW_JSON_BYTES, "bytes of JSON")
+            items.refuse_deep(1)
+            for first, some in items.decoded():
+                yield name, first, some
+
+
+class _Items:
+    """The items of an array or an object of JSON, ``n`` of them if all is well: an item a row.
+
+    Attributes
+    ----------
+    count
+        How many there are.
+    sizes, children, inner, depths
+        i64[n]: bytes of each; what it has itself; what the largest has that it holds; how deep it is nested.
+    """
+
+    def __init__(self, data: memoryview, n: int, name: str | None) -> None:
+        self._data = data
+        self._name = name
+        self._ends, self.children, self.inner, self.depths = np.zeros((4, n), dtype=np.int64)
+        try:
+            self.count = outline(data, self._ends, self.children, self.inner, self.depths)
+        except ValueError as error:
+            raise InvalidAttribute(f"{FIELD} is not JSON: {error}", field=FIELD) from error
+        self._starts = np.append(0, self._ends[:-1]) + 1 if n else self._ends
+        self.sizes = self._ends - self._starts
+
+    def refuse(self, sizes: I64, limit: int, what: str) -> None:
+        """Refuse a row with more of something than is kept."""
+        if len(sizes) and int(sizes.max()) > limit:
+            row = int(np.argmax(sizes > limit))
+            raise InvalidAttribute(
+                f"{self._at(row)} has {int(sizes[row])} {what}; at most {limit} are kept",
+                **self._details(row),
+                limit=limit,
+            )
+
+    def refuse_deep(self, limit: int) -> None:
+        """Refuse a row with arrays in arrays."""
+        if len(self.depths) and int(self.depths.max()) > limit:
+            row = int(np.argmax(self.depths > limit))
+            raise SchemaConflict(
+                f"{self._at(row)} has arrays or objects in one another, which are of no type that is kept",
+                **self._details(row),
+            )
+
+    def decoded(self) -> Iterator[tuple[int, list[Any]]]:
+        """Some items at a time, with the number of the first."""
+        first, n = 0, len(self._ends)
+        while first < n:
+            stop = int(np.searchsorted(self._ends, self._starts[first] + SLICE_BYTES))
+            stop = min(n, first + SLICE_ROWS, max(first + 1, stop))
+            yield first, self._decode(first, stop)
+            first = stop
+
+    def _decode(self, first: int, stop: int) -> list[Any]:
+        data = b"".join((b"[", self._data[self._starts[first] : self._ends[stop - 1]], b"]"))
+        if stop == first + 1:
+            return cast(list[Any], _decoded(_list, data, self._at(first), **self._details(first)))
+        try:
+            return _list.decode(data)
+        except _NOT_READ:
+            return [self._decode(row, row + 1)[0] for row in range(first, stop)]
+
+    def _at(self, row: int) -> str:
+        return f"{FIELD}[{row}]" if self._name is None else f"{FIELD}: {self._name!r} of row {row}"
+
+    def _details(self, row: int) -> dict[str, Any]:
+        named = {} if self._name is None else {"attribute": self._name}
+        return {"field": FIELD, "row": row, **named}
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], data: bytes | memoryview, at: str, **details: Any) -> Any:
+    try:
+        return decoder.decode(data)
+    except _NOT_READ as error:
+        raise InvalidAttribute(f"{at} cannot be read: {error}", **{"field": FIELD, **details}) from error
+
+
+def _begins(data: memoryview, mark: str) -> bool:
+    return len(data) > 0 and data[0] == ord(mark)
+
+
+def _no_list(name: str) -> InvalidAttribute:
+    return InvalidAttribute(f"{FIELD}: {name!r} must be a list of values", field=FIELD, attribute=name)
