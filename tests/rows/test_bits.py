@@ -20,6 +20,7 @@ def test_they_combine_as_sets_do(n: int) -> None:
     one, other = RowBits.of(some, n), RowBits.of(others, n)
     first, second = set(some.tolist()), set(others.tolist())
     assert rows_of(one) == sorted(first)
+    assert one.rows().tolist() == sorted(first)
     assert len(one) == len(first)
     assert bool(one) == bool(first)
     assert rows_of(one & other) == sorted(first & second)

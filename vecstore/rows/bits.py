@@ -71,6 +71,13 @@ class RowBits:
         bits: U64 = self.words[rows >> 6] >> (rows & 63).astype(np.uint64) & np.uint64(1)
         return bits.astype(np.bool_)
 
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Them, ascending: i64[len]."""
+        some = np.flatnonzero(self.words)
+        bits = np.unpackbits(self.words[some].view(np.uint8), bitorder="little").reshape(-1, WORD)
+        word, bit = np.nonzero(bits)
+        return some[word] * WORD + bit
+
     def flags(self) -> npt.NDArray[np.bool_]:
         """bool[n]."""
         return np.unpackbits(self.words.view(np.uint8), count=self.n, bitorder="little").view(np.bool_)
