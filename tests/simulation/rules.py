@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from tests.simulation import schedules
 from tests.simulation.world import Setup, World
-from vecstore.engine.changes import InsertRows, Resolver
+from vecstore.engine.changes import InsertRows
+from vecstore.engine.choice import Choice, Found
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import StorageMissing
 from vecstore.maintenance import branches, gc
@@ -38,6 +39,7 @@ _put_beside = Publisher._put_beside
 _commit = Publisher.commit
 _insert_apply = InsertRows.apply
 _swap_apply = SwapParts.apply
+_find = Choice.find
 _restore_apply = Restore.apply
 _make = MemoryStore._make
 
@@ -145,12 +147,9 @@ def _any_incarnation(draft: Draft, change: Change) -> None:
 # -- R5, R6, R11: what is done anew at every attempt, in sequence ---------------------------
 
 
-def _kill_in_base(self: Resolver, draft: Draft) -> int:
-    killed = 0
-    for part in draft.base.parts:
-        if draft.part(part.id) is not None:
-            killed += draft.kill(part.id, self.live(draft, part)[1])
-    return killed
+def _find_in_base(self: Choice, draft: Draft) -> Found:
+    found, base = _find(self, draft), {part.id for part in draft.base.parts}
+    return Found([one for one in found.chosen if one.part.id in base], found.passed_over)
 
 
 def _carry_over_once(self: SwapParts, draft: Draft) -> dict[str, Any]:
@@ -298,7 +297,7 @@ RULES: dict[str, Rule] = {
     ),
     "R5": Rule(
         "ids are resolved against the base alone, not against the group",
-        ((Resolver, "kill", _kill_in_base),),
+        ((Choice, "find", _find_in_base),),
         _crowded,
     ),
     "R6": Rule(

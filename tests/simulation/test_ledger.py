@@ -20,7 +20,7 @@ from tests.simulation.ledger import (
     Request,
     vector_of,
 )
-from vecstore.engine.changes import Resolver
+from vecstore.engine import changes
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.manifest.keys import current_key, history_key, part_key
 from vecstore.manifest.model import IdempotencyRecord, Manifest, Part, encode_manifest
@@ -503,7 +503,7 @@ def test_an_epoch_that_was_skipped_is_reported(written: Written) -> None:
 
 
 def test_an_id_that_lives_twice_is_reported(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Resolver, "kill", lambda self, draft: 0)
+    monkeypatch.setattr(changes, "kill", lambda draft, found: None)
     written.insert(3, 4)
     with pytest.raises(PromiseBroken, match=r"id 4 lives twice, as \(2, 1\) and as \(3, 0\)"):
         written.ledger.switched(3.0)

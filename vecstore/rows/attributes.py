@@ -166,6 +166,56 @@ def parse_attributes(
     return found
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Replacement:
+    """New values of one attribute.
+
+    Attributes
+    ----------
+    column
+        A value a row; null takes the value away.
+    given
+        bool[n]: rows for which there is one. The others keep what they have.
+    """
+
+    column: Column
+    given: Bools
+
+
+def parse_patch(
+    given: object, n: int, schema: Mapping[str, Attribute], specs: Mapping[str, Spec]
+) -> dict[str, Replacement]:
+    """New values for ``n`` rows by attribute; rows that name no attribute keep theirs.
+
+    An attribute that nobody knows and that is null alone is left out: no row has a value of it.
+
+    Raises
+    ------
+    InvalidAttribute
+        As `parse_attributes`; or nothing is given.
+    """
+    named = _columns(given, n)
+    if not named:
+        raise InvalidAttribute(f"{FIELD} must name at least one attribute", field=FIELD)
+    columns = parse_attributes(named, n, schema, specs)
+    if hasattr(given, "to_pydict") or isinstance(given, Mapping):
+        rows: Sequence[Any] | None = None
+    else:
+        rows = cast(Sequence[Any], given)
+    found = {}
+    for name in sorted(named):
+        column, known = columns.get(name), specs.get(name) or schema.get(name)
+        if column is None:
+            if known is None:
+                continue
+            column = nulls(Spec(known.type, known.filterable), n)
+        told = np.ones(n, dtype=np.bool_)
+        if rows is not None:
+            told = np.fromiter((name in row for row in rows), dtype=np.bool_, count=n)
+        found[name] = Replacement(column, told)
+    return found
+
+
 def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Columns as they cross a wire, and a schema of those whose type JSON cannot tell.
 
@@ -194,6 +244,14 @@ def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]
         if kind is not None:
             types[name] = {"type": kind}
     return columns, types
+
+
+def patch_as_json(given: Any, n: int) -> tuple[Any, dict[str, Any]]:
+    """As `as_json`; rows stay rows, because what one does not name it keeps."""
+    columns, types = as_json(given, n)
+    if hasattr(given, "to_pydict") or isinstance(given, Mapping):
+        return columns, types
+    return [{name: columns[name][i] for name in row} for i, row in enumerate(given or ())], types
 
 
 def fitted(types: Mapping[str, Any], schema: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -260,7 +318,7 @@ def _columns(given: Any, n: int) -> dict[str, Any]:
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InvalidAttribute(f"{FIELD} must be columns by name, or a list of rows", field=FIELD)
     if len(given) != n:
-        raise InvalidAttribute(f"{FIELD} has {len(given)} rows for {n} vectors", field=FIELD, limit=n)
+        raise InvalidAttribute(f"{FIELD} has {len(given)} rows, not {n}", field=FIELD, limit=n)
     columns: dict[str, list[Any]] = {}
     for row, attributes in enumerate(given):
         if not isinstance(attributes, Mapping):
