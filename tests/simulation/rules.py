@@ -7,7 +7,7 @@ checks knows of it. ``setup`` makes the run one in which what the rule guards ag
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +15,14 @@ from unittest.mock import patch
 
 import msgspec
 from msgspec.structs import replace
+from pyroaring import BitMap
 
 from tests.simulation import schedules
 from tests.simulation.world import Setup, World
 from vecstore.engine.changes import InsertRows
-from vecstore.engine.choice import Choice, Found
+from vecstore.engine.choice import Choice, Chosen, Found
 from vecstore.engine.database import EmbeddedDatabase
+from vecstore.engine.patches import Copies
 from vecstore.errors import StorageMissing
 from vecstore.maintenance import branches, gc
 from vecstore.maintenance.compactor import SourceGone, SwapParts
@@ -40,6 +42,7 @@ _commit = Publisher.commit
 _insert_apply = InsertRows.apply
 _swap_apply = SwapParts.apply
 _find = Choice.find
+_copies_of = Copies.of
 _restore_apply = Restore.apply
 _make = MemoryStore._make
 
@@ -175,6 +178,14 @@ def _take_ids_once(self: InsertRows, draft: Draft) -> dict[str, Any]:
         del draft.take_ids
 
 
+# -- R7: what depends on rows that are there ------------------------------------------------
+
+
+def _copy_once(self: Copies, manifest: Manifest, chosen: Sequence[Chosen]) -> Any:
+    made = self._made
+    return [(copy, BitMap()) for copy in made] if made else _copies_of(self, manifest, chosen)
+
+
 # -- R8, R9: restore and branches -----------------------------------------------------------
 
 
@@ -303,6 +314,11 @@ RULES: dict[str, Rule] = {
     "R6": Rule(
         "a compaction carries over what had died at its first attempt",
         ((SwapParts, "apply", _carry_over_once),),
+        _crowded,
+    ),
+    "R7": Rule(
+        "a patch writes the copies that it made at its first attempt",
+        ((Copies, "of", _copy_once),),
         _crowded,
     ),
     "R8": Rule(

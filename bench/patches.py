@@ -1,0 +1,92 @@
+"""What patches cost beside upserts of the same rows, and what they do to searches: ``python -m bench.patches``.
+
+The glosses with their attributes, in a directory. In turn, each on a fresh copy of the same namespace: some
+rows, drawn at random, get another value of one attribute by a patch, and the same rows are upserted with
+their vectors and all their attributes. Told are the seconds of both, the bytes of parts that they wrote, and
+of a patched namespace the recall and the time of searches, beside those of the namespace before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+import vecstore
+from bench import sets
+from bench.filters import real_attributes
+from bench.measure import recall_at
+
+SHARES = (1 / 6_000, 0.01, 0.1, 1.0)
+ROUNDS = 3
+
+
+def written(root: Path) -> int:
+    return sum(path.stat().st_size for path in root.rglob("*.part"))
+
+
+def searched(ns: Any, dataset: sets.Dataset) -> tuple[float, float, float]:
+    """Recall, microseconds of a query, and rows scored."""
+    queries = dataset.queries[:500]
+    ns.search_batch(queries[:50])
+    began = time.perf_counter()
+    found = [ns.search(q).ids for q in queries]
+    seconds = (time.perf_counter() - began) / len(queries)
+    scored = statistics.mean(ns.search(q, debug=True).debug["scanned"] for q in queries[:50])
+    return recall_at([row.tolist() for row in found], dataset.gt[: len(queries), :10], 10), seconds * 1e6, scored
+
+
+def measure(share: float, dataset: sets.Dataset, attributes: dict[str, list[Any]], filled: Path) -> dict[str, Any]:
+    rng = np.random.default_rng(7)
+    n = len(dataset.base)
+    figures: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        rows = np.sort(rng.choice(n, size=max(1, round(share * n)), replace=False))
+        for way in ("patch", "upsert"):
+            with tempfile.TemporaryDirectory(prefix="vecstore-bench-") as folder:
+                root = Path(folder) / "store"
+                shutil.copytree(filled, root)
+                with vecstore.connect(str(root), maintenance="off") as db:
+                    ns = db.namespace("docs")
+                    ns.search(dataset.queries[0])
+                    size, began = written(root), time.perf_counter()
+                    if way == "patch":
+                        done = ns.patch(rows, {"n_lemmas": np.full(len(rows), 99)}).patched
+                    else:
+                        some = {name: [values[i] for i in rows] for name, values in attributes.items()}
+                        done = ns.insert(dataset.base[rows], rows, attributes=some).upserted
+                    figures.setdefault(f"{way} s", []).append(time.perf_counter() - began)
+                    assert done == len(rows)
+                    figures.setdefault(f"{way} bytes", []).append(written(root) - size)
+                    if way == "patch":
+                        for name, value in zip(("recall", "us", "scored"), searched(ns, dataset), strict=True):
+                            figures.setdefault(name, []).append(value)
+    return {"rows": len(rows), **{name: statistics.median(values) for name, values in figures.items()}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    dataset = sets.glosses()
+    attributes = real_attributes(len(dataset.base))
+    with tempfile.TemporaryDirectory(prefix="vecstore-bench-") as folder:
+        filled = Path(folder) / "store"
+        with vecstore.connect(str(filled), maintenance="off") as db:
+            ns = db.create_namespace("docs", dataset.base.shape[1], dataset.metric)
+            ns.insert(dataset.base, np.arange(len(dataset.base)), attributes=attributes)
+            before = dict(zip(("recall", "us", "scored"), searched(ns, dataset), strict=True))
+        figures = [{"rows": 0, **before}, *(measure(share, dataset, attributes, filled) for share in SHARES)]
+    print(json.dumps(figures, indent=1) if asked.json else tabulate(figures, headers="keys", floatfmt=".4g"))
+
+
+if __name__ == "__main__":
+    main()
