@@ -40,11 +40,17 @@ def searched(ns: Any, dataset: sets.Dataset) -> tuple[float, float, float]:
     began = time.perf_counter()
     found = [ns.search(q).ids for q in queries]
     seconds = (time.perf_counter() - began) / len(queries)
-    scored = statistics.mean(ns.search(q, debug=True).debug["scanned"] for q in queries[:50])
-    return recall_at([row.tolist() for row in found], dataset.gt[: len(queries), :10], 10), seconds * 1e6, scored
+    scored = statistics.mean(ns.search(q, debug=True).debug["rows_scanned"] for q in queries[:50])
+    return (
+        recall_at([row.tolist() for row in found], dataset.gt[: len(queries), :10], 10),
+        seconds * 1e6,
+        scored,
+    )
 
 
-def measure(share: float, dataset: sets.Dataset, attributes: dict[str, list[Any]], filled: Path) -> dict[str, Any]:
+def measure(
+    share: float, dataset: sets.Dataset, attributes: dict[str, list[Any]], filled: Path
+) -> dict[str, Any]:
     rng = np.random.default_rng(7)
     n = len(dataset.base)
     figures: dict[str, list[float]] = {}
@@ -67,13 +73,17 @@ def measure(share: float, dataset: sets.Dataset, attributes: dict[str, list[Any]
                     assert done == len(rows)
                     figures.setdefault(f"{way} bytes", []).append(written(root) - size)
                     if way == "patch":
-                        for name, value in zip(("recall", "us", "scored"), searched(ns, dataset), strict=True):
+                        for name, value in zip(
+                            ("recall", "us", "scored"), searched(ns, dataset), strict=True
+                        ):
                             figures.setdefault(name, []).append(value)
     return {"rows": len(rows), **{name: statistics.median(values) for name, values in figures.items()}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     dataset = sets.glosses()

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import msgspec
+import numpy as np
 from msgspec.structs import replace
 from pyroaring import BitMap
 
@@ -186,6 +187,21 @@ def _copy_once(self: Copies, manifest: Manifest, chosen: Sequence[Chosen]) -> An
     return [(copy, BitMap()) for copy in made] if made else _copies_of(self, manifest, chosen)
 
 
+def _ask_once(self: Choice, draft: Draft) -> Found:
+    found = _find(self, draft)
+    if self.resolver is None or self._expression is None:
+        return found
+    failed = self.__dict__.setdefault("_failed", found.passed_over)
+    expression, self._expression = self._expression, None
+    try:
+        every = _find(self, draft).chosen
+    finally:
+        self._expression = expression
+    chosen = [one.where(~np.isin(one.which, failed)) for one in every]
+    there = np.concatenate([one.which for one in every] or [failed[:0]])
+    return Found([one for one in chosen if len(one)], np.intersect1d(failed, there))
+
+
 # -- R8, R9: restore and branches -----------------------------------------------------------
 
 
@@ -319,6 +335,11 @@ RULES: dict[str, Rule] = {
     "R7": Rule(
         "a patch writes the copies that it made at its first attempt",
         ((Copies, "of", _copy_once),),
+        _crowded,
+    ),
+    "R7-condition": Rule(
+        "a condition is asked at the first attempt alone",
+        ((Choice, "find", _ask_once),),
         _crowded,
     ),
     "R8": Rule(
