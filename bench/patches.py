@@ -1,4 +1,4 @@
-"""What patches cost beside upserts of the same rows, and what they do to searches: ``python -m bench.patches``.
+"""What patches cost beside upserts of the same rows, and what they do to searches: `python -m bench.patches`.
 
 The glosses with their attributes, in a directory. In turn, each on a fresh copy of the same namespace: some
 rows, drawn at random, get another value of one attribute by a patch, and the same rows are upserted with
