@@ -26,7 +26,6 @@ from bench.filters import real_attributes
 from bench.measure import recall_at
 
 SHARES = (1 / 6_000, 0.01, 0.1, 1.0)
-ROUNDS = 3
 
 
 def written(root: Path) -> int:
@@ -49,12 +48,12 @@ def searched(ns: Any, dataset: sets.Dataset) -> tuple[float, float, float]:
 
 
 def measure(
-    share: float, dataset: sets.Dataset, attributes: dict[str, list[Any]], filled: Path
+    share: float, rounds: int, dataset: sets.Dataset, attributes: dict[str, list[Any]], filled: Path
 ) -> dict[str, Any]:
     rng = np.random.default_rng(7)
     n = len(dataset.base)
     figures: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         rows = np.sort(rng.choice(n, size=max(1, round(share * n)), replace=False))
         for way in ("patch", "upsert"):
             with tempfile.TemporaryDirectory(prefix="vecstore-bench-") as folder:
@@ -84,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of each size; medians are told")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     dataset = sets.glosses()
@@ -94,7 +94,10 @@ def main() -> None:
             ns = db.create_namespace("docs", dataset.base.shape[1], dataset.metric)
             ns.insert(dataset.base, np.arange(len(dataset.base)), attributes=attributes)
             before = dict(zip(("recall", "us", "scored"), searched(ns, dataset), strict=True))
-        figures = [{"rows": 0, **before}, *(measure(share, dataset, attributes, filled) for share in SHARES)]
+        figures = [
+            {"rows": 0, **before},
+            *(measure(share, asked.rounds, dataset, attributes, filled) for share in SHARES),
+        ]
     print(json.dumps(figures, indent=1) if asked.json else tabulate(figures, headers="keys", floatfmt=".4g"))
 
 
