@@ -11,6 +11,7 @@ import pytest
 from tests.core import CODED, EXACT, RangeStore, clustered, database, generator
 from tests.engine.test_writes import reader_of_ids
 from vecstore.api import Namespace
+from vecstore.engine import patches
 from vecstore.errors import (
     IdempotencyMismatch,
     InvalidArgument,
@@ -103,6 +104,18 @@ def test_a_patch_of_many_rows_goes_on_in_their_lists() -> None:
     assert (new["n"], new["k"]) == (300, before["k"])
     assert [[hit.id for hit in ns.search(q)] for q in ROWS[:20]] == found
     assert matching(ns, ["seen", "Eq", True]) == list(range(300))
+
+
+def test_what_is_more_than_may_be_held_goes_into_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patches, "PIECE_BYTES", 4 * DIM * 100)
+    store = MemoryStore()
+    other = namespace(store, **CODED)
+    ns = interfering(store, lambda: other.delete([5, 150, 299]))
+    assert ns.patch(filter=["n", "Lt", 250], attributes={"lang": "fr"}).patched == 248
+    assert [part["n"] for part in other.manifest()["parts"]] == [300, 100, 100, 50]
+    assert matching(other, ["lang", "Eq", "fr"]) == [i for i in range(250) if i not in (5, 150)]
+    assert other.stats().rows == 297
+    assert check_namespace(store, "ns", read_ids=reader_of_ids(store)) == []
 
 
 def test_few_rows_of_several_parts_make_one_small_part() -> None:

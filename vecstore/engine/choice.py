@@ -22,6 +22,7 @@ from vecstore.part.reader import PartReader
 from vecstore.part.rows import PartRows
 from vecstore.rows.attributes import Column, nulls
 from vecstore.rows.filters import Bound, Expression, bind, evaluate, may_match
+from vecstore.rows.filters.binding import columns_of
 from vecstore.rows.filters.conditions import bind_condition, holds
 from vecstore.rows.ids import Ids
 from vecstore.rows.schema import Spec
@@ -97,8 +98,16 @@ class Matching:
         found = self._found.get(key)
         if found is None:
             rows = PartRows(self._readers(manifest, part), ReadTrace())
-            found = self._found[key] = evaluate(bound, rows) if may_match(bound, rows) else BitMap()
+            found = self._found[key] = _matching(bound, rows) if may_match(bound, rows) else BitMap()
         return found
+
+
+def _matching(bound: Bound, rows: PartRows) -> BitMap:
+    """The rows of a part that a filter matches; what that needs comes in one trip, where it is little."""
+    there = (rows.column(name, number) for name, number in columns_of(bound).items())
+    columns = [column for column in there if column is not None]
+    rows.fetch([span for column in columns for span in column.spans(inverted=True)])
+    return evaluate(bound, rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -234,6 +234,10 @@ class Copies:
     ) -> dict[str, Column]:
         """The attributes of the copies: the old values, but where the patch has new ones."""
         sources = [PartRows(reader, ReadTrace()) for reader in readers]
+        for source in sources:
+            there = (source.column(name, known.id) for name, known in manifest.attributes.items())
+            columns = [column for column in there if column is not None]
+            source.fetch([span for column in columns for span in column.spans(inverted=False)])
         which = np.concatenate([one.which for one in chosen])
         sizes = np.zeros(len(which), dtype=np.int64)
         found = {}
