@@ -325,6 +325,19 @@ def test_what_is_dropped_and_added_anew_while_a_patch_waits_is_not_brought_back(
     assert (attributes(other, 1), attributes(other, 2)) == ({"n": 5, "lang": "de"}, {"lang": "fr"})
 
 
+def test_a_restore_brings_back_what_a_copy_that_waits_did_not_take() -> None:
+    store = MemoryStore()
+    other = namespace(store, n=10)
+    before = other.stats()
+    other.update(schema={"lang": None})
+
+    def act() -> None:
+        other.restore(before.epoch, if_match=(before.incarnation, other.stats().epoch))
+
+    assert interfering(store, act).patch([1], {"n": [11]}).patched == 1
+    assert attributes(other, 1) == {"n": 11, "lang": "de"}
+
+
 def test_a_patch_whose_upload_is_older_than_the_barrier_is_uploaded_again() -> None:
     store = MemoryStore()
     other = namespace(store, n=10)

@@ -129,7 +129,7 @@ class Copies:
         self._spec = spec
         self._upload = upload
         self._made: list[Copy] = []
-        self._schema: dict[str, Attribute | None] = {}
+        self._schema: Mapping[str, Attribute] = {}
 
     @property
     def oldest(self) -> float | None:
@@ -144,9 +144,8 @@ class Copies:
 
         `InvalidAttribute` if a row's attributes take more than they may.
         """
-        schema = {name: manifest.attributes.get(name) for name in self._replacements}
-        if schema != self._schema:  # the copies have columns of other attributes
-            self._made, self._schema = [], schema
+        if manifest.attributes != self._schema:  # the copies have columns of other attributes
+            self._made, self._schema = [], manifest.attributes
         lacking = [left for one in chosen if len(left := self._without_copy(one))]
         self._made += [self._copy(manifest, some) for some in self._packed(manifest, lacking)]
         found = []
