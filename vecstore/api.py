@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy.typing as npt
 
@@ -41,6 +41,7 @@ from vecstore.types import (
     InsertResult,
     Metric,
     NamespaceInfo,
+    PatchResult,
     RecallEstimate,
     RecallReport,
     RecallSample,
@@ -80,6 +81,8 @@ class Backend(Protocol):
         attributes: object = None,
         schema: object = None,
         mode: WriteMode,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None = None,
@@ -90,9 +93,24 @@ class Backend(Protocol):
         ids: object,
         *,
         filter: object = None,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
     ) -> DeleteResult: ...
+    def patch_rows(
+        self,
+        name: str,
+        ids: object,
+        attributes: object,
+        *,
+        filter: object = None,
+        schema: object = None,
+        condition: object = None,
+        return_ids: bool = False,
+        expected: Expected | None,
+        idempotency_key: str | None,
+    ) -> PatchResult: ...
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo: ...
     def branch(self, name: str, new_name: str, epoch: int | None) -> NamespaceInfo: ...
     def tags(self, name: str) -> Sequence[Tag]: ...
@@ -297,6 +315,8 @@ class Namespace:
         attributes: Any = None,
         schema: Mapping[str, Any] | None = None,
         mode: WriteMode = "upsert",
+        condition: Sequence[Any] | None = None,
+        return_ids: bool = False,
         if_match: Expected | None = None,
         idempotency_key: str | None = None,
         progress: Progress | None = None,
@@ -317,7 +337,14 @@ class Namespace:
             is ``string``, ``int``, ``uint``, ``float``, ``bool``, ``datetime``, ``uuid``, or ``[]`` and one
             of these. What is not declared, here or before, is inferred: of strings and numbers what they are.
         mode
-            ``"upsert"`` replaces rows of ids that exist; ``"insert"`` refuses them (`IdExists`).
+            ``"upsert"`` replaces rows of ids that exist; ``"insert"`` refuses them (`IdExists`);
+            ``"insert_if_absent"`` leaves them as they are and skips what is given for them.
+        condition
+            Of an upsert: a filter that the stored row must match to be replaced, or else the new one is
+            skipped. ``{"$ref_new": attribute}`` in place of a value is what the new row has there. Rows
+            that are not there are inserted whatever it says.
+        return_ids
+            Whether ``affected_ids`` of the answer tells the ids that were written.
         idempotency_key
             A retry under the same key is applied once and gets the same answer.
         progress
@@ -332,8 +359,12 @@ class Namespace:
         OutcomeUnknown
             The store did not say whether the commit happened.
         """
-        if mode not in ("upsert", "insert"):
-            raise InvalidArgument('mode must be "upsert" or "insert"', field="mode")
+        if mode not in get_args(WriteMode):
+            raise InvalidArgument(
+                f"mode must be one of {', '.join(get_args(WriteMode))}",
+                field="mode",
+                limit=list(get_args(WriteMode)),
+            )
         return self._backend.insert(
             self.name,
             vectors,
@@ -341,6 +372,8 @@ class Namespace:
             attributes=attributes,
             schema=schema,
             mode=mode,
+            condition=condition,
+            return_ids=return_ids,
             expected=if_match,
             idempotency_key=idempotency_key,
             progress=progress,
@@ -351,17 +384,74 @@ class Namespace:
         ids: Sequence[int] | Sequence[str] | npt.ArrayLike | None = None,
         *,
         filter: Sequence[Any] | None = None,
+        condition: Sequence[Any] | None = None,
+        return_ids: bool = False,
         if_match: Expected | None = None,
         idempotency_key: str | None = None,
     ) -> DeleteResult:
         """Delete rows by id, or those that a filter matches when the commit is made.
 
-        Ids that are not there are no error and not counted.
+        Ids that are not there are no error and not counted; with a ``condition`` those whose rows do not
+        match it are skipped. ``return_ids`` as of `insert`.
         """
-        if (ids is None) == (filter is None):
-            raise InvalidArgument("a delete has either ids or a filter", field="ids")
         return self._backend.delete_rows(
-            self.name, ids, filter=filter, expected=if_match, idempotency_key=idempotency_key
+            self.name,
+            ids,
+            filter=filter,
+            condition=condition,
+            return_ids=return_ids,
+            expected=if_match,
+            idempotency_key=idempotency_key,
+        )
+
+    def patch(
+        self,
+        ids: Sequence[int] | Sequence[str] | npt.ArrayLike | None = None,
+        attributes: Any = None,
+        *,
+        filter: Sequence[Any] | None = None,
+        schema: Mapping[str, Any] | None = None,
+        condition: Sequence[Any] | None = None,
+        return_ids: bool = False,
+        if_match: Expected | None = None,
+        idempotency_key: str | None = None,
+    ) -> PatchResult:
+        """Give rows other values of some attributes; vectors and what is not named stay as they are.
+
+        One commit; what it changes, it finds when it is made.
+
+        Parameters
+        ----------
+        ids
+            Of the rows. Ids that are not there are no error, but counted (``absent``).
+        attributes
+            With ids columns or rows, as of `insert`: None takes a value away. An attribute that a row does
+            not name stays. With a filter a single dict of values, which all rows get.
+        filter
+            In place of ids: rows that it matches when the commit is made.
+        schema
+            As of `insert`.
+        condition
+            A filter that a stored row must match, or else it is skipped; with ``{"$ref_new": attribute}``
+            for the value that the patch gives to an attribute of the same row.
+        return_ids
+            As of `insert`.
+
+        Raises
+        ------
+        InvalidArgument
+            And its kinds, as of `insert`: nothing was changed.
+        """
+        return self._backend.patch_rows(
+            self.name,
+            ids,
+            attributes,
+            filter=filter,
+            schema=schema,
+            condition=condition,
+            return_ids=return_ids,
+            expected=if_match,
+            idempotency_key=idempotency_key,
         )
 
     def search(

@@ -32,7 +32,7 @@ from vecstore import errors
 from vecstore.errors import InvalidArgument, OutcomeUnknown, PayloadTooLarge, ServerUnavailable, VecstoreError
 from vecstore.limits import MAX_BODY_BYTES
 from vecstore.progress import Progress, within
-from vecstore.rows.attributes import as_json, fitted
+from vecstore.rows.attributes import as_json, fitted, patch_as_json
 from vecstore.rows.filters import filter_bytes
 from vecstore.rows.ids import parse_ids, validate_name
 from vecstore.rows.schema import as_schema
@@ -49,6 +49,7 @@ from vecstore.types import (
     InsertResult,
     Metric,
     NamespaceInfo,
+    PatchResult,
     RecallEstimate,
     RecallReport,
     RecallSample,
@@ -143,6 +144,8 @@ class HttpBackend:
         attributes: object = None,
         schema: object = None,
         mode: WriteMode,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None = None,
@@ -151,13 +154,10 @@ class HttpBackend:
         body: dict[str, Any] = {"mode": mode, "dim": values.shape[1], "vectors": _packed(values)}
         if ids is not None:
             body["ids"] = parse_ids(ids).values.tolist()
-        declared = {} if schema is None else as_schema(schema)
+        types: dict[str, Any] = {}
         if attributes is not None:
             body["attributes"], types = as_json(attributes, len(values))
-            types = {told: kind for told, kind in types.items() if told not in declared}
-            declared |= fitted(types, self.info(name).schema) if types else {}
-        if declared:
-            body["schema"] = declared
+        body |= self._declaring(name, schema, types) | _asking(condition, return_ids)
         found = self._send(
             "POST",
             _path(name, "parts"),
@@ -168,7 +168,23 @@ class HttpBackend:
         done = _decode(found, wire.Inserted)
         assigned = None if done.ids is msgspec.UNSET else np.array(done.ids, dtype=np.uint64)
         within(progress, 0.0, 1.0)(1.0)
-        return InsertResult(done.part_id, done.n, done.epoch, done.upserted, assigned, _incarnation(found))
+        return InsertResult(
+            done.part_id,
+            done.n,
+            done.epoch,
+            done.upserted,
+            assigned,
+            _incarnation(found),
+            done.skipped,
+            _told(done.affected_ids),
+        )
+
+    def _declaring(self, name: str, schema: object, types: dict[str, Any]) -> dict[str, Any]:
+        """The schema that a write sends: what its caller declares, and the types that JSON cannot tell."""
+        declared = {} if schema is None else as_schema(schema)
+        types = {told: kind for told, kind in types.items() if told not in declared}
+        declared |= fitted(types, self.info(name).schema) if types else {}
+        return {"schema": declared} if declared else {}
 
     def delete_rows(
         self,
@@ -176,14 +192,12 @@ class HttpBackend:
         ids: object,
         *,
         filter: object = None,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
     ) -> DeleteResult:
-        body: dict[str, Any]
-        if filter is not None:
-            body = {"filter": msgspec.Raw(filter_bytes(filter))}
-        else:
-            body = {"ids": parse_ids(ids).values.tolist()}
+        body = _rows(ids, filter) | _asking(condition, return_ids)
         found = self._send(
             "POST",
             _path(name, "deletes"),
@@ -192,7 +206,45 @@ class HttpBackend:
             repeat=idempotency_key is not None,
         )
         done = _decode(found, wire.Deleted)
-        return DeleteResult(done.deleted, done.epoch, _incarnation(found))
+        return DeleteResult(
+            done.deleted, done.epoch, _incarnation(found), done.skipped, _told(done.affected_ids)
+        )
+
+    def patch_rows(
+        self,
+        name: str,
+        ids: object,
+        attributes: object,
+        *,
+        filter: object = None,
+        schema: object = None,
+        condition: object = None,
+        return_ids: bool = False,
+        expected: Expected | None,
+        idempotency_key: str | None,
+    ) -> PatchResult:
+        body = _rows(ids, filter) | _asking(condition, return_ids)
+        if filter is None:
+            body["attributes"], types = patch_as_json(attributes, len(body.get("ids", ())))
+        else:
+            (body["attributes"],), types = patch_as_json([attributes], 1)
+        body |= self._declaring(name, schema, types)
+        found = self._send(
+            "POST",
+            _path(name, "patches"),
+            body,
+            headers=_conditions(expected, idempotency_key),
+            repeat=idempotency_key is not None,
+        )
+        done = _decode(found, wire.Patched)
+        return PatchResult(
+            done.patched,
+            done.epoch,
+            _incarnation(found),
+            done.skipped,
+            done.absent,
+            _told(done.affected_ids),
+        )
 
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
         found = self._send(
@@ -449,6 +501,27 @@ def _error(answer: urllib3.BaseHTTPResponse, *, reads: bool) -> VecstoreError:
 
 def _path(name: str, *rest: str) -> str:
     return "/".join(("/v1/namespaces", quote(validate_name(name), safe=""), *rest))
+
+
+def _rows(ids: object, filter: object) -> dict[str, Any]:
+    """The rows that a write names."""
+    body: dict[str, Any] = {}
+    if ids is not None:
+        body["ids"] = parse_ids(ids).values.tolist()
+    if filter is not None:
+        body["filter"] = msgspec.Raw(filter_bytes(filter))
+    return body
+
+
+def _asking(condition: object, return_ids: bool) -> dict[str, Any]:
+    body: dict[str, Any] = {"return_ids": True} if return_ids else {}
+    if condition is not None:
+        body["condition"] = msgspec.Raw(filter_bytes(condition, field="condition"))
+    return body
+
+
+def _told(ids: list[RowId] | msgspec.UnsetType) -> list[RowId] | None:
+    return None if ids is msgspec.UNSET else ids
 
 
 def _conditions(expected: Expected | None, idempotency_key: str | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ IdKind = Literal["u64", "string"]
 Consistency = Literal["strong", "eventual"]
 RerankPrecision = Literal["none", "int8", "fp32"]
 StoreVectors = Literal["fp32", "fp16", "none"]
-WriteMode = Literal["upsert", "insert"]
+WriteMode = Literal["upsert", "insert", "insert_if_absent"]
 RecallSource = Literal["rows", "recent", "queries"]
 ScalarType = Literal["string", "int", "uint", "float", "bool", "datetime", "uuid"]
 AttributeType = Literal[
@@ -47,34 +47,78 @@ class InsertResult:
     Attributes
     ----------
     part_id
-        The part that holds the rows.
+        The part that holds the rows; None if none was written.
     n
         Rows written.
     epoch
         The first epoch in which they are visible.
     upserted
-        Older live rows of the same ids that died in the same commit.
+        Older live rows of the same ids that died in the same commit. The others were inserted.
     ids
         Assigned ids, u64[n], when none were given; else None.
     incarnation
         Of the namespace; with ``epoch`` the ``if_match`` of a later write.
+    skipped
+        Rows that were not written, because the one that is there does not meet the condition.
+    affected_ids
+        If asked for: the ids that were written, the first 100,000 of them. None where the answer is that
+        of an earlier request under the same idempotency key.
     """
 
-    part_id: str
+    part_id: str | None
     n: int
     epoch: int
     upserted: int = 0
     ids: U64 | None = None
     incarnation: str = ""
+    skipped: int = 0
+    affected_ids: list[RowId] | None = None
+
+    @property
+    def inserted(self) -> int:
+        """Rows of ids that were not there."""
+        return self.n - self.upserted
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteResult:
-    """``deleted`` live rows died in ``epoch``."""
+    """``deleted`` live rows died in ``epoch``.
+
+    Attributes
+    ----------
+    skipped
+        Rows of the given ids that do not meet the condition.
+    affected_ids
+        As of `InsertResult`: those that died.
+    """
 
     deleted: int
     epoch: int
     incarnation: str = ""
+    skipped: int = 0
+    affected_ids: list[RowId] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchResult:
+    """``patched`` rows have their new attributes from ``epoch`` on.
+
+    Attributes
+    ----------
+    skipped
+        Rows of the given ids that do not meet the condition.
+    absent
+        Ids that are not there.
+    affected_ids
+        As of `InsertResult`: those that were patched.
+    """
+
+    patched: int
+    epoch: int
+    incarnation: str = ""
+    skipped: int = 0
+    absent: int = 0
+    affected_ids: list[RowId] | None = None
 
 
 @dataclass(frozen=True, slots=True)

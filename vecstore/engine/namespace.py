@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.engine.changes import check_id_kind
+from vecstore.engine.choice import check_id_kind
 from vecstore.engine.writes import Writes, tag_of
 from vecstore.errors import (
     InvalidArgument,

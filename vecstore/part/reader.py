@@ -145,6 +145,11 @@ class PartReader:
         """Whether reads come from memory that needs no request."""
         return self._map is not None
 
+    @property
+    def crowd(self) -> int:
+        """Rows among which those of the part were found when it was measured (`Calibration.rows`)."""
+        return self.entry.n if self.calibration is None else max(self.entry.n, self.calibration.rows)
+
     def with_entry(self, entry: Part) -> PartReader:
         """The same part under a manifest line with other tombstones."""
         other = copy(self)
@@ -496,7 +501,7 @@ class PartReader:
         rotation, mean
             What the part was encoded with.
         """
-        lists = np.searchsorted(self.first_rows, rows, side="right") - 1
+        lists = self.lists_of(rows)
         needed, where = np.unique(lists, return_inverse=True)
         pages = self._pages("records", needed.tolist(), trace)
         z = np.empty((len(rows), self.padded_dim), dtype=np.float32)
@@ -520,9 +525,17 @@ class PartReader:
         scales = record[factors : factors + 8 * n].view("<f4")[::2]
         return centroid, record[at : at + n * width].view(np.int8).reshape(n, width) * scales[:, None]
 
+    def lists_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """i64[m]: the list that holds each row."""
+        return np.searchsorted(self.first_rows, rows, side="right") - 1
+
+    def record_pages(self, lists: Sequence[int], trace: ReadTrace) -> list[Bytes]:
+        """The verified records of lists."""
+        return self._pages("records", lists, trace)
+
     def ids_of(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> npt.NDArray[Any]:
         """u64[m] (with the part's base added) or object[m] of str."""
-        lists = np.searchsorted(self.first_rows, rows, side="right") - 1
+        lists = self.lists_of(rows)
         needed, where = np.unique(lists, return_inverse=True)
         pages = self._pages("records", needed.tolist(), trace)
         out: npt.NDArray[Any] = np.empty(len(rows), dtype=object if self.id_kind == "string" else np.uint64)

@@ -3,6 +3,7 @@
     syntax.py     JSON -> immutable expressions, bounded, each condition with its place
     binding.py    expressions and a schema -> what to look for in which column
     patterns.py   globs and regular expressions, by a linear-time engine
+    conditions.py of writes, which may refer to what is written
     evaluate.py   bound expressions and the columns of a part -> a bitmap of its rows
 
 Null is the value of a row that lacks the attribute. ``["a", "Eq", null]`` matches it; no other
@@ -11,6 +12,15 @@ condition does but the negated ones, each of which matches exactly the rows that
 
 from vecstore.rows.filters.binding import Bound, bind
 from vecstore.rows.filters.evaluate import evaluate, may_match
-from vecstore.rows.filters.syntax import Expression, filter_bytes, parse_filter
+from vecstore.rows.filters.syntax import Expression, filter_bytes, parse_condition, parse_filter
 
-__all__ = ["Bound", "Expression", "bind", "evaluate", "filter_bytes", "may_match", "parse_filter"]
+__all__ = [
+    "Bound",
+    "Expression",
+    "bind",
+    "evaluate",
+    "filter_bytes",
+    "may_match",
+    "parse_condition",
+    "parse_filter",
+]
