@@ -212,9 +212,7 @@ def main() -> None:
     rows = [way.row() for way in ways]
     print(tabulate(rows, headers="keys"))
     first = rows[0]
-    passed = (
-        first["trips"] <= 3 and first["requests"] <= 32 and first["MB"] <= 16 and first["p50"] <= 350
-    )
+    passed = first["trips"] <= 3 and first["requests"] <= 32 and first["MB"] <= 16 and first["p50"] <= 350
     print(f"{first['way']}: 3 trips, 32 requests, mean 16 MB, p50 350 ms: {'PASS' if passed else 'FAIL'}")
     if options.into is not None:
         options.into.mkdir(parents=True, exist_ok=True)

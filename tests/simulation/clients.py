@@ -39,6 +39,7 @@ from vecstore.errors import (
     VecstoreError,
 )
 from vecstore.manifest import history
+from vecstore.manifest.model import Manifest
 from vecstore.types import Hits, RowId, SearchParams
 
 if TYPE_CHECKING:
@@ -626,12 +627,19 @@ class Compactor(Client):
         if result.reason == "thrown away":
             seen = ledger.epochs[max(first, 1) - 1 :]
             last = seen[-1].manifest
-            left = {part.id for part in last.parts}
-            gone = any(part.id not in left for epoch in seen for part in epoch.manifest.parts)
+            left = _objects(last)
+            # A tombstone that was replaced can be collected, too, while a merge stalls before it reads.
+            gone = any(_objects(epoch.manifest) - left for epoch in seen)
             if not gone and seen[0].manifest.lineage == last.lineage:
                 raise PromiseBroken(
                     f"{ledger.name}: a compaction was thrown away, and no source of it is gone"
                 )
+
+
+def _objects(manifest: Manifest) -> set[str]:
+    """The parts and tombstones that a manifest names."""
+    parts = manifest.parts
+    return {part.id for part in parts} | {part.tombstone.delete_id for part in parts if part.tombstone}
 
 
 class Collector(Client):

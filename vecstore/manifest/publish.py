@@ -13,6 +13,7 @@ requests arrived.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -526,7 +527,7 @@ class Publisher:
 
 def _longest_pause(failures: int) -> float:
     """Seconds that are waited at most before another try."""
-    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures, 16))
+    return min(_LONGEST_PAUSE, math.ldexp(_FIRST_PAUSE, min(failures, 16)))
 
 
 def longest_way(losses: int) -> float:
@@ -537,7 +538,7 @@ def longest_way(losses: int) -> float:
     """
     if losses <= _OWED_A_TURN:
         return _longest_pause(losses)
-    return max(_LEAST_WAY, _longest_pause(losses) * 2.0 ** (_OWED_A_TURN - losses))
+    return max(_LEAST_WAY, math.ldexp(_longest_pause(losses), _OWED_A_TURN - losses))
 
 
 # -- checks that a change must pass at every attempt ----------------------------------------
