@@ -26,10 +26,12 @@ from vecstore.params import (
     params_of,
     plain,
     required_epoch,
+    scan_params,
     search_params,
 )
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
+from vecstore.scan import Scan
 from vecstore.types import (
     BatchHits,
     CompactResult,
@@ -48,6 +50,9 @@ from vecstore.types import (
     RerankPrecision,
     Row,
     RowId,
+    ScanOrder,
+    ScanPage,
+    ScanParams,
     SearchParams,
     Tag,
     WarmResult,
@@ -105,6 +110,7 @@ class Backend(Protocol):
     ) -> RecallReport: ...
     def recall_estimate(self, name: str) -> RecallEstimate: ...
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row: ...
+    def scan(self, name: str, params: ScanParams) -> ScanPage: ...
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult: ...
     def warm(self, name: str, cursor: str | None) -> WarmResult: ...
@@ -487,6 +493,41 @@ class Namespace:
     def get(self, id: RowId, *, include_vector: bool = True, epoch: int | None = None) -> Row:
         """The row of an id that is live, now or at a past epoch. `RowNotFound` if there is none."""
         return self._backend.row(self.name, id, include_vector=include_vector, epoch=check_epoch(epoch))
+
+    def scan(
+        self,
+        *,
+        filter: Sequence[Any] | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        order: ScanOrder | None = None,
+        limit: int = 1_000,
+        epoch: int | None = None,
+        cursor: str | None = None,
+    ) -> Scan:
+        """All live rows of one epoch, read page by page: iterate over them, or over `Scan.pages`.
+
+        The first page takes the current epoch and the others stay with it, whatever is written meanwhile,
+        for as long as it is kept; after that the next page is `SnapshotExpired`.
+
+        Parameters
+        ----------
+        filter
+            As for `search`.
+        include, exclude
+            As for `search`, but with neither rows bring all their attributes; ``"vector"`` brings vectors.
+        order
+            ``"id"``, ascending, for which ids have to be integers; or ``"stored"``, which costs least
+            where much is read. None: by id if they are integers.
+        limit
+            Rows of a page at most; pages of large rows are shorter.
+        epoch
+            A past epoch within the retention window instead of the current one.
+        cursor
+            Of a page that was read before: go on behind it, with the same filter.
+        """
+        params = scan_params(limit, order, filter, include, exclude, epoch, cursor)
+        return Scan(lambda asked: self._backend.scan(self.name, asked), params)
 
     def stats(self) -> NamespaceInfo:
         """Rows, parts, bytes, tombstones, epoch and defaults of the current epoch."""

@@ -38,6 +38,7 @@ from vecstore.rows.ids import parse_ids, validate_name
 from vecstore.rows.schema import as_schema
 from vecstore.rows.vectors import as_vectors
 from vecstore.server import wire
+from vecstore.server.scans import Scanned, page_of
 from vecstore.types import (
     F32,
     BatchHits,
@@ -54,6 +55,8 @@ from vecstore.types import (
     RecallSample,
     Row,
     RowId,
+    ScanPage,
+    ScanParams,
     SearchParams,
     Tag,
     WarmResult,
@@ -294,6 +297,13 @@ class HttpBackend:
         attributes = {} if row.attributes is msgspec.UNSET else row.attributes
         return Row(row.id, vector, row.epoch, attributes, _incarnation(found))
 
+    def scan(self, name: str, params: ScanParams) -> ScanPage:
+        found = self._send(
+            "POST", _path(name, "rows/scan"), {**_options(params), "vector_encoding": "base64"}, repeat=True
+        )
+        page = _decode(found, Scanned)
+        return page_of(page, params, _ids([row.id for row in page.rows]), _incarnation(found))
+
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         query = "" if epoch is None else f"?epoch={epoch}"
         found = self._send("GET", _path(name, "manifest") + query, repeat=True)
@@ -381,7 +391,7 @@ class HttpBackend:
     def _once(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        reads = method == "GET" or (method == "POST" and path.endswith(("/search", "/recall")))
+        reads = method == "GET" or (method == "POST" and path.endswith(("/search", "/recall", "/rows/scan")))
         try:
             answer = self._connections().request(
                 method, self._base + path, body=data, headers=headers, redirect=False
@@ -487,9 +497,9 @@ def _incarnation(answer: urllib3.BaseHTTPResponse) -> str:
     return wire.parse_etag(answer.headers["ETag"])[0] if "ETag" in answer.headers else ""
 
 
-def _options(params: SearchParams) -> dict[str, Any]:
+def _options(params: SearchParams | ScanParams) -> dict[str, Any]:
     """Everything that is not left to the namespace."""
-    found = {name: getattr(params, name) for name in SearchParams.__slots__}
+    found = {name: getattr(params, name) for name in params.__slots__}
     if params.filter is not None:
         found["filter"] = msgspec.Raw(params.filter)
     return {name: value for name, value in found.items() if value is not None}

@@ -15,6 +15,7 @@ Consistency = Literal["strong", "eventual"]
 RerankPrecision = Literal["none", "int8", "fp32"]
 StoreVectors = Literal["fp32", "fp16", "none"]
 WriteMode = Literal["upsert", "insert"]
+ScanOrder = Literal["id", "stored"]
 RecallSource = Literal["rows", "recent", "queries"]
 ScalarType = Literal["string", "int", "uint", "float", "bool", "datetime", "uuid"]
 AttributeType = Literal[
@@ -204,6 +205,31 @@ class SearchParams:
     debug: bool = False
     filter: bytes | None = None
     exclude: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanParams:
+    """One page of a scan.
+
+    Attributes
+    ----------
+    limit
+        Rows that it has at most.
+    order
+        By ascending id, or as rows are stored; None: by id where ids are integers.
+    include, exclude
+        As in a search, but with neither rows bring all attributes.
+    cursor
+        Of the page before, which decides epoch and order.
+    """
+
+    limit: int = 1_000
+    order: ScanOrder | None = None
+    filter: bytes | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    epoch: int | None = None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,6 +437,52 @@ class Row:
     epoch: int
     attributes: dict[str, Any] = field(default_factory=dict)
     incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPage(Sequence[Row]):
+    """Rows of one epoch, each live there.
+
+    Attributes
+    ----------
+    ids
+        u64[n], or an object array of str.
+    columns
+        Of the attributes that were asked for: a value a row, as JSON has it.
+    types
+        Of these attributes.
+    vectors
+        f32[n, D] if asked for; NaN where none are kept.
+    cursor
+        Where the next page begins; None at the end, and only there: a page may have fewer rows than its
+        limit, or none.
+    """
+
+    ids: npt.NDArray[Any]
+    columns: dict[str, list[Any]]
+    types: dict[str, AttributeType]
+    vectors: F32 | None
+    epoch: int
+    cursor: str | None
+    incarnation: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        identity = self.ids[i]
+        return Row(
+            identity if isinstance(identity, str) else int(identity),
+            None if self.vectors is None else self.vectors[i],
+            self.epoch,
+            {name: values[i] for name, values in self.columns.items()},
+            self.incarnation,
+        )
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[i] for i in range(len(self)))
 
 
 @dataclass(frozen=True, slots=True)

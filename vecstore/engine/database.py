@@ -52,6 +52,8 @@ from vecstore.types import (
     RecallSample,
     Row,
     RowId,
+    ScanPage,
+    ScanParams,
     SearchParams,
     Tag,
     WarmResult,
@@ -300,6 +302,9 @@ class EmbeddedDatabase:
 
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row:
         return self.namespace(name).row(identity, include_vector=include_vector, epoch=epoch)
+
+    def scan(self, name: str, params: ScanParams) -> ScanPage:
+        return self.namespace(name).scan(params)
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         engine = self.namespace(name)

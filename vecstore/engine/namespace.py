@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.engine.changes import check_id_kind
+from vecstore.engine.scan import Scanner, position_of
 from vecstore.engine.writes import Writes, tag_of
 from vecstore.errors import (
     InvalidArgument,
@@ -44,6 +45,8 @@ from vecstore.types import (
     NamespaceInfo,
     Row,
     RowId,
+    ScanPage,
+    ScanParams,
     SearchParams,
     Tag,
 )
@@ -260,6 +263,14 @@ class NamespaceEngine:
             id=wanted,
             epoch=manifest.epoch,
         )
+
+    def scan(self, asked: ScanParams) -> ScanPage:
+        """One page of the live rows of an epoch."""
+        self._process.check()
+        position = position_of(asked)
+        epoch = asked.epoch if position is None else position.epoch
+        scanner = Scanner(self.name, self.views, self._executor)
+        return self._read(self._at(epoch), epoch, scanner.page, asked, position)
 
     def manifest(self, epoch: int | None = None) -> Manifest:
         """The current manifest, or that of a past epoch."""

@@ -20,6 +20,7 @@ from vecstore.server import (
     routes_namespaces,
     routes_recall,
     routes_rows,
+    routes_scan,
     routes_search,
     routes_system,
 )
@@ -50,6 +51,7 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_namespaces.register(app, backend, config)
     routes_history.register(app, backend, config)
     routes_rows.register(app, backend, config)
+    routes_scan.register(app, backend, config)
     routes_search.register(app, backend, config)
     routes_recall.register(app, backend, config)
     routes_system.register(app, backend)

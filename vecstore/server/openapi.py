@@ -9,7 +9,7 @@ import msgspec
 
 from vecstore.config import package_version
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
-from vecstore.server import wire
+from vecstore.server import scans, wire
 from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport, Tag, WarmResult
 
 _TYPES: Final[tuple[Any, ...]] = (
@@ -31,6 +31,8 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.Deleted,
     wire.Found,
     wire.RowView,
+    scans.ScanRows,
+    scans.Scanned,
     wire.Health,
     wire.ErrorBody,
     NamespaceInfo,
@@ -175,6 +177,16 @@ def _paths() -> dict[str, Any]:
                     _parameter("include_vector", "query", {"type": "boolean", "default": True}),
                     epoch,
                 ],
+            ),
+        },
+        f"{one}/rows/scan": {
+            "parameters": [ns],
+            "post": _operation(
+                "scanRows",
+                "One page of the live rows of an epoch",
+                {"200": _json("Scanned", etag=True)},
+                body="ScanRows",
+                body_required=False,
             ),
         },
         f"{one}/manifest": {
