@@ -30,14 +30,53 @@ def pyarrow(what: str) -> Any:
     return pa
 
 
-def table_of(given: Any) -> dict[str, Any]:
-    """The columns of what gives itself as a stream of Arrow: values for `vecstore.rows.attributes`."""
-    pa = pyarrow(f"a {type(given).__name__}")
-    table = pa.table(given)
+def is_arrow(given: object) -> bool:
+    """Whether something is a table or a column of Arrow, or of what can give itself as one."""
+    return (
+        hasattr(given, "__arrow_c_stream__")
+        or hasattr(given, "__arrow_c_array__")
+        or _is_pandas(given)  # whose columns give themselves as Arrow only from its third version on
+    )
+
+
+def _is_pandas(given: object) -> bool:
+    return type(given).__module__.partition(".")[0] == "pandas"
+
+
+def columns_of(given: Any) -> dict[str, Any]:
+    """The columns of a table or data frame, in Arrow, by name; the index of one of pandas is none.
+
+    Raises
+    ------
+    InvalidAttribute
+        A column has no form in Arrow, or not a name of its own.
+    """
+    pa = pyarrow(f"a {type(given).__module__.partition('.')[0]} {type(given).__name__}")
+    try:
+        table = pa.Table.from_pandas(given, preserve_index=False) if _is_pandas(given) else pa.table(given)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InvalidAttribute(f"attributes have no form in Arrow: {error}", field="attributes") from error
     names = table.column_names
     if len(set(names)) != len(names):
         raise InvalidAttribute("attributes: two columns have one name", field="attributes")
-    return {name: values_of(table.column(name), name) for name in names}
+    return {name: table.column(name) for name in names}
+
+
+def column_of(given: Any, name: str) -> Any:
+    """One column, in Arrow. `InvalidAttribute` as of `columns_of`."""
+    pa = pyarrow(f"a {type(given).__module__.partition('.')[0]} {type(given).__name__}")
+    try:
+        if _is_pandas(given):
+            column = pa.Array.from_pandas(given)
+        elif isinstance(given, (pa.Array, pa.ChunkedArray)):
+            column = given
+        else:
+            column = pa.chunked_array(given) if hasattr(given, "__arrow_c_stream__") else pa.array(given)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InvalidAttribute(
+            f"attributes: {name!r} has no form in Arrow: {error}", field="attributes", attribute=name
+        ) from error
+    return column
 
 
 def values_of(column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]:
@@ -126,7 +165,7 @@ def arrow_type(kind: AttributeType) -> Any:
     return pa.list_(element) if is_array(kind) else element
 
 
-def column_of(values: Sequence[Any], kind: AttributeType) -> Any:
+def arrow_column(values: Sequence[Any], kind: AttributeType) -> Any:
     """An array of Arrow of values as JSON has them, None where one is null."""
     pa = pyarrow("Arrow")
     if element_type(kind) != "datetime":
@@ -166,13 +205,28 @@ def rows_as_table(
     if vectors is not None:
         dim = vectors.shape[1]
         flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1), pa.float32())
-        kind = pa.list_(pa.float32(), dim)
-        if len(vectors) and np.isnan(vectors[:, 0]).any():
+        kind = pa.list_(pa.float32(), dim or -1)  # without a row, HTTP does not tell the dimension
+        if not dim:
+            arrays.append(pa.array([None] * len(vectors), kind))
+        elif np.isnan(vectors[:, 0]).any():
             arrays.append(pa.array([None if np.isnan(one[0]) else one for one in vectors], kind))
         else:
             arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=kind))
         fields.append(pa.field("vector", kind))
     for name, kind in types.items():
         fields.append(pa.field(name, arrow_type(kind)))
-        arrays.append(column_of(columns[name], kind))
+        arrays.append(arrow_column(columns[name], kind))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata))
+
+
+def to_pandas(table: Any) -> Any:
+    """A data frame; integers and bools of its columns may be missing without becoming floats."""
+    pa = pyarrow("pandas")
+    try:
+        import pandas as pd
+    except ImportError:
+        raise InvalidArgument(
+            "to_pandas needs pandas: pip install 'vecstore[pandas]'", field="extra", limit="pandas"
+        ) from None
+    kinds = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    return table.to_pandas(types_mapper=kinds.get)

@@ -238,6 +238,7 @@ class HttpBackend:
             debug,
             _incarnation(found),
             _attributes(hits, params),
+            None if answer.types is msgspec.UNSET else answer.types,
         )
 
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
@@ -265,7 +266,15 @@ class HttpBackend:
         told = [_attributes(r.hits, params) for r in results]
         attributes = [one for one in told if one is not None]
         return BatchHits(
-            ids, distances, counts, answer.epoch, stacked, debug, _incarnation(found), attributes or None
+            ids,
+            distances,
+            counts,
+            answer.epoch,
+            stacked,
+            debug,
+            _incarnation(found),
+            attributes or None,
+            None if answer.types is msgspec.UNSET else answer.types,
         )
 
     def measure_recall(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from vecstore.types import Row, ScanPage, ScanParams
 
@@ -28,3 +29,21 @@ class Scan:
             if page.cursor is None:
                 return
             asked = replace(asked, cursor=page.cursor)
+
+    def to_arrow(self) -> Any:
+        """All rows as one ``pyarrow.Table``, as `ScanPage.to_arrow`. Extra ``arrow``."""
+        from vecstore.arrow import pyarrow
+
+        tables = [page.to_arrow() for page in self.pages()]
+        # An empty page of a namespace without rows does not know the kind of its ids.
+        return pyarrow("Arrow").concat_tables([table for table in tables if len(table)] or tables[:1])
+
+    def to_pandas(self) -> Any:
+        """All rows as one ``pandas.DataFrame``. Extra ``pandas``."""
+        from vecstore.arrow import to_pandas
+
+        return to_pandas(self.to_arrow())
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """For whatever takes Arrow: ``polars.DataFrame(ns.scan())``."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)

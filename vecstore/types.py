@@ -356,6 +356,8 @@ class Hits(Sequence[Hit]):
         Plan, counts, times and storage traffic if asked for.
     attributes
         Of each hit, those that were asked for; None if none were.
+    types
+        Of these attributes, by name.
     """
 
     ids: npt.NDArray[Any]
@@ -365,6 +367,7 @@ class Hits(Sequence[Hit]):
     debug: dict[str, Any] | None = None
     incarnation: str = ""
     attributes: list[dict[str, Any]] | None = None
+    types: dict[str, AttributeType] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -387,6 +390,24 @@ class Hits(Sequence[Hit]):
     def rows(self) -> list[Hit]:
         """The hits as objects."""
         return list(self)
+
+    def to_arrow(self) -> Any:
+        """A ``pyarrow.Table`` of ``id``, ``distance``, and ``vector`` and attributes if asked for.
+
+        Needs the extra ``arrow``. Datetimes are in milliseconds of UTC, UUIDs text.
+        """
+        from vecstore.arrow import rows_as_table
+
+        types = self.types or {}
+        told = self.attributes or []
+        columns = {name: [one[name] for one in told] for name in types}
+        return rows_as_table(self.ids, columns, types, self.vectors, {"distance": self.distances})
+
+    def to_pandas(self) -> Any:
+        """As `to_arrow`, a ``pandas.DataFrame``. Extra ``pandas``."""
+        from vecstore.arrow import to_pandas
+
+        return to_pandas(self.to_arrow())
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,6 +432,7 @@ class BatchHits:
     debug: list[dict[str, Any]] | None = None
     incarnation: str = ""
     attributes: list[list[dict[str, Any]]] | None = None  # of the hits of each query
+    types: dict[str, AttributeType] | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -425,6 +447,7 @@ class BatchHits:
             debug=None if self.debug is None else self.debug[i],
             incarnation=self.incarnation,
             attributes=None if self.attributes is None else self.attributes[i],
+            types=self.types,
         )
 
 
@@ -483,6 +506,18 @@ class ScanPage(Sequence[Row]):
 
     def __iter__(self) -> Iterator[Row]:
         return (self[i] for i in range(len(self)))
+
+    def to_arrow(self) -> Any:
+        """A ``pyarrow.Table``, as `Hits.to_arrow`, of ``id``, and ``vector`` and attributes if asked for."""
+        from vecstore.arrow import rows_as_table
+
+        return rows_as_table(self.ids, self.columns, self.types, self.vectors)
+
+    def to_pandas(self) -> Any:
+        """As `to_arrow`, a ``pandas.DataFrame``. Extra ``pandas``."""
+        from vecstore.arrow import to_pandas
+
+        return to_pandas(self.to_arrow())
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.storage.forks import OwnProcess
 from vecstore.types import (
     F32,
+    AttributeType,
     BatchHits,
     Hits,
     NamespaceInfo,
@@ -168,6 +169,7 @@ class NamespaceEngine:
             answer.debug,
             manifest.incarnation,
             attributes,
+            _types(manifest, params),
         )
 
     def searched_view(self, manifest: Manifest, params: SearchParams, trace: ReadTrace) -> View:
@@ -219,7 +221,15 @@ class NamespaceEngine:
         finally:
             self._scratch.give(searcher)
         return BatchHits(
-            ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation, attributes or None
+            ids,
+            distances,
+            counts,
+            manifest.epoch,
+            vectors,
+            debug,
+            manifest.incarnation,
+            attributes or None,
+            _types(manifest, params),
         )
 
     def _snapshot(self, params: SearchParams, trace: ReadTrace) -> Snapshot:
@@ -362,6 +372,14 @@ def _attributes_of(
     if answer.debug is not None:
         answer.debug["storage"] = trace.report()
     return out
+
+
+def _types(manifest: Manifest, params: SearchParams) -> dict[str, AttributeType] | None:
+    """The types of the attributes that hits bring."""
+    if not params.include and params.exclude is None:
+        return None
+    names = _wanted(manifest, params)
+    return None if names is None else {name: manifest.attributes[name].type for name in names}
 
 
 def _wanted(manifest: Manifest, params: SearchParams) -> list[str] | None:

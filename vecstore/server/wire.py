@@ -326,9 +326,10 @@ class Result(Struct, kw_only=True, omit_defaults=True):
 
 
 class Found(Struct, kw_only=True, omit_defaults=True):
-    """The answer to a search: ``hits`` to a vector, ``results`` to vectors."""
+    """The answer to a search: ``hits`` to a vector, ``results`` to vectors; ``types`` of their attributes."""
 
     epoch: int
+    types: dict[str, AttributeType] | UnsetType = UNSET
     hits: list[Neighbour] | UnsetType = UNSET
     results: list[Result] | UnsetType = UNSET
     debug: dict[str, Any] | UnsetType = UNSET
@@ -372,13 +373,19 @@ encode = _encoder.encode
 
 def found(hits: Hits) -> Found:
     """The body of the answer to one query."""
-    return Found(epoch=hits.epoch, hits=_neighbours(hits), debug=UNSET if hits.debug is None else hits.debug)
+    return Found(
+        epoch=hits.epoch,
+        types=UNSET if hits.types is None else hits.types,
+        hits=_neighbours(hits),
+        debug=UNSET if hits.debug is None else hits.debug,
+    )
 
 
 def found_batch(hits: BatchHits) -> Found:
     """The body of the answer to a batch."""
     return Found(
         epoch=hits.epoch,
+        types=UNSET if hits.types is None else hits.types,
         results=[
             Result(hits=_neighbours(one), debug=UNSET if one.debug is None else one.debug)
             for one in (hits[i] for i in range(len(hits)))
