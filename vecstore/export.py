@@ -25,6 +25,7 @@ from vecstore.types import AttributeType, IdKind, Metric, ScanPage
 
 HEADER: Final = "vecstore"  # the key of the header, in the metadata of Parquet and in the first line of JSON
 FORMAT: Final = 0
+LINES: Final = 256  # that are numbers of Python at a time
 
 
 class Declared(msgspec.Struct, frozen=True):
@@ -150,18 +151,17 @@ class _Lines:
         self._encoder = msgspec.json.Encoder()
 
     def write(self, page: ScanPage) -> None:
-        vectors = [] if page.vectors is None else page.vectors.tolist()
-        names = list(page.columns)
-        values = zip(*page.columns.values(), strict=True) if names else [()] * len(page)
-        lines = [
-            {
-                "id": identity,
-                "vector": vector,
-                "attributes": {n: v for n, v in zip(names, row, strict=True) if v is not None},
-            }
-            for identity, vector, row in zip(page.ids.tolist(), vectors, values, strict=True)
-        ]
-        self._out.write(self._encoder.encode_lines(lines))
+        for start in range(0, len(page), LINES):
+            rows = page[start : start + LINES]
+            lines = [
+                {
+                    "id": row.id,
+                    "vector": row.vector.tolist(),
+                    "attributes": {name: one for name, one in row.attributes.items() if one is not None},
+                }
+                for row in rows
+            ]
+            self._out.write(self._encoder.encode_lines(lines))
 
 
 @contextmanager

@@ -315,6 +315,7 @@ class JsonLinesFile:
             raise InvalidArgument(f"{path} has no rows", field="file")
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
+        vectors: list[F32] = []
         held: list[_Line] = []
         taken = row = 0
         with self.path.open("rb") as lines:
@@ -333,12 +334,15 @@ class JsonLinesFile:
                         limit=self.dim,
                     )
                 if held and (len(held) == size or taken + len(line) > BATCH_BYTES):
-                    yield self._batch(held, number - 1)
-                    held, taken = [], 0
+                    yield self._batch(vectors, held, number - 1)
+                    vectors, held, taken = [], [], 0
+                with np.errstate(over="ignore"):  # what is beyond float32 is refused as infinite
+                    vectors.append(np.array(parsed.vector, dtype=np.float32))
+                parsed.vector = []
                 held.append(parsed)
                 taken += len(line)
         if held:
-            yield self._batch(held, number)
+            yield self._batch(vectors, held, number)
 
     def _parse(self, line: bytes, number: int) -> _Line:
         try:
@@ -346,7 +350,7 @@ class JsonLinesFile:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"{self.path} line {number}: {error}", field="file", line=number) from error
 
-    def _batch(self, held: list[_Line], number: int) -> Batch:
+    def _batch(self, vectors: list[F32], held: list[_Line], number: int) -> Batch:
         given = [line.id for line in held if line.id is not None]
         if given and len(given) != len(held):
             raise InvalidArgument(
@@ -354,9 +358,7 @@ class JsonLinesFile:
             )
         names = {name: None for line in held for name in line.attributes or ()}
         columns = {name: [(line.attributes or {}).get(name) for line in held] for name in names}
-        with np.errstate(over="ignore"):  # what is beyond float32 is refused as infinite
-            vectors = np.array([line.vector for line in held], dtype=np.float32)
-        return Batch(vectors, given or None, columns or None)
+        return Batch(np.stack(vectors), given or None, columns or None)
 
 
 class ParquetFile:
