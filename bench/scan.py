@@ -2,10 +2,10 @@
 
     python -m bench.scan [--rows 1000000] [--dim 32] [--limit 1000]
 
-One thread replaces rows, a thousand a commit, for as long as the scans run. Each row has the number of the
-commit that wrote it, so what an epoch holds is known from the commits alone: every row of a scan is held
-against that. Rows a second are those of a scan beside the writer, on the processors that the process has, and
-those of one alone.
+One thread replaces rows, a thousand a commit and a few commits a second, for as long as the scans run. Each
+row has the number of the commit that wrote it, so what an epoch holds is known from the commits alone: every
+row of a scan is held against that. Rows a second are those of a scan beside the writer, on the processors
+that the process has, and those of one alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import vecstore
 from vecstore.api import Namespace
 
 BATCH = 1_000
+PAUSE = 0.2  # seconds between two commits: each is a part more, and nothing merges them here
 PARTS = 20
 
 
@@ -38,7 +39,7 @@ class Writer(threading.Thread):
 
     def run(self) -> None:
         number = 1
-        while not self._ended.is_set():
+        while not self._ended.wait(PAUSE):
             some = self._rng.choice(self._rows, BATCH, replace=False)
             vectors = self._rng.standard_normal((BATCH, self._dim), dtype=np.float32)
             done = self._ns.insert(vectors, some, attributes={"commit": np.full(BATCH, number)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.server.support import Server, running_server
 from vecstore import ingest
 from vecstore.api import Database, Namespace
 from vecstore.cli import main
+from vecstore.engine import scan
 from vecstore.errors import InvalidArgument, InvalidAttribute, SchemaConflict, SnapshotExpired
 from vecstore.export import export_namespace
 from vecstore.ingest import import_namespace, load, open_file
@@ -256,6 +258,40 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
         file.write_bytes(cut[: cut.rfind(b"\n") + 1] if kind == "jsonl" else cut)
         with pytest.raises(InvalidArgument):
             open_file(file)
+
+
+def test_damage_within_a_parquet_file_is_noticed(tmp_path: Path) -> None:
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(clustered(generator(1), 5_000, DIM), range(5_000))
+    file = tmp_path / "docs.parquet"
+    export_namespace(ns, file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        import_namespace(db, "copy", open_file(file))
+    assert db.namespace("copy").stats().rows == 0
+
+
+def test_the_memory_of_an_export_does_not_grow_with_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "MAX_SCAN_BYTES", 1 << 18)
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2", schema={"body": {"type": "string", "filterable": False}})
+    for _ in range(2):
+        bodies = [text * 250 for text in generator(1).bytes(32_000).hex(" ", 4).split()]
+        ns.insert(np.ones((len(bodies), DIM)), attributes={"body": bodies})  # 2 KB a row, 32 MB in all
+    for kind in KINDS:
+        export_namespace(ns, tmp_path / f"docs.{kind}")  # imports what it needs
+        tracemalloc.start()
+        try:
+            export_namespace(ns, tmp_path / f"docs.{kind}")
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 8 << 20
 
 
 # -- what does not fit --------------------------------------------------------------------------

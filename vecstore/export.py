@@ -175,7 +175,7 @@ def _parquet(path: Path, header: Header) -> Iterator[_Writer]:
 
 
 class _Groups:
-    """A page a row group, compressed with zstd."""
+    """A page a row group, compressed with zstd, with checksums."""
 
     def __init__(self, path: Path, header: Header) -> None:
         import pyarrow.parquet as pq
@@ -188,7 +188,7 @@ class _Groups:
             metadata={HEADER: msgspec.json.encode(header).decode()},
         )
         self._schema = empty.schema
-        self._writer: Any = pq.ParquetWriter(path, empty.schema, compression="zstd")
+        self._writer: Any = pq.ParquetWriter(path, empty.schema, compression="zstd", write_page_checksum=True)
 
     def write(self, page: ScanPage) -> None:
         table = rows_as_table(page.ids, page.columns, page.types, page.vectors)

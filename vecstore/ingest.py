@@ -369,7 +369,7 @@ class ParquetFile:
         import pyarrow.parquet as pq
 
         self.path = path
-        self._file: Any = pq.ParquetFile(path)
+        self._file: Any = pq.ParquetFile(path, page_checksum_verification=True)
         told = self._file.schema_arrow
         if "vector" not in told.names:
             raise InvalidArgument(f"{path} has no column named vector", field="file")
@@ -393,7 +393,7 @@ class ParquetFile:
         behind = start
         held: list[Any] = []
         count = taken = 0
-        for some in self._file.iter_batches(_fitting(min(size, _ROWS_AT_ONCE), 4 * self.dim)):
+        for some in self._groups(_fitting(min(size, _ROWS_AT_ONCE), 4 * self.dim)):
             if behind >= some.num_rows:
                 behind -= some.num_rows
                 continue
@@ -414,6 +414,12 @@ class ParquetFile:
                     held, count, taken = [], 0, 0
         if held:
             yield self._batch(pa.Table.from_batches(held))
+
+    def _groups(self, size: int) -> Iterator[Any]:
+        try:
+            yield from self._file.iter_batches(size)
+        except (OSError, ValueError) as error:
+            raise InvalidArgument(f"{self.path} cannot be read: {error}", field="file") from error
 
     def _batch(self, table: Any) -> Batch:
         column = table.column("vector").combine_chunks()
