@@ -232,6 +232,19 @@ def test_arrays_of_datetimes_keep_nulls_and_ends_of_time(db: Database) -> None:
     assert column.cast(pa.list_(pa.int64())).to_pylist() == [[-62135596800000, 253402300799999], None, []]
 
 
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_what_is_finer_than_milliseconds_is_cut_off_downwards(db: Database, unit: str) -> None:
+    before, after = (
+        datetime(1969, 12, 31, 23, 59, 59, 999_900, UTC),
+        datetime(2024, 5, 6, 7, 8, 9, 123_999, UTC),
+    )
+    ns = db.create_namespace("docs", DIM, "l2")
+    column = pa.array([before, after, None], pa.timestamp(unit, "Europe/Berlin"))
+    ns.insert(ROWS, [1, 2, 3], attributes={"of Arrow": column, "of Python": [before, after, None]})
+    for row, expected in zip(ns.scan(), ("1969-12-31T23:59:59.999Z", AT, None), strict=True):
+        assert row.attributes == {"of Arrow": expected, "of Python": expected}
+
+
 def test_without_the_extra_an_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pl.DataFrame({"n": [1, 2, 3]})
     with vecstore.connect("memory://", maintenance="off") as db:

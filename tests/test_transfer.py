@@ -403,6 +403,22 @@ def test_columns_of_a_parquet_file_of_anybody_are_attributes(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+def test_attributes_of_json_lines_of_anybody_are_stored(tmp_path: Path) -> None:
+    lines = [
+        {"id": 1, "vector": [1, 2], "attributes": {"n": 1, "tags": ["a"]}, "other": 5},
+        {"id": 2, "vector": [3, 4]},
+        {"id": 3, "vector": [5, 6], "attributes": {"n": None, "good": True}},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ns = database().create_namespace("docs", 2, "l2")
+    load(ns, open_file(tmp_path / "rows.jsonl"), batch_rows=10)
+    assert [row.attributes for row in ns.scan()] == [
+        {"good": None, "n": 1, "tags": ["a"]},
+        {"good": None, "n": None, "tags": None},
+        {"good": True, "n": None, "tags": None},
+    ]
+
+
 def test_a_column_of_no_type_that_is_kept_is_named_before_anything_is_written(tmp_path: Path) -> None:
     pq.write_table(pa.table({"vector": [[1.0]], "deep": [{"a": 1}]}), tmp_path / "rows.parquet")
     with pytest.raises(InvalidAttribute, match="'deep' is a column of struct"):

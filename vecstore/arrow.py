@@ -105,10 +105,8 @@ def _values(pa: Any, column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]
         return _values(pa, column.storage, name)
     if is_.is_date(kind):
         column = column.cast(pa.timestamp("ms"))
-    elif is_.is_timestamp(kind):
-        column = column.cast(pa.timestamp("ms", kind.tz), safe=False)
     if is_.is_timestamp(column.type):
-        return _moments(column.cast(pa.int64()))
+        return _moments(column.cast(pa.int64()), column.type.unit)
     if is_.is_fixed_size_list(kind) or is_.is_large_list(kind):
         column = column.cast(pa.list_(kind.value_type))
     if is_.is_list(column.type):
@@ -130,17 +128,20 @@ def _is_other_text(pa: Any, kind: Any) -> bool:
     return getattr(kind, "extension_name", None) == "arrow.uuid" or (view is not None and view(kind))
 
 
-def _moments(milliseconds: Any) -> Sequence[Any] | npt.NDArray[Any]:
+def _moments(counts: Any, unit: str) -> Sequence[Any] | npt.NDArray[Any]:
     """Not by way of pyarrow's ``datetime``, which asks for a package of time zones."""
-    values = milliseconds.fill_null(0).to_numpy(zero_copy_only=False).astype(MILLISECONDS)
-    if not milliseconds.null_count:
+    values = counts.fill_null(0).to_numpy(zero_copy_only=False).astype(f"datetime64[{unit}]")
+    values = values.astype(MILLISECONDS)  # down, as everywhere
+    if not counts.null_count:
         return cast(npt.NDArray[Any], values)
-    present = milliseconds.is_valid().to_numpy(zero_copy_only=False)
+    present = counts.is_valid().to_numpy(zero_copy_only=False)
     return [value if there else None for value, there in zip(values, present, strict=True)]
 
 
 def _lists(pa: Any, column: Any, name: str) -> list[Any]:
     flat = _values(pa, column.flatten(), name)
+    if isinstance(flat, np.ndarray) and flat.dtype.kind != "M":
+        flat = flat.tolist()
     out: list[Any] = []
     at = 0
     for length in column.value_lengths().to_pylist():
