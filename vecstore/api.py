@@ -316,8 +316,9 @@ class Namespace:
         ids
             N u64 or N strings of at most 64 bytes, one kind a namespace; assigned if None.
         attributes
-            Of the rows: a dict of columns (lists, arrays of NumPy, columns of Arrow), a table of Arrow,
-            or a list of N dicts. None is null, which is what a row has that lacks the attribute.
+            Of the rows: a dict of columns (lists, arrays of NumPy, columns of Arrow, pandas or Polars), a
+            table of Arrow, a data frame, or a list of N dicts. None is null, which is what a row has that
+            lacks the attribute. Tables and data frames need the extra ``arrow``.
         schema
             ``{name: type}``, or ``{name: {"type": …, "filterable": False}}`` for what is only read. The type
             is ``string``, ``int``, ``uint``, ``float``, ``bool``, ``datetime``, ``uuid``, or ``[]`` and one
