@@ -430,5 +430,5 @@ class ParquetFile:
             )
         vectors = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, self.dim)
         ids = table.column("id").to_pylist() if self._with_ids else None
-        attributes = {name: values_of(table.column(name), name) for name in self._attributes}
+        attributes = {name: table.column(name) for name in self._attributes}
         return Batch(vectors, ids, attributes or None)

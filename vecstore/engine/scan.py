@@ -26,7 +26,7 @@ from vecstore.limits import MAX_CURSOR_BYTES, MAX_SCAN_BYTES, MAX_SCAN_WALK, MAX
 from vecstore.manifest import history
 from vecstore.manifest.model import Manifest
 from vecstore.part.rows import PartRows
-from vecstore.rows.attributes import Column, joined, nulls
+from vecstore.rows.column import Column, as_buffer, element_bytes, joined, nulls
 from vecstore.rows.filters import parse_filter
 from vecstore.rows.schema import Spec
 from vecstore.storage.cache import ReadTrace
@@ -168,7 +168,9 @@ class Scanner:
             sizes = np.full(some.stop - count, a_row, dtype=np.int64)
             for column in found:
                 row_of = np.repeat(np.arange(len(sizes)), column.counts)
-                sizes += np.bincount(row_of, column.element_bytes(), len(sizes)).astype(np.int64)
+                sizes += np.bincount(row_of, element_bytes(as_buffer(column.elements)), len(sizes)).astype(
+                    np.int64
+                )
             fit = int(np.searchsorted(np.cumsum(sizes), room, side="right"))
             if not count:
                 fit = max(1, fit)

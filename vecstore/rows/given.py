@@ -104,11 +104,10 @@ class _Columns:
             raise too_many(len(self._columns))
         for name, values in self._columns.items():
             check_name(name, field=FIELD)
-            arrow = is_arrow(values)
-            whole = column_of(values, name) if arrow else _listed(values, name)
+            whole: Any = column_of(values, name) if is_arrow(values) else _listed(values, name)
             _check_values(name, len(whole), self._n)
             for first in range(0, self._n, SLICE_ROWS):
-                if arrow:
+                if is_arrow(values):
                     yield name, first, values_of(whole.slice(first, SLICE_ROWS), name)
                 else:
                     yield name, first, whole[first : first + SLICE_ROWS]

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vecstore.limits import MAX_CURSOR_BYTES, MAX_SCAN_ROWS
 from vecstore.params import check_scan
-from vecstore.server.wire import FilterField, given_filter, numbers
+from vecstore.server.wire import FilterField, given_json, numbers
 from vecstore.types import AttributeType, RowId, ScanOrder, ScanPage, ScanParams
 
 
@@ -33,7 +33,7 @@ class ScanRows(Struct, forbid_unknown_fields=True, kw_only=True):
             ScanParams(
                 self.limit,
                 self.order,
-                given_filter(self.filter),
+                given_json(self.filter),
                 None if self.include is None else tuple(self.include),
                 None if self.exclude is None else tuple(self.exclude),
                 self.epoch,
