@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
 from vecstore.index.filtered import narrowed
-from vecstore.index.view import OpenPart, View, Views, read_side_by_side
-from vecstore.index.walk import Walked, as_stored, by_id
+from vecstore.index.view import OpenPart, View, Views
+from vecstore.index.walk import Walked, as_stored, by_id, read_parts
 from vecstore.limits import MAX_CURSOR_BYTES, MAX_SCAN_BYTES, MAX_SCAN_WALK, MAX_U64
 from vecstore.manifest import history
 from vecstore.manifest.model import Manifest
@@ -189,7 +189,7 @@ class Scanner:
         """The column of each name, in the order of the rows."""
         groups = _by_part(view, parts)
         reads = [partial(_columns_of, view.manifest, part, rows[mine], names) for part, mine in groups]
-        found = read_side_by_side(reads, trace, self.executor)
+        found = read_parts(view, reads, trace, self.executor)
         if len(found) == 1:
             return found[0]
         place = np.argsort(np.concatenate([mine for _, mine in groups]))
@@ -199,7 +199,7 @@ class Scanner:
         out: npt.NDArray[Any] = np.empty(len(walked.rows), dtype=object if strings else np.uint64)
         groups = _by_part(view, walked.parts)
         reads = [partial(part.reader.ids_of, walked.rows[mine]) for part, mine in groups]
-        for (_, mine), ids in zip(groups, read_side_by_side(reads, trace, self.executor), strict=True):
+        for (_, mine), ids in zip(groups, read_parts(view, reads, trace, self.executor), strict=True):
             out[mine] = ids
         return out
 
@@ -208,7 +208,7 @@ class Scanner:
         out = np.full((len(walked.rows), view.manifest.dim), np.nan, dtype=np.float32)
         groups = _by_part(view, walked.parts)
         reads = [partial(part.reader.read_vectors, walked.rows[mine]) for part, mine in groups]
-        for (_, mine), found in zip(groups, read_side_by_side(reads, trace, self.executor), strict=True):
+        for (_, mine), found in zip(groups, read_parts(view, reads, trace, self.executor), strict=True):
             if found is not None:
                 out[mine] = found
         return out

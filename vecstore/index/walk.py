@@ -10,11 +10,11 @@ An id is alive in one part at most, so nothing is seen twice. Imports view and r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from vecstore.storage.cache import ReadTrace
 from vecstore.types import U64
 
 I64 = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 SLACK: Final = 1.25  # times as many keys as a part should need: the others' last keys lie behind its own
 MORE: Final = 16  # keys beside
@@ -77,10 +78,7 @@ def by_id(
         alive = sum(run.part.live.alive for run in active)
         wanted = [math.ceil(SLACK * need * run.part.live.alive / alive) + MORE for run in active]
         reads = [partial(run.take, count) for run, count in zip(active, wanted, strict=True)]
-        if view.mapped:
-            found = [read(trace) for read in reads]
-        else:
-            found = read_side_by_side(reads, trace, executor)
+        found = read_parts(view, reads, trace, executor)
         for run, (some_keys, some_rows, seen) in zip(active, found, strict=True):
             keys.append(some_keys)
             rows.append(some_rows)
@@ -95,6 +93,15 @@ def by_id(
         None if horizon > MAX_U64 else horizon,
     )
     return walked.first(need)
+
+
+def read_parts(
+    view: View, reads: Sequence[Callable[[ReadTrace], T]], trace: ReadTrace, executor: Callable[[], Executor]
+) -> list[T]:
+    """Reads of parts: side by side, but for what is mapped, where a thread costs more than what it does."""
+    if view.mapped:
+        return [read(trace) for read in reads]
+    return read_side_by_side(reads, trace, executor)
 
 
 class _Run:
