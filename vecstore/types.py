@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,7 +35,9 @@ AttributeType = Literal[
     "[]datetime",
     "[]uuid",
 ]
+AggregateFunction = Literal["Count", "CountDistinct", "Sum", "Avg", "Min", "Max"]
 RowId = int | str
+Order = tuple[str, Literal["asc", "desc"]]  # an attribute, or ``id``
 Expected = tuple[str, int]  # incarnation and epoch that a write asks a namespace to be at
 
 F32 = npt.NDArray[np.float32]
@@ -189,7 +192,9 @@ class SearchParams:
 
     ``nprobe`` (lists a part) wins over ``target_recall``, which wins over ``probe_fraction``. ``filter`` is
     JSON (`vecstore.rows.filters`). ``include`` names attributes, or ``vector``, that hits bring; with
-    ``exclude`` they bring all attributes but those.
+    ``exclude`` they bring all attributes but those. Hits are no farther than ``max_distance``. With
+    ``order_by`` they come in the order of an attribute, and there is no query. ``limit_per_group`` is an
+    attribute and how many hits may have the same value of it.
     """
 
     top_k: int = 10
@@ -205,6 +210,95 @@ class SearchParams:
     debug: bool = False
     filter: bytes | None = None
     exclude: tuple[str, ...] | None = None
+    max_distance: float | None = None
+    order_by: Order | None = None
+    limit_per_group: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """The vector of a stored row, in the place of a query.
+
+    Attributes
+    ----------
+    itself
+        Whether the row may be a hit of itself.
+    """
+
+    id: RowId
+    itself: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Which epoch several queries are answered from, as in `SearchParams`."""
+
+    consistency: Consistency = "strong"
+    max_staleness: float = 10.0
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search of several.
+
+    Attributes
+    ----------
+    asked
+        What neighbours are asked of: a vector, or a `StoredRow`; None if hits come in an order.
+    """
+
+    asked: object
+    params: SearchParams
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """One result of an aggregation; ``attribute`` is None where rows are counted."""
+
+    function: AggregateFunction
+    attribute: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateParams:
+    """What to compute of which rows.
+
+    Attributes
+    ----------
+    aggregate_by
+        Results by label.
+    group_by
+        Attributes; rows with the same values of them are one group.
+    filter
+        JSON, as in `SearchParams`.
+    """
+
+    aggregate_by: tuple[tuple[str, Aggregation], ...]
+    group_by: tuple[str, ...] = ()
+    filter: bytes | None = None
+    consistency: Consistency = "strong"
+    max_staleness: float = 10.0
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregates:
+    """What was computed of the rows of one epoch.
+
+    Attributes
+    ----------
+    values
+        Results by label; None if rows were grouped.
+    groups
+        Of each group its values by attribute and its results by label, in the order of the values, null
+        last; None if rows were not grouped.
+    """
+
+    epoch: int
+    values: dict[str, Any] | None
+    groups: list[dict[str, Any]] | None
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,10 +422,10 @@ class RecallEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One neighbour: lower ``distance`` is nearer."""
+    """One neighbour: lower ``distance`` is nearer; None if hits come in the order of an attribute."""
 
     id: RowId
-    distance: float
+    distance: float | None
     attributes: dict[str, Any] | None = None
     vector: F32 | None = None
 
@@ -347,7 +441,7 @@ class Hits(Sequence[Hit]):
     ids
         u64[k], or an object array of str.
     distances
-        f32[k]: ``1 - cos``, squared L2, or ``-dot``.
+        f32[k]: ``1 - cos``, squared L2, or ``-dot``; NaN if hits come in the order of an attribute.
     epoch
         The one epoch that was read.
     vectors
@@ -375,10 +469,10 @@ class Hits(Sequence[Hit]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        identity = self.ids[i]
+        identity, distance = self.ids[i], float(self.distances[i])
         return Hit(
             id=identity if isinstance(identity, str) else int(identity),
-            distance=float(self.distances[i]),
+            distance=None if math.isnan(distance) else distance,
             attributes=None if self.attributes is None else self.attributes[i],
             vector=None if self.vectors is None else self.vectors[i],
         )

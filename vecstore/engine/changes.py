@@ -19,7 +19,7 @@ from pyroaring import BitMap
 
 from vecstore.errors import IdExists, InvalidId, VecstoreError
 from vecstore.manifest.draft import Change, Draft
-from vecstore.manifest.lifecycle import updated_settings
+from vecstore.manifest.lifecycle import check_expiry, updated_settings
 from vecstore.manifest.model import Manifest, Mean, Part
 from vecstore.part.reader import PartReader
 from vecstore.part.rows import PartRows
@@ -207,4 +207,5 @@ class UpdateSchema(Change):
         draft.set_settings(updated_settings(draft.manifest.settings, self.settings))
         drop_from(draft, {name for name, spec in self.changes.items() if spec is None}, field="schema")
         add_to(draft, {name: spec for name, spec in self.changes.items() if spec is not None}, field="schema")
+        check_expiry(draft.manifest.settings, draft.manifest.attributes)
         return {}

@@ -38,6 +38,8 @@ from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import CacheStats, PageCache
 from vecstore.storage.disk import DiskCache
 from vecstore.types import (
+    AggregateParams,
+    Aggregates,
     BatchHits,
     CompactResult,
     DeleteResult,
@@ -46,7 +48,9 @@ from vecstore.types import (
     Hits,
     InsertResult,
     Metric,
+    Moment,
     NamespaceInfo,
+    Query,
     RecallEstimate,
     RecallReport,
     RecallSample,
@@ -260,6 +264,14 @@ class EmbeddedDatabase:
         if self.recall is not None:
             self.recall.saw_batch(name, vectors, params)
         return hits
+
+    def aggregate(self, name: str, params: AggregateParams) -> Aggregates:
+        return self.namespace(name).aggregate(params)
+
+    def multi_query(
+        self, name: str, queries: Sequence[Query | AggregateParams], moment: Moment
+    ) -> Sequence[Hits | Aggregates]:
+        return self.namespace(name).multi_query(queries, moment)
 
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
         """Make a past epoch current again, by one commit upon the one that the caller saw."""

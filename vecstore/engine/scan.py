@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
 from vecstore.index.filtered import narrowed
-from vecstore.index.view import OpenPart, View, Views
+from vecstore.index.view import OpenPart, View
 from vecstore.index.walk import Walked, as_stored, by_id, read_parts
 from vecstore.limits import MAX_CURSOR_BYTES, MAX_SCAN_BYTES, MAX_SCAN_WALK, MAX_U64
 from vecstore.manifest import history
@@ -98,10 +98,16 @@ def _digest(data: bytes | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Scanner:
-    """What scans of one namespace read with."""
+    """What scans of one namespace read with.
+
+    Attributes
+    ----------
+    live_view
+        The rows of an epoch that can be read now.
+    """
 
     name: str
-    views: Views
+    live_view: Callable[[Manifest, ReadTrace], View]
     executor: Callable[[], Executor]
 
     def page(self, manifest: Manifest, asked: ScanParams, position: Position | None) -> ScanPage:
@@ -126,7 +132,7 @@ class Scanner:
         if order is None:
             order = "stored" if strings else "id"
         trace = ReadTrace()
-        view = self.views.open(manifest, trace)
+        view = self.live_view(manifest, trace)
         if asked.filter is not None:
             view = narrowed(view, asked.filter, trace, self.executor)
         start = 0 if position is None else position.place

@@ -9,7 +9,7 @@ import msgspec
 
 from vecstore.config import package_version
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
-from vecstore.server import scans, wire
+from vecstore.server import scans, wire, wire_aggregate, wire_queries
 from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport, Tag, WarmResult
 
 _TYPES: Final[tuple[Any, ...]] = (
@@ -19,6 +19,10 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.DeleteRows,
     wire.Search,
     wire.SearchQuery,
+    wire_aggregate.Aggregate,
+    wire_aggregate.Aggregated,
+    wire_queries.Queries,
+    wire_queries.Answers,
     wire.MeasureRecall,
     wire.Restore,
     wire.CreateBranch,
@@ -150,6 +154,24 @@ def _paths() -> dict[str, Any]:
                 "Search one query",
                 {"200": _json("Found", etag=True)},
                 parameters=_search_parameters(),
+            ),
+        },
+        f"{one}/aggregate": {
+            "parameters": [ns],
+            "post": _operation(
+                "aggregate",
+                "Counts, sums, extremes and means of rows by groups",
+                {"200": _json("Aggregated", etag=True)},
+                body="Aggregate",
+            ),
+        },
+        f"{one}/queries": {
+            "parameters": [ns],
+            "post": _operation(
+                "multiQuery",
+                "Several searches and aggregations, answered from one epoch",
+                {"200": _json("Answers", etag=True)},
+                body="Queries",
             ),
         },
         f"{one}/recall": {
