@@ -77,3 +77,22 @@ def test_asking_for_a_row_outside_the_part_is_an_error() -> None:
     live = LiveSet.from_deletes(None, 10, np.array([10]))
     with pytest.raises(ValueError, match="row"):
         live.is_live([10])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=20), st.data())
+def test_rows_are_listed_and_hidden(sizes: list[int], data: st.DataObject) -> None:
+    n = sum(sizes)
+    dead = data.draw(st.sets(st.integers(0, n - 1))) if n else set()
+    hidden = data.draw(st.sets(st.integers(0, n - 1))) if n else set()
+    live = LiveSet.from_deletes(BitMap(dead), n, np.array(sizes, dtype=np.int64))
+    assert live.rows().tolist() == [row for row in range(n) if row not in dead]
+    fewer = live.without(np.array(sorted(hidden), dtype=np.int64))
+    left = [row for row in range(n) if row not in dead | hidden]
+    assert fewer.rows().tolist() == left
+    assert (fewer.alive, fewer.dead) == (len(left), n - len(left))
+    ends = np.cumsum(sizes).tolist()
+    firsts = [0, *ends[:-1]]
+    assert fewer.empty_lists().tolist() == [
+        int(not any(first <= row < end for row in left)) for first, end in zip(firsts, ends, strict=True)
+    ]

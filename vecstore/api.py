@@ -17,20 +17,31 @@ import numpy.typing as npt
 from vecstore.errors import InvalidArgument
 from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE
 from vecstore.params import (
+    aggregate_params,
+    check_batch,
     check_epoch,
+    check_moment,
     check_params,
     check_sample,
     included,
     is_integer,
     is_number,
+    ordered_by,
     params_of,
+    per_group,
     plain,
+    query_of,
     required_epoch,
+    scan_params,
     search_params,
+    several,
 )
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
+from vecstore.scan import Scan
 from vecstore.types import (
+    AggregateParams,
+    Aggregates,
     BatchHits,
     CompactResult,
     Consistency,
@@ -40,8 +51,10 @@ from vecstore.types import (
     Hits,
     InsertResult,
     Metric,
+    Moment,
     NamespaceInfo,
     PatchResult,
+    Query,
     RecallEstimate,
     RecallReport,
     RecallSample,
@@ -49,6 +62,9 @@ from vecstore.types import (
     RerankPrecision,
     Row,
     RowId,
+    ScanOrder,
+    ScanPage,
+    ScanParams,
     SearchParams,
     Tag,
     WarmResult,
@@ -118,11 +134,16 @@ class Backend(Protocol):
     def untag(self, name: str, tag: str) -> None: ...
     def search(self, name: str, vector: object, params: SearchParams) -> Hits: ...
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits: ...
+    def aggregate(self, name: str, params: AggregateParams) -> Aggregates: ...
+    def multi_query(
+        self, name: str, queries: Sequence[Query | AggregateParams], moment: Moment
+    ) -> Sequence[Hits | Aggregates]: ...
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
     ) -> RecallReport: ...
     def recall_estimate(self, name: str) -> RecallEstimate: ...
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row: ...
+    def scan(self, name: str, params: ScanParams) -> ScanPage: ...
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult: ...
     def warm(self, name: str, cursor: str | None) -> WarmResult: ...
@@ -330,8 +351,9 @@ class Namespace:
         ids
             N u64 or N strings of at most 64 bytes, one kind a namespace; assigned if None.
         attributes
-            Of the rows: a dict of columns (lists, arrays of NumPy, columns of Arrow), a table of Arrow,
-            or a list of N dicts. None is null, which is what a row has that lacks the attribute.
+            Of the rows: a dict of columns (lists, arrays of NumPy, columns of Arrow, pandas or Polars), a
+            table of Arrow, a data frame, or a list of N dicts. None is null, which is what a row has that
+            lacks the attribute. Tables and data frames need the extra ``arrow``.
         schema
             ``{name: type}``, or ``{name: {"type": …, "filterable": False}}`` for what is only read. The type
             is ``string``, ``int``, ``uint``, ``float``, ``bool``, ``datetime``, ``uuid``, or ``[]`` and one
@@ -456,9 +478,11 @@ class Namespace:
 
     def search(
         self,
-        vector: npt.ArrayLike,
+        vector: npt.ArrayLike | None = None,
         top_k: int = 10,
         *,
+        id: RowId | None = None,
+        include_self: bool = False,
         probe_fraction: float | None = None,
         nprobe: int | None = None,
         target_recall: float | None = None,
@@ -470,14 +494,21 @@ class Namespace:
         include: Sequence[str] = (),
         exclude: Sequence[str] | None = None,
         filter: Sequence[Any] | None = None,
+        max_distance: float | None = None,
+        order_by: Sequence[str] | None = None,
+        limit_per_group: tuple[str, int] | None = None,
         debug: bool = False,
     ) -> Hits:
-        """The ``top_k`` nearest live rows of one epoch, nearest first.
+        """The ``top_k`` nearest live rows of one epoch, nearest first; or with ``order_by`` the first ones.
 
         Parameters
         ----------
         vector
             dim numbers.
+        id, include_self
+            In place of a vector, that of the row of this id, which is a hit of itself only if
+            ``include_self`` says so. `RowNotFound` if there is none; `InvalidArgument` where vectors are not
+            stored.
         probe_fraction, nprobe, target_recall
             How many lists to scan: a share, a number a part, or as many as the namespace's own
             calibration asks for this mean recall. The namespace's defaults if none is given.
@@ -494,6 +525,14 @@ class Namespace:
         filter
             Only rows that it matches are found: ``["lang", "Eq", "en"]``,
             ``["And", [["year", "Gte", 2020], ["tags", "ContainsAny", ["a", "b"]]]]``; ``docs/filters.md``.
+        max_distance
+            Hits that are farther are left out.
+        order_by
+            In place of a vector, ``["year", "desc"]`` or ``["id", "asc"]``: the first rows in the order of
+            an attribute. Rows that lack it come last, equal ones in the order of their ids.
+        limit_per_group
+            ``("document", 2)``: at most two hits have the same value of that attribute, which has to be
+            filterable and no array; rows that lack it are one group. ``top_k`` is filled if so many exist.
         debug
             Return plan, counts, stage times and storage traffic.
         """
@@ -511,13 +550,75 @@ class Namespace:
             debug,
             None if filter is None else filter_bytes(filter),
             None if exclude is None else included(exclude, "exclude"),
+            max_distance,
+            None if order_by is None else ordered_by(order_by),
+            None if limit_per_group is None else per_group(limit_per_group),
         )
-        return self._backend.search(self.name, vector, params)
+        asked: object = vector
+        if vector is None or id is not None or order_by is not None:
+            asked = query_of(vector, id, include_self, order_by)
+        return self._backend.search(self.name, asked, params)
 
     def search_batch(self, vectors: npt.ArrayLike, top_k: int = 10, **options: Any) -> BatchHits:
-        """As `search`, for f32[M, dim] queries on one epoch; takes the same options."""
-        params = check_params(params_of(top_k, options))
+        """As `search`, for f32[M, dim] queries on one epoch; takes the same options but ``order_by``."""
+        params = check_batch(check_params(params_of(top_k, options)))
         return self._backend.search_batch(self.name, vectors, params)
+
+    def aggregate(
+        self,
+        aggregate_by: Mapping[str, Sequence[str]],
+        *,
+        group_by: Sequence[str] = (),
+        filter: Sequence[Any] | None = None,
+        consistency: Consistency = "strong",
+        max_staleness: float = 10.0,
+        epoch: int | None = None,
+    ) -> Aggregates:
+        """Counts, sums, extremes and means over all live rows of one epoch, exact.
+
+        Parameters
+        ----------
+        aggregate_by
+            Results by label: ``{"n": ["Count"], "price": ["Avg", "price"]}``. ``Count`` of rows, or of an
+            attribute's values; ``CountDistinct``, ``Min`` and ``Max`` of any attribute but an array; ``Sum``
+            and ``Avg`` of numbers. Null is no value; of no values the sum is 0 and the others are None.
+        group_by
+            Attributes, at most 8; at most 10,000 groups.
+        filter
+            Of which rows, as for `search`.
+        consistency, max_staleness, epoch
+            As for `search`.
+
+        Raises
+        ------
+        InvalidArgument
+            Also if there are more groups, or more than a million distinct values to be counted.
+        """
+        params = aggregate_params(aggregate_by, group_by, filter)
+        params = replace(params, consistency=consistency, max_staleness=max_staleness, epoch=plain(epoch))
+        return self._backend.aggregate(self.name, check_moment(params))
+
+    def multi_query(
+        self,
+        queries: Sequence[Mapping[str, Any]],
+        *,
+        consistency: Consistency = "strong",
+        max_staleness: float = 10.0,
+        epoch: int | None = None,
+    ) -> list[Hits | Aggregates]:
+        """Answers to several queries, at most 64, all of one epoch.
+
+        Parameters
+        ----------
+        queries
+            Options of `search`, its ``vector`` among them, or of `aggregate`: ``{"vector": q, "top_k": 5}``,
+            ``{"order_by": ["year", "desc"]}``, ``{"aggregate_by": {"n": ["Count"]}}``. An error says in
+            ``details["query"]`` which one it is about.
+        consistency, max_staleness, epoch
+            As for `search`, for all of them.
+        """
+        moment = check_moment(Moment(consistency, plain(max_staleness), plain(epoch)))
+        return list(self._backend.multi_query(self.name, several(queries), moment))
 
     def measure_recall(
         self,
@@ -561,7 +662,7 @@ class Namespace:
         asked = check_sample(
             RecallSample(source, plain(sample), plain(confidence), plain(seed)), given=queries is not None
         )
-        for name in ("include", "debug"):
+        for name in ("include", "debug", "max_distance", "order_by", "limit_per_group"):
             if name in options:
                 raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)
         params = check_params(params_of(top_k, options))
@@ -577,6 +678,41 @@ class Namespace:
     def get(self, id: RowId, *, include_vector: bool = True, epoch: int | None = None) -> Row:
         """The row of an id that is live, now or at a past epoch. `RowNotFound` if there is none."""
         return self._backend.row(self.name, id, include_vector=include_vector, epoch=check_epoch(epoch))
+
+    def scan(
+        self,
+        *,
+        filter: Sequence[Any] | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        order: ScanOrder | None = None,
+        limit: int = 1_000,
+        epoch: int | None = None,
+        cursor: str | None = None,
+    ) -> Scan:
+        """All live rows of one epoch, read page by page: iterate over them, or over `Scan.pages`.
+
+        The first page takes the current epoch and the others stay with it, whatever is written meanwhile,
+        for as long as it is kept; after that the next page is `SnapshotExpired`.
+
+        Parameters
+        ----------
+        filter
+            As for `search`.
+        include, exclude
+            As for `search`, but with neither rows bring all their attributes; ``"vector"`` brings vectors.
+        order
+            ``"id"``, ascending, for which ids have to be integers; or ``"stored"``, which costs least
+            where much is read. None: by id if they are integers.
+        limit
+            Rows of a page at most; pages of large rows are shorter.
+        epoch
+            A past epoch within the retention window instead of the current one.
+        cursor
+            Of a page that was read before: go on behind it, with the same filter.
+        """
+        params = scan_params(limit, order, filter, include, exclude, epoch, cursor)
+        return Scan(lambda asked: self._backend.scan(self.name, asked), params)
 
     def stats(self) -> NamespaceInfo:
         """Rows, parts, bytes, tombstones, epoch and defaults of the current epoch."""

@@ -9,6 +9,7 @@ give: a namespace remembers a thousand a day, so one for every insert would fill
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -38,8 +39,14 @@ from vecstore.rows.ids import parse_ids, validate_name
 from vecstore.rows.schema import as_schema
 from vecstore.rows.vectors import as_vectors
 from vecstore.server import wire
+from vecstore.server.scans import Scanned, page_of
+from vecstore.server.wire_aggregate import Aggregated
+from vecstore.server.wire_queries import Answers, OneAnswer
 from vecstore.types import (
     F32,
+    AggregateParams,
+    Aggregates,
+    AttributeType,
     BatchHits,
     CompactResult,
     DeleteResult,
@@ -48,14 +55,19 @@ from vecstore.types import (
     Hits,
     InsertResult,
     Metric,
+    Moment,
     NamespaceInfo,
     PatchResult,
+    Query,
     RecallEstimate,
     RecallReport,
     RecallSample,
     Row,
     RowId,
+    ScanPage,
+    ScanParams,
     SearchParams,
+    StoredRow,
     Tag,
     WarmResult,
     WriteMode,
@@ -272,22 +284,10 @@ class HttpBackend:
         self._send("DELETE", _path(name, "tags", validate_name(tag)))
 
     def search(self, name: str, vector: object, params: SearchParams) -> Hits:
-        body = {"vector": _packed(_query(vector)), **_options(params)}
+        body = {**_asked(vector), **_options(params)}
         found = self._send("POST", _path(name, "search"), body, repeat=True)
         answer = _decode_found(found)
-        hits = answer.hits if answer.hits is not msgspec.UNSET else []
-        debug = None if answer.debug is msgspec.UNSET else answer.debug
-        ids = _ids([hit.id for hit in hits])
-        distances = np.array([hit.distance for hit in hits], dtype=np.float32)
-        return Hits(
-            ids,
-            distances,
-            answer.epoch,
-            _vectors([hits], len(hits), params),
-            debug,
-            _incarnation(found),
-            _attributes(hits, params),
-        )
+        return _hits(answer.hits, answer.debug, params, answer.epoch, _incarnation(found), answer.types)
 
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
         queries = _matrix(vectors)
@@ -305,7 +305,7 @@ class HttpBackend:
         at = 0
         for i, r in enumerate(results):
             ids[i, : counts[i]] = flat[at : at + counts[i]]
-            distances[i, : counts[i]] = [hit.distance for hit in r.hits]
+            distances[i, : counts[i]] = [_distance(hit) for hit in r.hits]
             at += int(counts[i])
         stacked = _vectors([r.hits for r in results], params.top_k, params)
         if stacked is not None:
@@ -314,8 +314,37 @@ class HttpBackend:
         told = [_attributes(r.hits, params) for r in results]
         attributes = [one for one in told if one is not None]
         return BatchHits(
-            ids, distances, counts, answer.epoch, stacked, debug, _incarnation(found), attributes or None
+            ids,
+            distances,
+            counts,
+            answer.epoch,
+            stacked,
+            debug,
+            _incarnation(found),
+            attributes or None,
+            None if answer.types is msgspec.UNSET else answer.types,
         )
+
+    def aggregate(self, name: str, params: AggregateParams) -> Aggregates:
+        body = {**_aggregation(params), **_moment(params)}
+        found = self._send("POST", _path(name, "aggregate"), body, repeat=True)
+        done = _decode(found, Aggregated)
+        return _aggregates(done, done.epoch, _incarnation(found))
+
+    def multi_query(
+        self, name: str, queries: Sequence[Query | AggregateParams], moment: Moment
+    ) -> Sequence[Hits | Aggregates]:
+        body = {"queries": [_one_query(one) for one in queries], **_moment(moment)}
+        found = self._send("POST", _path(name, "queries"), body, repeat=True)
+        done, incarnation = _decode(found, Answers), _incarnation(found)
+        answers: list[Hits | Aggregates] = []
+        for one, result in zip(queries, done.results, strict=True):
+            if isinstance(one, Query):
+                hits = _hits(result.hits, result.debug, one.params, done.epoch, incarnation, result.types)
+                answers.append(hits)
+            else:
+                answers.append(_aggregates(result, done.epoch, incarnation))
+        return answers
 
     def measure_recall(
         self, name: str, queries: object | None, asked: RecallSample, params: SearchParams
@@ -345,6 +374,13 @@ class HttpBackend:
         vector = None if row.vector is msgspec.UNSET or row.vector is None else _float32(row.vector)
         attributes = {} if row.attributes is msgspec.UNSET else row.attributes
         return Row(row.id, vector, row.epoch, attributes, _incarnation(found))
+
+    def scan(self, name: str, params: ScanParams) -> ScanPage:
+        found = self._send(
+            "POST", _path(name, "rows/scan"), {**_options(params), "vector_encoding": "base64"}, repeat=True
+        )
+        page = _decode(found, Scanned)
+        return page_of(page, params, _ids([row.id for row in page.rows]), _incarnation(found))
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         query = "" if epoch is None else f"?epoch={epoch}"
@@ -433,7 +469,9 @@ class HttpBackend:
     def _once(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        reads = method == "GET" or (method == "POST" and path.endswith(("/search", "/recall")))
+        reads = method == "GET" or (
+            method == "POST" and path.endswith(("/search", "/aggregate", "/queries", "/recall", "/rows/scan"))
+        )
         try:
             answer = self._connections().request(
                 method, self._base + path, body=data, headers=headers, redirect=False
@@ -560,12 +598,74 @@ def _incarnation(answer: urllib3.BaseHTTPResponse) -> str:
     return wire.parse_etag(answer.headers["ETag"])[0] if "ETag" in answer.headers else ""
 
 
-def _options(params: SearchParams) -> dict[str, Any]:
+def _options(params: SearchParams | ScanParams) -> dict[str, Any]:
     """Everything that is not left to the namespace."""
-    found = {name: getattr(params, name) for name in SearchParams.__slots__}
+    found = {name: getattr(params, name) for name in params.__slots__}
     if params.filter is not None:
         found["filter"] = msgspec.Raw(params.filter)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _asked(query: object) -> dict[str, Any]:
+    """What neighbours are asked of: a vector, a stored row, or nothing where hits come in an order."""
+    if query is None:
+        return {}
+    if isinstance(query, StoredRow):
+        identity = parse_ids([query.id], field="id").values.tolist()[0]
+        return {"id": identity, "include_self": query.itself}
+    return {"vector": _packed(_query(query))}
+
+
+def _aggregation(params: AggregateParams) -> dict[str, Any]:
+    found = {
+        "aggregate_by": {
+            label: [one.function] if one.attribute is None else [one.function, one.attribute]
+            for label, one in params.aggregate_by
+        },
+        "group_by": params.group_by,
+        "filter": None if params.filter is None else msgspec.Raw(params.filter),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _moment(params: AggregateParams | Moment) -> dict[str, Any]:
+    found = {name: getattr(params, name) for name in Moment.__slots__}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _one_query(one: Query | AggregateParams) -> dict[str, Any]:
+    """One of several, which say together at what moment."""
+    if isinstance(one, AggregateParams):
+        return _aggregation(one)
+    options = {name: value for name, value in _options(one.params).items() if name not in Moment.__slots__}
+    return {**_asked(one.asked), **options}
+
+
+def _hits(
+    given: list[wire.Neighbour] | msgspec.UnsetType,
+    debug: dict[str, Any] | msgspec.UnsetType,
+    params: SearchParams,
+    epoch: int,
+    incarnation: str,
+    types: dict[str, AttributeType] | msgspec.UnsetType,
+) -> Hits:
+    hits = [] if given is msgspec.UNSET else given
+    return Hits(
+        _ids([hit.id for hit in hits]),
+        np.array([_distance(hit) for hit in hits], dtype=np.float32),
+        epoch,
+        _vectors([hits], len(hits), params),
+        None if debug is msgspec.UNSET else debug,
+        incarnation,
+        _attributes(hits, params),
+        None if types is msgspec.UNSET else types,
+    )
+
+
+def _aggregates(given: Aggregated | OneAnswer, epoch: int, incarnation: str) -> Aggregates:
+    values = None if given.aggregations is msgspec.UNSET else given.aggregations
+    groups = None if given.aggregation_groups is msgspec.UNSET else given.aggregation_groups
+    return Aggregates(epoch, values, groups, incarnation)
 
 
 def _integer(value: object, field: str) -> int:
@@ -614,6 +714,10 @@ def _ids(values: list[RowId]) -> npt.NDArray[Any]:
         found[:] = values
         return found
     return np.array(values, dtype=np.uint64)
+
+
+def _distance(hit: wire.Neighbour) -> float:
+    return math.nan if hit.distance is msgspec.UNSET else hit.distance
 
 
 def _attributes(hits: list[wire.Neighbour], params: SearchParams) -> list[dict[str, Any]] | None:

@@ -86,6 +86,31 @@ class LiveSet:
         live: npt.NDArray[np.bool_] = (self.words[block] & bit) != 0
         return live.reshape(wanted.shape)
 
+    def without(self, rows: I64) -> LiveSet:
+        """As if these rows, ascending, were dead as well."""
+        words = self.words.copy()
+        block, bit = self._slots(rows)
+        starts = np.flatnonzero(np.diff(block, prepend=-1))
+        if len(rows):
+            words[block[starts]] &= ~np.bitwise_or.reduceat(bit, starts)
+        alive = int(np.bitwise_count(words).sum())
+        return LiveSet(words, self.n, self.n - alive, self.first_row, self.first_block)
+
+    def empty_lists(self) -> npt.NDArray[np.uint8]:
+        """u8[K]: 1 for each list without a live row."""
+        before = np.zeros(len(self.words) + 1, dtype=np.int64)
+        np.cumsum(self.words != 0, out=before[1:])
+        empty: npt.NDArray[np.bool_] = before[self.first_block[1:]] == before[self.first_block[:-1]]
+        return empty.view(np.uint8)
+
+    def rows(self) -> I64:
+        """The live rows, ascending."""
+        if not self.dead:
+            return np.arange(self.n, dtype=np.int64)
+        slots = np.flatnonzero(np.unpackbits(self.words.view(np.uint8), bitorder="little"))
+        shifts = np.repeat(self.first_row[:-1] - BLOCK * self.first_block[:-1], np.diff(self.first_block))
+        return slots + shifts[slots // BLOCK]
+
     def _slots(self, rows: I64) -> tuple[I64, U32]:
         """The block of each row, and its bit there."""
         if rows.size and (int(rows.min()) < 0 or int(rows.max()) >= self.n):

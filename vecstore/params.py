@@ -6,16 +6,39 @@ Imports errors, limits, types and the syntax of filters.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard, TypeVar, get_args
 
 import numpy as np
 
-from vecstore.errors import InvalidArgument
-from vecstore.limits import MAX_QUERIES, MAX_TOP_K
+from vecstore.errors import InvalidArgument, VecstoreError
+from vecstore.limits import (
+    MAX_AGGREGATES,
+    MAX_ATTRIBUTE_NAME_BYTES,
+    MAX_GROUP_BY,
+    MAX_QUERIES,
+    MAX_SCAN_ROWS,
+    MAX_TOGETHER,
+    MAX_TOP_K,
+)
 from vecstore.rows.filters import filter_bytes, parse_filter
-from vecstore.types import RecallSample, SearchParams
+from vecstore.types import (
+    AggregateFunction,
+    AggregateParams,
+    Aggregation,
+    Moment,
+    Order,
+    Query,
+    RecallSample,
+    RowId,
+    ScanParams,
+    SearchParams,
+    StoredRow,
+)
+
+P = TypeVar("P", SearchParams, AggregateParams, Moment)
 
 CONFIDENCES = (0.5, 0.999)
 
@@ -43,9 +66,25 @@ def params_of(top_k: int, options: dict[str, Any]) -> SearchParams:
     options["include"] = included(options.get("include", ()))
     if options.get("exclude") is not None:
         options["exclude"] = included(options["exclude"], "exclude")
+    if options.get("order_by") is not None:
+        options["order_by"] = ordered_by(options["order_by"])
+    if options.get("limit_per_group") is not None:
+        options["limit_per_group"] = per_group(options["limit_per_group"])
     if options.get("filter") is not None:
         options["filter"] = filter_bytes(options["filter"])
     return SearchParams(top_k=plain(top_k), **options)
+
+
+def query_of(
+    vector: object | None, identity: RowId | None, itself: bool, order: object | None = None
+) -> object:
+    """What neighbours are asked of: a vector, or the stored row of an id; None if hits come in an order.
+
+    `InvalidArgument` if it is not one of the three.
+    """
+    if (vector is not None) + (identity is not None) + (order is not None) != 1:
+        raise InvalidArgument("a search has one of a vector, an id and order_by", field="vector")
+    return vector if identity is None else StoredRow(plain(identity), itself)
 
 
 def plain(value: Any) -> Any:
@@ -55,9 +94,37 @@ def plain(value: Any) -> Any:
 
 def included(names: object, field: str = "include") -> tuple[str, ...]:
     """What a search is to include, or not; `InvalidArgument` if it is no list."""
-    if isinstance(names, str) or not isinstance(names, Sequence):
+    if not is_list(names):
         raise InvalidArgument(f"{field} must be a list of names", field=field)
     return tuple(names)
+
+
+def ordered_by(given: object) -> Order:
+    """What hits are ordered by; `InvalidArgument` if it is no pair of an attribute and a direction."""
+    if (
+        not is_list(given)
+        or len(given) != 2
+        or not isinstance(given[0], str)
+        or given[1] not in ("asc", "desc")
+    ):
+        raise InvalidArgument(
+            'order_by must be [attribute, "asc" | "desc"]', field="order_by", limit=["asc", "desc"]
+        )
+    return given[0], given[1]
+
+
+def per_group(given: object) -> tuple[str, int]:
+    """How many hits may share a value; `InvalidArgument` if it is no pair of an attribute and a number."""
+    if not is_list(given) or len(given) != 2 or not isinstance(given[0], str):
+        raise InvalidArgument("limit_per_group must be [attribute, number]", field="limit_per_group")
+    most = plain(given[1])
+    if not is_integer(most) or not 1 <= most <= MAX_TOP_K:
+        raise InvalidArgument(
+            f"limit_per_group must be [attribute, number], the number from 1 to {MAX_TOP_K}",
+            field="limit_per_group",
+            limit=MAX_TOP_K,
+        )
+    return given[0], most
 
 
 def check_params(params: SearchParams) -> SearchParams:
@@ -81,17 +148,193 @@ def check_params(params: SearchParams) -> SearchParams:
         raise refuse("rerank_scale", "from 0 to 1000", 1000)
     if params.rerank_precision not in (None, "none", "int8", "fp32"):
         raise refuse("rerank_precision", '"none", "int8" or "fp32"', ["none", "int8", "fp32"])
-    if params.consistency not in ("strong", "eventual"):
-        raise refuse("consistency", '"strong" or "eventual"', ["strong", "eventual"])
-    if not is_number(params.max_staleness) or params.max_staleness < 0:
-        raise refuse("max_staleness", "at least 0 seconds", 0)
-    check_epoch(params.epoch)
+    check_moment(params)
+    if params.max_distance is not None and not is_number(params.max_distance):
+        raise refuse("max_distance", "a finite number", None)
+    if params.order_by is not None:
+        ordered_by(params.order_by)
+        for name in ("max_distance", "limit_per_group"):
+            if getattr(params, name) is not None:
+                raise InvalidArgument(
+                    f"{name} has no place where hits come in the order of an attribute", field=name
+                )
+    if params.limit_per_group is not None:
+        per_group(params.limit_per_group)
     if not all(isinstance(name, str) for name in (*params.include, *(params.exclude or ()))):
         raise InvalidArgument("include and exclude are lists of strings", field="include")
     if params.exclude is not None and set(params.include) - {"vector"}:
         raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
     if params.filter is not None:
         parse_filter(params.filter)
+    return params
+
+
+def scan_params(
+    limit: int,
+    order: Any,
+    filter: Any,
+    include: Any,
+    exclude: Any,
+    epoch: int | None,
+    cursor: str | None,
+) -> ScanParams:
+    """Parameters of a scan, checked. `InvalidArgument` names the field and its limit."""
+    return check_scan(
+        ScanParams(
+            plain(limit),
+            order,
+            None if filter is None else filter_bytes(filter),
+            None if include is None else included(include),
+            None if exclude is None else included(exclude, "exclude"),
+            plain(epoch),
+            cursor,
+        )
+    )
+
+
+def check_scan(params: ScanParams) -> ScanParams:
+    """`InvalidArgument` names the field and its limit."""
+    if not is_integer(params.limit) or not 1 <= params.limit <= MAX_SCAN_ROWS:
+        raise InvalidArgument(
+            f"limit must be an integer from 1 to {MAX_SCAN_ROWS}", field="limit", limit=MAX_SCAN_ROWS
+        )
+    if params.order not in (None, "id", "stored"):
+        raise InvalidArgument('order must be "id" or "stored"', field="order", limit=["id", "stored"])
+    for field, names in (("include", params.include), ("exclude", params.exclude)):
+        if not all(isinstance(name, str) for name in names or ()):
+            raise InvalidArgument(f"{field} must be a list of names", field=field)
+    if params.exclude is not None and set(params.include or ()) - {"vector"}:
+        raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
+    if params.cursor is not None and not isinstance(params.cursor, str):
+        raise InvalidArgument("cursor is not one that a scan returned", field="cursor")
+    check_epoch(params.epoch)
+    if params.filter is not None:
+        parse_filter(params.filter)
+    return params
+
+
+def aggregate_params(given: object, group_by: object = (), filter: object = None) -> AggregateParams:
+    """``{label: [function, attribute]}``, and attributes to group by. `InvalidArgument` names the place."""
+    if not isinstance(given, Mapping) or not 1 <= len(given) <= MAX_AGGREGATES:
+        raise InvalidArgument(
+            f"aggregate_by must be an object of 1 to {MAX_AGGREGATES} labels",
+            field="aggregate_by",
+            limit=MAX_AGGREGATES,
+        )
+    if not is_list(group_by) or len(group_by) > MAX_GROUP_BY or len(set(map(str, group_by))) < len(group_by):
+        raise InvalidArgument(
+            f"group_by must be a list of at most {MAX_GROUP_BY} different attributes",
+            field="group_by",
+            limit=MAX_GROUP_BY,
+        )
+    for name in group_by:
+        if not isinstance(name, str) or name in given:
+            raise InvalidArgument(
+                f"group_by names {name!r}, which has to be an attribute and no label of aggregate_by",
+                field="group_by",
+            )
+    data = None
+    if filter is not None:
+        data = filter if isinstance(filter, bytes) else filter_bytes(filter)
+        parse_filter(data)
+    asked = tuple((check_label(label), _aggregation(label, one)) for label, one in given.items())
+    return AggregateParams(asked, tuple(group_by), data)
+
+
+def several(given: object) -> list[Query | AggregateParams]:
+    """Searches and aggregations by their options; `InvalidArgument` names which one is wrong."""
+    if not is_list(given) or not 1 <= len(given) <= MAX_TOGETHER:
+        raise InvalidArgument(
+            f"queries must be a list of 1 to {MAX_TOGETHER}", field="queries", limit=MAX_TOGETHER
+        )
+    found = []
+    for i, options in enumerate(given):
+        with told_of(i):
+            if not isinstance(options, Mapping):
+                raise InvalidArgument("a query is an object of options", field="queries")
+            found.append(_query(dict(options)))
+    return found
+
+
+def _query(options: dict[str, Any]) -> Query | AggregateParams:
+    if "aggregate_by" in options:
+        for name in options:
+            if name not in ("aggregate_by", "group_by", "filter"):
+                raise InvalidArgument(f"an aggregation among others has no option {name!r}", field=name)
+        return aggregate_params(options["aggregate_by"], options.get("group_by", ()), options.get("filter"))
+    for name in ("consistency", "max_staleness", "epoch"):
+        if name in options:
+            raise InvalidArgument(f"{name} is one for all queries of a request", field=name)
+    asked = query_of(
+        options.pop("vector", None),
+        options.pop("id", None),
+        options.pop("include_self", False),
+        options.get("order_by"),
+    )
+    return Query(asked, check_params(params_of(options.pop("top_k", 10), options)))
+
+
+@contextmanager
+def told_of(query: int) -> Iterator[None]:
+    """An error says which query of several it is about."""
+    try:
+        yield
+    except VecstoreError as error:
+        error.details.setdefault("query", query)
+        raise
+
+
+def check_label(label: object) -> str:
+    """The name of a result."""
+    size = len(label.encode(errors="replace")) if isinstance(label, str) else 0
+    if not isinstance(label, str) or not 1 <= size <= MAX_ATTRIBUTE_NAME_BYTES:
+        raise InvalidArgument(
+            f"aggregate_by: a label must have 1 to {MAX_ATTRIBUTE_NAME_BYTES} bytes",
+            field="aggregate_by",
+            limit=MAX_ATTRIBUTE_NAME_BYTES,
+        )
+    return label
+
+
+def _aggregation(label: str, given: Any) -> Aggregation:
+    functions = get_args(AggregateFunction)
+    known = is_list(given) and len(given) in (1, 2) and given[0] in functions
+    if (
+        known
+        and all(isinstance(name, str) for name in given[1:])
+        and (len(given) == 2 or given[0] == "Count")
+    ):
+        return Aggregation(*given)
+    place = f"aggregate_by.{label}"
+    raise InvalidArgument(
+        f'{place} must be ["Count"] or [function, attribute], the function one of {", ".join(functions)}',
+        field="aggregate_by",
+        at=place,
+        limit=list(functions),
+    )
+
+
+def is_list(value: Any) -> TypeGuard[Sequence[Any]]:
+    """A string is none."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def check_moment(params: P) -> P:
+    """Which epoch is read; `InvalidArgument` names the field and its limit."""
+    if params.consistency not in ("strong", "eventual"):
+        raise InvalidArgument(
+            'consistency must be "strong" or "eventual"', field="consistency", limit=["strong", "eventual"]
+        )
+    if not is_number(params.max_staleness) or params.max_staleness < 0:
+        raise InvalidArgument("max_staleness must be at least 0 seconds", field="max_staleness", limit=0)
+    check_epoch(params.epoch)
+    return params
+
+
+def check_batch(params: SearchParams) -> SearchParams:
+    """`InvalidArgument` for what a batch of vectors cannot have."""
+    if params.order_by is not None:
+        raise InvalidArgument("a search has vectors or order_by, not both", field="order_by")
     return params
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,7 @@ Consistency = Literal["strong", "eventual"]
 RerankPrecision = Literal["none", "int8", "fp32"]
 StoreVectors = Literal["fp32", "fp16", "none"]
 WriteMode = Literal["upsert", "insert", "insert_if_absent"]
+ScanOrder = Literal["id", "stored"]
 RecallSource = Literal["rows", "recent", "queries"]
 ScalarType = Literal["string", "int", "uint", "float", "bool", "datetime", "uuid"]
 AttributeType = Literal[
@@ -33,7 +35,9 @@ AttributeType = Literal[
     "[]datetime",
     "[]uuid",
 ]
+AggregateFunction = Literal["Count", "CountDistinct", "Sum", "Avg", "Min", "Max"]
 RowId = int | str
+Order = tuple[str, Literal["asc", "desc"]]  # an attribute, or ``id``
 Expected = tuple[str, int]  # incarnation and epoch that a write asks a namespace to be at
 
 F32 = npt.NDArray[np.float32]
@@ -232,7 +236,9 @@ class SearchParams:
 
     ``nprobe`` (lists a part) wins over ``target_recall``, which wins over ``probe_fraction``. ``filter`` is
     JSON (`vecstore.rows.filters`). ``include`` names attributes, or ``vector``, that hits bring; with
-    ``exclude`` they bring all attributes but those.
+    ``exclude`` they bring all attributes but those. Hits are no farther than ``max_distance``. With
+    ``order_by`` they come in the order of an attribute, and there is no query. ``limit_per_group`` is an
+    attribute and how many hits may have the same value of it.
     """
 
     top_k: int = 10
@@ -248,6 +254,120 @@ class SearchParams:
     debug: bool = False
     filter: bytes | None = None
     exclude: tuple[str, ...] | None = None
+    max_distance: float | None = None
+    order_by: Order | None = None
+    limit_per_group: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """The vector of a stored row, in the place of a query.
+
+    Attributes
+    ----------
+    itself
+        Whether the row may be a hit of itself.
+    """
+
+    id: RowId
+    itself: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Which epoch several queries are answered from, as in `SearchParams`."""
+
+    consistency: Consistency = "strong"
+    max_staleness: float = 10.0
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search of several.
+
+    Attributes
+    ----------
+    asked
+        What neighbours are asked of: a vector, or a `StoredRow`; None if hits come in an order.
+    """
+
+    asked: object
+    params: SearchParams
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """One result of an aggregation; ``attribute`` is None where rows are counted."""
+
+    function: AggregateFunction
+    attribute: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateParams:
+    """What to compute of which rows.
+
+    Attributes
+    ----------
+    aggregate_by
+        Results by label.
+    group_by
+        Attributes; rows with the same values of them are one group.
+    filter
+        JSON, as in `SearchParams`.
+    """
+
+    aggregate_by: tuple[tuple[str, Aggregation], ...]
+    group_by: tuple[str, ...] = ()
+    filter: bytes | None = None
+    consistency: Consistency = "strong"
+    max_staleness: float = 10.0
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregates:
+    """What was computed of the rows of one epoch.
+
+    Attributes
+    ----------
+    values
+        Results by label; None if rows were grouped.
+    groups
+        Of each group its values by attribute and its results by label, in the order of the values, null
+        last; None if rows were not grouped.
+    """
+
+    epoch: int
+    values: dict[str, Any] | None
+    groups: list[dict[str, Any]] | None
+    incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanParams:
+    """One page of a scan.
+
+    Attributes
+    ----------
+    limit
+        Rows that it has at most.
+    order
+        By ascending id, or as rows are stored; None: by id where ids are integers.
+    include, exclude
+        As in a search, but with neither rows bring all attributes.
+    cursor
+        Of the page before, which decides epoch and order.
+    """
+
+    limit: int = 1_000
+    order: ScanOrder | None = None
+    filter: bytes | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    epoch: int | None = None
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,10 +466,10 @@ class RecallEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One neighbour: lower ``distance`` is nearer."""
+    """One neighbour: lower ``distance`` is nearer; None if hits come in the order of an attribute."""
 
     id: RowId
-    distance: float
+    distance: float | None
     attributes: dict[str, Any] | None = None
     vector: F32 | None = None
 
@@ -365,7 +485,7 @@ class Hits(Sequence[Hit]):
     ids
         u64[k], or an object array of str.
     distances
-        f32[k]: ``1 - cos``, squared L2, or ``-dot``.
+        f32[k]: ``1 - cos``, squared L2, or ``-dot``; NaN if hits come in the order of an attribute.
     epoch
         The one epoch that was read.
     vectors
@@ -374,6 +494,8 @@ class Hits(Sequence[Hit]):
         Plan, counts, times and storage traffic if asked for.
     attributes
         Of each hit, those that were asked for; None if none were.
+    types
+        Of these attributes, by name.
     """
 
     ids: npt.NDArray[Any]
@@ -383,6 +505,7 @@ class Hits(Sequence[Hit]):
     debug: dict[str, Any] | None = None
     incarnation: str = ""
     attributes: list[dict[str, Any]] | None = None
+    types: dict[str, AttributeType] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -390,10 +513,10 @@ class Hits(Sequence[Hit]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        identity = self.ids[i]
+        identity, distance = self.ids[i], float(self.distances[i])
         return Hit(
             id=identity if isinstance(identity, str) else int(identity),
-            distance=float(self.distances[i]),
+            distance=None if math.isnan(distance) else distance,
             attributes=None if self.attributes is None else self.attributes[i],
             vector=None if self.vectors is None else self.vectors[i],
         )
@@ -405,6 +528,24 @@ class Hits(Sequence[Hit]):
     def rows(self) -> list[Hit]:
         """The hits as objects."""
         return list(self)
+
+    def to_arrow(self) -> Any:
+        """A ``pyarrow.Table`` of ``id``, ``distance``, and ``vector`` and attributes if asked for.
+
+        Needs the extra ``arrow``. Datetimes are in milliseconds of UTC, UUIDs text.
+        """
+        from vecstore.arrow import rows_as_table
+
+        types = self.types or {}
+        told = self.attributes or []
+        columns = {name: [one[name] for one in told] for name in types}
+        return rows_as_table(self.ids, columns, types, self.vectors, {"distance": self.distances})
+
+    def to_pandas(self) -> Any:
+        """As `to_arrow`, a ``pandas.DataFrame``. Extra ``pandas``."""
+        from vecstore.arrow import to_pandas
+
+        return to_pandas(self.to_arrow())
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +570,7 @@ class BatchHits:
     debug: list[dict[str, Any]] | None = None
     incarnation: str = ""
     attributes: list[list[dict[str, Any]]] | None = None  # of the hits of each query
+    types: dict[str, AttributeType] | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -443,6 +585,7 @@ class BatchHits:
             debug=None if self.debug is None else self.debug[i],
             incarnation=self.incarnation,
             attributes=None if self.attributes is None else self.attributes[i],
+            types=self.types,
         )
 
 
@@ -455,6 +598,64 @@ class Row:
     epoch: int
     attributes: dict[str, Any] = field(default_factory=dict)
     incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPage(Sequence[Row]):
+    """Rows of one epoch, each live there.
+
+    Attributes
+    ----------
+    ids
+        u64[n], or an object array of str.
+    columns
+        Of the attributes that were asked for: a value a row, as JSON has it.
+    types
+        Of these attributes.
+    vectors
+        f32[n, D] if asked for; NaN where none are kept.
+    cursor
+        Where the next page begins; None at the end, and only there: a page may have fewer rows than its
+        limit, or none.
+    """
+
+    ids: npt.NDArray[Any]
+    columns: dict[str, list[Any]]
+    types: dict[str, AttributeType]
+    vectors: F32 | None
+    epoch: int
+    cursor: str | None
+    incarnation: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        identity = self.ids[i]
+        return Row(
+            identity if isinstance(identity, str) else int(identity),
+            None if self.vectors is None else self.vectors[i],
+            self.epoch,
+            {name: values[i] for name, values in self.columns.items()},
+            self.incarnation,
+        )
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[i] for i in range(len(self)))
+
+    def to_arrow(self) -> Any:
+        """A ``pyarrow.Table``, as `Hits.to_arrow`, of ``id``, and ``vector`` and attributes if asked for."""
+        from vecstore.arrow import rows_as_table
+
+        return rows_as_table(self.ids, self.columns, self.types, self.vectors)
+
+    def to_pandas(self) -> Any:
+        """As `to_arrow`, a ``pandas.DataFrame``. Extra ``pandas``."""
+        from vecstore.arrow import to_pandas
+
+        return to_pandas(self.to_arrow())
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from vecstore.engine.choice import Choice, Found
 from vecstore.errors import IdExists, VecstoreError
 from vecstore.limits import MAX_RETURNED_IDS
 from vecstore.manifest.draft import Change, Draft
-from vecstore.manifest.lifecycle import updated_settings
+from vecstore.manifest.lifecycle import check_expiry, updated_settings
 from vecstore.manifest.model import Mean, Part
 from vecstore.rows.ids import Ids
 from vecstore.rows.schema import Spec, add_to, drop_from
@@ -182,4 +182,5 @@ class UpdateSchema(Change):
         draft.set_settings(updated_settings(draft.manifest.settings, self.settings))
         drop_from(draft, {name for name, spec in self.changes.items() if spec is None}, field="schema")
         add_to(draft, {name: spec for name, spec in self.changes.items() if spec is not None}, field="schema")
+        check_expiry(draft.manifest.settings, draft.manifest.attributes)
         return {}

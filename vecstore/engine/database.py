@@ -38,6 +38,8 @@ from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import CacheStats, PageCache
 from vecstore.storage.disk import DiskCache
 from vecstore.types import (
+    AggregateParams,
+    Aggregates,
     BatchHits,
     CompactResult,
     DeleteResult,
@@ -46,13 +48,17 @@ from vecstore.types import (
     Hits,
     InsertResult,
     Metric,
+    Moment,
     NamespaceInfo,
     PatchResult,
+    Query,
     RecallEstimate,
     RecallReport,
     RecallSample,
     Row,
     RowId,
+    ScanPage,
+    ScanParams,
     SearchParams,
     Tag,
     WarmResult,
@@ -295,6 +301,14 @@ class EmbeddedDatabase:
             self.recall.saw_batch(name, vectors, params)
         return hits
 
+    def aggregate(self, name: str, params: AggregateParams) -> Aggregates:
+        return self.namespace(name).aggregate(params)
+
+    def multi_query(
+        self, name: str, queries: Sequence[Query | AggregateParams], moment: Moment
+    ) -> Sequence[Hits | Aggregates]:
+        return self.namespace(name).multi_query(queries, moment)
+
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
         """Make a past epoch current again, by one commit upon the one that the caller saw."""
         return describe(self.namespace(name).writes.restore(epoch, expected=expected).manifest)
@@ -336,6 +350,9 @@ class EmbeddedDatabase:
 
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row:
         return self.namespace(name).row(identity, include_vector=include_vector, epoch=epoch)
+
+    def scan(self, name: str, params: ScanParams) -> ScanPage:
+        return self.namespace(name).scan(params)
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         engine = self.namespace(name)

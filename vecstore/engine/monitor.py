@@ -20,7 +20,7 @@ from vecstore.engine.recall import compare, interval
 from vecstore.errors import NamespaceNotFound, SnapshotExpired, StorageMissing
 from vecstore.limits import MAX_RECALL_WORK
 from vecstore.storage.cache import ReadTrace
-from vecstore.types import F32, RecallEstimate, SearchParams
+from vecstore.types import F32, RecallEstimate, SearchParams, StoredRow
 
 log = logging.getLogger(__name__)
 
@@ -103,13 +103,13 @@ class RecallMonitor:
         self._thread: threading.Thread | None = None
 
     def saw(self, name: str, vector: object, params: SearchParams) -> None:
-        """A search was answered; those of a past epoch, or under a filter, are not measured."""
-        if self._draw.random() < self.rate and params.epoch is None and params.filter is None:
+        """A search was answered; that of a past epoch, under a filter or by a stored row is not measured."""
+        if self._draw.random() < self.rate and _measurable(params) and not isinstance(vector, StoredRow):
             self._keep(name, np.array(vector, dtype=np.float32), params)
 
     def saw_batch(self, name: str, vectors: object, params: SearchParams) -> None:
         """A batch was answered: each of its queries is a search."""
-        if params.epoch is not None or params.filter is not None:
+        if not _measurable(params):
             return
         rows = np.asarray(vectors)
         for row in rows[[self._draw.random() < self.rate for _ in range(len(rows))]][:RECENT_QUERIES]:
@@ -155,7 +155,8 @@ class RecallMonitor:
                 return
             most = max(1, min(RECENT_QUERIES, RECENT_BYTES // query.nbytes))
             kept = self._logs.setdefault(name, _Log(deque(maxlen=most), deque(maxlen=most)))
-        one = Sampled(query, replace(params, include=(), debug=False, consistency="strong"), self._now())
+        plain = replace(params, include=(), debug=False, consistency="strong", max_distance=None)
+        one = Sampled(query, plain, self._now())
         kept.recent.append(one)
         kept.waiting.append(one)
         kept.last = one.at
@@ -206,7 +207,7 @@ class RecallMonitor:
         engine = self._engine(name)
         manifest = engine.snapshots.strong().manifest
         trace = ReadTrace()
-        view = engine.views.open(manifest, trace)
+        view = engine.live_view(manifest, trace)
         pace()
         pace.begin(mapped=view.mapped)
         most = max(1, min(ROUND_QUERIES, ROUND_WORK // max(1, view.alive * manifest.dim)))
@@ -227,6 +228,11 @@ class RecallMonitor:
                 kept.measured.clear()
             kept.incarnation, kept.epoch = manifest.incarnation, manifest.epoch
             kept.measured.extend(zip(found.recalls.tolist(), [one.at for one in some], strict=True))
+
+
+def _measurable(params: SearchParams) -> bool:
+    bare = params.filter is None and params.order_by is None and params.limit_per_group is None
+    return bare and params.epoch is None
 
 
 class _Stopped(Exception):

@@ -6,7 +6,7 @@ Nothing here outlives the process but what the store holds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from random import Random
@@ -15,15 +15,21 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vecstore.engine.aggregate import aggregate
 from vecstore.engine.choice import check_id_kind
+from vecstore.engine.scan import Scanner, position_of
 from vecstore.engine.writes import Writes, tag_of
 from vecstore.errors import (
     InvalidArgument,
     RowNotFound,
     StorageMissing,
 )
+from vecstore.ext.search import Searcher
+from vecstore.index.expiry import unexpired
 from vecstore.index.filtered import Matches, narrowed
-from vecstore.index.search import Answer, Scratch, search_many, search_namespace
+from vecstore.index.ordered import search_ordered
+from vecstore.index.per_group import search_per_group
+from vecstore.index.search import Answer, Scratch, search_beside, search_many, search_namespace
 from vecstore.index.view import OpenPart, View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_QUERIES
 from vecstore.manifest.model import Manifest, Settings
@@ -31,6 +37,7 @@ from vecstore.manifest.pins import tags_of
 from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
+from vecstore.params import told_of
 from vecstore.part.rows import PartRows
 from vecstore.rows.ids import Ids, parse_ids
 from vecstore.rows.vectors import as_vector, as_vectors
@@ -39,12 +46,20 @@ from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.storage.forks import OwnProcess
 from vecstore.types import (
     F32,
+    AggregateParams,
+    Aggregates,
+    AttributeType,
     BatchHits,
     Hits,
+    Moment,
     NamespaceInfo,
+    Query,
     Row,
     RowId,
+    ScanPage,
+    ScanParams,
     SearchParams,
+    StoredRow,
     Tag,
 )
 
@@ -122,6 +137,47 @@ class NamespaceEngine:
             self._snapshot(params, trace), params.epoch, self._search_batch, queries, params, trace
         )
 
+    def aggregate(self, params: AggregateParams) -> Aggregates:
+        """What is asked of all live rows that a filter matches."""
+        self._process.check()
+        trace = ReadTrace()
+        return self._read(self._snapshot(params, trace), params.epoch, self._aggregate, params, trace)
+
+    def multi_query(
+        self, queries: Sequence[Query | AggregateParams], moment: Moment
+    ) -> list[Hits | Aggregates]:
+        """Answers to several queries, all of one epoch."""
+        self._process.check()
+        return self._read(self._snapshot(moment, ReadTrace()), moment.epoch, self._multi_query, queries)
+
+    def _multi_query(
+        self, manifest: Manifest, queries: Sequence[Query | AggregateParams]
+    ) -> list[Hits | Aggregates]:
+        whole = [
+            one.params.top_k for one in queries if isinstance(one, Query) and _brings_vectors(one.params)
+        ]
+        most = MAX_BATCH_BYTES // (4 * manifest.dim)
+        if sum(whole) > most:
+            raise InvalidArgument(
+                f"queries bring {sum(whole)} vectors; at most {most} are answered at once",
+                field="top_k",
+                limit=most,
+            )
+        live = self.live_view(manifest, ReadTrace())
+        found: list[Hits | Aggregates] = []
+        for i, one in enumerate(queries):
+            trace = ReadTrace()
+            with told_of(i):
+                if isinstance(one, Query):
+                    found.append(self._hits(live, one.asked, one.params, trace))
+                else:
+                    view = self._matching(live, one, trace)
+                    found.append(aggregate(view, one, trace, self._executor))
+        return found
+
+    def _aggregate(self, manifest: Manifest, params: AggregateParams, trace: ReadTrace) -> Aggregates:
+        return aggregate(self.searched_view(manifest, params, trace), params, trace, self._executor)
+
     def _read(
         self,
         snapshot: Snapshot,
@@ -144,14 +200,19 @@ class NamespaceEngine:
                 snapshot = newer
         return ask(snapshot.manifest, *args, **kwargs)
 
-    def _search(self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace) -> Hits:
-        q = as_vector(values, manifest.dim, manifest.metric)
-        view = self.searched_view(manifest, params, trace)
-        searcher = self._scratch.take(view.field.padded_dim)
-        try:
-            answer = search_namespace(view, q, params, searcher, trace, self._executor)
-        finally:
-            self._scratch.give(searcher)
+    def _search(self, manifest: Manifest, asked: object, params: SearchParams, trace: ReadTrace) -> Hits:
+        return self._hits(self.live_view(manifest, trace), asked, params, trace)
+
+    def _hits(self, live: View, asked: object, params: SearchParams, trace: ReadTrace) -> Hits:
+        """One search of the rows that can be read: of a vector, of a `StoredRow`, or in an order."""
+        manifest = live.manifest
+        if params.order_by is not None:
+            view = self._matching(live, params, trace)
+            answer = search_ordered(
+                view, params.order_by, params.top_k, trace, self._executor, debug=params.debug
+            )
+        else:
+            view, answer = self._nearest(live, asked, params, trace)
         vectors = attributes = None
         if "vector" in params.include:
             vectors = _vectors_of(view, answer, trace, self._executor)
@@ -165,12 +226,69 @@ class NamespaceEngine:
             answer.debug,
             manifest.incarnation,
             attributes,
+            _types(manifest, params),
         )
 
-    def searched_view(self, manifest: Manifest, params: SearchParams, trace: ReadTrace) -> View:
+    def _nearest(
+        self, live: View, asked: object, params: SearchParams, trace: ReadTrace
+    ) -> tuple[View, Answer]:
+        """The view that is searched, and the neighbours of a vector or of a stored row."""
+        skip = None
+        if isinstance(asked, StoredRow):
+            q, skip = self._stored(live, asked, trace)
+        else:
+            q = as_vector(asked, live.manifest.dim, live.manifest.metric)
+        view = self._matching(live, params, trace)
+        searcher = self._scratch.take(view.field.padded_dim)
+        try:
+            return view, self._answer(view, q, params, skip, searcher, trace)
+        finally:
+            self._scratch.give(searcher)
+
+    def _answer(
+        self,
+        view: View,
+        q: F32,
+        params: SearchParams,
+        skip: tuple[int, int] | None,
+        searcher: Searcher,
+        trace: ReadTrace,
+    ) -> Answer:
+        """The neighbours of one query, all but the row to skip."""
+        if params.limit_per_group is not None:
+            answer = search_per_group(view, q, params, skip, searcher, trace, self._executor)
+        elif skip is not None:
+            answer = search_beside(view, q, params, skip, searcher, trace, self._executor)
+        else:
+            answer = search_namespace(view, q, params, searcher, trace, self._executor)
+        return answer if params.max_distance is None else answer.within(params.max_distance)
+
+    def _stored(self, live: View, asked: StoredRow, trace: ReadTrace) -> tuple[F32, tuple[int, int] | None]:
+        """The vector of a stored row, and where the row lies if it is to be no hit."""
+        part, row = self._locate(live, parse_ids([asked.id], field="id"), trace)
+        found = part.reader.read_vectors(np.array([row]), trace)
+        if found is None:
+            raise InvalidArgument(
+                f"row {asked.id!r} cannot be a query: its part keeps no vectors (store_vectors)", field="id"
+            )
+        skip = None if asked.itself else (part.number, row)
+        return as_vector(found[0], live.manifest.dim, live.manifest.metric), skip
+
+    def searched_view(
+        self, manifest: Manifest, params: SearchParams | AggregateParams, trace: ReadTrace
+    ) -> View:
         """The rows that a search may find."""
+        return self._matching(self.live_view(manifest, trace), params, trace)
+
+    def live_view(self, manifest: Manifest, trace: ReadTrace) -> View:
+        """The rows that can be read: alive, and not expired by now. A request asks once."""
         view = self.views.open(manifest, trace)
-        return view if params.filter is None else narrowed(view, params.filter, trace, self._executor)
+        if manifest.settings.expire_by is None:
+            return view
+        return unexpired(view, self.store.now(), trace, self._executor)
+
+    def _matching(self, live: View, params: SearchParams | AggregateParams, trace: ReadTrace) -> View:
+        return live if params.filter is None else narrowed(live, params.filter, trace, self._executor)
 
     def _search_batch(
         self, manifest: Manifest, values: object, params: SearchParams, trace: ReadTrace
@@ -182,15 +300,17 @@ class NamespaceEngine:
             )
         _check_answer(len(queries), manifest.dim, params)
         view = self.searched_view(manifest, params, trace)
-        if params.include or params.exclude is not None or params.debug:
+        if params.include or params.exclude is not None or params.debug or params.limit_per_group:
             return self._one_by_one(view, queries, params)
         found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
+        if params.max_distance is not None:
+            found = found.within(params.max_distance)
         return BatchHits(
             found.ids, found.distances, found.counts, manifest.epoch, None, None, manifest.incarnation
         )
 
     def _one_by_one(self, view: View, queries: F32, params: SearchParams) -> BatchHits:
-        """A batch whose queries are told of, or bring vectors, one by one."""
+        """A batch whose queries are told of, bring more than ids, or are limited a group: one by one."""
         manifest, shape = view.manifest, (len(queries), params.top_k)
         strings = manifest.id_kind == "string"
         ids: npt.NDArray[Any] = np.full(shape, "", dtype=object) if strings else np.zeros(shape, np.uint64)
@@ -203,7 +323,7 @@ class NamespaceEngine:
         try:
             for i, q in enumerate(queries):
                 trace = ReadTrace()
-                answer = search_namespace(view, q, params, searcher, trace, self._executor)
+                answer = self._answer(view, q, params, None, searcher, trace)
                 counts[i] = len(answer.rows)
                 ids[i, : counts[i]] = answer.ids
                 distances[i, : counts[i]] = answer.distances
@@ -216,10 +336,18 @@ class NamespaceEngine:
         finally:
             self._scratch.give(searcher)
         return BatchHits(
-            ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation, attributes or None
+            ids,
+            distances,
+            counts,
+            manifest.epoch,
+            vectors,
+            debug,
+            manifest.incarnation,
+            attributes or None,
+            _types(manifest, params),
         )
 
-    def _snapshot(self, params: SearchParams, trace: ReadTrace) -> Snapshot:
+    def _snapshot(self, params: SearchParams | AggregateParams | Moment, trace: ReadTrace) -> Snapshot:
         if params.epoch is not None:
             return self.snapshots.at_epoch(params.epoch)
         if params.consistency == "eventual":
@@ -238,28 +366,37 @@ class NamespaceEngine:
         return self._read(self._at(epoch), epoch, self._row, ids, include_vector)
 
     def _row(self, manifest: Manifest, ids: Ids, include_vector: bool) -> Row:
-        wanted: RowId = ids.values[0] if ids.kind == "string" else int(ids.values[0])
-        if manifest.id_kind is not None:
-            check_id_kind(manifest, ids, field="id")
         trace = ReadTrace()
-        view = self.views.open(manifest, trace)
+        part, row = self._locate(self.live_view(manifest, trace), ids, trace)
+        rows = np.array([row])
+        vectors = part.reader.read_vectors(rows, trace) if include_vector else None
+        return Row(
+            _id_of(ids),
+            None if vectors is None else vectors[0],
+            manifest.epoch,
+            _values(manifest, part, rows, list(manifest.attributes), trace)[0],
+            incarnation=manifest.incarnation,
+        )
+
+    def _locate(self, view: View, ids: Ids, trace: ReadTrace) -> tuple[OpenPart, int]:
+        """Where the live row of one id lies. `RowNotFound` if there is none."""
+        if view.manifest.id_kind is not None:
+            check_id_kind(view.manifest, ids, field="id")
         for part in reversed(view.parts):
             _, rows = part.reader.find(ids, trace)
             alive = rows[part.live.is_live(rows)]
             if len(alive):
-                vectors = part.reader.read_vectors(alive[:1], trace) if include_vector else None
-                return Row(
-                    wanted,
-                    None if vectors is None else vectors[0],
-                    manifest.epoch,
-                    _values(manifest, part, alive[:1], list(manifest.attributes), trace)[0],
-                    incarnation=manifest.incarnation,
-                )
-        raise RowNotFound(
-            f"no live row {wanted!r} in {self.name!r} at epoch {manifest.epoch}",
-            id=wanted,
-            epoch=manifest.epoch,
-        )
+                return part, int(alive[0])
+        wanted, epoch = _id_of(ids), view.manifest.epoch
+        raise RowNotFound(f"no live row {wanted!r} in {self.name!r} at epoch {epoch}", id=wanted, epoch=epoch)
+
+    def scan(self, asked: ScanParams) -> ScanPage:
+        """One page of the live rows of an epoch."""
+        self._process.check()
+        position = position_of(asked)
+        epoch = asked.epoch if position is None else position.epoch
+        scanner = Scanner(self.name, self.live_view, self._executor)
+        return self._read(self._at(epoch), epoch, scanner.page, asked, position)
 
     def manifest(self, epoch: int | None = None) -> Manifest:
         """The current manifest, or that of a past epoch."""
@@ -274,10 +411,14 @@ class NamespaceEngine:
         return [tag_of(pin) for pin in tags_of(self.manifest())]
 
 
+def _brings_vectors(params: SearchParams) -> bool:
+    return "vector" in params.include
+
+
 def _check_answer(queries: int, dim: int, params: SearchParams) -> None:
     """The arrays of a batch's answer are made for ``top_k`` hits a query, so they are bounded first."""
     limit = MAX_BATCH_HITS
-    if "vector" in params.include:
+    if _brings_vectors(params):
         limit = min(limit, MAX_BATCH_BYTES // (4 * dim))
     if queries * params.top_k > limit:
         raise InvalidArgument(
@@ -308,6 +449,11 @@ def describe(manifest: Manifest) -> NamespaceInfo:
             for name, known in manifest.attributes.items()
         },
     )
+
+
+def _id_of(ids: Ids) -> RowId:
+    """The one id that there is."""
+    return str(ids.values[0]) if ids.kind == "string" else int(ids.values[0])
 
 
 def settings_dict(settings: Settings) -> dict[str, Any]:
@@ -351,6 +497,14 @@ def _attributes_of(
     if answer.debug is not None:
         answer.debug["storage"] = trace.report()
     return out
+
+
+def _types(manifest: Manifest, params: SearchParams) -> dict[str, AttributeType] | None:
+    """The types of the attributes that hits bring."""
+    if not params.include and params.exclude is None:
+        return None
+    names = _wanted(manifest, params)
+    return None if names is None else {name: manifest.attributes[name].type for name in names}
 
 
 def _wanted(manifest: Manifest, params: SearchParams) -> list[str] | None:

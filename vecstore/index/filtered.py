@@ -93,15 +93,18 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
     masked = [_masked(part, view.matches.of(part, bound, trace)) for part in view.searched]
     searched = [part for part in masked if part.live.alive]
     by_number = {part.number: part for part in masked}
+    ground = view.field if view.ground is None else view.ground
     found = replace(
         view,
         parts=tuple(by_number.get(part.number, part) for part in view.parts),
         searched=searched,
         alive=sum(part.live.alive for part in searched),
-        field=view.field.narrowed([(p.number, p.live.words, p.empty) for p in searched]),
+        field=ground.narrowed([(p.number, p.live.words, p.empty) for p in searched]),
         plans={},
         narrowed={},
+        lasting=[],
         whole=view,
+        ground=ground,
     )
     size = sum(part.live.words.nbytes + part.live.first_row.nbytes // 8 for part in view.searched)
     most = min(MOST_VIEWS, MOST_BYTES // max(1, size))

@@ -64,6 +64,16 @@ class Answer:
     rows: npt.NDArray[np.int64]
     debug: dict[str, Any] | None = None
 
+    def take(self, places: npt.NDArray[Any] | slice) -> Answer:
+        """Some of the hits."""
+        return Answer(
+            self.ids[places], self.distances[places], self.parts[places], self.rows[places], self.debug
+        )
+
+    def within(self, most: float) -> Answer:
+        """The hits that are no farther than a public distance."""
+        return self.take(slice(0, int(np.searchsorted(self.distances, np.float64(most), side="right"))))
+
 
 @dataclass(frozen=True, slots=True)
 class BatchAnswer:
@@ -74,6 +84,17 @@ class BatchAnswer:
     parts: npt.NDArray[np.int32]
     rows: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
+
+    def within(self, most: float) -> BatchAnswer:
+        """The hits that are no farther than a public distance."""
+        near = (self.distances <= np.float64(most)) & (np.arange(self.ids.shape[1]) < self.counts[:, None])
+        return BatchAnswer(
+            np.where(near, self.ids, "" if self.ids.dtype == object else np.uint64(0)),
+            np.where(near, self.distances, np.float32(np.inf)),
+            self.parts,
+            self.rows,
+            near.sum(axis=1),
+        )
 
 
 def plan_for(view: View, params: SearchParams) -> Plan:
@@ -276,7 +297,7 @@ def search_namespace(
     ids, distances, parts, rows = searcher.hits()
     found: npt.NDArray[Any] = ids
     if view.manifest.id_kind == "string":
-        found = string_ids(view, parts, rows, trace)
+        found = ids_at(view, parts, rows, trace)
     debug = _debug(view, plan, searcher, trace) if params.debug else None
     return Answer(found, distances, parts, rows, debug)
 
@@ -306,6 +327,22 @@ def _choose_extents(
             searcher.choose(number, lists_within(*extents))
             chosen = True
     return chosen
+
+
+def search_beside(
+    view: View,
+    q: F32,
+    params: SearchParams,
+    skip: tuple[int, int],
+    searcher: Searcher,
+    trace: ReadTrace,
+    executor: Executors,
+) -> Answer:
+    """As `search_namespace`, of all rows but one: its part's number and its row."""
+    more = replace(params, top_k=params.top_k + 1)
+    answer = search_namespace(view, q, more, searcher, trace, executor)
+    others = np.flatnonzero((answer.parts != skip[0]) | (answer.rows != skip[1]))
+    return answer.take(others[: params.top_k])
 
 
 class Scratch:
@@ -379,7 +416,7 @@ def search_many(
         return answer
     names = np.full(shape, "", dtype=object)
     filled = np.arange(params.top_k) < answer.counts[:, None]
-    names[filled] = string_ids(view, answer.parts[filled], answer.rows[filled], ReadTrace())
+    names[filled] = ids_at(view, answer.parts[filled], answer.rows[filled], ReadTrace())
     return replace(answer, ids=names)
 
 
@@ -423,11 +460,13 @@ def _together(
     return [i for left in found for i in left]
 
 
-def string_ids(
+def ids_at(
     view: View, parts: npt.NDArray[np.int32], rows: npt.NDArray[np.int64], trace: ReadTrace
 ) -> npt.NDArray[Any]:
-    """object[m] of str."""
-    ids = np.empty(len(rows), dtype=object)
+    """u64[m], or object[m] of str."""
+    ids: npt.NDArray[Any] = np.empty(
+        len(rows), dtype=object if view.manifest.id_kind == "string" else np.uint64
+    )
     for number in np.unique(parts).tolist():
         mine = np.flatnonzero(parts == number)
         ids[mine] = view.parts[number].reader.ids_of(rows[mine], trace)

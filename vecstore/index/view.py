@@ -30,6 +30,7 @@ from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import F32
 
 if TYPE_CHECKING:
+    from vecstore.index.expiry import Lasting
     from vecstore.index.filtered import Matches
 
 T = TypeVar("T")
@@ -98,6 +99,10 @@ class View:
         made of this one.
     whole
         Of a view under a filter, the one that it was made of.
+    ground
+        Of a view that was made of another, the field of all live rows of the epoch.
+    lasting
+        The view that `vecstore.index.expiry` made of this one last.
     """
 
     manifest: Manifest
@@ -112,6 +117,8 @@ class View:
     plans: dict[Any, Any] = dataclass_field(default_factory=dict)
     narrowed: dict[bytes, View] = dataclass_field(default_factory=dict)
     whole: View | None = None
+    ground: Field | None = None
+    lasting: list[Lasting] = dataclass_field(default_factory=list)
 
 
 class Views:

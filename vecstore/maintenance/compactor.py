@@ -26,6 +26,7 @@ from pyroaring import BitMap
 
 from vecstore.engine.namespace import NamespaceEngine
 from vecstore.errors import StorageError, StorageMissing, VecstoreError
+from vecstore.index.expiry import expired_rows
 from vecstore.maintenance.columns import merged_columns
 from vecstore.maintenance.merge import Source, merge
 from vecstore.maintenance.policy import Plan, Policy, plan, plan_all
@@ -34,6 +35,7 @@ from vecstore.manifest.lease import Lease, holder_of
 from vecstore.manifest.model import Manifest, Mean, Part
 from vecstore.part.builder import PartSpec
 from vecstore.progress import Progress, within
+from vecstore.rows.columns import bitmap_of
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, CompactResult
 
@@ -118,7 +120,7 @@ def compact_once(
     """
     policy = policy if policy is not None else Policy()
     manifest = engine.snapshots.strong().manifest
-    wanted = (plan_all if everything else plan)(manifest, policy)
+    wanted = (plan_all if everything else plan)(manifest, policy, _expired(engine, manifest))
     if wanted is None:
         return CompactResult((), None, 0, manifest.epoch, "nothing due")
     about = {
@@ -142,6 +144,17 @@ def compact_once(
     finally:
         with suppress(StorageError):  # it expires by itself, and what was done is done
             lease.release()
+
+
+def _expired(engine: NamespaceEngine, manifest: Manifest) -> dict[str, int]:
+    """Live rows of each part that have expired."""
+    if manifest.settings.expire_by is None:
+        return {}
+    every, left = engine.views.open(manifest, ReadTrace()), engine.live_view(manifest, ReadTrace())
+    return {
+        one.reader.entry.id: one.live.alive - other.live.alive
+        for one, other in zip(every.parts, left.parts, strict=True)
+    }
 
 
 def holder() -> str:
@@ -188,8 +201,14 @@ def _compact(
     progress: Progress,
 ) -> CompactResult:
     view = engine.views.open(manifest, ReadTrace())
+    # What is expired counts as dead when it was read: it is left out, and its death later carries nothing.
+    now = 0.0 if manifest.settings.expire_by is None else engine.store.now()
     sources = [
-        Source(part, engine.tombstones.dead(part.reader.entry).copy())
+        Source(
+            part,
+            engine.tombstones.dead(part.reader.entry)
+            | bitmap_of(expired_rows(manifest, part, now, ReadTrace())),
+        )
         for part in view.parts
         if part.reader.entry.id in set(wanted.parts)
     ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from vecstore.limits import COMPACTION_BYTES
@@ -12,6 +13,7 @@ from vecstore.manifest.model import Manifest, Part
 from vecstore.types import IdKind
 
 ROW_BYTES: Final[dict[IdKind, int]] = {"u64": 128, "string": 384}  # of a merge that stay in memory, a row
+NONE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,14 @@ class Plan:
     reason: str
 
 
-def plan(manifest: Manifest, policy: Policy) -> Plan | None:
-    """What is due, the most useful first; None if nothing is."""
+def plan(manifest: Manifest, policy: Policy, expired: Mapping[str, int] = NONE) -> Plan | None:
+    """What is due, the most useful first; None if nothing is.
+
+    Parameters
+    ----------
+    expired
+        Live rows of parts, by their ids, that no one can read any more: they wear a part as dead ones do.
+    """
     parts = manifest.parts
     tiny = _alike([p for p in parts if p.n * manifest.dim <= manifest.settings.small_part_threshold])
     if len(tiny) >= policy.tiny_parts:
@@ -70,13 +78,13 @@ def plan(manifest: Manifest, policy: Policy) -> Plan | None:
             found = _bounded(tiers[tier], manifest, policy, f"tier {tier} is full")
             if found is not None:
                 return found
-    return _worn(parts, policy.dead_share, "dead rows")
+    return _worn(parts, policy.dead_share, "dead rows", expired)
 
 
-def plan_all(manifest: Manifest, policy: Policy) -> Plan | None:
+def plan_all(manifest: Manifest, policy: Policy, expired: Mapping[str, int] = NONE) -> Plan | None:
     """Everything into as few parts as the bound allows; None if that is how it is already."""
     parts = manifest.parts
-    return _bounded(parts, manifest, policy, "asked for") or _worn(parts, 0.0, "asked for")
+    return _bounded(parts, manifest, policy, "asked for") or _worn(parts, 0.0, "asked for", expired)
 
 
 def _alike(parts: Sequence[Part]) -> list[Part]:
@@ -100,7 +108,8 @@ def _bounded(parts: Sequence[Part], manifest: Manifest, policy: Policy, reason: 
     return Plan(tuple(part.id for part in chosen), reason) if len(chosen) > 1 else None
 
 
-def _worn(parts: Sequence[Part], share: float, reason: str) -> Plan | None:
+def _worn(parts: Sequence[Part], share: float, reason: str, expired: Mapping[str, int]) -> Plan | None:
     """The part with the most dead rows, of those with a larger share of them."""
-    worn = [part for part in parts if part.n - part.live > share * part.n]
-    return Plan((max(worn, key=lambda part: part.n - part.live).id,), reason) if worn else None
+    dead = {part.id: part.n - part.live + expired.get(part.id, 0) for part in parts}
+    worn = [part.id for part in parts if dead[part.id] > share * part.n]
+    return Plan((max(worn, key=dead.__getitem__),), reason) if worn else None

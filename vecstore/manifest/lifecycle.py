@@ -74,6 +74,7 @@ def create_namespace(
     if metric not in ("cosine", "l2", "dot"):
         raise InvalidArgument('metric must be "cosine", "l2" or "dot"', field="metric")
     settings = updated_settings(settings if settings is not None else Settings(), {})
+    check_expiry(settings, schema or {})
     source = rng if rng is not None else random.SystemRandom()
     if publisher is None:
         snapshots = SnapshotSource(store, name, clock=clock)
@@ -154,6 +155,7 @@ class UpdateSettings(Change):
 
     def apply(self, draft: Draft) -> dict[str, Any]:
         draft.set_settings(updated_settings(draft.manifest.settings, self.changes))
+        check_expiry(draft.manifest.settings, draft.manifest.attributes)
         return {}
 
 
@@ -166,6 +168,24 @@ def updated_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings
     if result.k_min > result.k_max:
         raise InvalidArgument("settings: k_min exceeds k_max", field="k_min")
     return result
+
+
+def check_expiry(settings: Settings, schema: Mapping[str, Attribute]) -> None:
+    """`InvalidArgument` if rows are to expire by what is no filterable ``datetime``."""
+    name = settings.expire_by
+    if name is None:
+        return
+    known = schema.get(name)
+    if known is None or known.type != "datetime" or not known.filterable:
+        what = (
+            "no attribute"
+            if known is None
+            else f"{known.type}{'' if known.filterable else ', not filterable'}"
+        )
+        raise InvalidArgument(
+            f"expire_by names {name!r}, which has to be a filterable datetime of the schema, and is {what}",
+            field="expire_by",
+        )
 
 
 @dataclass(kw_only=True, eq=False)

@@ -45,6 +45,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     rerank_scale, rerank_precision, fp32_rerank_cap
         Candidates a hit that are re-ranked (0 skips it), how, and how many at most by fp32. A target may
         be met by fp32 instead of int8 where that costs less.
+    expire_by
+        A filterable attribute of ``datetime``: once it has passed, by the store's clock, a row is not read
+        any more, and compaction leaves it out. Null: rows do not expire.
     """
 
     list_rows: Annotated[int, Meta(ge=0, le=1_048_576)] = 32
@@ -59,6 +62,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     rerank_scale: Annotated[float, Meta(ge=0.0, le=1000.0)] = 8.0
     rerank_precision: RerankPrecision = "int8"
     fp32_rerank_cap: Annotated[int, Meta(ge=1, le=100_000)] = 1_000
+    expire_by: str | None = None
 
 
 class Attribute(Struct, frozen=True):

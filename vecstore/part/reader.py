@@ -684,6 +684,16 @@ class PartReader:
             chosen &= keys < np.uint64(high)
         return keys[chosen], rows[chosen].astype(np.int64)
 
+    def index_page(self, number: int, trace: ReadTrace) -> tuple[U64, npt.NDArray[np.uint32]]:
+        """One page of the index: keys, ascending, without the part's base, and the row of each."""
+        at, of_rows = number * KEYS_A_PAGE, number * KEYS_A_PAGE // ROWS_A_PAGE
+        count = min(KEYS_A_PAGE, self.entry.n - at)
+        pages = self._pages_of({"id_keys": [number], "id_rows": [of_rows]}, trace)
+        rows = pages["id_rows"][0].view("<u4")[at - of_rows * ROWS_A_PAGE :][:count]
+        if int(rows.max()) >= self.entry.n:
+            raise self._corrupt("id_rows", "names a row beyond the part")
+        return pages["id_keys"][0].view("<u8")[:count], rows
+
     def section_names(self) -> tuple[str, ...]:
         return tuple(self.entry.sections)
 

@@ -31,7 +31,7 @@ from vecstore.rows.column import Column, ColumnBuilder, as_buffer
 from vecstore.rows.packing import CHUNK, Packing, Texts, pack, pack_texts, unpack, unpack_whole
 from vecstore.rows.schema import Spec, element_type, is_array
 from vecstore.rows.texts import TextArray
-from vecstore.rows.values import Elements, Key, is_text
+from vecstore.rows.values import SIGN, Elements, Key, is_text
 from vecstore.types import U64, AttributeType
 
 Bytes = npt.NDArray[np.uint8]
@@ -378,18 +378,22 @@ class ColumnReader:
         """Rows without a value."""
         return BitMap.deserialize(self._piece("nulls").tobytes()) if self.entry.nulls else BitMap()
 
+    def nulls_among(self, rows: I64) -> npt.NDArray[np.bool_]:
+        """Which of some rows have no value."""
+        if not self.entry.nulls:
+            return np.zeros(len(rows), dtype=np.bool_)
+        none = self.nulls()
+        if len(rows) < FEW_ROWS:
+            return np.fromiter((row in none for row in rows.tolist()), dtype=np.bool_, count=len(rows))
+        every = np.zeros(self.n, dtype=np.bool_)
+        every[np.frombuffer(none.to_array(), dtype=np.uint32)] = True
+        found: npt.NDArray[np.bool_] = every[rows]
+        return found
+
     def column(self, rows: I64) -> Column:
         """The values of rows, in their order."""
         spec = Spec(self.entry.type, self.entry.filterable)
-        null = np.zeros(len(rows), dtype=np.bool_)
-        if self.entry.nulls:
-            none = self.nulls()
-            if len(rows) < FEW_ROWS:
-                null = np.fromiter((row in none for row in rows.tolist()), dtype=np.bool_, count=len(rows))
-            else:
-                every = np.zeros(self.n, dtype=np.bool_)
-                every[np.frombuffer(none.to_array(), dtype=np.uint32)] = True
-                null = every[rows]
+        null = self.nulls_among(rows)
         if is_array(self.entry.type):
             starts = self._integers("starts", rows).astype(np.int64)
             counts = self._integers("starts", rows + 1).astype(np.int64) - starts
@@ -468,6 +472,56 @@ class ColumnReader:
             number = to.add_texts(np.frombuffer(data, dtype=np.uint8), lengths)
             base = number if base is None else base
         return base or 0
+
+    # -- order -----------------------------------------------------------------------------
+
+    def ranks(self, rows: I64 | slice) -> U64:
+        """Of rows with a value, of no array: numbers in the order of their values, the same for equal ones.
+
+        Of numbers their keys, in which both zeros of a float are one; of a dictionary of texts their codes.
+        """
+        if self.entry.form == "dictionary":
+            codes = self._integers("codes", rows)
+            if is_text(element_type(self.entry.type)):
+                return codes
+            return one_zero(self._integers("keys", codes.astype(np.int64)), self.entry.type)
+        return one_zero(self._integers("keys", rows), self.entry.type)
+
+    def elements_of(self, rows: I64) -> Elements:
+        """The keys or texts of rows with a value, of no array."""
+        return self._elements(rows)
+
+    def texts_of(self, codes: U64) -> Elements:
+        """The texts of codes, which `ranks` gave."""
+        wanted, where = np.unique(codes, return_inverse=True)
+        texts = self._dictionary()
+        found = np.empty(len(wanted), dtype=object)
+        found[:] = [texts[code] for code in wanted.tolist()]
+        return found[where]
+
+    def in_order(self, start: int, stop: int) -> I64:
+        """Rows from one place to another in the order of their values; of an index that has them so."""
+        piece = self.entry.pieces["order"]
+        if piece.packing is None:
+            raise AssertionError("an index has its rows in order")
+        return unpack_whole(piece.packing, self._piece("order"), start, stop).astype(np.int64)
+
+    def up_to(self, key: int) -> tuple[I64, int | None]:
+        """Rows of the elements up to a key, ascending, and the least element above it; None if there is none.
+
+        Of numbers with an inverted side, one a row.
+        """
+        rows = listed(self.between(None, False, key, True))
+        if len(rows) == self.entry.elements:
+            return rows, None
+        if self.entry.lookup == "bitmaps":
+            dictionary = self._dictionary()
+            return rows, cast(int, dictionary[bisect_right(dictionary, key)])
+        return rows, int(self.ranks(self.in_order(len(rows), len(rows) + 1))[0])
+
+    def rows_of_code(self, code: int) -> I64:
+        """The rows of one value of a dictionary, ascending."""
+        return listed(self._rows_between(code, code + 1))
 
     # -- look-ups --------------------------------------------------------------------------
 
@@ -662,6 +716,18 @@ class Keys:
 
     def __getitem__(self, i: int) -> Any:
         return int(self.values[i])
+
+
+def listed(rows: BitMap) -> I64:
+    """Rows, ascending."""
+    return np.frombuffer(rows.to_array(), dtype=np.uint32).astype(np.int64)
+
+
+def one_zero(keys: U64, kind: AttributeType) -> U64:
+    """Keys of which equal values have the same: of a float both zeros."""
+    if element_type(kind) != "float":
+        return keys
+    return np.where(keys == np.uint64(SIGN - 1), np.uint64(SIGN), keys)
 
 
 def _after(prefix: bytes) -> bytes | None:

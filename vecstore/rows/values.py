@@ -50,6 +50,11 @@ def key_of(value: Any, kind: ScalarType) -> Key:
     return _KEYS[kind](value)
 
 
+def both_zeros(key: Key) -> tuple[Key, ...]:
+    """The keys of the values of a float that are equal to one: of a zero both."""
+    return (SIGN - 1, SIGN) if key in (SIGN - 1, SIGN) else (key,)
+
+
 def value_of(key: Key, kind: ScalarType) -> Any:
     """The value of a key, as JSON has it: dates and UUIDs are strings."""
     return _VALUES[kind](key)
@@ -61,7 +66,7 @@ def values_of(elements: Elements | TextArray, kind: ScalarType) -> list[Any]:
         if kind == "int":
             return (elements ^ np.uint64(SIGN)).view(np.int64).tolist()  # type: ignore[no-any-return]
         if kind == "float":
-            return _floats(elements).tolist()  # type: ignore[no-any-return,arg-type]
+            return floats_of(elements).tolist()  # type: ignore[no-any-return,arg-type]
     if kind == "uint":
         return elements.tolist()
     make = _VALUES[kind]
@@ -219,7 +224,7 @@ _VALUES: Final[dict[ScalarType, Callable[[Any], Any]]] = {
 # -- many values ---------------------------------------------------------------------------
 
 
-def _floats(keys: U64) -> npt.NDArray[np.float64]:
+def floats_of(keys: U64) -> npt.NDArray[np.float64]:
     negative = keys < np.uint64(SIGN)
     return np.where(negative, ~keys, keys & np.uint64(SIGN - 1)).view(np.float64)
 

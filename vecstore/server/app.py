@@ -16,10 +16,13 @@ from vecstore.api import Database, connect
 from vecstore.config import Config, load_config
 from vecstore.server import (
     handlers,
+    routes_aggregate,
     routes_history,
     routes_namespaces,
+    routes_queries,
     routes_recall,
     routes_rows,
+    routes_scan,
     routes_search,
     routes_system,
 )
@@ -50,7 +53,10 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_namespaces.register(app, backend, config)
     routes_history.register(app, backend, config)
     routes_rows.register(app, backend, config)
+    routes_scan.register(app, backend, config)
     routes_search.register(app, backend, config)
+    routes_aggregate.register(app, backend, config)
+    routes_queries.register(app, backend, config)
     routes_recall.register(app, backend, config)
     routes_system.register(app, backend)
     app.wsgi_app = Shortcut(app.wsgi_app, backend, config.max_body_bytes)  # type: ignore[method-assign]

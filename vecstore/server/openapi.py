@@ -9,7 +9,7 @@ import msgspec
 
 from vecstore.config import package_version
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
-from vecstore.server import wire
+from vecstore.server import scans, wire, wire_aggregate, wire_queries
 from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport, Tag, WarmResult
 
 _TYPES: Final[tuple[Any, ...]] = (
@@ -20,6 +20,10 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.PatchRows,
     wire.Search,
     wire.SearchQuery,
+    wire_aggregate.Aggregate,
+    wire_aggregate.Aggregated,
+    wire_queries.Queries,
+    wire_queries.Answers,
     wire.MeasureRecall,
     wire.Restore,
     wire.CreateBranch,
@@ -33,6 +37,8 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.Patched,
     wire.Found,
     wire.RowView,
+    scans.ScanRows,
+    scans.Scanned,
     wire.Health,
     wire.ErrorBody,
     NamespaceInfo,
@@ -162,6 +168,24 @@ def _paths() -> dict[str, Any]:
                 parameters=_search_parameters(),
             ),
         },
+        f"{one}/aggregate": {
+            "parameters": [ns],
+            "post": _operation(
+                "aggregate",
+                "Counts, sums, extremes and means of rows by groups",
+                {"200": _json("Aggregated", etag=True)},
+                body="Aggregate",
+            ),
+        },
+        f"{one}/queries": {
+            "parameters": [ns],
+            "post": _operation(
+                "multiQuery",
+                "Several searches and aggregations, answered from one epoch",
+                {"200": _json("Answers", etag=True)},
+                body="Queries",
+            ),
+        },
         f"{one}/recall": {
             "parameters": [ns],
             "post": _operation(
@@ -187,6 +211,16 @@ def _paths() -> dict[str, Any]:
                     _parameter("include_vector", "query", {"type": "boolean", "default": True}),
                     epoch,
                 ],
+            ),
+        },
+        f"{one}/rows/scan": {
+            "parameters": [ns],
+            "post": _operation(
+                "scanRows",
+                "One page of the live rows of an epoch",
+                {"200": _json("Scanned", etag=True)},
+                body="ScanRows",
+                body_required=False,
             ),
         },
         f"{one}/manifest": {

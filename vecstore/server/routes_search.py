@@ -20,7 +20,7 @@ from vecstore.server.handlers import answer
 from vecstore.server.requests import json_body, query, read_body
 from vecstore.server.routes_rows import batch
 from vecstore.server.shortcut import FAILED
-from vecstore.types import F32, SearchParams
+from vecstore.types import SearchParams
 
 _search = msgspec.json.Decoder(wire.Search)
 _PARAMETERS: Final = wire.SearchQuery.__struct_fields__
@@ -30,8 +30,8 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     """Add the routes."""
     limit = config.max_body_bytes
 
-    def one(ns: str, vector: F32, params: SearchParams) -> Response:
-        hits = backend.search(ns, vector, check_params(params))
+    def one(ns: str, asked: object, params: SearchParams) -> Response:
+        hits = backend.search(ns, asked, check_params(params))
         return answer(wire.found(hits), at=(hits.incarnation, hits.epoch))
 
     def post(ns: str) -> Response:
@@ -40,11 +40,10 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
             raise failed
         query()
         asked: wire.Search = json_body(_search, limit)
-        single, many = len(memoryview(asked.vector)), len(memoryview(asked.vectors))
-        if bool(single) == bool(many):
-            raise InvalidArgument("a search has either vector or vectors", field="vector")
-        if single:
-            return one(ns, wire.vector(asked.vector), asked.params())
+        if not len(memoryview(asked.vectors)):
+            return one(ns, asked.query(), asked.params())
+        if len(memoryview(asked.vector)) or asked.id is not None or asked.order_by is not None:
+            raise InvalidArgument("a search has one of vector, vectors, id and order_by", field="vector")
         queries = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_QUERIES)
         hits = backend.search_batch(ns, queries, check_params(asked.params()))
         return answer(wire.found_batch(hits), at=(hits.incarnation, hits.epoch))

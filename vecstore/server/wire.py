@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 import struct
 from dataclasses import replace
@@ -32,6 +33,7 @@ from vecstore.limits import (
     MAX_U64,
 )
 from vecstore.manifest.model import Settings
+from vecstore.params import query_of
 from vecstore.types import (
     F32,
     AttributeType,
@@ -71,6 +73,7 @@ Name = Annotated[
         }
     ),
 ]
+Id = Annotated[int | str, Meta(extra_json_schema=_ID)]
 Ids = Annotated[list[int | str], Meta(extra_json_schema=_list_of(_ID, MAX_DELETE_IDS))]
 VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64]})]
 BatchField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})]
@@ -200,6 +203,7 @@ class _Effort(Struct, forbid_unknown_fields=True, kw_only=True):
 class _SearchOptions(_Effort, forbid_unknown_fields=True, kw_only=True):
     include: list[str] = []
     exclude: list[str] | None = None
+    max_distance: float | None = None
     debug: bool = False
 
     def params(self) -> SearchParams:
@@ -207,6 +211,7 @@ class _SearchOptions(_Effort, forbid_unknown_fields=True, kw_only=True):
             super().params(),
             include=tuple(self.include),
             exclude=None if self.exclude is None else tuple(self.exclude),
+            max_distance=self.max_distance,
             debug=self.debug,
         )
 
@@ -226,16 +231,35 @@ class MeasureRecall(_Effort, forbid_unknown_fields=True, kw_only=True):
         return replace(super().params(), filter=given_json(self.filter))
 
 
-class Search(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
-    """One query (``vector``) or a batch (``vectors``); ``dim`` as in an insert."""
+class AnySearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
+    """Of a vector, of the row of an ``id``, or the first rows in an order (``order_by``)."""
 
     vector: VectorField = msgspec.field(default_factory=Raw)
-    vectors: QueriesField = msgspec.field(default_factory=Raw)
-    dim: Dim | None = None
+    id: Id | None = None
+    include_self: bool = False
+    order_by: tuple[str, Literal["asc", "desc"]] | None = None
+    limit_per_group: tuple[str, Annotated[int, Meta(ge=1, le=MAX_TOP_K)]] | None = None
     filter: FilterField = msgspec.field(default_factory=Raw)
 
     def params(self) -> SearchParams:
-        return replace(super().params(), filter=given_json(self.filter))
+        return replace(
+            super().params(),
+            filter=given_json(self.filter),
+            order_by=self.order_by,
+            limit_per_group=self.limit_per_group,
+        )
+
+    def query(self) -> object:
+        """What neighbours are asked of; None if hits come in an order."""
+        given = vector(self.vector) if len(memoryview(self.vector)) else None
+        return query_of(given, self.id, self.include_self, self.order_by)
+
+
+class Search(AnySearch, forbid_unknown_fields=True, kw_only=True):
+    """One search, or a batch of them (``vectors``); ``dim`` as in an insert."""
+
+    vectors: QueriesField = msgspec.field(default_factory=Raw)
+    dim: Dim | None = None
 
 
 class PlainSearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
@@ -340,10 +364,13 @@ class Patched(Struct, kw_only=True, omit_defaults=True):
 
 
 class Neighbour(Struct, kw_only=True, omit_defaults=True):
-    """One hit; attributes and ``vector`` if asked for, null if the namespace keeps none."""
+    """One hit; attributes and ``vector`` if asked for, null if the namespace keeps none.
+
+    ``distance`` is left out where hits come in the order of an attribute.
+    """
 
     id: RowId
-    distance: float
+    distance: float | UnsetType = UNSET
     attributes: dict[str, Any] | UnsetType = UNSET
     vector: list[float] | UnsetType | None = UNSET
 
@@ -356,9 +383,10 @@ class Result(Struct, kw_only=True, omit_defaults=True):
 
 
 class Found(Struct, kw_only=True, omit_defaults=True):
-    """The answer to a search: ``hits`` to a vector, ``results`` to vectors."""
+    """The answer to a search: ``hits`` to a vector, ``results`` to vectors; ``types`` of their attributes."""
 
     epoch: int
+    types: dict[str, AttributeType] | UnsetType = UNSET
     hits: list[Neighbour] | UnsetType = UNSET
     results: list[Result] | UnsetType = UNSET
     debug: dict[str, Any] | UnsetType = UNSET
@@ -402,13 +430,19 @@ encode = _encoder.encode
 
 def found(hits: Hits) -> Found:
     """The body of the answer to one query."""
-    return Found(epoch=hits.epoch, hits=_neighbours(hits), debug=UNSET if hits.debug is None else hits.debug)
+    return Found(
+        epoch=hits.epoch,
+        types=UNSET if hits.types is None else hits.types,
+        hits=_neighbours(hits),
+        debug=UNSET if hits.debug is None else hits.debug,
+    )
 
 
 def found_batch(hits: BatchHits) -> Found:
     """The body of the answer to a batch."""
     return Found(
         epoch=hits.epoch,
+        types=UNSET if hits.types is None else hits.types,
         results=[
             Result(hits=_neighbours(one), debug=UNSET if one.debug is None else one.debug)
             for one in (hits[i] for i in range(len(hits)))
@@ -418,7 +452,10 @@ def found_batch(hits: BatchHits) -> Found:
 
 def _neighbours(hits: Hits) -> list[Neighbour]:
     ids, distances = hits.ids.tolist(), hits.distances.tolist()
-    found = [Neighbour(id=i, distance=d) for i, d in zip(ids, distances, strict=True)]
+    if distances and math.isnan(distances[0]):  # in the order of an attribute
+        found = [Neighbour(id=i) for i in ids]
+    else:
+        found = [Neighbour(id=i, distance=d) for i, d in zip(ids, distances, strict=True)]
     if hits.vectors is not None:
         for one, vector in zip(found, hits.vectors, strict=True):
             one.vector = numbers(vector)

@@ -1,0 +1,203 @@
+"""Aggregates, held against computing them row by row."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.core import CODED, RangeStore, clustered, database, generator
+from tests.index.test_ordered import fill
+from tests.rows.filters.oracle import TYPES, matches, random_filter
+from vecstore.api import Database
+from vecstore.engine import aggregate as module
+from vecstore.errors import InvalidArgument
+from vecstore.rows import aggregates
+from vecstore.storage.memory import MemoryStore
+
+DIM = 4
+SCALARS = [name for name, kind in TYPES.items() if not kind.startswith("[]")]
+NUMBERS = ["i", "u", "f"]
+
+
+def expected(rows: list[dict[str, Any]], function: str, name: str | None) -> Any:
+    if name is None:
+        return len(rows)
+    values = [row[name] for row in rows if row[name] is not None]
+    if function == "Count":
+        return len(values)
+    if function == "CountDistinct":
+        return len(set(values))
+    if function == "Sum":
+        return sum(values)
+    if not values:
+        return None
+    if function == "Avg":
+        return float(sum(map(Fraction, values)) / len(values))
+    order = (lambda value: value.encode()) if isinstance(values[0], str) else None
+    return (min if function == "Min" else max)(values, key=order)
+
+
+def grouped(rows: list[dict[str, Any]], names: list[str]) -> list[tuple[tuple[Any, ...], list[Any]]]:
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+
+    def place(item: tuple[tuple[Any, ...], list[Any]]) -> list[tuple[bool, Any]]:
+        return [(v is None, v.encode() if isinstance(v, str) else v) for v in item[0]]
+
+    return sorted(groups.items(), key=place)
+
+
+@pytest.fixture(params=[MemoryStore, RangeStore])
+def db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    with database(request.param()) as db:
+        yield db
+
+
+@pytest.mark.parametrize("filterable", [True, False])
+def test_results_equal_those_of_every_row_one_by_one(
+    db: Database, filterable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(3)
+    ids = list(range(0, 1_200, 2))
+    rng.shuffle(ids)
+    ns = db.create_namespace("docs", DIM, "l2", **CODED)
+    schema = {} if filterable else {n: {"type": TYPES[n], "filterable": False} for n in SCALARS}
+    rows = fill(ns, rng, ids, 3, **schema)
+    monkeypatch.setattr(module, "STEP", 150)  # as of a part that has more rows than are taken at once
+    asked = {
+        "rows": ["Count"],
+        **{f"{name} {f}": [f, name] for name in SCALARS for f in ("Count", "CountDistinct", "Min", "Max")},
+    }
+    sums = {f"{name} {f}": [f, name] for name in NUMBERS for f in ("Sum", "Avg")}
+    del sums["f Sum"]  # beyond what a float can hold, of these values
+    for case in range(40):
+        f = random_filter(rng, ids) if filterable and case else None
+        wanted = [row for row in rows.values() if f is None or matches(f, row)]
+        names = rng.sample(SCALARS, k=case % 4)
+        some = dict(rng.sample(sorted({**asked, **sums}.items()), k=12))
+        found = ns.aggregate(some, group_by=names, filter=f)
+        if not names:
+            assert found.groups is None
+            assert found.values == {
+                label: expected(wanted, one[0], one[1] if len(one) > 1 else None)
+                for label, one in some.items()
+            }
+            continue
+        assert found.values is None
+        assert found.groups == [
+            dict(zip(names, keys, strict=True))
+            | {label: expected(mine, one[0], one[1] if len(one) > 1 else None) for label, one in some.items()}
+            for keys, mine in grouped(wanted, names)
+        ]
+
+
+def test_sums_of_integers_do_not_overflow(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    n = 3_000
+    ns.insert(
+        clustered(generator(1), n, DIM),
+        attributes={"i": [-(2**63)] * n, "u": [2**64 - 1] * n, "g": [i % 2 for i in range(n)]},
+    )
+    asked = {"i": ["Sum", "i"], "u": ["Sum", "u"], "mean": ["Avg", "u"]}
+    assert ns.aggregate(asked).values == {
+        "i": -n * 2**63,
+        "u": n * (2**64 - 1),
+        "mean": float(2**64 - 1),
+    }
+    found = ns.aggregate(asked, group_by=["g"]).groups
+    assert found is not None
+    assert [group["u"] for group in found] == [n // 2 * (2**64 - 1)] * 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sums_of_floats_are_exact_whatever_their_order(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = 2_000
+    values = rng.standard_normal(n) * 10.0 ** rng.integers(-300, 300, size=n)
+    values[:4] = [5e-324, -5e-324, -0.0, 2.2e-308]
+    groups = rng.integers(5, size=n)
+    asked = {"sum": ["Sum", "v"], "mean": ["Avg", "v"]}
+    with database() as db:
+        ns = db.create_namespace("docs", DIM, "l2", **CODED)
+        for some in np.array_split(rng.permutation(n), 3):
+            ns.insert(
+                clustered(generator(1), len(some), DIM),
+                ids=some,
+                attributes={"v": values[some], "g": groups[some]},
+            )
+        for _ in range(2):  # in three parts, and then in one
+            found = ns.aggregate(asked).values
+            assert found is not None
+            assert found["sum"] == math.fsum(values)
+            assert found["mean"] == float(sum(map(Fraction, values.tolist())) / n)
+            told = ns.aggregate(asked, group_by=["g"]).groups
+            assert told is not None
+            assert [group["sum"] for group in told] == [math.fsum(values[groups == g]) for g in range(5)]
+            ns.compact()
+
+
+def test_a_sum_beyond_a_float_is_refused_and_its_mean_is_not() -> None:
+    with database() as db:
+        ns = db.create_namespace("docs", DIM, "l2")
+        ns.insert(clustered(generator(1), 3, DIM), attributes={"v": [1.5e308, 1.5e308, 1.5e308]})
+        assert ns.aggregate({"mean": ["Avg", "v"]}).values == {"mean": 1.5e308}
+        with pytest.raises(InvalidArgument) as refused:
+            ns.aggregate({"total": ["Sum", "v"]})
+        assert refused.value.details["at"] == "aggregate_by.total"
+
+
+def test_groups_and_distinct_values_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregates, "MAX_GROUPS", 50)
+    monkeypatch.setattr(aggregates, "MAX_DISTINCT", 200)
+    with database() as db:
+        ns = db.create_namespace("docs", DIM, "l2")
+        for start in (0, 50):
+            values = list(range(start, start + 50))
+            names = [f"name {value}" for value in values]
+            ns.insert(clustered(generator(1), 50, DIM), ids=values, attributes={"n": values, "s": names})
+        first = ns.aggregate({"n": ["Count"]}, group_by=["s"], filter=["n", "Lt", 50]).groups
+        assert first is not None
+        assert len(first) == 50
+        for names in (["n"], ["s", "n"]):
+            with pytest.raises(InvalidArgument) as refused:
+                ns.aggregate({"c": ["Count"]}, group_by=names)
+            assert (refused.value.details["field"], refused.value.details["limit"]) == ("group_by", 50)
+        more = list(range(100, 250))
+        ns.insert(
+            clustered(generator(1), 150, DIM),
+            ids=more,
+            attributes={"n": more, "s": [f"name {value}" for value in more]},
+        )
+        for name in ("n", "s"):
+            assert ns.aggregate({"d": ["CountDistinct", name]}, filter=["n", "Lt", 200]).values == {"d": 200}
+            with pytest.raises(InvalidArgument) as refused:
+                ns.aggregate({"d": ["CountDistinct", name]})
+            assert refused.value.details["limit"] == 200
+
+
+def test_an_empty_namespace_has_aggregates() -> None:
+    with database() as db:
+        ns = db.create_namespace("docs", DIM, "l2", schema={"i": "int", "f": "float", "s": "string"})
+        asked = {
+            "rows": ["Count"],
+            "sum": ["Sum", "i"],
+            "total": ["Sum", "f"],
+            "mean": ["Avg", "i"],
+            "least": ["Min", "s"],
+            "distinct": ["CountDistinct", "s"],
+        }
+        empty = {"rows": 0, "sum": 0, "total": 0.0, "mean": None, "least": None, "distinct": 0}
+        assert ns.aggregate(asked).values == empty
+        assert ns.aggregate(asked, group_by=["s"]).groups == []
+        ns.insert(clustered(generator(1), 2, DIM), ids=[1, 2])
+        assert ns.aggregate(asked).values == {**empty, "rows": 2}
+        assert ns.aggregate({"rows": ["Count"]}, group_by=["s", "i"]).groups == [
+            {"s": None, "i": None, "rows": 2}
+        ]

@@ -1,0 +1,43 @@
+"""A view but for some of its rows, which is searched like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from vecstore.index.view import View
+
+
+def without(view: View, hidden: Mapping[int, npt.NDArray[np.int64]], *, whole: View | None) -> View:
+    """The view without rows of its parts, by their numbers; dead rows among them are no matter.
+
+    Parameters
+    ----------
+    whole
+        What `View.whole` shall be: a view if the rows have to do with what is asked, as under a filter.
+    """
+    parts = {part.number: part for part in view.parts}
+    for number, rows in hidden.items():
+        if len(rows):
+            live = parts[number].live.without(rows)
+            parts[number] = replace(parts[number], live=live, empty=live.empty_lists())
+    alive = {part.number: parts[part.number] for part in view.searched}
+    searched = [part for part in alive.values() if part.live.alive]
+    ground = view.field if view.ground is None else view.ground
+    return replace(
+        view,
+        parts=tuple(parts.values()),
+        searched=searched,
+        alive=sum(part.live.alive for part in searched),
+        field=ground.narrowed(
+            [(p.number, p.live.words, p.live.empty_lists() if p.empty is None else p.empty) for p in searched]
+        ),
+        plans={},
+        narrowed={},
+        lasting=[],
+        whole=whole,
+        ground=ground,
+    )
