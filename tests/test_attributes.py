@@ -50,6 +50,51 @@ def found(ns: Namespace, f: list[Any]) -> list[Any]:
     return sorted(ns.search(ROWS[0], top_k=1_000, filter=f).ids.tolist())
 
 
+# -- patches and conditions -----------------------------------------------------------------
+
+
+def test_patches_and_conditions_are_the_same_everywhere(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2", schema={"at": "datetime"})
+    ns.insert(ROWS[:6], range(6), attributes={"n": [0, 1, 2, 3, 4, 5], "lang": ["en", "de"] * 3})
+    first = ns.patch([1, 2, 99], {"lang": ["fr", None, "it"], "at": [datetime(2024, 5, 6, tzinfo=UTC)] * 3})
+    assert (first.patched, first.skipped, first.absent, first.affected_ids) == (2, 0, 1, None)
+    assert (first.epoch, first.incarnation) == (ns.stats().epoch, ns.stats().incarnation)
+    assert found(ns, ["lang", "Eq", None]) == [2]
+    assert found(ns, ["at", "Eq", "2024-05-06"]) == [1, 2]
+
+    rows = ns.patch([3, 4], [{"n": 30}, {"lang": "it", "big": 2**63}], return_ids=True)
+    assert sorted(rows.affected_ids or []) == [3, 4]
+    assert found(ns, ["Or", [["n", "Eq", 30], ["big", "Gt", 5]]]) == [3, 4]
+    assert found(ns, ["And", [["n", "Eq", 4], ["lang", "Eq", "it"]]]) == [4]
+    np.testing.assert_array_equal(ns.get(3).vector, ROWS[3])
+
+    key = UUID(int=5)
+    by_filter = ns.patch(filter=["n", "Lt", 2], attributes={"key": key, "tags": ["a"]}, return_ids=True)
+    assert (by_filter.patched, sorted(by_filter.affected_ids or [])) == (2, [0, 1])
+    assert found(ns, ["key", "Eq", str(key)]) == found(ns, ["tags", "Contains", "a"]) == [0, 1]
+
+    newer = ns.insert(
+        ROWS[10:13],
+        [3, 4, 7],
+        attributes={"n": [5, 5, 5]},
+        condition=["n", "Lt", {"$ref_new": "n"}],
+        return_ids=True,
+    )
+    assert (newer.n, newer.upserted, newer.inserted, newer.skipped) == (2, 1, 1, 1)
+    assert newer.affected_ids == [4, 7]
+    absent = ns.insert(ROWS[:2], [0, 8], mode="insert_if_absent", return_ids=True)
+    assert (absent.inserted, absent.skipped, absent.affected_ids) == (1, 1, [8])
+    none = ns.insert(ROWS[:1], [0], mode="insert_if_absent")
+    assert (none.part_id, none.n, none.skipped, none.affected_ids) == (None, 0, 1, None)
+    assert ns.insert(ROWS[20:22], return_ids=True).affected_ids == [9, 10]
+
+    gone = ns.delete([0, 1, 99], condition=["lang", "Eq", "fr"], return_ids=True)
+    assert (gone.deleted, gone.skipped, gone.affected_ids) == (1, 1, [1])
+    rest = ns.delete(filter=["n", "Eq", 5], return_ids=True)
+    assert (rest.deleted, sorted(rest.affected_ids or [])) == (3, [4, 5, 7])
+    assert ns.stats().rows == 6
+
+
 # -- what is written and read ---------------------------------------------------------------
 
 

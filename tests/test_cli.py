@@ -169,9 +169,9 @@ def test_a_file_is_read_from_any_row_on(kind: str, tmp_path: Path) -> None:
         pq.write_table(pa.table({"vector": list(ROWS), "id": range(25)}), path, row_group_size=7)
     for start in (0, 3, 7, 8, 24):
         parts = list(open_file(path).batches(10, start))
-        np.testing.assert_allclose(np.concatenate([v for v, _ in parts]), ROWS[start:], rtol=1e-6)
-        assert [len(v) for v, _ in parts[:-1]] == [10] * (len(parts) - 1)
-        ids = [i for _, some in parts for i in some or ()]
+        np.testing.assert_allclose(np.concatenate([part.vectors for part in parts]), ROWS[start:], rtol=1e-6)
+        assert [len(part.vectors) for part in parts[:-1]] == [10] * (len(parts) - 1)
+        ids = [i for part in parts for i in part.ids or ()]
         assert ids in ([], list(range(start, 25)))
 
 

@@ -405,7 +405,9 @@ def said(status: str, body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-INSERTED = said("201 Created", b'{"part_id":"p","n":1,"epoch":2,"upserted":0}', b'ETag: "abc-2"')
+INSERTED = said(
+    "201 Created", b'{"part_id":"p","n":1,"epoch":2,"upserted":0,"inserted":1,"skipped":0}', b'ETag: "abc-2"'
+)
 BUSY = said("503 Service Unavailable", b'{"code":"storage_unavailable","message":"later","details":{}}')
 FOUND = said("200 OK", b'{"epoch":2,"hits":[{"id":1,"distance":0.5}]}', b'ETag: "abc-2"')
 

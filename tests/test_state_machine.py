@@ -31,6 +31,7 @@ class NamespaceMachine(RuleBasedStateMachine):
         self.now = 1_000_000.0
         self.seed = 0
         self.model: dict[Any, np.ndarray[Any, Any]] = {}
+        self.marks: dict[Any, int] = {}  # values of an attribute
         self.past: dict[int, dict[Any, Any]] = {}
 
     # -- set up ------------------------------------------------------------------------------
@@ -52,6 +53,7 @@ class NamespaceMachine(RuleBasedStateMachine):
             DIM,
             metric,
             {"small_part_threshold": threshold, "list_rows": 2, "store_vectors": kept},
+            schema={"mark": "int"},
         )
 
     def open(self) -> Database:
@@ -81,7 +83,7 @@ class NamespaceMachine(RuleBasedStateMachine):
         answer = self.ns(which).insert(np.stack(list(new.values())), list(new))
         assert answer.upserted == len(set(new) & set(self.model))
         assert answer.ids is None
-        self.model |= new
+        self.put(new)
         self.wrote(answer.epoch)
 
     @rule(
@@ -97,7 +99,54 @@ class NamespaceMachine(RuleBasedStateMachine):
             assert set(new) & set(self.model)
         else:
             assert not set(new) & set(self.model)
-            self.model |= new
+            self.put(new)
+            self.wrote(answer.epoch)
+
+    @rule(
+        which=st.integers(0, 1),
+        keys=st.sets(KEYS, min_size=1, max_size=6),
+        numbers=st.lists(NUMBERS, min_size=DIM - 1, max_size=DIM - 1),
+    )
+    def insert_if_absent(self, which: int, keys: set[int], numbers: list[int]) -> None:
+        every = {self.key(k): self.row(numbers) for k in keys}
+        new = {i: row for i, row in every.items() if i not in self.model}
+        answer = self.ns(which).insert(
+            np.stack(list(every.values())), list(every), mode="insert_if_absent", return_ids=True
+        )
+        assert (answer.inserted, answer.upserted, answer.skipped) == (len(new), 0, len(every) - len(new))
+        assert answer.affected_ids == list(new)
+        self.put(new)
+        if new:
+            self.wrote(answer.epoch)
+
+    @rule(which=st.integers(0, 1), keys=st.sets(KEYS, min_size=1, max_size=8), mark=NUMBERS)
+    def patch(self, which: int, keys: set[int], mark: int) -> None:
+        wanted = [self.key(k) for k in keys]
+        answer = self.ns(which).patch(wanted, {"mark": [mark] * len(wanted)})
+        there = [i for i in wanted if i in self.model]
+        assert (answer.patched, answer.absent) == (len(there), len(wanted) - len(there))
+        self.marks |= dict.fromkeys(there, mark)
+        if there:
+            self.wrote(answer.epoch)
+
+    @rule(which=st.integers(0, 1), below=NUMBERS, mark=NUMBERS)
+    def patch_matching(self, which: int, below: int, mark: int) -> None:
+        chosen = ["Or", [["mark", "Lt", below], ["mark", "Eq", None]]]
+        answer = self.ns(which).patch(filter=chosen, attributes={"mark": mark}, return_ids=True)
+        there = {i for i in self.model if i not in self.marks or self.marks[i] < below}
+        assert set(answer.affected_ids or []) == there
+        self.marks |= dict.fromkeys(there, mark)
+        if there:
+            self.wrote(answer.epoch)
+
+    @rule(which=st.integers(0, 1), below=NUMBERS)
+    def delete_matching(self, which: int, below: int) -> None:
+        answer = self.ns(which).delete(filter=["mark", "Lt", below], return_ids=True)
+        gone = {i for i, mark in self.marks.items() if mark < below}
+        assert set(answer.affected_ids or []) == gone
+        for identity in gone:
+            del self.model[identity], self.marks[identity]
+        if gone:
             self.wrote(answer.epoch)
 
     @precondition(lambda self: not self.strings)
@@ -108,7 +157,7 @@ class NamespaceMachine(RuleBasedStateMachine):
         assert answer.ids is not None
         new = dict(zip(answer.ids.tolist(), rows, strict=True))
         assert not set(new) & set(self.model)
-        self.model |= new
+        self.put(new)
         self.wrote(answer.epoch)
 
     @rule(which=st.integers(0, 1), keys=st.sets(KEYS, min_size=1, max_size=8))
@@ -118,6 +167,7 @@ class NamespaceMachine(RuleBasedStateMachine):
         assert answer.deleted == len(wanted & set(self.model))
         for identity in wanted:
             self.model.pop(identity, None)
+            self.marks.pop(identity, None)
         if answer.deleted:
             self.wrote(answer.epoch)
 
@@ -138,6 +188,11 @@ class NamespaceMachine(RuleBasedStateMachine):
     def reopen(self, which: int) -> None:
         self.handles[which].close()
         self.handles[which] = self.open()
+
+    def put(self, rows: dict[Any, Any]) -> None:
+        self.model |= rows
+        for identity in rows:
+            self.marks.pop(identity, None)
 
     def wrote(self, epoch: int) -> None:
         self.now += 1.0
@@ -182,6 +237,7 @@ class NamespaceMachine(RuleBasedStateMachine):
             assert identity not in self.model
         else:
             np.testing.assert_array_equal(row.vector, self.model[identity])
+            assert row.attributes == {"mark": self.marks.get(identity)}
 
     @invariant()
     def counts_agree(self) -> None:

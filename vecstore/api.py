@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy.typing as npt
 
@@ -32,11 +32,13 @@ from vecstore.params import (
     plain,
     query_of,
     required_epoch,
+    scan_params,
     search_params,
     several,
 )
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
+from vecstore.scan import Scan
 from vecstore.types import (
     AggregateParams,
     Aggregates,
@@ -51,6 +53,7 @@ from vecstore.types import (
     Metric,
     Moment,
     NamespaceInfo,
+    PatchResult,
     Query,
     RecallEstimate,
     RecallReport,
@@ -59,6 +62,9 @@ from vecstore.types import (
     RerankPrecision,
     Row,
     RowId,
+    ScanOrder,
+    ScanPage,
+    ScanParams,
     SearchParams,
     Tag,
     WarmResult,
@@ -91,6 +97,8 @@ class Backend(Protocol):
         attributes: object = None,
         schema: object = None,
         mode: WriteMode,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None = None,
@@ -101,9 +109,24 @@ class Backend(Protocol):
         ids: object,
         *,
         filter: object = None,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
     ) -> DeleteResult: ...
+    def patch_rows(
+        self,
+        name: str,
+        ids: object,
+        attributes: object,
+        *,
+        filter: object = None,
+        schema: object = None,
+        condition: object = None,
+        return_ids: bool = False,
+        expected: Expected | None,
+        idempotency_key: str | None,
+    ) -> PatchResult: ...
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo: ...
     def branch(self, name: str, new_name: str, epoch: int | None) -> NamespaceInfo: ...
     def tags(self, name: str) -> Sequence[Tag]: ...
@@ -120,6 +143,7 @@ class Backend(Protocol):
     ) -> RecallReport: ...
     def recall_estimate(self, name: str) -> RecallEstimate: ...
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row: ...
+    def scan(self, name: str, params: ScanParams) -> ScanPage: ...
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult: ...
     def warm(self, name: str, cursor: str | None) -> WarmResult: ...
@@ -312,6 +336,8 @@ class Namespace:
         attributes: Any = None,
         schema: Mapping[str, Any] | None = None,
         mode: WriteMode = "upsert",
+        condition: Sequence[Any] | None = None,
+        return_ids: bool = False,
         if_match: Expected | None = None,
         idempotency_key: str | None = None,
         progress: Progress | None = None,
@@ -325,14 +351,22 @@ class Namespace:
         ids
             N u64 or N strings of at most 64 bytes, one kind a namespace; assigned if None.
         attributes
-            Of the rows: a dict of columns (lists, arrays of NumPy, columns of Arrow), a table of Arrow,
-            or a list of N dicts. None is null, which is what a row has that lacks the attribute.
+            Of the rows: a dict of columns (lists, arrays of NumPy, columns of Arrow, pandas or Polars), a
+            table of Arrow, a data frame, or a list of N dicts. None is null, which is what a row has that
+            lacks the attribute. Tables and data frames need the extra ``arrow``.
         schema
             ``{name: type}``, or ``{name: {"type": …, "filterable": False}}`` for what is only read. The type
             is ``string``, ``int``, ``uint``, ``float``, ``bool``, ``datetime``, ``uuid``, or ``[]`` and one
             of these. What is not declared, here or before, is inferred: of strings and numbers what they are.
         mode
-            ``"upsert"`` replaces rows of ids that exist; ``"insert"`` refuses them (`IdExists`).
+            ``"upsert"`` replaces rows of ids that exist; ``"insert"`` refuses them (`IdExists`);
+            ``"insert_if_absent"`` leaves them as they are and skips what is given for them.
+        condition
+            Of an upsert: a filter that the stored row must match to be replaced, or else the new one is
+            skipped. ``{"$ref_new": attribute}`` in place of a value is what the new row has there. Rows
+            that are not there are inserted whatever it says.
+        return_ids
+            Whether ``affected_ids`` of the answer tells the ids that were written.
         idempotency_key
             A retry under the same key is applied once and gets the same answer.
         progress
@@ -347,8 +381,12 @@ class Namespace:
         OutcomeUnknown
             The store did not say whether the commit happened.
         """
-        if mode not in ("upsert", "insert"):
-            raise InvalidArgument('mode must be "upsert" or "insert"', field="mode")
+        if mode not in get_args(WriteMode):
+            raise InvalidArgument(
+                f"mode must be one of {', '.join(get_args(WriteMode))}",
+                field="mode",
+                limit=list(get_args(WriteMode)),
+            )
         return self._backend.insert(
             self.name,
             vectors,
@@ -356,6 +394,8 @@ class Namespace:
             attributes=attributes,
             schema=schema,
             mode=mode,
+            condition=condition,
+            return_ids=return_ids,
             expected=if_match,
             idempotency_key=idempotency_key,
             progress=progress,
@@ -366,17 +406,74 @@ class Namespace:
         ids: Sequence[int] | Sequence[str] | npt.ArrayLike | None = None,
         *,
         filter: Sequence[Any] | None = None,
+        condition: Sequence[Any] | None = None,
+        return_ids: bool = False,
         if_match: Expected | None = None,
         idempotency_key: str | None = None,
     ) -> DeleteResult:
         """Delete rows by id, or those that a filter matches when the commit is made.
 
-        Ids that are not there are no error and not counted.
+        Ids that are not there are no error and not counted; with a ``condition`` those whose rows do not
+        match it are skipped. ``return_ids`` as of `insert`.
         """
-        if (ids is None) == (filter is None):
-            raise InvalidArgument("a delete has either ids or a filter", field="ids")
         return self._backend.delete_rows(
-            self.name, ids, filter=filter, expected=if_match, idempotency_key=idempotency_key
+            self.name,
+            ids,
+            filter=filter,
+            condition=condition,
+            return_ids=return_ids,
+            expected=if_match,
+            idempotency_key=idempotency_key,
+        )
+
+    def patch(
+        self,
+        ids: Sequence[int] | Sequence[str] | npt.ArrayLike | None = None,
+        attributes: Any = None,
+        *,
+        filter: Sequence[Any] | None = None,
+        schema: Mapping[str, Any] | None = None,
+        condition: Sequence[Any] | None = None,
+        return_ids: bool = False,
+        if_match: Expected | None = None,
+        idempotency_key: str | None = None,
+    ) -> PatchResult:
+        """Give rows other values of some attributes; vectors and what is not named stay as they are.
+
+        One commit; what it changes, it finds when it is made.
+
+        Parameters
+        ----------
+        ids
+            Of the rows. Ids that are not there are no error, but counted (``absent``).
+        attributes
+            With ids columns or rows, as of `insert`: None takes a value away. An attribute that a row does
+            not name stays. With a filter a single dict of values, which all rows get.
+        filter
+            In place of ids: rows that it matches when the commit is made.
+        schema
+            As of `insert`.
+        condition
+            A filter that a stored row must match, or else it is skipped; with ``{"$ref_new": attribute}``
+            for the value that the patch gives to an attribute of the same row.
+        return_ids
+            As of `insert`.
+
+        Raises
+        ------
+        InvalidArgument
+            And its kinds, as of `insert`: nothing was changed.
+        """
+        return self._backend.patch_rows(
+            self.name,
+            ids,
+            attributes,
+            filter=filter,
+            schema=schema,
+            condition=condition,
+            return_ids=return_ids,
+            expected=if_match,
+            idempotency_key=idempotency_key,
         )
 
     def search(
@@ -581,6 +678,41 @@ class Namespace:
     def get(self, id: RowId, *, include_vector: bool = True, epoch: int | None = None) -> Row:
         """The row of an id that is live, now or at a past epoch. `RowNotFound` if there is none."""
         return self._backend.row(self.name, id, include_vector=include_vector, epoch=check_epoch(epoch))
+
+    def scan(
+        self,
+        *,
+        filter: Sequence[Any] | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        order: ScanOrder | None = None,
+        limit: int = 1_000,
+        epoch: int | None = None,
+        cursor: str | None = None,
+    ) -> Scan:
+        """All live rows of one epoch, read page by page: iterate over them, or over `Scan.pages`.
+
+        The first page takes the current epoch and the others stay with it, whatever is written meanwhile,
+        for as long as it is kept; after that the next page is `SnapshotExpired`.
+
+        Parameters
+        ----------
+        filter
+            As for `search`.
+        include, exclude
+            As for `search`, but with neither rows bring all their attributes; ``"vector"`` brings vectors.
+        order
+            ``"id"``, ascending, for which ids have to be integers; or ``"stored"``, which costs least
+            where much is read. None: by id if they are integers.
+        limit
+            Rows of a page at most; pages of large rows are shorter.
+        epoch
+            A past epoch within the retention window instead of the current one.
+        cursor
+            Of a page that was read before: go on behind it, with the same filter.
+        """
+        params = scan_params(limit, order, filter, include, exclude, epoch, cursor)
+        return Scan(lambda asked: self._backend.scan(self.name, asked), params)
 
     def stats(self) -> NamespaceInfo:
         """Rows, parts, bytes, tombstones, epoch and defaults of the current epoch."""

@@ -33,18 +33,20 @@ from vecstore import errors
 from vecstore.errors import InvalidArgument, OutcomeUnknown, PayloadTooLarge, ServerUnavailable, VecstoreError
 from vecstore.limits import MAX_BODY_BYTES
 from vecstore.progress import Progress, within
-from vecstore.rows.attributes import as_json, fitted
+from vecstore.rows.attributes import as_json, fitted, patch_as_json
 from vecstore.rows.filters import filter_bytes
 from vecstore.rows.ids import parse_ids, validate_name
 from vecstore.rows.schema import as_schema
 from vecstore.rows.vectors import as_vectors
 from vecstore.server import wire
+from vecstore.server.scans import Scanned, page_of
 from vecstore.server.wire_aggregate import Aggregated
 from vecstore.server.wire_queries import Answers, OneAnswer
 from vecstore.types import (
     F32,
     AggregateParams,
     Aggregates,
+    AttributeType,
     BatchHits,
     CompactResult,
     DeleteResult,
@@ -55,12 +57,15 @@ from vecstore.types import (
     Metric,
     Moment,
     NamespaceInfo,
+    PatchResult,
     Query,
     RecallEstimate,
     RecallReport,
     RecallSample,
     Row,
     RowId,
+    ScanPage,
+    ScanParams,
     SearchParams,
     StoredRow,
     Tag,
@@ -151,6 +156,8 @@ class HttpBackend:
         attributes: object = None,
         schema: object = None,
         mode: WriteMode,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None = None,
@@ -159,13 +166,10 @@ class HttpBackend:
         body: dict[str, Any] = {"mode": mode, "dim": values.shape[1], "vectors": _packed(values)}
         if ids is not None:
             body["ids"] = parse_ids(ids).values.tolist()
-        declared = {} if schema is None else as_schema(schema)
+        types: dict[str, Any] = {}
         if attributes is not None:
             body["attributes"], types = as_json(attributes, len(values))
-            types = {told: kind for told, kind in types.items() if told not in declared}
-            declared |= fitted(types, self.info(name).schema) if types else {}
-        if declared:
-            body["schema"] = declared
+        body |= self._declaring(name, schema, types) | _asking(condition, return_ids)
         found = self._send(
             "POST",
             _path(name, "parts"),
@@ -176,7 +180,23 @@ class HttpBackend:
         done = _decode(found, wire.Inserted)
         assigned = None if done.ids is msgspec.UNSET else np.array(done.ids, dtype=np.uint64)
         within(progress, 0.0, 1.0)(1.0)
-        return InsertResult(done.part_id, done.n, done.epoch, done.upserted, assigned, _incarnation(found))
+        return InsertResult(
+            done.part_id,
+            done.n,
+            done.epoch,
+            done.upserted,
+            assigned,
+            _incarnation(found),
+            done.skipped,
+            _told(done.affected_ids),
+        )
+
+    def _declaring(self, name: str, schema: object, types: dict[str, Any]) -> dict[str, Any]:
+        """The schema that a write sends: what its caller declares, and the types that JSON cannot tell."""
+        declared = {} if schema is None else as_schema(schema)
+        types = {told: kind for told, kind in types.items() if told not in declared}
+        declared |= fitted(types, self.info(name).schema) if types else {}
+        return {"schema": declared} if declared else {}
 
     def delete_rows(
         self,
@@ -184,14 +204,12 @@ class HttpBackend:
         ids: object,
         *,
         filter: object = None,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
     ) -> DeleteResult:
-        body: dict[str, Any]
-        if filter is not None:
-            body = {"filter": msgspec.Raw(filter_bytes(filter))}
-        else:
-            body = {"ids": parse_ids(ids).values.tolist()}
+        body = _rows(ids, filter) | _asking(condition, return_ids)
         found = self._send(
             "POST",
             _path(name, "deletes"),
@@ -200,7 +218,45 @@ class HttpBackend:
             repeat=idempotency_key is not None,
         )
         done = _decode(found, wire.Deleted)
-        return DeleteResult(done.deleted, done.epoch, _incarnation(found))
+        return DeleteResult(
+            done.deleted, done.epoch, _incarnation(found), done.skipped, _told(done.affected_ids)
+        )
+
+    def patch_rows(
+        self,
+        name: str,
+        ids: object,
+        attributes: object,
+        *,
+        filter: object = None,
+        schema: object = None,
+        condition: object = None,
+        return_ids: bool = False,
+        expected: Expected | None,
+        idempotency_key: str | None,
+    ) -> PatchResult:
+        body = _rows(ids, filter) | _asking(condition, return_ids)
+        if filter is None:
+            body["attributes"], types = patch_as_json(attributes, len(body.get("ids", ())))
+        else:
+            (body["attributes"],), types = patch_as_json([attributes], 1)
+        body |= self._declaring(name, schema, types)
+        found = self._send(
+            "POST",
+            _path(name, "patches"),
+            body,
+            headers=_conditions(expected, idempotency_key),
+            repeat=idempotency_key is not None,
+        )
+        done = _decode(found, wire.Patched)
+        return PatchResult(
+            done.patched,
+            done.epoch,
+            _incarnation(found),
+            done.skipped,
+            done.absent,
+            _told(done.affected_ids),
+        )
 
     def restore(self, name: str, epoch: int, *, expected: Expected) -> NamespaceInfo:
         found = self._send(
@@ -231,7 +287,7 @@ class HttpBackend:
         body = {**_asked(vector), **_options(params)}
         found = self._send("POST", _path(name, "search"), body, repeat=True)
         answer = _decode_found(found)
-        return _hits(answer.hits, answer.debug, params, answer.epoch, _incarnation(found))
+        return _hits(answer.hits, answer.debug, params, answer.epoch, _incarnation(found), answer.types)
 
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
         queries = _matrix(vectors)
@@ -258,7 +314,15 @@ class HttpBackend:
         told = [_attributes(r.hits, params) for r in results]
         attributes = [one for one in told if one is not None]
         return BatchHits(
-            ids, distances, counts, answer.epoch, stacked, debug, _incarnation(found), attributes or None
+            ids,
+            distances,
+            counts,
+            answer.epoch,
+            stacked,
+            debug,
+            _incarnation(found),
+            attributes or None,
+            None if answer.types is msgspec.UNSET else answer.types,
         )
 
     def aggregate(self, name: str, params: AggregateParams) -> Aggregates:
@@ -276,7 +340,8 @@ class HttpBackend:
         answers: list[Hits | Aggregates] = []
         for one, result in zip(queries, done.results, strict=True):
             if isinstance(one, Query):
-                answers.append(_hits(result.hits, result.debug, one.params, done.epoch, incarnation))
+                hits = _hits(result.hits, result.debug, one.params, done.epoch, incarnation, result.types)
+                answers.append(hits)
             else:
                 answers.append(_aggregates(result, done.epoch, incarnation))
         return answers
@@ -309,6 +374,13 @@ class HttpBackend:
         vector = None if row.vector is msgspec.UNSET or row.vector is None else _float32(row.vector)
         attributes = {} if row.attributes is msgspec.UNSET else row.attributes
         return Row(row.id, vector, row.epoch, attributes, _incarnation(found))
+
+    def scan(self, name: str, params: ScanParams) -> ScanPage:
+        found = self._send(
+            "POST", _path(name, "rows/scan"), {**_options(params), "vector_encoding": "base64"}, repeat=True
+        )
+        page = _decode(found, Scanned)
+        return page_of(page, params, _ids([row.id for row in page.rows]), _incarnation(found))
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         query = "" if epoch is None else f"?epoch={epoch}"
@@ -398,7 +470,7 @@ class HttpBackend:
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
         reads = method == "GET" or (
-            method == "POST" and path.endswith(("/search", "/aggregate", "/queries", "/recall"))
+            method == "POST" and path.endswith(("/search", "/aggregate", "/queries", "/recall", "/rows/scan"))
         )
         try:
             answer = self._connections().request(
@@ -469,6 +541,27 @@ def _path(name: str, *rest: str) -> str:
     return "/".join(("/v1/namespaces", quote(validate_name(name), safe=""), *rest))
 
 
+def _rows(ids: object, filter: object) -> dict[str, Any]:
+    """The rows that a write names."""
+    body: dict[str, Any] = {}
+    if ids is not None:
+        body["ids"] = parse_ids(ids).values.tolist()
+    if filter is not None:
+        body["filter"] = msgspec.Raw(filter_bytes(filter))
+    return body
+
+
+def _asking(condition: object, return_ids: bool) -> dict[str, Any]:
+    body: dict[str, Any] = {"return_ids": True} if return_ids else {}
+    if condition is not None:
+        body["condition"] = msgspec.Raw(filter_bytes(condition, field="condition"))
+    return body
+
+
+def _told(ids: list[RowId] | msgspec.UnsetType) -> list[RowId] | None:
+    return None if ids is msgspec.UNSET else ids
+
+
 def _conditions(expected: Expected | None, idempotency_key: str | None) -> dict[str, str]:
     headers = {}
     if expected is not None:
@@ -505,9 +598,9 @@ def _incarnation(answer: urllib3.BaseHTTPResponse) -> str:
     return wire.parse_etag(answer.headers["ETag"])[0] if "ETag" in answer.headers else ""
 
 
-def _options(params: SearchParams) -> dict[str, Any]:
+def _options(params: SearchParams | ScanParams) -> dict[str, Any]:
     """Everything that is not left to the namespace."""
-    found = {name: getattr(params, name) for name in SearchParams.__slots__}
+    found = {name: getattr(params, name) for name in params.__slots__}
     if params.filter is not None:
         found["filter"] = msgspec.Raw(params.filter)
     return {name: value for name, value in found.items() if value is not None}
@@ -554,6 +647,7 @@ def _hits(
     params: SearchParams,
     epoch: int,
     incarnation: str,
+    types: dict[str, AttributeType] | msgspec.UnsetType,
 ) -> Hits:
     hits = [] if given is msgspec.UNSET else given
     return Hits(
@@ -564,6 +658,7 @@ def _hits(
         None if debug is msgspec.UNSET else debug,
         incarnation,
         _attributes(hits, params),
+        None if types is msgspec.UNSET else types,
     )
 
 

@@ -1,15 +1,19 @@
-"""Reads files of vectors in batches, and loads them so that an interrupted load can be taken up again.
+"""Reads files of rows in batches, and loads them so that an interrupted load can be taken up again.
 
 A batch is one insert under an idempotency key made of the file's content, the batch's place in it and
 the namespace's settings of the load. A namespace remembers its keys for an hour: a second run asks
 for them once and skips the batches that they name, and a batch whose answer was lost is not applied
-twice. Imports NumPy and the public API.
+twice. A batch ends before its rows take more than `BATCH_BYTES`.
+
+A file that `vecstore.export` wrote says what its namespace was, so one like it can be made. Imports NumPy and
+the public API.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,24 +21,47 @@ from typing import Any, Final, Protocol
 import msgspec
 import numpy as np
 
-from vecstore.api import Namespace
-from vecstore.errors import InvalidArgument
+from vecstore.api import Database, Namespace
+from vecstore.arrow import pyarrow, values_of
+from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
+from vecstore.export import FORMAT, HEADER, Header
 from vecstore.limits import MAX_IDEMPOTENCY_KEYS
 from vecstore.types import F32, RowId, WriteMode
 
+BATCH_BYTES: Final = 64 << 20  # of an insert, as the rows lie in their file; a request may have 256 MiB
 _CHUNK: Final = 1 << 20
+_ROWS_AT_ONCE: Final = 1_024  # of Parquet, before it is known how large they are
 
-Batch = tuple[F32, list[RowId] | None]
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows of a file: f32[n, dim], their ids if it has any, and the values of their attributes."""
+
+    vectors: F32
+    ids: list[RowId] | None = None
+    attributes: dict[str, Any] | None = None
 
 
 class VectorFile(Protocol):
-    """A file of rows: ``batches`` yields those from ``start`` on, ``size`` at a time."""
+    """A file of rows.
+
+    ``batches`` yields those from ``start`` on, ``size`` at a time or fewer. ``header`` is what an export
+    says of the namespace.
+    """
 
     path: Path
     rows: int
     dim: int
 
+    @property
+    def header(self) -> Header | None: ...
+
     def batches(self, size: int, start: int) -> Iterator[Batch]: ...
+
+
+def vectors_of(file: VectorFile) -> F32:
+    """All vectors of a file, f32[rows, dim]."""
+    return np.concatenate([batch.vectors for batch in file.batches(file.rows, 0)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +126,97 @@ def load(
         )
     prefix = f"ingest-{_digest(file.path)}-{mode}"
     known = {record["key"] for record in namespace.manifest()["idempotency"]}
+    schema = None if file.header is None else msgspec.to_builtins(file.header.schema)
     written = skipped = 0
     epoch: int | None = None
     at = start
-    pending: Iterator[Batch] | None = None
-    while at < file.rows:
-        rows = min(batch_rows, file.rows - at)
+    for batch in file.batches(batch_rows, start):
+        rows = len(batch.vectors)
         key = f"{prefix}-{at}-{rows}"
         if key in known:
             skipped += rows
-            pending = None  # the reader goes on behind what is skipped
         else:
-            if pending is None:
-                pending = file.batches(batch_rows, at)
-            vectors, ids = next(pending)
-            epoch = namespace.insert(vectors, ids, mode=mode, idempotency_key=key).epoch
+            done = namespace.insert(
+                batch.vectors,
+                batch.ids,
+                attributes=batch.attributes,
+                schema=schema,
+                mode=mode,
+                idempotency_key=key,
+            )
+            epoch = done.epoch
             written += rows
         at += rows
         if progress is not None:
             progress(rows)
     return Loaded(written, skipped, epoch)
+
+
+def import_namespace(
+    database: Database,
+    name: str,
+    file: VectorFile,
+    *,
+    batch_rows: int = 10_000,
+    mode: WriteMode = "upsert",
+    progress: Callable[[int], object] | None = None,
+) -> Loaded:
+    """Load an export into a new namespace like the one that it was made of, or into one that fits.
+
+    Called again after an interruption within an hour, it goes on where it was.
+
+    Raises
+    ------
+    InvalidArgument
+        The file is no export; or the namespace that is there has another dimension, metric or kind of ids.
+    SchemaConflict
+        It has an attribute of another type. In either case nothing was written.
+    """
+    header = file.header
+    if header is None:
+        raise InvalidArgument(f"{file.path} is no export of vecstore; ingest reads it", field="file")
+    schema = msgspec.to_builtins(header.schema)
+    try:
+        namespace = database.namespace(name)
+    except NamespaceNotFound:
+        try:
+            namespace = database.create_namespace(
+                name, header.dim, header.metric, schema=schema, **header.defaults
+            )
+        except NamespaceExists:  # somebody else just did
+            namespace = database.namespace(name)
+    there = namespace.stats()
+    for field, has, wanted in (
+        ("dim", there.dim, header.dim),
+        ("metric", there.metric, header.metric),
+        ("id_kind", there.id_kind or header.id_kind, header.id_kind or there.id_kind),
+    ):
+        if has != wanted:
+            raise InvalidArgument(
+                f"{name} has {field} {has}, and {file.path} {wanted}", field=field, limit=has, given=wanted
+            )
+    for attribute, told in schema.items():
+        if there.schema.get(attribute, told) != told:
+            raise SchemaConflict(
+                f"attribute {attribute!r} of {name} is {there.schema[attribute]}, and of {file.path} {told}",
+                field="schema",
+                attribute=attribute,
+            )
+    return load(namespace, file, batch_rows=batch_rows, mode=mode, progress=progress)
+
+
+def _header(data: bytes, path: Path) -> Header:
+    try:
+        header = msgspec.json.decode(data, type=Header)
+    except msgspec.MsgspecError as error:
+        raise InvalidArgument(
+            f"{path}: the header of an export is malformed: {error}", field="file"
+        ) from error
+    if header.format != FORMAT:
+        raise InvalidArgument(
+            f"{path} has format {header.format}; this version reads {FORMAT}", field="file", limit=FORMAT
+        )
+    return header
 
 
 def _digest(path: Path) -> str:
@@ -129,8 +227,14 @@ def _digest(path: Path) -> str:
     return h.hexdigest()
 
 
+def _fitting(size: int, a_row: int) -> int:
+    return max(1, min(size, BATCH_BYTES // a_row))
+
+
 class NpyFile:
     """A two-dimensional array of numbers; ids are assigned."""
+
+    header = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,12 +247,15 @@ class NpyFile:
         self.rows, self.dim = self._array.shape
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
+        size = _fitting(size, 4 * self.dim)
         for at in range(start, self.rows, size):
-            yield np.ascontiguousarray(self._array[at : at + size], dtype=np.float32), None
+            yield Batch(np.ascontiguousarray(self._array[at : at + size], dtype=np.float32))
 
 
 class FvecsFile:
     """Rows of an int32 dimension and that many float32, as TEXMEX's sets are; ids are assigned."""
+
+    header = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -162,38 +269,58 @@ class FvecsFile:
         self.rows = len(self._rows)
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
+        size = _fitting(size, 4 * self.dim)
         for at in range(start, self.rows, size):
             part = np.ascontiguousarray(self._rows[at : at + size, 1:])
-            yield part.view("<f4").astype(np.float32, copy=False), None
+            yield Batch(part.view("<f4").astype(np.float32, copy=False))
 
 
 class _Line(msgspec.Struct):
     vector: list[float]
     id: RowId | None = None
+    attributes: dict[str, Any] | None = None
+
+
+class _First(msgspec.Struct):
+    """The first line of an export."""
+
+    vecstore: msgspec.Raw
 
 
 class JsonLinesFile:
-    """A line a row: ``{"id": …, "vector": [...]}``; other fields are not stored."""
+    """A line a row: ``{"id": …, "vector": [...], "attributes": {…}}``; other fields are not stored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._decoder = msgspec.json.Decoder(_Line)
+        self.header: Header | None = None
         self.rows = 0
         with path.open("rb") as lines:
+            first = lines.readline()
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+                self.header = _header(bytes(msgspec.json.decode(first, type=_First).vecstore), path)
+            if self.header is None:
+                lines.seek(0)
+            else:
+                self.dim = self.header.dim
             for line in lines:
-                if not self.rows and line.strip():
+                if not self.rows and self.header is None and line.strip():
                     self.dim = len(self._parse(line, 1).vector)
                 self.rows += bool(line.strip())
-        if not self.rows:
+        if self.header is not None and self.rows != self.header.rows:
+            raise InvalidArgument(
+                f"{path} has {self.rows} rows, and should have {self.header.rows}", field="file"
+            )
+        if not self.rows and self.header is None:
             raise InvalidArgument(f"{path} has no rows", field="file")
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
         vectors: list[F32] = []
-        ids: list[RowId | None] = []
-        row = 0
+        held: list[_Line] = []
+        taken = row = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
+                if not line.strip() or (number == 1 and self.header is not None):
                     continue
                 row += 1
                 if row <= start:
@@ -206,13 +333,16 @@ class JsonLinesFile:
                         field="vector",
                         limit=self.dim,
                     )
-                vectors.append(np.array(parsed.vector, dtype=np.float32))
-                ids.append(parsed.id)
-                if len(vectors) == size:
-                    yield np.stack(vectors), self._checked(ids, number)
-                    vectors, ids = [], []
-        if vectors:
-            yield np.stack(vectors), self._checked(ids, number)
+                if held and (len(held) == size or taken + len(line) > BATCH_BYTES):
+                    yield self._batch(vectors, held, number - 1)
+                    vectors, held, taken = [], [], 0
+                with np.errstate(over="ignore"):  # what is beyond float32 is refused as infinite
+                    vectors.append(np.array(parsed.vector, dtype=np.float32))
+                parsed.vector = []
+                held.append(parsed)
+                taken += len(line)
+        if held:
+            yield self._batch(vectors, held, number)
 
     def _parse(self, line: bytes, number: int) -> _Line:
         try:
@@ -220,71 +350,85 @@ class JsonLinesFile:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"{self.path} line {number}: {error}", field="file", line=number) from error
 
-    def _checked(self, ids: list[RowId | None], number: int) -> list[RowId] | None:
-        given = [i for i in ids if i is not None]
-        if not given:
-            return None
-        if len(given) != len(ids):
+    def _batch(self, vectors: list[F32], held: list[_Line], number: int) -> Batch:
+        given = [line.id for line in held if line.id is not None]
+        if given and len(given) != len(held):
             raise InvalidArgument(
                 f"{self.path}: some rows up to line {number} have an id and some have none", field="id"
             )
-        return given
+        names = {name: None for line in held for name in line.attributes or ()}
+        columns = {name: [(line.attributes or {}).get(name) for line in held] for name in names}
+        return Batch(np.stack(vectors), given or None, columns or None)
 
 
 class ParquetFile:
-    """Columns ``vector`` (a list of numbers a row) and, if there, ``id``; others are not stored."""
+    """Columns ``vector`` (a list of numbers a row) and, if there, ``id``; all others are attributes."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import pyarrow.parquet as pq
-        except ImportError:
-            raise InvalidArgument(
-                "Parquet needs pyarrow: pip install 'vecstore[arrow]'", field="file"
-            ) from None
+        pyarrow("Parquet")
+        import pyarrow.parquet as pq
+
         self.path = path
-        self._file: Any = pq.ParquetFile(path)
-        names = self._file.schema_arrow.names
-        if "vector" not in names:
+        self._file: Any = pq.ParquetFile(path, page_checksum_verification=True)
+        told = self._file.schema_arrow
+        if "vector" not in told.names:
             raise InvalidArgument(f"{path} has no column named vector", field="file")
-        self._columns = [name for name in ("id", "vector") if name in names]
+        written = (told.metadata or {}).get(HEADER.encode())
+        self.header = None if written is None else _header(written, path)
+        self._attributes = [name for name in told.names if name not in ("id", "vector")]
+        for name in self._attributes:
+            values_of(told.empty_table().column(name), name)  # refuses what is of no type that is kept
+        self._with_ids = "id" in told.names
         self.rows = self._file.metadata.num_rows
-        if not self.rows:
+        if self.header is not None:
+            self.dim = self.header.dim
+        elif not self.rows:
             raise InvalidArgument(f"{path} has no rows", field="file")
-        first = next(self._file.iter_batches(1, columns=["vector"]))
-        self.dim = len(first.column("vector")[0])
+        else:
+            first = next(self._file.iter_batches(1, columns=["vector"]))
+            self.dim = len(first.column("vector")[0])
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
+        pa = pyarrow("Parquet")
         behind = start
-        held: list[Batch] = []
-        count = 0
-        for group in self._file.iter_batches(size, columns=self._columns):
-            if behind >= group.num_rows:
-                behind -= group.num_rows
+        held: list[Any] = []
+        count = taken = 0
+        for some in self._groups(_fitting(min(size, _ROWS_AT_ONCE), 4 * self.dim)):
+            if behind >= some.num_rows:
+                behind -= some.num_rows
                 continue
-            group = group.slice(behind)
-            behind = 0
-            while group.num_rows:
-                part = group.slice(0, size - count)
-                group = group.slice(part.num_rows)
-                held.append(self._arrays(part))
+            rest, behind = some.slice(behind), 0
+            while rest.num_rows:
+                part = rest.slice(0, size - count)
+                while part.num_rows > 1 and part.nbytes > BATCH_BYTES:
+                    part = part.slice(0, part.num_rows // 2)
+                if held and taken + part.nbytes > BATCH_BYTES:
+                    yield self._batch(pa.Table.from_batches(held))
+                    held, count, taken = [], 0, 0
+                rest = rest.slice(part.num_rows)
+                held.append(part)
                 count += part.num_rows
+                taken += part.nbytes
                 if count == size:
-                    yield _joined(held)
-                    held, count = [], 0
+                    yield self._batch(pa.Table.from_batches(held))
+                    held, count, taken = [], 0, 0
         if held:
-            yield _joined(held)
+            yield self._batch(pa.Table.from_batches(held))
 
-    def _arrays(self, part: Any) -> Batch:
-        column = part.column("vector")
-        if column.null_count or (part.num_rows * self.dim != len(column.flatten())):
+    def _groups(self, size: int) -> Iterator[Any]:
+        try:
+            yield from self._file.iter_batches(size)
+        except (OSError, ValueError) as error:
+            raise InvalidArgument(f"{self.path} cannot be read: {error}", field="file") from error
+
+    def _batch(self, table: Any) -> Batch:
+        column = table.column("vector").combine_chunks()
+        flat = column.flatten()
+        if column.null_count or (table.num_rows * self.dim != len(flat)):
             raise InvalidArgument(
                 f"{self.path}: vectors are not all of {self.dim} numbers", field="vector", limit=self.dim
             )
-        flat = column.flatten().to_numpy(zero_copy_only=False)
-        ids = part.column("id").to_pylist() if "id" in self._columns else None
-        return np.asarray(flat, dtype=np.float32).reshape(-1, self.dim), ids
-
-
-def _joined(parts: list[Batch]) -> Batch:
-    ids = [i for _, some in parts for i in some or ()]
-    return np.concatenate([vectors for vectors, _ in parts]), ids or None
+        vectors = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, self.dim)
+        ids = table.column("id").to_pylist() if self._with_ids else None
+        attributes = {name: table.column(name) for name in self._attributes}
+        return Batch(vectors, ids, attributes or None)

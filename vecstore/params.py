@@ -19,6 +19,7 @@ from vecstore.limits import (
     MAX_ATTRIBUTE_NAME_BYTES,
     MAX_GROUP_BY,
     MAX_QUERIES,
+    MAX_SCAN_ROWS,
     MAX_TOGETHER,
     MAX_TOP_K,
 )
@@ -32,6 +33,7 @@ from vecstore.types import (
     Query,
     RecallSample,
     RowId,
+    ScanParams,
     SearchParams,
     StoredRow,
 )
@@ -162,6 +164,50 @@ def check_params(params: SearchParams) -> SearchParams:
         raise InvalidArgument("include and exclude are lists of strings", field="include")
     if params.exclude is not None and set(params.include) - {"vector"}:
         raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
+    if params.filter is not None:
+        parse_filter(params.filter)
+    return params
+
+
+def scan_params(
+    limit: int,
+    order: Any,
+    filter: Any,
+    include: Any,
+    exclude: Any,
+    epoch: int | None,
+    cursor: str | None,
+) -> ScanParams:
+    """Parameters of a scan, checked. `InvalidArgument` names the field and its limit."""
+    return check_scan(
+        ScanParams(
+            plain(limit),
+            order,
+            None if filter is None else filter_bytes(filter),
+            None if include is None else included(include),
+            None if exclude is None else included(exclude, "exclude"),
+            plain(epoch),
+            cursor,
+        )
+    )
+
+
+def check_scan(params: ScanParams) -> ScanParams:
+    """`InvalidArgument` names the field and its limit."""
+    if not is_integer(params.limit) or not 1 <= params.limit <= MAX_SCAN_ROWS:
+        raise InvalidArgument(
+            f"limit must be an integer from 1 to {MAX_SCAN_ROWS}", field="limit", limit=MAX_SCAN_ROWS
+        )
+    if params.order not in (None, "id", "stored"):
+        raise InvalidArgument('order must be "id" or "stored"', field="order", limit=["id", "stored"])
+    for field, names in (("include", params.include), ("exclude", params.exclude)):
+        if not all(isinstance(name, str) for name in names or ()):
+            raise InvalidArgument(f"{field} must be a list of names", field=field)
+    if params.exclude is not None and set(params.include or ()) - {"vector"}:
+        raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
+    if params.cursor is not None and not isinstance(params.cursor, str):
+        raise InvalidArgument("cursor is not one that a scan returned", field="cursor")
+    check_epoch(params.epoch)
     if params.filter is not None:
         parse_filter(params.filter)
     return params

@@ -15,7 +15,8 @@ IdKind = Literal["u64", "string"]
 Consistency = Literal["strong", "eventual"]
 RerankPrecision = Literal["none", "int8", "fp32"]
 StoreVectors = Literal["fp32", "fp16", "none"]
-WriteMode = Literal["upsert", "insert"]
+WriteMode = Literal["upsert", "insert", "insert_if_absent"]
+ScanOrder = Literal["id", "stored"]
 RecallSource = Literal["rows", "recent", "queries"]
 ScalarType = Literal["string", "int", "uint", "float", "bool", "datetime", "uuid"]
 AttributeType = Literal[
@@ -50,34 +51,78 @@ class InsertResult:
     Attributes
     ----------
     part_id
-        The part that holds the rows.
+        The part that holds the rows; None if none was written.
     n
         Rows written.
     epoch
         The first epoch in which they are visible.
     upserted
-        Older live rows of the same ids that died in the same commit.
+        Older live rows of the same ids that died in the same commit. The others were inserted.
     ids
         Assigned ids, u64[n], when none were given; else None.
     incarnation
         Of the namespace; with ``epoch`` the ``if_match`` of a later write.
+    skipped
+        Rows that were not written, because the one that is there does not meet the condition.
+    affected_ids
+        If asked for: the ids that were written, the first 100,000 of them. None where the answer is that
+        of an earlier request under the same idempotency key.
     """
 
-    part_id: str
+    part_id: str | None
     n: int
     epoch: int
     upserted: int = 0
     ids: U64 | None = None
     incarnation: str = ""
+    skipped: int = 0
+    affected_ids: list[RowId] | None = None
+
+    @property
+    def inserted(self) -> int:
+        """Rows of ids that were not there."""
+        return self.n - self.upserted
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteResult:
-    """``deleted`` live rows died in ``epoch``."""
+    """``deleted`` live rows died in ``epoch``.
+
+    Attributes
+    ----------
+    skipped
+        Rows of the given ids that do not meet the condition.
+    affected_ids
+        As of `InsertResult`: those that died.
+    """
 
     deleted: int
     epoch: int
     incarnation: str = ""
+    skipped: int = 0
+    affected_ids: list[RowId] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchResult:
+    """``patched`` rows have their new attributes from ``epoch`` on.
+
+    Attributes
+    ----------
+    skipped
+        Rows of the given ids that do not meet the condition.
+    absent
+        Ids that are not there.
+    affected_ids
+        As of `InsertResult`: those that were patched.
+    """
+
+    patched: int
+    epoch: int
+    incarnation: str = ""
+    skipped: int = 0
+    absent: int = 0
+    affected_ids: list[RowId] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +346,31 @@ class Aggregates:
 
 
 @dataclass(frozen=True, slots=True)
+class ScanParams:
+    """One page of a scan.
+
+    Attributes
+    ----------
+    limit
+        Rows that it has at most.
+    order
+        By ascending id, or as rows are stored; None: by id where ids are integers.
+    include, exclude
+        As in a search, but with neither rows bring all attributes.
+    cursor
+        Of the page before, which decides epoch and order.
+    """
+
+    limit: int = 1_000
+    order: ScanOrder | None = None
+    filter: bytes | None = None
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] | None = None
+    epoch: int | None = None
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RecallSample:
     """Which queries recall is measured with.
 
@@ -424,6 +494,8 @@ class Hits(Sequence[Hit]):
         Plan, counts, times and storage traffic if asked for.
     attributes
         Of each hit, those that were asked for; None if none were.
+    types
+        Of these attributes, by name.
     """
 
     ids: npt.NDArray[Any]
@@ -433,6 +505,7 @@ class Hits(Sequence[Hit]):
     debug: dict[str, Any] | None = None
     incarnation: str = ""
     attributes: list[dict[str, Any]] | None = None
+    types: dict[str, AttributeType] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -455,6 +528,24 @@ class Hits(Sequence[Hit]):
     def rows(self) -> list[Hit]:
         """The hits as objects."""
         return list(self)
+
+    def to_arrow(self) -> Any:
+        """A ``pyarrow.Table`` of ``id``, ``distance``, and ``vector`` and attributes if asked for.
+
+        Needs the extra ``arrow``. Datetimes are in milliseconds of UTC, UUIDs text.
+        """
+        from vecstore.arrow import rows_as_table
+
+        types = self.types or {}
+        told = self.attributes or []
+        columns = {name: [one[name] for one in told] for name in types}
+        return rows_as_table(self.ids, columns, types, self.vectors, {"distance": self.distances})
+
+    def to_pandas(self) -> Any:
+        """As `to_arrow`, a ``pandas.DataFrame``. Extra ``pandas``."""
+        from vecstore.arrow import to_pandas
+
+        return to_pandas(self.to_arrow())
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,6 +570,7 @@ class BatchHits:
     debug: list[dict[str, Any]] | None = None
     incarnation: str = ""
     attributes: list[list[dict[str, Any]]] | None = None  # of the hits of each query
+    types: dict[str, AttributeType] | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -493,6 +585,7 @@ class BatchHits:
             debug=None if self.debug is None else self.debug[i],
             incarnation=self.incarnation,
             attributes=None if self.attributes is None else self.attributes[i],
+            types=self.types,
         )
 
 
@@ -505,6 +598,64 @@ class Row:
     epoch: int
     attributes: dict[str, Any] = field(default_factory=dict)
     incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPage(Sequence[Row]):
+    """Rows of one epoch, each live there.
+
+    Attributes
+    ----------
+    ids
+        u64[n], or an object array of str.
+    columns
+        Of the attributes that were asked for: a value a row, as JSON has it.
+    types
+        Of these attributes.
+    vectors
+        f32[n, D] if asked for; NaN where none are kept.
+    cursor
+        Where the next page begins; None at the end, and only there: a page may have fewer rows than its
+        limit, or none.
+    """
+
+    ids: npt.NDArray[Any]
+    columns: dict[str, list[Any]]
+    types: dict[str, AttributeType]
+    vectors: F32 | None
+    epoch: int
+    cursor: str | None
+    incarnation: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        identity = self.ids[i]
+        return Row(
+            identity if isinstance(identity, str) else int(identity),
+            None if self.vectors is None else self.vectors[i],
+            self.epoch,
+            {name: values[i] for name, values in self.columns.items()},
+            self.incarnation,
+        )
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self[i] for i in range(len(self)))
+
+    def to_arrow(self) -> Any:
+        """A ``pyarrow.Table``, as `Hits.to_arrow`, of ``id``, and ``vector`` and attributes if asked for."""
+        from vecstore.arrow import rows_as_table
+
+        return rows_as_table(self.ids, self.columns, self.types, self.vectors)
+
+    def to_pandas(self) -> Any:
+        """As `to_arrow`, a ``pandas.DataFrame``. Extra ``pandas``."""
+        from vecstore.arrow import to_pandas
+
+        return to_pandas(self.to_arrow())
 
 
 @dataclass(frozen=True, slots=True)

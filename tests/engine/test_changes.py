@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from tests.core import engine
-from vecstore.engine.changes import DeleteRows, InsertRows, Resolver
+from vecstore.engine.changes import DeleteRows, InsertRows
+from vecstore.engine.choice import Choice, Resolver
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import IdExists, InvalidId
 from vecstore.manifest.draft import Draft
 from vecstore.part.builder import build_part
-from vecstore.rows.ids import parse_ids
+from vecstore.rows.ids import Ids, parse_ids
 
 
 @pytest.fixture
@@ -26,6 +27,11 @@ def db() -> EmbeddedDatabase:
 def draft(db: EmbeddedDatabase) -> Draft:
     ns = db.namespace("ns")
     return Draft(ns.manifest(), now=db.store.now(), tombstones=ns.tombstones)
+
+
+def choice(db: EmbeddedDatabase, ids: Ids) -> Choice:
+    readers = db.namespace("ns").views.reader
+    return Choice(readers, resolver=Resolver(ids, readers))
 
 
 def insertion(db: EmbeddedDatabase, ids: Any, *, mode: Any = "upsert", n: int = 0) -> InsertRows:
@@ -42,7 +48,8 @@ def insertion(db: EmbeddedDatabase, ids: Any, *, mode: Any = "upsert", n: int = 
     return InsertRows(
         commit_id=ns.publisher.new_commit_id(),
         part=upload(),
-        resolver=None if parsed is None else Resolver(parsed, ns.views.reader),
+        order=np.arange(len(vectors)),
+        choice=None if parsed is None else choice(db, parsed),
         mode=mode,
         mean=mean,
         upload=upload,
@@ -51,8 +58,7 @@ def insertion(db: EmbeddedDatabase, ids: Any, *, mode: Any = "upsert", n: int = 
 
 def deletion(db: EmbeddedDatabase, ids: Any) -> DeleteRows:
     ns = db.namespace("ns")
-    resolver = Resolver(parse_ids(ids), ns.views.reader)
-    return DeleteRows(commit_id=ns.publisher.new_commit_id(), resolver=resolver)
+    return DeleteRows(commit_id=ns.publisher.new_commit_id(), choice=choice(db, parse_ids(ids)))
 
 
 def live(draft: Draft) -> int:
@@ -69,14 +75,14 @@ def test_two_upserts_of_an_id_in_one_group_leave_the_later_row(db: EmbeddedDatab
     assert live(group) == 2
     assert len(group.dead(first.part.id)) == 1
     assert len(group.dead(second.part.id)) == 0
-    assert deletion(db, ids).apply(group) == {"deleted": 2}
+    assert deletion(db, ids).apply(group) == {"deleted": 2, "skipped": 0}
     assert live(group) == 0
 
 
 def test_a_deletion_before_an_upsert_in_a_group_does_not_kill_its_row(db: EmbeddedDatabase) -> None:
     group = draft(db)
     insertion(db, [1]).apply(group)
-    assert deletion(db, [1]).apply(group) == {"deleted": 1}
+    assert deletion(db, [1]).apply(group) == {"deleted": 1, "skipped": 0}
     assert insertion(db, [1]).apply(group)["upserted"] == 0
     assert live(group) == 1
 
@@ -143,10 +149,10 @@ def test_a_deletion_follows_ids_that_another_attempt_assigned_anew(db: EmbeddedD
     group = draft(db)
     insert, delete = insertion(db, None, n=10), deletion(db, [5])
     insert.apply(group)
-    assert delete.apply(group) == {"deleted": 1}
+    assert delete.apply(group) == {"deleted": 1, "skipped": 0}
     winner = db.namespace("ns").writes.insert(np.ones((100, 2)), None)
     again = draft(db)
     insert.apply(again)
-    assert delete.apply(again) == {"deleted": 1}
+    assert delete.apply(again) == {"deleted": 1, "skipped": 0}
     assert list(again.dead(winner.part_id)) == [5]
     assert not again.dead(insert.part.id)

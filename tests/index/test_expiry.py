@@ -87,6 +87,8 @@ def test_every_read_shows_the_rows_whose_time_has_not_passed(
         assert sorted(ns.search(q, top_k=N, filter=f, **EXACT).ids.tolist()) == some
         assert ns.search_batch(ROWS[:3], top_k=N, **EXACT).counts.tolist() == [len(alive)] * 3
         assert ns.search(order_by=["id", "asc"], top_k=N).ids.tolist() == alive
+        assert [row.id for row in ns.scan()] == alive
+        assert [row.id for row in ns.scan(filter=f, limit=2)] == some
         assert ns.aggregate({"n": ["Count"]}).values == {"n": len(alive)}
         assert ns.aggregate({"n": ["Count"]}, filter=f).values == {"n": len(some)}
         assert sum(len(ns.search(q, top_k=N, limit_per_group=("n", k), **EXACT)) for k in (1, N)) == 7 + len(

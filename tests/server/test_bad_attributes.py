@@ -81,7 +81,17 @@ def deep(levels: int) -> Any:
     return found
 
 
+def patched(name: str, body: dict[str, Any], code: str = "invalid_attribute", **told: Any) -> Bad:
+    status = 422 if code in ("schema_conflict", "filter_mismatch") else 400
+    return Bad(name, "patches", {"ids": [0], "attributes": {"year": [2]}} | body, status, code, told)
+
+
+def conditional(name: str, condition: Any, at: str, code: str = "invalid_filter") -> Bad:
+    return patched(name, {"condition": condition}, code, field="condition", at=at)
+
+
 EN = ["lang", "Eq", "en"]
+NEWER = ["year", "Lt", {"$ref_new": "year"}]
 BAD_VALUES = "invalid_attribute"
 
 CASES = [
@@ -141,6 +151,55 @@ CASES = [
     Bad("a delete by ids and by a filter", "deletes", {"ids": [0], "filter": EN}, 400, "invalid_argument",
         {"field": "ids"}),
     Bad("a delete of nothing", "deletes", {}, 400, "invalid_argument", {"field": "ids"}),
+    # patches and conditions
+    patched("a patch of no rows", {"ids": None}, "invalid_argument", field="ids"),
+    patched("a patch of ids and by a filter", {"filter": EN}, "invalid_argument", field="ids"),
+    patched("a patch of an id twice", {"ids": [0, 0]}, "invalid_id", field="ids"),
+    patched("a patch of an empty list", {"ids": []}, "invalid_id", field="ids", limit=1_000_000),
+    patched("a patch of ids of the other kind", {"ids": ["a"]}, "invalid_id", field="ids"),
+    patched("a patch of no attributes", {"attributes": {}}, field="attributes"),
+    patched("a patch of other many values", {"attributes": {"year": [1, 2]}}, attribute="year", limit=1),
+    patched("a patch of other many rows", {"attributes": [{}, {"year": 2}]}, field="attributes", limit=1),
+    patched("a patch of a value without a list", {"attributes": {"year": 2}}, attribute="year"),
+    patched("a patch of a vector", {"attributes": {"vector": [ROW]}}, attribute="vector"),
+    patched("a patch to another type", {"attributes": {"year": ["x"]}}, "schema_conflict",
+            attribute="year", row=0),
+    patched("a patch that declares another type", {"schema": {"year": "string"}}, "schema_conflict",
+            attribute="year", type="int"),
+    patched("a patch by filter with columns", {"ids": None, "filter": EN, "attributes": {"year": [2]}},
+            "schema_conflict", attribute="year"),
+    patched("a patch by filter with rows", {"ids": None, "filter": EN, "attributes": [{"year": 2}]},
+            field="attributes"),
+    patched("a patch by a filter that is none", {"ids": None, "filter": ["lang"], "attributes": {"year": 2}},
+            "invalid_filter", field="filter", at="filter"),
+    patched("a patch by filter and on a condition", {"ids": None, "filter": EN, "attributes": {"year": 2},
+            "condition": EN}, "invalid_argument", field="condition"),
+    conditional("a condition that is none", ["year"], "condition"),
+    conditional("a reference of another name", ["year", "Eq", {"$ref": "year"}], "condition[2]"),
+    conditional("a reference with more beside it", ["year", "Eq", {"$ref_new": "year", "or": 1}],
+                "condition[2]"),
+    conditional("a reference in a list", ["year", "In", [{"$ref_new": "year"}]], "condition[2][0]"),
+    conditional("In with a reference", ["year", "In", {"$ref_new": "year"}], "condition[2]"),
+    conditional("a glob with a reference", ["lang", "Glob", {"$ref_new": "year"}], "condition[2]"),
+    conditional("a reference to what is not written", ["And", [EN, ["lang", "Eq", {"$ref_new": "lang"}]]],
+                "condition[1][1][2]"),
+    conditional("a reference of another type", ["lang", "Eq", {"$ref_new": "year"}], "condition[2]",
+                "filter_mismatch"),
+    conditional("a reference from an array", ["tags", "Eq", {"$ref_new": "year"}], "condition[0]",
+                "filter_mismatch"),
+    conditional("a condition on what is not there", ["colour", "Eq", 1], "condition[0]", "filter_mismatch"),
+    asked("a search with a reference", NEWER, "filter[2]"),
+    Bad("a delete with a reference", "deletes", {"ids": [0], "condition": NEWER}, 400, "invalid_filter",
+        {"field": "condition", "at": "condition[2]"}),
+    Bad("a delete by filter and on a condition", "deletes", {"filter": EN, "condition": EN}, 400,
+        "invalid_argument", {"field": "condition"}),
+    Bad("a condition without ids", "parts", {"vectors": [ROW], "condition": EN}, 400, "invalid_argument",
+        {"field": "ids"}),
+    Bad("a condition on an insert", "parts",
+        {"vectors": [ROW], "ids": [1], "mode": "insert", "condition": EN},
+        400, "invalid_argument", {"field": "condition"}),
+    Bad("insert if absent without ids", "parts", {"vectors": [ROW], "mode": "insert_if_absent"}, 400,
+        "invalid_argument", {"field": "ids"}),
     # values
     written("another number of values", {"lang": ["en"]}, BAD_VALUES, attribute="lang"),
     written("another number of rows", [{"lang": "en"}], BAD_VALUES, field="attributes"),

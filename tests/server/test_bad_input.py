@@ -88,6 +88,7 @@ INVALID, JSON, ID, VECTOR, DIM = (
     "invalid_vector",
     "dimension_mismatch",
 )
+MODES = ["insert", "insert_if_absent", "upsert"]
 BOMB = gzip.compress(b" " * (MAX_BODY + 1))
 GZIP = {"Content-Encoding": "gzip"}
 SEEN = {"If-Match": '"0123-1"'}
@@ -137,7 +138,7 @@ CASES = [
     post("ids left out where they are strings", WORDS, {"vectors": [ROW]}, ID, "ids"),
     post("deletes without ids", DELETES, {}, INVALID, "ids"),
     post("deletes of nothing", DELETES, {"ids": []}, ID, "ids", limit=1_000_000),
-    insert("mode unknown", INVALID, "mode", ["insert", "upsert"], vectors=[ROW], mode="replace"),
+    insert("mode unknown", INVALID, "mode", MODES, vectors=[ROW], mode="replace"),
     post("an id that is live, in mode insert", PARTS, {"vectors": [ROW], "ids": [0], "mode": "insert"},
          "id_exists",
          None, status=409),

@@ -48,9 +48,15 @@ def test_the_shapes_that_clients_rely_on(docs: FlaskClient) -> None:
         "n": 1,
         "epoch": 3,
         "upserted": 0,
+        "inserted": 1,
+        "skipped": 0,
         "ids": [3],
     }
-    assert docs.post(f"{DOCS}/deletes", json={"ids": [1, 9]}).get_json() == {"deleted": 1, "epoch": 4}
+    assert docs.post(f"{DOCS}/deletes", json={"ids": [1, 9]}).get_json() == {
+        "deleted": 1,
+        "skipped": 0,
+        "epoch": 4,
+    }
     assert docs.get(f"{DOCS}/rows/2").get_json() == {"id": 2, "epoch": 4, "vector": [3.0, 4.0]}
     assert docs.get(f"{DOCS}/rows/2?include_vector=false").get_json() == {"id": 2, "epoch": 4}
     shown = docs.get(DOCS).get_json()

@@ -15,9 +15,11 @@ import numpy as np
 from tests.simulation.ledger import (
     DIM,
     GROUP,
+    MARKS,
     Attempt,
     Content,
     Epoch,
+    Kind,
     NamespaceLedger,
     PromiseBroken,
     Request,
@@ -49,11 +51,21 @@ EXACT: dict[str, Any] = {
     "rerank_precision": "fp32",
     "rerank_scale": 1000.0,
     "include": ("vector",),
+    "exclude": (),  # all attributes
 }
 ACCOUNTS = tuple(range(1, 9))  # of the bank: half of them in either group, always
 BRANCHES = {"fork": "fleeting", "twig": "fork"}  # and what they are made from
 DROPPED = ("fleeting", "fork", "twig")
 IDS = 14  # that writers of one namespace contend for
+
+
+KINDS: tuple[Kind, ...] = (
+    *("upsert",) * 3,
+    "insert",
+    *("patch",) * 3,
+    *("absent", "newer", "delete"),
+    *("mark", "erase"),
+)
 
 
 class Client:
@@ -194,21 +206,32 @@ def rows_of(hits: Hits) -> Content:
     ids: list[RowId] = hits.ids.tolist()
     if len(set(ids)) != len(ids):
         raise PromiseBroken(f"a search of epoch {hits.epoch} gave an id twice: {sorted(ids, key=str)}")
-    return {i: value_of(vector) for i, vector in zip(ids, hits.vectors, strict=True)}
+    attributes = hits.attributes or [{}] * len(ids)
+    return {i: value_of(v, some) for i, v, some in zip(ids, hits.vectors, attributes, strict=True)}
 
 
 class Writer(Client):
-    """Upserts, inserts and deletes, of given and of assigned ids; some under an idempotency key."""
+    """Upserts, inserts, patches and deletes, of given and of assigned ids, some of them on a condition.
+
+    Some are by filter, some under an idempotency key.
+    """
 
     def act(self) -> None:
         rng = self.rng
         ledger = self.ledger(self.world.setup.written)
-        kind = rng.choice(("upsert", "upsert", "upsert", "insert", "delete"))
+        kind = rng.choice(KINDS)
         if ledger.name == "auto":
-            kind = rng.choice(("assign", "assign", "delete"))
+            kind = rng.choice(("assign", "assign", "delete", "patch"))
         key = f"{self.name}-{self.world.serial + 1}" if rng.random() < 0.5 else None
         request = self.world.request(ledger.name, kind, key=key)
-        if kind == "assign":
+        request.marks = kind in ("upsert", "insert", "absent", "newer")
+        if kind in ("patch", "mark"):
+            request.attribute = rng.choice(MARKS)
+        if kind in ("mark", "erase") or (kind in ("patch", "delete") and rng.random() < 0.3):
+            request.bound = max(1, request.serial - rng.randrange(60))
+        if kind in ("mark", "erase"):  # any row may be meant
+            request.ids = tuple(self.world.identity(ledger.name, n) for n in range(IDS))
+        elif kind == "assign":
             request.rows = rng.randint(1, 3)
         elif ledger.name == "auto":
             known = sorted(ledger.epochs[-1].content, key=str) if ledger.epochs else []
@@ -227,18 +250,47 @@ class Writer(Client):
 
     def call(self, request: Request) -> Callable[[EmbeddedDatabase], Any]:
         name, ids, key = request.namespace, list(request.ids), request.key
-        if request.kind == "delete":
-            return lambda db: db.delete_rows(name, ids, expected=None, idempotency_key=key)
+        more: dict[str, Any] = {"expected": None, "idempotency_key": key}
+        older = [MARKS[0], "Lt", request.bound]
+        if request.kind in ("mark", "erase"):
+            more["filter"] = older
+        elif request.bound:
+            more["condition"] = older
+        if request.kind in ("delete", "erase"):
+            return lambda db: db.delete_rows(name, ids if request.kind == "delete" else None, **more)
+        if request.kind == "patch":
+            return lambda db: db.patch_rows(
+                name, ids, {request.attribute: [request.serial] * len(ids)}, **more
+            )
+        if request.kind == "mark":
+            return lambda db: db.patch_rows(name, None, {request.attribute: request.serial}, **more)
         rows = np.stack([vector_of((request.serial, r)) for r in range(len(ids) or request.rows)])
-        mode = "insert" if request.kind == "insert" else "upsert"
-        return lambda db: db.insert(name, rows, ids or None, mode=mode, expected=None, idempotency_key=key)
+        more["mode"] = {"insert": "insert", "absent": "insert_if_absent"}.get(request.kind, "upsert")
+        if request.marks:
+            more["attributes"] = {mark: [request.serial] * len(ids) for mark in MARKS}
+        if request.kind == "newer":
+            more["condition"] = [MARKS[0], "Lt", {"$ref_new": MARKS[0]}]
+        return lambda db: db.insert(name, rows, ids or None, **more)
 
     def acknowledge(self, attempt: Attempt, answer: Any) -> None:
         ledger = self.world.ledgers[attempt.request.namespace]
         kind = attempt.request.kind
-        counted = answer.deleted if kind == "delete" else answer.upserted
-        if kind == "assign":
-            counted = answer.ids.tolist()
+        counted: Any
+        match kind:
+            case "delete" | "erase":
+                counted = answer.deleted
+            case "patch":
+                counted = answer.patched, answer.absent
+            case "mark":
+                counted = answer.patched
+            case "absent":
+                counted = answer.n
+            case "newer":
+                counted = answer.upserted, answer.skipped
+            case "assign":
+                counted = answer.ids.tolist()
+            case _:
+                counted = answer.upserted
         ledger.acknowledge(attempt, counted, answer.epoch, answer.incarnation)
 
     def _excused(self, attempt: Attempt, error: VecstoreError) -> None:
@@ -345,10 +397,10 @@ class Reader(Client):
             self.world.check_error(error, began)
         else:
             epoch = ledger.check_read(row.epoch, None, at_least=told, incarnation=row.incarnation)
-            if epoch.content.get(identity) != value_of(row.vector):
+            if epoch.content.get(identity) != value_of(row.vector, row.attributes):
                 raise PromiseBroken(
                     f"{ledger.name}: epoch {row.epoch} has {identity} as {epoch.content.get(identity)},"
-                    f" read as {value_of(row.vector)}"
+                    f" read as {value_of(row.vector, row.attributes)}"
                 )
             ledger.told = max(ledger.told, row.epoch)
             node.saw(ledger.name, row.epoch)
@@ -419,7 +471,7 @@ class Founder(Client):
 
         self.submit(
             request,
-            lambda db: db.create(ledger.name, DIM, "l2", settings),
+            lambda db: db.create(ledger.name, DIM, "l2", settings, schema=dict.fromkeys(MARKS, "int")),
             lambda attempt, info: ledger.acknowledge(attempt, info.incarnation, info.epoch, info.incarnation),
             excused=excused,
         )

@@ -2,7 +2,8 @@
 
 The ledger knows what clients know, the answers that they got, and what `Auditor` reads from the store,
 past all that may fail, whenever `current` has changed. It never learns how the library came to do what
-it did. Every row's vector says which request wrote it, so an epoch tells by itself whose rows it holds:
+it did. Every row's vector says which request wrote it, and each of its two attributes which one set that
+last, so an epoch tells by itself whose rows it holds:
 
 - each epoch follows from the one before by requests that may have been applied then, in some order that
   gives the answers they got; each acknowledged one in the epoch that its answer names;
@@ -12,7 +13,7 @@ it did. Every row's vector says which request wrote it, so an epoch tells by its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,14 +29,34 @@ from vecstore.manifest.model import Manifest, Part
 from vecstore.manifest.publish import IDEMPOTENCY_SECONDS
 from vecstore.manifest.tombstones import read_tombstone
 from vecstore.part.reader import PartReader
+from vecstore.part.rows import PartRows
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import RowId
 
-Kind = Literal["upsert", "insert", "assign", "delete", "create", "drop", "restore", "branch"]
-Value = tuple[int, int]  # the request that wrote a row, and the row's number in it
+Kind = Literal[
+    "upsert",
+    "insert",
+    "absent",  # insert if absent
+    "newer",  # upsert where the stored `MARKS[0]` is less than the new one
+    "assign",
+    "patch",
+    "delete",
+    "mark",  # patch by filter
+    "erase",  # delete by filter
+    "create",
+    "drop",
+    "restore",
+    "branch",
+]
+# The request that wrote a row and the row's number in it; and, if it has any, the requests that set its
+# attributes, 0 for one that it lacks.
+Value = tuple[int, int] | tuple[int, int, int, int]
 Content = dict[RowId, Value]
+Place = tuple[Literal["row", "id"], RowId]  # a row of a request, or an attribute of the row of an id
 
+MARKS = ("a", "b")  # attributes, in the order of a value
+WHOLE = ("create", "drop", "restore", "branch")  # kinds that are of the namespace, not of rows
 DIM = 4
 MOST_POSSIBLE = 6  # requests in doubt that one epoch is explained by; more would take too long to try
 GROUP = 10.0  # first component of a vector: the sign says which of two groups the row is in
@@ -50,8 +71,20 @@ def vector_of(value: Value, group: float = GROUP) -> np.ndarray[Any, Any]:
     return np.array([group, value[0], value[1], 1.0], dtype=np.float32)
 
 
-def value_of(vector: Any) -> Value:
-    return int(vector[1]), int(vector[2])
+def value_of(vector: Any, attributes: Mapping[str, Any] | None = None) -> Value:
+    one, other = (int((attributes or {}).get(name) or 0) for name in MARKS)
+    serial, row = int(vector[1]), int(vector[2])
+    return (serial, row, one, other) if one or other else (serial, row)
+
+
+def mark_of(value: Value, name: str) -> int:
+    return value[2 + MARKS.index(name)] if len(value) == 4 else 0
+
+
+def marked(value: Value, name: str, serial: int) -> Value:
+    """A value with one attribute set."""
+    marks = {other: mark_of(value, other) for other in MARKS} | {name: serial}
+    return value[0], value[1], marks["a"], marks["b"]
 
 
 @dataclass(eq=False)
@@ -64,6 +97,12 @@ class Request:
         That a drop names.
     source
         What a restore or a branch takes all rows from.
+    marks
+        Whether its rows have attributes.
+    attribute
+        That a patch sets.
+    bound
+        Only rows whose `MARKS[0]` is there and less are patched or deleted; 0: all that are named.
     """
 
     serial: int
@@ -74,7 +113,23 @@ class Request:
     key: str | None = None
     incarnation: str | None = None
     source: Epoch | None = None
+    marks: bool = False
+    attribute: str = ""
+    bound: int = 0
     attempts: list[Attempt] = field(default_factory=list)
+
+    def value(self, row: int) -> Value:
+        """What it writes as one of its rows."""
+        return (self.serial, row, self.serial, self.serial) if self.marks else (self.serial, row)
+
+    def meets(self, value: Value) -> bool:
+        """Whether it is about a stored row of a value, by its bound."""
+        return not self.bound or 0 < mark_of(value, MARKS[0]) < self.bound
+
+    @property
+    def may_pass_over(self) -> bool:
+        """Whether it may leave rows that it names as they are."""
+        return bool(self.bound) or self.kind in ("absent", "newer", "mark", "erase")
 
     def __str__(self) -> str:
         told = ", ".join(str(attempt) for attempt in self.attempts)
@@ -167,7 +222,8 @@ class Auditor:
         return lambda part: self._read(manifest, part)[0]
 
     def _read(self, manifest: Manifest, part: Part) -> tuple[list[RowId], list[Value]]:
-        name = f"{part.owner}/{part.id}/{part.id_base}"
+        known = {name: manifest.attributes[name].id for name in MARKS if name in manifest.attributes}
+        name = f"{part.owner}/{part.id}/{part.id_base}/{known}"
         if name not in self._rows:
             reader = PartReader(
                 self.store,
@@ -179,9 +235,16 @@ class Auditor:
                 trace=ReadTrace(),
             )
             ids = np.concatenate(list(reader.scan_ids(ReadTrace()))).tolist()
-            vectors = reader.read_vectors(np.arange(part.n), ReadTrace())
+            every = np.arange(part.n)
+            vectors = reader.read_vectors(every, ReadTrace())
             assert vectors is not None
-            self._rows[name] = ids, [value_of(vector) for vector in vectors]
+            marks: list[dict[str, Any]] = [{} for _ in vectors]
+            source = PartRows(reader, ReadTrace())
+            for attribute, number in known.items():
+                column = source.column(attribute, number)
+                for row, mark in enumerate([] if column is None else column.values(every)):
+                    marks[row][attribute] = mark
+            self._rows[name] = ids, [value_of(v, some) for v, some in zip(vectors, marks, strict=True)]
         return self._rows[name]
 
 
@@ -199,7 +262,7 @@ class NamespaceLedger:
         self.tags: dict[str, Epoch] = {}  # that clients were told of and have not asked to be released
         self._pending: list[Request] = []  # that may still be applied, or were in what is not judged yet
         self._judged = 0
-        self._born: dict[Value, int] = {}
+        self._born: dict[tuple[int, Place], int] = {}
 
     # -- what verification sees --------------------------------------------------------------
 
@@ -326,7 +389,12 @@ class NamespaceLedger:
 
     @staticmethod
     def _has_effect(attempt: Attempt) -> bool:
-        return attempt.request.kind != "delete" or attempt.answer > 0
+        answer, kind = attempt.answer, attempt.request.kind
+        if kind in ("delete", "erase", "mark", "absent"):
+            return bool(answer > 0)
+        if kind == "patch":
+            return bool(answer[0] > 0)
+        return kind != "newer" or answer[1] < len(attempt.request.ids)
 
     # -- what readers see --------------------------------------------------------------------
 
@@ -353,7 +421,9 @@ class NamespaceLedger:
         """Whether one of the request's ids was there since ``first``, or somebody was about to write it."""
         ids = set(request.ids)
         return self.some_epoch(first, lambda epoch: not ids.isdisjoint(epoch.content)) or any(
-            other is not request and other.kind != "delete" and not ids.isdisjoint(other.ids)
+            other is not request
+            and other.kind not in ("delete", "erase", "patch", "mark")
+            and not ids.isdisjoint(other.ids)
             for other in self._pending
         )
 
@@ -402,10 +472,12 @@ class NamespaceLedger:
             if any(content.get(identity) == value for content in brought):
                 continue
             if old[0].get(identity) != value:
-                certain[self._writer(value, epoch)] = None
-                self._born[value] = number
+                known = [content[identity] for content in (old[0], *brought) if identity in content]
+                for serial, place in sorted(_told_by(identity, value, known), key=str):
+                    certain[self._writer(serial, place, epoch)] = None
+                    self._born[serial, place] = number
         for request in list(certain):
-            if request.kind == "delete" and self._found_nothing(request, number, old[0], new[0]):
+            if request.kind not in WHOLE and self._found_nothing(request, number, old, new):
                 del certain[request]
         concerned = {i for i in {*old[0], *new[0]} if old[0].get(i) != new[0].get(i)}
         concerned.update(i for request in certain for i in request.ids)
@@ -422,7 +494,7 @@ class NamespaceLedger:
                 r
                 for r in doubtful
                 if r not in possible
-                and (r.kind in ("create", "drop", "restore", "branch") or not concerned.isdisjoint(r.ids))
+                and (r.kind in WHOLE or not concerned.isdisjoint(r.ids))
                 and (wiped or self._leaves_no_trace(r, old[0], new[0], [*certain, *doubtful]))
             ]
             if not more:
@@ -438,13 +510,16 @@ class NamespaceLedger:
             f" {[str(r) for r in certain]}; possible {[str(r) for r in possible]}"
         )
 
-    def _writer(self, value: Value, epoch: Epoch) -> Request:
-        """The request that a new row is of; it must be one that could be applied now, and was not before."""
+    def _writer(self, serial: int, place: Place, epoch: Epoch) -> Request:
+        """The request that a new row is of, or a new attribute.
+
+        It must be one that could be applied now, and was not before.
+        """
         number = epoch.number
-        request = self.requests.get(value[0])
+        request = self.requests.get(serial)
         if request is None:
-            raise PromiseBroken(f"{self.name}: epoch {number} holds a row that nobody wrote: {value}")
-        born = self._born.get(value)
+            raise PromiseBroken(f"{self.name}: epoch {number} holds what nobody wrote: {serial}, {place}")
+        born = self._born.get((serial, place))
         if born is not None:
             self._check_applied_twice(request, born, number)
         if all(attempt.state == "refused" for attempt in request.attempts):
@@ -467,7 +542,9 @@ class NamespaceLedger:
     def _is_spent(self, request: Request, epoch: Epoch) -> bool:
         """Whether a request in doubt is known to have been applied before, and its key still to be known."""
         applied = {a.epoch for a in request.attempts if a.state == "acked" and a.epoch}
-        applied.update(e for row in range(len(request.ids)) if (e := self._born.get((request.serial, row))))
+        places: list[Place] = [("row", row) for row in range(len(request.ids))]
+        places += [("id", identity) for identity in request.ids]
+        applied.update(e for place in places if (e := self._born.get((request.serial, place))))
         return any(
             self.epoch(e).incarnation == epoch.incarnation
             and epoch.landed_at - self.epoch(e).landed_at < IDEMPOTENCY_SECONDS / 2
@@ -478,23 +555,33 @@ class NamespaceLedger:
     @staticmethod
     def _leaves_no_trace(request: Request, old: Content, new: Content, others: Iterable[Request]) -> bool:
         """Whether a request in doubt can have been among the others: its rows would show, and do not."""
-        if request.kind in ("create", "drop", "restore", "branch"):
+        if request.kind in WHOLE or request.may_pass_over:
             return True
         touched = {i for other in others if other is not request for i in other.ids}
         if request.kind == "delete":
             return all(i in touched or i not in new for i in request.ids)
+        if request.kind == "patch":
+            return all(
+                i in touched or i not in new or mark_of(new[i], request.attribute) == request.serial
+                for i in request.ids
+            )
         return all(
-            i in touched or old.get(i) != new.get(i) or new.get(i) == (request.serial, row)
+            i in touched or old.get(i) != new.get(i) or new.get(i) == request.value(row)
             for row, i in enumerate(request.ids)
         )
 
-    @staticmethod
-    def _found_nothing(request: Request, number: int, old: Content, new: Content) -> bool:
-        """A delete that deleted nothing may have been checked on this epoch, or rode along."""
-        answers = [a.answer for a in request.attempts if a.state == "acked" and a.epoch == number]
-        if any(answers):
+    def _found_nothing(
+        self,
+        request: Request,
+        number: int,
+        old: tuple[Content, str | None],
+        new: tuple[Content, str | None],
+    ) -> bool:
+        """What changed nothing may have been checked on this epoch, or rode along."""
+        told = [a for a in request.attempts if a.state == "acked" and a.epoch == number]
+        if not told or any(self._has_effect(attempt) for attempt in told):
             return False
-        return not any(i in old for i in request.ids) or not any(i in new for i in request.ids)
+        return any(self._applied(state, new, request, number) == state for state in (old, new))
 
     def _explains(
         self,
@@ -555,9 +642,9 @@ class NamespaceLedger:
         ids: Sequence[RowId] = request.ids
         if request.kind == "assign":
             wrote = {
-                value: i
+                value[:2]: i
                 for i, value in goal[0].items()
-                if value[0] == request.serial and content.get(i) != value
+                if value[0] == request.serial and content.get(i, (0, 0))[:2] != value[:2]
             }
             ids = (
                 answer
@@ -567,15 +654,52 @@ class NamespaceLedger:
             if None in ids:
                 return None
         there = [i for i in ids if i in content]
-        if request.kind == "delete":
-            if answer is not None and answer != len(there):
+        if request.kind in ("mark", "erase"):
+            there = list(content)
+        meant = [i for i in there if request.meets(content[i])]
+        if request.kind in ("delete", "erase"):
+            if answer is not None and answer != len(meant):
                 return None
-            return {i: value for i, value in content.items() if i not in ids}, incarnation
+            return {i: value for i, value in content.items() if i not in meant}, incarnation
+        if request.kind in ("patch", "mark"):
+            counted = (len(meant), len(ids) - len(there)) if request.kind == "patch" else len(meant)
+            if answer is not None and answer != counted:
+                return None
+            changed = {i: marked(content[i], request.attribute, request.serial) for i in meant}
+            return content | changed, incarnation
+        if request.kind in ("absent", "newer"):
+            older = [
+                i
+                for i in there
+                if request.kind == "newer" and 0 < mark_of(content[i], MARKS[0]) < request.serial
+            ]
+            written = {i: request.value(row) for row, i in enumerate(ids) if i not in content or i in older}
+            told = len(written) if request.kind == "absent" else (len(older), len(ids) - len(written))
+            return None if answer is not None and answer != told else (content | written, incarnation)
         if (request.kind != "upsert" and there) or (
             request.kind == "upsert" and answer is not None and answer != len(there)
         ):
             return None
-        return content | {i: (request.serial, row) for row, i in enumerate(ids)}, incarnation
+        return content | {i: request.value(row) for row, i in enumerate(ids)}, incarnation
+
+
+def _told_by(identity: RowId, value: Value, known: Sequence[Value]) -> set[tuple[int, Place]]:
+    """The requests that a row which was not there before tells of, and by what.
+
+    Parameters
+    ----------
+    known
+        What the id's row may have been before.
+    """
+    row: tuple[int, Place] = (value[0], ("row", value[1]))
+    before = [one for one in known if one[:2] == value[:2]]
+    new = [mark_of(value, name) for name in MARKS]
+    marks = [[mark_of(one, name) for name in MARKS] for one in before] or [[value[0]] * len(MARKS)]
+    closest = min(marks, key=lambda some: sum(a != b for a, b in zip(some, new, strict=True)))
+    told = {mark for old, mark in zip(closest, new, strict=True) if mark and mark != old}
+    # Its own mark in place of another's: its writer was there once more.
+    found = {row if mark == value[0] else (mark, ("id", identity)) for mark in told}
+    return found if before else found | {row}
 
 
 def _difference(old: Content, new: Content) -> str:

@@ -7,19 +7,23 @@ checks knows of it. ``setup`` makes the run one in which what the rule guards ag
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
 import msgspec
+import numpy as np
 from msgspec.structs import replace
+from pyroaring import BitMap
 
 from tests.simulation import schedules
 from tests.simulation.world import Setup, World
-from vecstore.engine.changes import InsertRows, Resolver
+from vecstore.engine.changes import InsertRows
+from vecstore.engine.choice import Choice, Chosen, Found
 from vecstore.engine.database import EmbeddedDatabase
+from vecstore.engine.patches import Copies
 from vecstore.errors import StorageMissing
 from vecstore.maintenance import branches, gc
 from vecstore.maintenance.compactor import SourceGone, SwapParts
@@ -38,6 +42,8 @@ _put_beside = Publisher._put_beside
 _commit = Publisher.commit
 _insert_apply = InsertRows.apply
 _swap_apply = SwapParts.apply
+_find = Choice.find
+_copies_of = Copies.of
 _restore_apply = Restore.apply
 _make = MemoryStore._make
 
@@ -145,12 +151,9 @@ def _any_incarnation(draft: Draft, change: Change) -> None:
 # -- R5, R6, R11: what is done anew at every attempt, in sequence ---------------------------
 
 
-def _kill_in_base(self: Resolver, draft: Draft) -> int:
-    killed = 0
-    for part in draft.base.parts:
-        if draft.part(part.id) is not None:
-            killed += draft.kill(part.id, self.live(draft, part)[1])
-    return killed
+def _find_in_base(self: Choice, draft: Draft) -> Found:
+    found, base = _find(self, draft), {part.id for part in draft.base.parts}
+    return Found([one for one in found.chosen if one.part.id in base], found.passed_over)
 
 
 def _carry_over_once(self: SwapParts, draft: Draft) -> dict[str, Any]:
@@ -174,6 +177,29 @@ def _take_ids_once(self: InsertRows, draft: Draft) -> dict[str, Any]:
         return _insert_apply(self, draft)
     finally:
         del draft.take_ids
+
+
+# -- R7: what depends on rows that are there ------------------------------------------------
+
+
+def _copy_once(self: Copies, manifest: Manifest, chosen: Sequence[Chosen]) -> Any:
+    made = self._made
+    return [(copy, BitMap()) for copy in made] if made else _copies_of(self, manifest, chosen)
+
+
+def _ask_once(self: Choice, draft: Draft) -> Found:
+    found = _find(self, draft)
+    if self.resolver is None or self._expression is None:
+        return found
+    failed = self.__dict__.setdefault("_failed", found.passed_over)
+    expression, self._expression = self._expression, None
+    try:
+        every = _find(self, draft).chosen
+    finally:
+        self._expression = expression
+    chosen = [one.where(~np.isin(one.which, failed)) for one in every]
+    there = np.concatenate([one.which for one in every] or [failed[:0]])
+    return Found([one for one in chosen if len(one)], np.intersect1d(failed, there))
 
 
 # -- R8, R9: restore and branches -----------------------------------------------------------
@@ -298,12 +324,23 @@ RULES: dict[str, Rule] = {
     ),
     "R5": Rule(
         "ids are resolved against the base alone, not against the group",
-        ((Resolver, "kill", _kill_in_base),),
+        ((Choice, "find", _find_in_base),),
         _crowded,
     ),
     "R6": Rule(
         "a compaction carries over what had died at its first attempt",
         ((SwapParts, "apply", _carry_over_once),),
+        _crowded,
+        seed=12,
+    ),
+    "R7": Rule(
+        "a patch writes the copies that it made at its first attempt",
+        ((Copies, "of", _copy_once),),
+        _crowded,
+    ),
+    "R7-condition": Rule(
+        "a condition is asked at the first attempt alone",
+        ((Choice, "find", _ask_once),),
         _crowded,
     ),
     "R8": Rule(

@@ -18,9 +18,10 @@ from tests.simulation.ledger import (
     NamespaceLedger,
     PromiseBroken,
     Request,
+    marked,
     vector_of,
 )
-from vecstore.engine.changes import Resolver
+from vecstore.engine import changes
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.manifest.keys import current_key, history_key, part_key
 from vecstore.manifest.model import IdempotencyRecord, Manifest, Part, encode_manifest
@@ -80,6 +81,17 @@ class Told:
 
     def done(self, attempt: Attempt, answer: Any, epoch: int) -> None:
         self.ledger.acknowledge(attempt, answer, epoch, None)
+
+    def marked(self, kind: Kind, *ids: int, bound: int = 0, attribute: str = "") -> Attempt:
+        """Of rows with attributes."""
+        attempt = self.ask(kind, *ids)
+        request = attempt.request
+        request.marks, request.bound, request.attribute = (
+            kind in ("upsert", "newer", "absent"),
+            bound,
+            attribute,
+        )
+        return attempt
 
     def upsert(self, *ids: int, key: str | None = None) -> Attempt:
         return self.ask("upsert", *ids, key=key)
@@ -165,6 +177,85 @@ def test_a_request_may_be_applied_once_more_over_its_own_rows_when_its_key_has_e
     told.done(other, 1, told.epoch(wrote(first)))
     told.ledger.lose(hung)
     told.ledger.judge_all()
+
+
+def test_patches_and_conditions_in_order_are_explained(told: Told) -> None:
+    first = told.marked("upsert", 1, 2, 3)
+    told.done(first, 0, told.epoch(values(first)))
+    one, other = told.marked("patch", 1, 9, attribute="a"), told.marked("patch", 1, attribute="b")
+    row = patched(patched(first.request.value(0), one, "a"), other, "b")
+    both = told.epoch(values(first) | {1: row})
+    told.done(one, (1, 1), both)
+    told.done(other, (1, 0), both)
+    newer, absent = told.marked("newer", 1, 2, 3), told.marked("absent", 1, 4)
+    told.done(newer, (3, 0), told.epoch(values(newer)))
+    told.done(absent, 1, told.epoch(values(newer) | {4: absent.request.value(1)}))
+    older = told.marked("delete", 1, 2, bound=newer.request.serial)
+    told.done(older, 0, 5)
+    mark = told.marked("mark", 1, 2, 3, 4, attribute="b", bound=newer.request.serial + 1)
+    rows = {i: patched(value, mark, "b") for i, value in values(newer).items()}
+    told.done(mark, 3, told.epoch(rows | {4: absent.request.value(1)}))
+    erase = told.marked("erase", 1, 2, 3, 4, bound=newer.request.serial + 1)
+    told.done(erase, 3, told.epoch({4: absent.request.value(1)}))
+    told.ledger.judge_all()
+
+
+def values(attempt: Attempt) -> Content:
+    """The rows of a write that has attributes."""
+    return {i: attempt.request.value(row) for row, i in enumerate(attempt.request.ids)}
+
+
+def patched(value: Any, attempt: Attempt, attribute: str) -> Any:
+    return marked(value, attribute, attempt.request.serial)
+
+
+def column_that_a_patch_drops(told: Told) -> None:
+    """R7: the second patch copied the row as it was before the first."""
+    first = told.marked("upsert", 1)
+    told.done(first, 0, told.epoch(values(first)))
+    one, other = told.marked("patch", 1, attribute="a"), told.marked("patch", 1, attribute="b")
+    told.done(one, (1, 0), told.epoch({1: patched(first.request.value(0), one, "a")}))
+    told.done(other, (1, 0), told.epoch({1: patched(first.request.value(0), other, "b")}))
+
+
+def patch_that_is_lost(told: Told) -> None:
+    first = told.marked("upsert", 1)
+    told.done(first, 0, told.epoch(values(first)))
+    told.done(told.marked("patch", 1, attribute="a"), (1, 0), told.epoch(values(first)))
+
+
+def patch_of_a_row_that_was_replaced(told: Told) -> None:
+    first = told.marked("upsert", 1)
+    told.done(first, 0, told.epoch(values(first)))
+    second, patch = told.marked("upsert", 1), told.marked("patch", 1, attribute="a")
+    told.done(second, 1, told.epoch(values(second)))
+    told.done(patch, (1, 0), told.epoch({1: patched(first.request.value(0), patch, "a")}))
+
+
+def older_row_that_wins(told: Told) -> None:
+    late = told.marked("newer", 1)
+    first = told.marked("upsert", 1)
+    told.done(first, 0, told.epoch(values(first)))
+    told.done(late, (1, 0), told.epoch(values(late)))
+
+
+def seat_that_is_taken_twice(told: Told) -> None:
+    one, other = told.marked("absent", 1), told.marked("absent", 1)
+    told.done(one, 1, told.epoch(values(one)))
+    told.done(other, 1, told.epoch(values(other)))
+
+
+def row_that_is_deleted_without_meeting_the_condition(told: Told) -> None:
+    first = told.marked("upsert", 1)
+    told.done(first, 0, told.epoch(values(first)))
+    told.done(told.marked("delete", 1, bound=first.request.serial), 1, told.epoch({}))
+
+
+def filter_that_misses_a_row(told: Told) -> None:
+    first = told.marked("upsert", 1, 2)
+    told.done(first, 0, told.epoch(values(first)))
+    erase = told.marked("erase", 1, 2, bound=first.request.serial + 1)
+    told.done(erase, 1, told.epoch({2: first.request.value(1)}))
 
 
 def lost_row(told: Told) -> None:
@@ -376,6 +467,13 @@ def current_is_deleted(told: Told) -> None:
 
 
 VIOLATIONS: list[tuple[Callable[[Told], None], str]] = [
+    (column_that_a_patch_drops, "was applied in epoch 2 and again in 4"),
+    (patch_that_is_lost, "does not follow"),
+    (patch_of_a_row_that_was_replaced, "was applied in epoch 2 and again in 4"),
+    (older_row_that_wins, "does not follow"),
+    (seat_that_is_taken_twice, "does not follow"),
+    (row_that_is_deleted_without_meeting_the_condition, "does not follow"),
+    (filter_that_misses_a_row, "does not follow"),
     (lost_row, "does not follow"),
     (half_a_batch, "does not follow"),
     (half_a_batch_in_doubt, "does not follow"),
@@ -503,7 +601,7 @@ def test_an_epoch_that_was_skipped_is_reported(written: Written) -> None:
 
 
 def test_an_id_that_lives_twice_is_reported(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Resolver, "kill", lambda self, draft: 0)
+    monkeypatch.setattr(changes, "kill", lambda draft, found: None)
     written.insert(3, 4)
     with pytest.raises(PromiseBroken, match=r"id 4 lives twice, as \(2, 1\) and as \(3, 0\)"):
         written.ledger.switched(3.0)

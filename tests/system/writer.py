@@ -56,7 +56,7 @@ def write(writer: int, work: Work) -> Report:
         for batch in range(work.batches):
             first = ((writer * work.threads + thread) * work.batches + batch) * work.rows
             ids = np.arange(first, first + work.rows, dtype=np.uint64)
-            done.append((first, engine.insert(vectors_of(ids, dim), ids).epoch))
+            done.append((first, engine.writes.insert(vectors_of(ids, dim), ids).epoch))
         return done
 
     Start.barrier.wait(120)

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
-from vecstore.cli import history, stores, upkeep
+from vecstore.cli import history, stores, transfer, upkeep
 from vecstore.cli.common import (
     F,
     Group,
@@ -124,7 +124,7 @@ def ingest(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Insert files of vectors: .npy, .fvecs, .jsonl (id, vector), .parquet.
+    """Insert files of rows: .npy, .fvecs, .jsonl (id, vector, attributes), .parquet.
 
     An interrupted ingest is taken up again by the same command within an hour: batches that are in
     already are skipped. After that, or with another --batch, name the first row with --start-at.
@@ -197,10 +197,9 @@ def search(
         ns = database.namespace(namespace)
         options["debug"] = debug
         if path is not None:
-            from vecstore.ingest import open_file
+            from vecstore.ingest import open_file, vectors_of
 
-            file = open_file(path)
-            queries, _ = next(file.batches(file.rows, 0))
+            queries = vectors_of(open_file(path))
             found = ns.search_batch(queries, **options)
             body = wire.found_batch(found)
             answers = [found[i] for i in range(len(found))]
@@ -245,10 +244,9 @@ def recall(
         if live:
             found = ns.recall_estimate()
         elif path is not None:
-            from vecstore.ingest import open_file
+            from vecstore.ingest import open_file, vectors_of
 
-            file = open_file(path)
-            queries, _ = next(file.batches(file.rows, 0))
+            queries = vectors_of(open_file(path))
             found = ns.measure_recall(queries, **options)
         else:
             found = ns.measure_recall(source="recent" if recent else "rows", **options)
@@ -454,6 +452,9 @@ for command in (
     history.restore,
     history.branch,
     history.tag,
+    transfer.scan,
+    transfer.export,
+    transfer.import_,
 ):
     main.add_command(command)
 

@@ -50,12 +50,15 @@ from vecstore.types import (
     Metric,
     Moment,
     NamespaceInfo,
+    PatchResult,
     Query,
     RecallEstimate,
     RecallReport,
     RecallSample,
     Row,
     RowId,
+    ScanPage,
+    ScanParams,
     SearchParams,
     Tag,
     WarmResult,
@@ -221,6 +224,8 @@ class EmbeddedDatabase:
         attributes: object = None,
         schema: object = None,
         mode: WriteMode,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None = None,
@@ -231,6 +236,8 @@ class EmbeddedDatabase:
             attributes=attributes,
             schema=schema,
             mode=mode,
+            condition=condition,
+            return_ids=return_ids,
             expected=expected,
             idempotency_key=idempotency_key,
             progress=progress,
@@ -242,14 +249,45 @@ class EmbeddedDatabase:
         ids: object,
         *,
         filter: object = None,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None,
         idempotency_key: str | None,
     ) -> DeleteResult:
         """By ids, or by a filter."""
-        writes = self.namespace(name).writes
-        if filter is not None:
-            return writes.delete_matching(filter, expected=expected, idempotency_key=idempotency_key)
-        return writes.delete(ids, expected=expected, idempotency_key=idempotency_key)
+        return self.namespace(name).writes.delete(
+            ids,
+            filter=filter,
+            condition=condition,
+            return_ids=return_ids,
+            expected=expected,
+            idempotency_key=idempotency_key,
+        )
+
+    def patch_rows(
+        self,
+        name: str,
+        ids: object,
+        attributes: object,
+        *,
+        filter: object = None,
+        schema: object = None,
+        condition: object = None,
+        return_ids: bool = False,
+        expected: Expected | None,
+        idempotency_key: str | None,
+    ) -> PatchResult:
+        """By ids, or by a filter."""
+        return self.namespace(name).writes.patch(
+            ids,
+            attributes,
+            filter=filter,
+            schema=schema,
+            condition=condition,
+            return_ids=return_ids,
+            expected=expected,
+            idempotency_key=idempotency_key,
+        )
 
     def search(self, name: str, vector: object, params: SearchParams) -> Hits:
         hits = self.namespace(name).search(vector, params)
@@ -312,6 +350,9 @@ class EmbeddedDatabase:
 
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row:
         return self.namespace(name).row(identity, include_vector=include_vector, epoch=epoch)
+
+    def scan(self, name: str, params: ScanParams) -> ScanPage:
+        return self.namespace(name).scan(params)
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         engine = self.namespace(name)

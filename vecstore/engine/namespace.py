@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.engine.aggregate import aggregate
-from vecstore.engine.changes import check_id_kind
+from vecstore.engine.choice import check_id_kind
+from vecstore.engine.scan import Scanner, position_of
 from vecstore.engine.writes import Writes, tag_of
 from vecstore.errors import (
     InvalidArgument,
@@ -47,6 +48,7 @@ from vecstore.types import (
     F32,
     AggregateParams,
     Aggregates,
+    AttributeType,
     BatchHits,
     Hits,
     Moment,
@@ -54,6 +56,8 @@ from vecstore.types import (
     Query,
     Row,
     RowId,
+    ScanPage,
+    ScanParams,
     SearchParams,
     StoredRow,
     Tag,
@@ -222,6 +226,7 @@ class NamespaceEngine:
             answer.debug,
             manifest.incarnation,
             attributes,
+            _types(manifest, params),
         )
 
     def _nearest(
@@ -331,7 +336,15 @@ class NamespaceEngine:
         finally:
             self._scratch.give(searcher)
         return BatchHits(
-            ids, distances, counts, manifest.epoch, vectors, debug, manifest.incarnation, attributes or None
+            ids,
+            distances,
+            counts,
+            manifest.epoch,
+            vectors,
+            debug,
+            manifest.incarnation,
+            attributes or None,
+            _types(manifest, params),
         )
 
     def _snapshot(self, params: SearchParams | AggregateParams | Moment, trace: ReadTrace) -> Snapshot:
@@ -376,6 +389,14 @@ class NamespaceEngine:
                 return part, int(alive[0])
         wanted, epoch = _id_of(ids), view.manifest.epoch
         raise RowNotFound(f"no live row {wanted!r} in {self.name!r} at epoch {epoch}", id=wanted, epoch=epoch)
+
+    def scan(self, asked: ScanParams) -> ScanPage:
+        """One page of the live rows of an epoch."""
+        self._process.check()
+        position = position_of(asked)
+        epoch = asked.epoch if position is None else position.epoch
+        scanner = Scanner(self.name, self.live_view, self._executor)
+        return self._read(self._at(epoch), epoch, scanner.page, asked, position)
 
     def manifest(self, epoch: int | None = None) -> Manifest:
         """The current manifest, or that of a past epoch."""
@@ -476,6 +497,14 @@ def _attributes_of(
     if answer.debug is not None:
         answer.debug["storage"] = trace.report()
     return out
+
+
+def _types(manifest: Manifest, params: SearchParams) -> dict[str, AttributeType] | None:
+    """The types of the attributes that hits bring."""
+    if not params.include and params.exclude is None:
+        return None
+    names = _wanted(manifest, params)
+    return None if names is None else {name: manifest.attributes[name].type for name in names}
 
 
 def _wanted(manifest: Manifest, params: SearchParams) -> list[str] | None:

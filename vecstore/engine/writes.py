@@ -6,55 +6,52 @@ Imports changes, manifest, part and rows; reads parts only to find the rows that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from vecstore.engine.changes import (
-    DeleteMatching,
-    DeleteRows,
-    InsertRows,
-    Refused,
-    Resolver,
-    UpdateSchema,
-    check_id_kind,
-)
+from vecstore.engine.changes import DeleteRows, InsertRows, Refused, UpdateSchema
+from vecstore.engine.choice import Choice, Resolver, check_id_kind
+from vecstore.engine.patches import Copies, PatchRows
 from vecstore.errors import (
     InvalidArgument,
     InvalidAttribute,
+    InvalidFilter,
     InvalidId,
     NamespaceNotFound,
     StorageError,
     StorageMissing,
 )
-from vecstore.index.filtered import narrowed
 from vecstore.index.rotation import Rotation
 from vecstore.index.view import Views
-from vecstore.limits import MAX_DELETE_IDS
+from vecstore.limits import MAX_DELETE_IDS, MAX_PATCH_IDS
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import UpdateSettings
 from vecstore.manifest.model import Manifest, Mean, Part, Pin
 from vecstore.manifest.pins import add_tag, remove_tag
-from vecstore.manifest.publish import Committed, Publisher
+from vecstore.manifest.publish import Change, Committed, Publisher
 from vecstore.manifest.restore import restore
 from vecstore.manifest.uid import new_uid
 from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
 from vecstore.progress import Progress, within
-from vecstore.rows.attributes import digest, parse_attributes
-from vecstore.rows.filters import filter_bytes, parse_filter
+from vecstore.rows.attributes import digest, named, parse_attributes, parse_patch
+from vecstore.rows.column import Column
+from vecstore.rows.filters import Expression, filter_bytes, parse_condition, parse_filter
+from vecstore.rows.filters.conditions import references
 from vecstore.rows.ids import Ids, parse_ids, validate_name
 from vecstore.rows.schema import declared, parse_schema
 from vecstore.rows.vectors import as_vectors
-from vecstore.storage.cache import ReadTrace
 from vecstore.storage.forks import OwnProcess
-from vecstore.types import F32, DeleteResult, Expected, InsertResult, Tag, WriteMode
+from vecstore.types import F32, DeleteResult, Expected, InsertResult, PatchResult, RowId, Tag, WriteMode
 
 _BUILT = 0.9  # of an insert, once its part is built
+NEVER: Final = b'["id", "Eq", null]'  # a condition that no row meets
 
 
 class Writes:
@@ -96,6 +93,8 @@ class Writes:
         attributes: object = None,
         schema: object = None,
         mode: WriteMode = "upsert",
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None = None,
         idempotency_key: str | None = None,
         progress: Progress | None = None,
@@ -113,6 +112,7 @@ class Writes:
             attributes=attributes,
             schema=schema,
             mode=mode,
+            condition=_condition_of(mode, condition, given_ids),
             expected=expected,
             idempotency_key=idempotency_key,
             progress=progress,
@@ -139,6 +139,10 @@ class Writes:
             done.answer["upserted"],
             assigned,
             done.manifest.incarnation,
+            done.answer["skipped"],
+            change.written(assigned)
+            if return_ids and not done.replayed and isinstance(change, InsertRows)
+            else None,
         )
 
     def _insertion(
@@ -151,6 +155,7 @@ class Writes:
         attributes: object,
         schema: object,
         mode: WriteMode,
+        condition: bytes | None,
         expected: Expected | None,
         idempotency_key: str | None,
         progress: Progress | None,
@@ -169,22 +174,18 @@ class Writes:
                 kind="string",
             )
         specs = declared(schema)
+        expression = None if condition is None else parse_condition(condition)
         idempotency = None
         if idempotency_key is not None:
             more = b"" if attributes is None and not specs else digest(attributes, len(vectors), specs)
-            idempotency = idempotency_key, _digest(b"insert", mode, vectors, ids, more)
+            told = _digest(b"insert", mode, vectors, ids, more + (condition or b""))
+            idempotency = idempotency_key, told
         try:
             columns = parse_attributes(attributes, len(vectors), manifest.attributes, specs)
         except InvalidAttribute as error:
             if idempotency is None or not fresh:
                 raise
-            return Refused(
-                commit_id=self._publisher.new_commit_id(),
-                incarnation=manifest.incarnation,
-                expected=expected,
-                idempotency=idempotency,
-                error=error,
-            )
+            return self._refused(manifest, error, expected, idempotency)
         mean = self.mean_for(manifest, vectors)
         image = build_part(
             vectors,
@@ -193,14 +194,17 @@ class Writes:
             attributes=columns.items(),
             progress=within(progress, 0.0, _BUILT),
         )
-        resolver = None if ids is None else Resolver(ids, self._views.reader)
+        choice = None
+        if ids is not None:
+            readers = self._views.reader
+            choice = Choice(readers, resolver=Resolver(ids, readers), expression=expression, given=columns)
         begin = self._executor().submit
         copying, uploading = begin(self._publisher.prepare), begin(self.upload, image, mean)
         looking = None if fresh else begin(self._current)
         collected = False
         try:
-            if resolver is not None:
-                resolver.look_ahead(manifest, self._executor())
+            if choice is not None:
+                choice.look_ahead(manifest, self._executor())
         except StorageMissing:  # parts of an old epoch may have been collected
             if fresh:
                 raise
@@ -211,19 +215,23 @@ class Writes:
             current = manifest if looking is None else looking.result()
         if collected or current is None or _meaning(current) != _meaning(manifest):
             return None
-        return InsertRows(
+        change = InsertRows(
             commit_id=self._publisher.new_commit_id(),
             incarnation=manifest.incarnation,
             expected=expected,
             idempotency=idempotency,
             part=part,
+            order=np.arange(len(vectors)) if image.partition is None else image.partition.order,
             columns={name: column.spec for name, column in columns.items()},
             declared=specs,
-            resolver=resolver,
+            choice=choice,
             mode=mode,
             mean=mean,
             upload=lambda: self.upload(image, mean),
         )
+        if expression is not None:
+            self._publisher.rehearse(change)
+        return change
 
     def _current(self) -> Manifest | None:
         """The current epoch, ahead of a commit; None if it cannot be had, or there is none."""
@@ -235,59 +243,134 @@ class Writes:
         self,
         given_ids: object,
         *,
+        filter: object = None,
+        condition: object = None,
+        return_ids: bool = False,
         expected: Expected | None = None,
         idempotency_key: str | None = None,
     ) -> DeleteResult:
-        """Kill the rows of ids in one commit; ids that are not there are no error."""
+        """Kill the rows of ids, those of them that meet a condition, or all that a filter matches.
+
+        They are chosen when the commit is made; ids that are not there are no error.
+        """
         self._process.check()
+        asked = _asked(given_ids, filter, condition, most=MAX_DELETE_IDS)
+        _refuse_references(asked.expression, ())
         manifest = self._snapshots.strong().manifest
-        ids = parse_ids(given_ids)
-        if not 1 <= len(ids) <= MAX_DELETE_IDS:
-            raise InvalidId(f"ids must be 1 to {MAX_DELETE_IDS}", field="ids", limit=MAX_DELETE_IDS)
-        check_id_kind(manifest, ids)
-        asked = None if idempotency_key is None else _digest(b"delete", "", None, ids)
-        resolver = Resolver(ids, self._views.reader)
+        change = DeleteRows(
+            commit_id=self._publisher.new_commit_id(),
+            incarnation=manifest.incarnation,
+            expected=expected,
+            idempotency=_idempotency(idempotency_key, b"delete", asked),
+            choice=self._choice(manifest, asked),
+            return_ids=return_ids,
+        )
+        done = self._commit(manifest, change, change.choice)
+        return DeleteResult(
+            done.answer["deleted"],
+            done.epoch,
+            manifest.incarnation,
+            done.answer["skipped"],
+            None if done.replayed else change.affected,
+        )
+
+    def patch(
+        self,
+        given_ids: object,
+        attributes: object,
+        *,
+        filter: object = None,
+        schema: object = None,
+        condition: object = None,
+        return_ids: bool = False,
+        expected: Expected | None = None,
+        idempotency_key: str | None = None,
+    ) -> PatchResult:
+        """Give the rows of ids, or all that a filter matches, other values of some attributes.
+
+        Parameters
+        ----------
+        attributes
+            With ids as of an insert, but what a row does not name stays as it is; with a filter one
+            object, the values that all of them get.
+        """
+        self._process.check()
+        asked = _asked(given_ids, filter, condition, most=MAX_PATCH_IDS)
+        specs = declared(schema)
+        if asked.ids is None:
+            if not isinstance(attributes, Mapping):
+                raise InvalidAttribute(
+                    "attributes must be one object of values where a filter chooses the rows",
+                    field="attributes",
+                )
+            attributes = [attributes]
+        n = 1 if asked.ids is None else len(asked.ids)
+        manifest = self._snapshots.strong().manifest
+        idempotency = None
+        if idempotency_key is not None:
+            told = digest(attributes, n, specs) + named(attributes)
+            idempotency = idempotency_key, _digest(b"patch", "", None, asked.ids, asked.data + told)
+        try:
+            new = parse_patch(attributes, n, manifest.attributes, specs)
+        except InvalidAttribute as error:
+            if idempotency is None:
+                raise
+            done = self._publisher.commit(self._refused(manifest, error, expected, idempotency))
+            return _patched(done, None)
+        columns = {name: one.column for name, one in new.items()}
+        _refuse_references(asked.expression, columns)
+        change = PatchRows(
+            commit_id=self._publisher.new_commit_id(),
+            incarnation=manifest.incarnation,
+            expected=expected,
+            idempotency=idempotency,
+            choice=self._choice(manifest, asked, columns),
+            copies=Copies(new, self._views.reader, self.spec, self.upload),
+            declared={**specs, **{name: column.spec for name, column in columns.items()}},
+            asked=None if asked.ids is None else n,
+            return_ids=return_ids,
+        )
+        done = self._commit(manifest, change, change.choice)
+        return _patched(done, change.affected)
+
+    def _refused(
+        self,
+        manifest: Manifest,
+        error: InvalidAttribute,
+        expected: Expected | None,
+        idempotency: tuple[str, str],
+    ) -> Refused:
+        """A request that is refused now, but may have been answered when the schema was another."""
+        return Refused(
+            commit_id=self._publisher.new_commit_id(),
+            incarnation=manifest.incarnation,
+            expected=expected,
+            idempotency=idempotency,
+            error=error,
+        )
+
+    def _choice(self, manifest: Manifest, asked: _Asked, given: Mapping[str, Column] | None = None) -> Choice:
+        readers = self._views.reader
+        if asked.ids is not None:
+            check_id_kind(manifest, asked.ids)
+        return Choice(
+            readers,
+            resolver=None if asked.ids is None else Resolver(asked.ids, readers),
+            expression=asked.expression,
+            given=given,
+        )
+
+    def _commit(self, manifest: Manifest, change: Change, choice: Choice) -> Committed:
+        """Commit what depends on rows that are there, having done ahead of its turn all that it takes."""
         copying = self._executor().submit(self._publisher.prepare)
         try:
-            resolver.look_ahead(manifest, self._executor())
+            choice.look_ahead(manifest, self._executor())
         finally:
             copying.result()
-        done = self._publisher.commit(
-            DeleteRows(
-                commit_id=self._publisher.new_commit_id(),
-                incarnation=manifest.incarnation,
-                expected=expected,
-                idempotency=None if asked is None or idempotency_key is None else (idempotency_key, asked),
-                resolver=resolver,
-            )
-        )
+        self._publisher.rehearse(change)
+        done = self._publisher.commit(change)
         self._wrote(self._name)
-        return DeleteResult(done.answer["deleted"], done.epoch, manifest.incarnation)
-
-    def delete_matching(
-        self, given: object, *, expected: Expected | None = None, idempotency_key: str | None = None
-    ) -> DeleteResult:
-        """Kill the rows that a filter matches when the commit is made."""
-        self._process.check()
-        data = given if isinstance(given, bytes) else filter_bytes(given)
-        expression = parse_filter(data)
-        manifest = self._snapshots.strong().manifest
-        # Evaluated ahead, so that it costs the others nothing who wait to commit; and refused here.
-        narrowed(self._views.open(manifest, ReadTrace()), data, ReadTrace(), self._executor)
-        done = self._publisher.commit(
-            DeleteMatching(
-                commit_id=self._publisher.new_commit_id(),
-                incarnation=manifest.incarnation,
-                expected=expected,
-                idempotency=None
-                if idempotency_key is None
-                else (idempotency_key, _digest(b"delete", "", None, None, data)),
-                expression=expression,
-                readers=self._views.reader,
-            )
-        )
-        self._wrote(self._name)
-        return DeleteResult(done.answer["deleted"], done.epoch, manifest.incarnation)
+        return done
 
     def update_settings(
         self, changes: dict[str, Any], *, schema: object = None, expected: Expected | None = None
@@ -360,6 +443,77 @@ class Writes:
         return image.entry(
             part_id=part_id, owner=self._name, began=began, mean=None if mean is None else mean.id
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Rows that a write names: by ids and perhaps a condition, or by a filter; and its JSON."""
+
+    ids: Ids | None
+    expression: Expression | None
+    data: bytes
+
+
+def _asked(given_ids: object, filter: object, condition: object, *, most: int) -> _Asked:
+    if (given_ids is None) == (filter is None):
+        raise InvalidArgument("either ids or a filter must be given", field="ids")
+    if filter is not None:
+        if condition is not None:
+            raise InvalidArgument("a condition goes with ids; a filter says it itself", field="condition")
+        data = filter if isinstance(filter, bytes) else filter_bytes(filter)
+        return _Asked(None, parse_filter(data), data)
+    ids = parse_ids(given_ids)
+    if not 1 <= len(ids) <= most:
+        raise InvalidId(f"ids must be 1 to {most}", field="ids", limit=most)
+    if condition is None:
+        return _Asked(ids, None, b"")
+    data = _condition_bytes(condition)
+    return _Asked(ids, parse_condition(data), data)
+
+
+def _condition_bytes(condition: object) -> bytes:
+    return condition if isinstance(condition, bytes) else filter_bytes(condition, field="condition")
+
+
+def _condition_of(mode: WriteMode, condition: object, given_ids: object) -> bytes | None:
+    """The condition of an insert; of ``"insert_if_absent"`` one that no row meets."""
+    if condition is None and mode != "insert_if_absent":
+        return None
+    if given_ids is None:
+        raise InvalidArgument("a condition on rows that are there needs ids", field="ids")
+    if condition is None:
+        return NEVER
+    if mode != "upsert":
+        raise InvalidArgument('a condition goes with the mode "upsert"', field="condition")
+    return _condition_bytes(condition)
+
+
+def _refuse_references(expression: Expression | None, given: Collection[str]) -> None:
+    """`InvalidFilter` for a condition on a new value that the write does not give."""
+    for one in () if expression is None else references(expression):
+        if one.value.attribute not in given:
+            place = f"{one.at}[2]"
+            raise InvalidFilter(
+                f"{place} refers to {one.value.attribute!r}, to which the write gives no value",
+                field="condition",
+                at=place,
+            )
+
+
+def _patched(done: Committed, affected: list[RowId] | None) -> PatchResult:
+    answer = done.answer
+    return PatchResult(
+        answer["patched"],
+        done.epoch,
+        done.manifest.incarnation,
+        answer["skipped"],
+        answer["absent"],
+        None if done.replayed else affected,
+    )
+
+
+def _idempotency(key: str | None, kind: bytes, asked: _Asked) -> tuple[str, str] | None:
+    return None if key is None else (key, _digest(kind, "", None, asked.ids, asked.data))
 
 
 def tag_of(pin: Pin) -> Tag:

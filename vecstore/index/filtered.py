@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -24,6 +24,7 @@ from vecstore.ext.masks import allow_rows
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.limits import MAX_PATTERN_TESTS
 from vecstore.live import LiveSet
+from vecstore.part.reader import PartReader
 from vecstore.part.rows import PartRows
 from vecstore.rows.bits import RowBits
 from vecstore.rows.filters import Bound, bind, matching_rows, may_match, parse_filter
@@ -85,7 +86,7 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
         return found
     manifest = view.manifest
     bound = bind(parse_filter(filter_json), manifest.attributes, manifest.id_kind)
-    _bound_patterns(view, bound, trace)
+    bound_patterns([part.reader for part in view.searched], bound, trace)
     if not view.mapped:
         read_side_by_side([partial(_fetch, part, bound) for part in view.searched], trace, executor)
     masked = [_masked(part, view.matches.of(part, bound, trace)) for part in view.searched]
@@ -113,14 +114,14 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
     return found
 
 
-def _bound_patterns(view: View, bound: Bound, trace: ReadTrace) -> None:
+def bound_patterns(readers: Sequence[PartReader], bound: Bound, trace: ReadTrace) -> None:
     """Refuse patterns that would be held against too many texts; one alone never is."""
     looks = patterns_of(bound)
     if len(looks) < 2:
         return
     tests = 0
-    for part in view.searched:
-        rows = PartRows(part.reader, trace)
+    for reader in readers:
+        rows = PartRows(reader, trace)
         for look in looks:
             column = None if look.attribute is None else rows.column(look.name, look.attribute)
             tests += rows.n if look.attribute is None else 0 if column is None else column.entry.distinct

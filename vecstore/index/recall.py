@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
+from msgspec.structs import replace
 
 from vecstore.ext.ivf import LOOKED_AT_A_LIST, LOOKED_AT_LEAST, LOOKED_AT_SHARE, Pool, rank_lists
 from vecstore.ext.rabitq import QueryTable
@@ -72,6 +73,9 @@ class Calibration(Struct, frozen=True):
         were written before this was measured.
     quality
         For each re-rank precision and each of ``KS``: share of the covered that is kept.
+    rows
+        Of the part that was measured, where it was another than the one that carries this, which holds
+        copies of some of its rows (`among`); 0 where it is the same.
     """
 
     queries: int
@@ -81,6 +85,28 @@ class Calibration(Struct, frozen=True):
     quality: dict[str, tuple[float, ...]]
     reach: tuple[tuple[float, ...], ...] = ()
     bought: tuple[tuple[float, ...], ...] = ()
+    rows: int = 0
+
+    def among(self, rows: int, k: int) -> Calibration:
+        """What is known of a part of ``k`` of these lists, with some of the ``rows`` rows of this part.
+
+        It is planned for as this part would be if the others were dead, so lists count by their share.
+        """
+        scaled = np.ceil(np.asarray(self.probes) * (k / self.probes[-1])).astype(np.int64)
+        last = np.flatnonzero(np.diff(scaled, append=k + 1))  # the best of those that come to the same
+
+        def kept(values: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+            return tuple(tuple(one[i] for i in last) for one in values)
+
+        return replace(
+            self,
+            probes=tuple(scaled[last].tolist()),
+            coverage=kept(self.coverage),
+            errors=kept(self.errors),
+            reach=kept(self.reach),
+            bought=(),  # other extents than of these lists
+            rows=max(rows, self.rows),
+        )
 
 
 def held_out_rows(n: int, width: int, seed: int) -> npt.NDArray[np.bool_] | None:

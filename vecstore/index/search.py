@@ -246,7 +246,7 @@ def _reach(
 def _share_of(view: View, part: OpenPart, top_k: int) -> tuple[float, float]:
     """Mean rank in a part of what it holds of the answer, and dead rows that are nearer, for each of them."""
     # As many dead rows among the nearest as elsewhere; a query that finds more looks again.
-    dead = part.reader.entry.n / max(1, part.live.alive) - 1.0
+    dead = part.reader.crowd / max(1, part.live.alive) - 1.0
     # Of the top_k rows this part holds its share, binomially many: their mean rank in it is that
     # of the first 1 + share * (top_k - 1).
     return 1.0 + (top_k - 1) * part.live.alive / max(1, view.alive), dead
@@ -280,7 +280,7 @@ def reach_under_filter(
 def _shares(view: View, part: OpenPart, top_k: int) -> tuple[int, int]:
     """Of the rows of a part, those that a filter leaves; of the hits, those of the part: as powers of two."""
     return (
-        round(math.log2(part.reader.entry.n / max(1, part.live.alive))),
+        round(math.log2(part.reader.crowd / max(1, part.live.alive))),
         round(math.log2(1.0 + (top_k - 1) * part.live.alive / max(1, view.alive))),
     )
 

@@ -202,6 +202,16 @@ class Publisher:
         except VecstoreError:
             return
 
+    def rehearse(self, change: Change) -> None:
+        """Apply a change to a draft of the epoch that we know, which is then thrown away.
+
+        What it reads and uploads to that end it does not do again while others wait for its turn, unless
+        the base has changed. A failure here is nobody's: the commit does it again.
+        """
+        base = self.snapshots.cached()
+        if base is not None:
+            self._apply(base, [_Request(change)])
+
     def commit(self, change: Change) -> Committed:
         """Apply a change durably, alone or in a group with others that wait.
 

@@ -374,7 +374,7 @@ def _encode(
     sizes = np.diff(partition.starts)
     width = spec.rotation.padded_dim
     strings = ids.values[partition.order] if ids is not None and ids.kind == "string" else None
-    lists = _list_table(sizes, width, strings, partition.starts, codes=codes, int8=int8)
+    lists = list_table(sizes, width, strings, partition.starts, codes=codes, int8=int8)
     end = int(lists["offset"][-1]) + int(lists["length"][-1])
     offsets = np.append(lists["offset"].astype(np.int64), end)
     records = room.empty((end,), np.uint8)
@@ -405,11 +405,11 @@ def _encode(
 
     in_parts(pool, some, _batches(partition.starts, rows_a_chunk(width, room)))
     if strings is not None:
-        _write_strings(records, lists, strings, width, codes=codes, int8=int8)
+        write_strings(records, lists, strings, width, codes=codes, int8=int8)
     return records, lists
 
 
-def _list_table(
+def list_table(
     sizes: npt.NDArray[np.int64],
     width: int,
     strings: npt.NDArray[np.object_] | None,
@@ -418,6 +418,7 @@ def _list_table(
     codes: bool,
     int8: bool,
 ) -> npt.NDArray[Any]:
+    """`LIST_DTYPE`[K] of lists of these sizes, whose rows begin at ``starts``, i64[K + 1]."""
     lists = np.zeros(len(sizes), dtype=LIST_DTYPE)
     lists["rows"] = sizes
     lists["first_row"] = starts[:-1]
@@ -446,7 +447,7 @@ def _batches(starts: npt.NDArray[np.int64], step: int) -> Iterator[tuple[int, in
         first = last
 
 
-def _write_strings(
+def write_strings(
     records: npt.NDArray[np.uint8],
     lists: npt.NDArray[Any],
     strings: npt.NDArray[np.object_],
@@ -455,6 +456,7 @@ def _write_strings(
     codes: bool,
     int8: bool,
 ) -> None:
+    """Put the ids of rows, in row order, into their records."""
     for entry in lists:
         n, first = int(entry["rows"]), int(entry["first_row"])
         some = [value.encode() for value in strings[first : first + n]]

@@ -145,6 +145,11 @@ class PartReader:
         """Whether reads come from memory that needs no request."""
         return self._map is not None
 
+    @property
+    def crowd(self) -> int:
+        """Rows among which those of the part were found when it was measured (`Calibration.rows`)."""
+        return self.entry.n if self.calibration is None else max(self.entry.n, self.calibration.rows)
+
     def with_entry(self, entry: Part) -> PartReader:
         """The same part under a manifest line with other tombstones."""
         other = copy(self)
@@ -497,7 +502,7 @@ class PartReader:
         rotation, mean
             What the part was encoded with.
         """
-        lists = np.searchsorted(self.first_rows, rows, side="right") - 1
+        lists = self.lists_of(rows)
         needed, where = np.unique(lists, return_inverse=True)
         pages = self._pages("records", needed.tolist(), trace)
         z = np.empty((len(rows), self.padded_dim), dtype=np.float32)
@@ -521,9 +526,17 @@ class PartReader:
         scales = record[factors : factors + 8 * n].view("<f4")[::2]
         return centroid, record[at : at + n * width].view(np.int8).reshape(n, width) * scales[:, None]
 
+    def lists_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """i64[m]: the list that holds each row."""
+        return np.searchsorted(self.first_rows, rows, side="right") - 1
+
+    def record_pages(self, lists: Sequence[int], trace: ReadTrace) -> list[Bytes]:
+        """The verified records of lists."""
+        return self._pages("records", lists, trace)
+
     def ids_of(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> npt.NDArray[Any]:
         """u64[m] (with the part's base added) or object[m] of str."""
-        lists = np.searchsorted(self.first_rows, rows, side="right") - 1
+        lists = self.lists_of(rows)
         needed, where = np.unique(lists, return_inverse=True)
         pages = self._pages("records", needed.tolist(), trace)
         out: npt.NDArray[Any] = np.empty(len(rows), dtype=object if self.id_kind == "string" else np.uint64)
@@ -671,6 +684,16 @@ class PartReader:
         if high is not None:
             chosen &= keys < np.uint64(high)
         return keys[chosen], rows[chosen].astype(np.int64)
+
+    def index_page(self, number: int, trace: ReadTrace) -> tuple[U64, npt.NDArray[np.uint32]]:
+        """One page of the index: keys, ascending, without the part's base, and the row of each."""
+        at, of_rows = number * KEYS_A_PAGE, number * KEYS_A_PAGE // ROWS_A_PAGE
+        count = min(KEYS_A_PAGE, self.entry.n - at)
+        pages = self._pages_of({"id_keys": [number], "id_rows": [of_rows]}, trace)
+        rows = pages["id_rows"][0].view("<u4")[at - of_rows * ROWS_A_PAGE :][:count]
+        if int(rows.max()) >= self.entry.n:
+            raise self._corrupt("id_rows", "names a row beyond the part")
+        return pages["id_keys"][0].view("<u8")[:count], rows
 
     def section_names(self) -> tuple[str, ...]:
         return tuple(self.entry.sections)

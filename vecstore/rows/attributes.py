@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from vecstore.limits import (
     MAX_VALUE_BYTES,
 )
 from vecstore.manifest.model import Attribute
-from vecstore.rows.column import Column, ColumnBuilder, as_buffer, element_bytes
+from vecstore.rows.column import Column, ColumnBuilder, as_buffer, element_bytes, nulls
 from vecstore.rows.given import FIELD, Values, attributes_given, too_many
 from vecstore.rows.inference import Guess, is_list, kind_of, misfit
 from vecstore.rows.schema import Spec, conflict, element_type, is_array
@@ -87,6 +88,64 @@ def parse_attributes(
     return {name: column for name, column in built.items() if not column.null.all()}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Replacement:
+    """New values of one attribute.
+
+    Attributes
+    ----------
+    column
+        A value a row; null takes the value away.
+    given
+        bool[n]: rows for which there is one. The others keep what they have.
+    """
+
+    column: Column
+    given: Bools
+
+
+def parse_patch(
+    given: object, n: int, schema: Mapping[str, Attribute], specs: Mapping[str, Spec]
+) -> dict[str, Replacement]:
+    """New values for ``n`` rows by attribute; rows that name no attribute keep theirs.
+
+    An attribute that nobody knows and that is null alone is left out: no row has a value of it.
+
+    Raises
+    ------
+    InvalidAttribute
+        As `parse_attributes`; or nothing is given.
+    """
+    if hasattr(given, "to_pydict"):
+        given = given.to_pydict()
+    columns = parse_attributes(given, n, schema, specs)
+    rows = None if given is None or isinstance(given, Mapping) else cast(Sequence[Mapping[str, Any]], given)
+    names = (
+        set(cast(Mapping[str, Any], given or {})) if rows is None else {name for row in rows for name in row}
+    )
+    if not names:
+        raise InvalidAttribute(f"{FIELD} must name at least one attribute", field=FIELD)
+    found = {}
+    for name in sorted(names):
+        column, known = columns.get(name), specs.get(name) or schema.get(name)
+        if column is None:
+            if known is None:
+                continue
+            column = nulls(Spec(known.type, known.filterable), n)
+        told = np.ones(n, dtype=np.bool_)
+        if rows is not None:
+            told = np.fromiter((name in row for row in rows), dtype=np.bool_, count=n)
+        found[name] = Replacement(column, told)
+    return found
+
+
+def named(given: Any) -> bytes:
+    """Which rows of a patch name which attributes, for an ``Idempotency-Key``."""
+    if given is None or isinstance(given, Mapping) or hasattr(given, "to_pydict"):
+        return b""
+    return repr([sorted(row) if isinstance(row, Mapping) else row for row in given]).encode(errors="replace")
+
+
 def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """Columns as they cross a wire, and a schema of those whose type JSON cannot tell.
 
@@ -112,6 +171,14 @@ def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]
         if kind is not None:
             types.setdefault(name, {"type": kind})
     return columns, types
+
+
+def patch_as_json(given: Any, n: int) -> tuple[Any, dict[str, Any]]:
+    """As `as_json`; rows stay rows, because what one does not name it keeps."""
+    columns, types = as_json(given, n)
+    if hasattr(given, "to_pydict") or isinstance(given, Mapping):
+        return columns, types
+    return [{name: columns[name][i] for name in row} for i, row in enumerate(given or ())], types
 
 
 def fitted(types: Mapping[str, Any], schema: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from vecstore.arrow import column_of, columns_of, is_arrow, values_of
 from vecstore.errors import InvalidAttribute, SchemaConflict
 from vecstore.ext.json import outline
 from vecstore.limits import MAX_ARRAY_ELEMENTS, MAX_ATTRIBUTES, MAX_ROW_JSON_BYTES
@@ -25,7 +26,6 @@ Slice = tuple[str, int, Values]  # an attribute, a row, and values from that row
 FIELD: Final = "attributes"
 SLICE_ROWS: Final = 4_096
 SLICE_BYTES: Final = 256 << 10  # of JSON
-_LISTS: Final = ("to_pylist", "tolist", "to_list")
 _NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _list = msgspec.json.Decoder(list[Any])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -50,16 +50,16 @@ def attributes_given(given: Any, n: int) -> Given:
     Parameters
     ----------
     given
-        Columns by name (lists, arrays of NumPy, anything with ``to_pylist`` or ``tolist``), a table of
-        Arrow, or a list of ``n`` rows, each an object of its attributes; bytes of JSON of columns or rows;
-        None for none.
+        Columns by name (lists, arrays of NumPy, columns of Arrow, pandas or Polars, anything with
+        ``tolist``), a table or data frame, or a list of ``n`` rows, each an object of its attributes; bytes
+        of JSON of columns or rows; None for none.
     """
     if given is None:
         return _Columns({}, n)
     if isinstance(given, bytes):
         return _json(memoryview(given), n)
-    if hasattr(given, "to_pydict"):  # a table or a batch of Arrow
-        return _Columns(dict(zip(given.schema.names, given.columns, strict=True)), n)
+    if is_arrow(given):
+        return _Columns(columns_of(given), n)
     if isinstance(given, Mapping):
         return _Columns(given, n)
     if isinstance(given, str) or not isinstance(given, Sequence):
@@ -104,11 +104,11 @@ class _Columns:
             raise too_many(len(self._columns))
         for name, values in self._columns.items():
             check_name(name, field=FIELD)
-            whole = None if hasattr(values, "slice") else _listed(values, name)  # Arrow's and kin are sliced
-            _check_values(name, len(values if whole is None else whole), self._n)
+            whole: Any = column_of(values, name) if is_arrow(values) else _listed(values, name)
+            _check_values(name, len(whole), self._n)
             for first in range(0, self._n, SLICE_ROWS):
-                if whole is None:
-                    yield name, first, _listed(values.slice(first, SLICE_ROWS), name)
+                if is_arrow(values):
+                    yield name, first, values_of(whole.slice(first, SLICE_ROWS), name)
                 else:
                     yield name, first, whole[first : first + SLICE_ROWS]
 
@@ -150,10 +150,8 @@ def _transposed(rows: Sequence[Any], first: int) -> Iterator[Slice]:
 def _listed(values: Any, name: str) -> Values:
     if isinstance(values, np.ndarray):
         return values if values.ndim == 1 else cast(list[Any], values.tolist() if values.ndim else [])
-    for method in _LISTS:
-        if hasattr(values, method):
-            values = getattr(values, method)()
-            break
+    if hasattr(values, "tolist"):
+        values = values.tolist()
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
         raise _no_list(name)
     return values

@@ -22,6 +22,7 @@ from vecstore.server import (
     routes_queries,
     routes_recall,
     routes_rows,
+    routes_scan,
     routes_search,
     routes_system,
 )
@@ -52,6 +53,7 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_namespaces.register(app, backend, config)
     routes_history.register(app, backend, config)
     routes_rows.register(app, backend, config)
+    routes_scan.register(app, backend, config)
     routes_search.register(app, backend, config)
     routes_aggregate.register(app, backend, config)
     routes_queries.register(app, backend, config)

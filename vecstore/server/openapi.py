@@ -9,7 +9,7 @@ import msgspec
 
 from vecstore.config import package_version
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
-from vecstore.server import wire, wire_aggregate, wire_queries
+from vecstore.server import scans, wire, wire_aggregate, wire_queries
 from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport, Tag, WarmResult
 
 _TYPES: Final[tuple[Any, ...]] = (
@@ -17,6 +17,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.UpdateNamespace,
     wire.InsertRows,
     wire.DeleteRows,
+    wire.PatchRows,
     wire.Search,
     wire.SearchQuery,
     wire_aggregate.Aggregate,
@@ -33,8 +34,11 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.NamespacePage,
     wire.Inserted,
     wire.Deleted,
+    wire.Patched,
     wire.Found,
     wire.RowView,
+    scans.ScanRows,
+    scans.Scanned,
     wire.Health,
     wire.ErrorBody,
     NamespaceInfo,
@@ -126,7 +130,7 @@ def _paths() -> dict[str, Any]:
             "parameters": [ns],
             "post": _operation(
                 "insertRows",
-                "Insert or upsert a batch",
+                "Insert or upsert a batch, on a condition if one is given",
                 {"201": _json("Inserted", etag=True)},
                 body="InsertRows",
                 parameters=[match, key],
@@ -136,9 +140,19 @@ def _paths() -> dict[str, Any]:
             "parameters": [ns],
             "post": _operation(
                 "deleteRows",
-                "Delete rows by id",
+                "Delete rows by id or by filter",
                 {"200": _json("Deleted", etag=True)},
                 body="DeleteRows",
+                parameters=[match, key],
+            ),
+        },
+        f"{one}/patches": {
+            "parameters": [ns],
+            "post": _operation(
+                "patchRows",
+                "Give rows other attributes, by id or by filter",
+                {"200": _json("Patched", etag=True)},
+                body="PatchRows",
                 parameters=[match, key],
             ),
         },
@@ -197,6 +211,16 @@ def _paths() -> dict[str, Any]:
                     _parameter("include_vector", "query", {"type": "boolean", "default": True}),
                     epoch,
                 ],
+            ),
+        },
+        f"{one}/rows/scan": {
+            "parameters": [ns],
+            "post": _operation(
+                "scanRows",
+                "One page of the live rows of an epoch",
+                {"200": _json("Scanned", etag=True)},
+                body="ScanRows",
+                body_required=False,
             ),
         },
         f"{one}/manifest": {

@@ -1,4 +1,4 @@
-"""Rows: insert, delete, read by id."""
+"""Rows: insert, patch, delete, read by id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flask import Flask, Response
 
 from vecstore.api import Backend
 from vecstore.config import Config
-from vecstore.errors import InvalidArgument, InvalidId
+from vecstore.errors import InvalidId
 from vecstore.limits import MAX_BATCH_ROWS, MAX_U64
 from vecstore.server import wire
 from vecstore.server.handlers import answer
@@ -18,6 +18,7 @@ from vecstore.types import F32, Row, RowId
 
 _insert = msgspec.json.Decoder(wire.InsertRows)
 _delete = msgspec.json.Decoder(wire.DeleteRows)
+_patch = msgspec.json.Decoder(wire.PatchRows)
 
 
 def register(app: Flask, backend: Backend, config: Config) -> None:
@@ -38,6 +39,8 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
             attributes=attributes,
             schema=None if asked.schema is None else msgspec.to_builtins(asked.schema),
             mode=asked.mode,
+            condition=wire.given_json(asked.condition),
+            return_ids=asked.return_ids,
             expected=expected,
             idempotency_key=key,
         )
@@ -46,7 +49,10 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
             n=done.n,
             epoch=done.epoch,
             upserted=done.upserted,
+            inserted=done.inserted,
+            skipped=done.skipped,
             ids=msgspec.UNSET if done.ids is None else done.ids.tolist(),
+            affected_ids=_told(done.affected_ids),
         )
         return answer(body, 201, at=(done.incarnation, done.epoch))
 
@@ -54,11 +60,46 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         query()
         expected, key = if_match(), idempotency_key()
         asked = json_body(_delete, limit)
-        chosen = wire.given_json(asked.filter)
-        if (asked.ids is None) == (chosen is None):
-            raise InvalidArgument("a delete has either ids or a filter", field="ids")
-        done = backend.delete_rows(ns, asked.ids, filter=chosen, expected=expected, idempotency_key=key)
-        return answer(wire.Deleted(deleted=done.deleted, epoch=done.epoch), at=(done.incarnation, done.epoch))
+        done = backend.delete_rows(
+            ns,
+            asked.ids,
+            filter=wire.given_json(asked.filter),
+            condition=wire.given_json(asked.condition),
+            return_ids=asked.return_ids,
+            expected=expected,
+            idempotency_key=key,
+        )
+        body = wire.Deleted(
+            deleted=done.deleted,
+            skipped=done.skipped,
+            epoch=done.epoch,
+            affected_ids=_told(done.affected_ids),
+        )
+        return answer(body, at=(done.incarnation, done.epoch))
+
+    def patch(ns: str) -> Response:
+        query()
+        expected, key = if_match(), idempotency_key()
+        asked = json_body(_patch, limit)
+        done = backend.patch_rows(
+            ns,
+            asked.ids,
+            asked.attributes,
+            filter=wire.given_json(asked.filter),
+            schema=None if asked.schema is None else msgspec.to_builtins(asked.schema),
+            condition=wire.given_json(asked.condition),
+            return_ids=asked.return_ids,
+            expected=expected,
+            idempotency_key=key,
+        )
+        body = wire.Patched(
+            patched=done.patched,
+            skipped=done.skipped,
+            absent=done.absent,
+            epoch=done.epoch,
+            affected_ids=_told(done.affected_ids),
+        )
+        return answer(body, at=(done.incarnation, done.epoch))
 
     def read(ns: str, identity: str) -> Response:
         asked = query("include_vector", "epoch")
@@ -72,7 +113,12 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     rule: Any = app.add_url_rule
     rule("/v1/namespaces/<ns>/parts", "insert", insert, methods=["POST"])
     rule("/v1/namespaces/<ns>/deletes", "delete_rows", delete, methods=["POST"])
+    rule("/v1/namespaces/<ns>/patches", "patch_rows", patch, methods=["POST"])
     rule("/v1/namespaces/<ns>/rows/<any_text:identity>", "row", read, methods=["GET"])
+
+
+def _told(ids: list[RowId] | None) -> list[RowId] | msgspec.UnsetType:
+    return msgspec.UNSET if ids is None else ids
 
 
 def batch(

@@ -148,14 +148,29 @@ class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
     attributes: AttributesField = msgspec.field(default_factory=Raw)
     schema: dict[str, str | Attribute] | None = None
     mode: WriteMode = "upsert"
+    condition: FilterField = msgspec.field(default_factory=Raw)
+    return_ids: bool = False
     dim: Dim | None = None
 
 
 class DeleteRows(Struct, forbid_unknown_fields=True, kw_only=True):
-    """Delete rows by id, or those that a filter matches."""
+    """Delete rows by id, those that meet a condition, or those that a filter matches."""
 
     ids: Ids | None = None
     filter: FilterField = msgspec.field(default_factory=Raw)
+    condition: FilterField = msgspec.field(default_factory=Raw)
+    return_ids: bool = False
+
+
+class PatchRows(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Give rows other attributes: columns or rows with ``ids``, one object of values with a filter."""
+
+    attributes: dict[str, Any] | list[dict[str, Any]]
+    ids: Ids | None = None
+    filter: FilterField = msgspec.field(default_factory=Raw)
+    schema: dict[str, str | Attribute] | None = None
+    condition: FilterField = msgspec.field(default_factory=Raw)
+    return_ids: bool = False
 
 
 class _Effort(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -317,20 +332,35 @@ class Tags(Struct, kw_only=True):
 
 
 class Inserted(Struct, kw_only=True, omit_defaults=True):
-    """An acknowledged insert; ``ids`` if they were assigned."""
+    """An acknowledged insert; ``ids`` if they were assigned, ``part_id`` null if no row was written."""
 
-    part_id: str
+    part_id: str | None
     n: int
     epoch: int
     upserted: int
+    inserted: int
+    skipped: int
     ids: list[int] | UnsetType = UNSET
+    affected_ids: list[RowId] | UnsetType = UNSET
 
 
-class Deleted(Struct, kw_only=True):
+class Deleted(Struct, kw_only=True, omit_defaults=True):
     """An acknowledged delete."""
 
     deleted: int
+    skipped: int
     epoch: int
+    affected_ids: list[RowId] | UnsetType = UNSET
+
+
+class Patched(Struct, kw_only=True, omit_defaults=True):
+    """An acknowledged patch; ``absent`` ids are not there."""
+
+    patched: int
+    skipped: int
+    absent: int
+    epoch: int
+    affected_ids: list[RowId] | UnsetType = UNSET
 
 
 class Neighbour(Struct, kw_only=True, omit_defaults=True):
@@ -353,9 +383,10 @@ class Result(Struct, kw_only=True, omit_defaults=True):
 
 
 class Found(Struct, kw_only=True, omit_defaults=True):
-    """The answer to a search: ``hits`` to a vector, ``results`` to vectors."""
+    """The answer to a search: ``hits`` to a vector, ``results`` to vectors; ``types`` of their attributes."""
 
     epoch: int
+    types: dict[str, AttributeType] | UnsetType = UNSET
     hits: list[Neighbour] | UnsetType = UNSET
     results: list[Result] | UnsetType = UNSET
     debug: dict[str, Any] | UnsetType = UNSET
@@ -399,13 +430,19 @@ encode = _encoder.encode
 
 def found(hits: Hits) -> Found:
     """The body of the answer to one query."""
-    return Found(epoch=hits.epoch, hits=_neighbours(hits), debug=UNSET if hits.debug is None else hits.debug)
+    return Found(
+        epoch=hits.epoch,
+        types=UNSET if hits.types is None else hits.types,
+        hits=_neighbours(hits),
+        debug=UNSET if hits.debug is None else hits.debug,
+    )
 
 
 def found_batch(hits: BatchHits) -> Found:
     """The body of the answer to a batch."""
     return Found(
         epoch=hits.epoch,
+        types=UNSET if hits.types is None else hits.types,
         results=[
             Result(hits=_neighbours(one), debug=UNSET if one.debug is None else one.debug)
             for one in (hits[i] for i in range(len(hits)))

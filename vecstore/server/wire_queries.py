@@ -13,7 +13,7 @@ from vecstore.limits import MAX_AGGREGATES, MAX_GROUP_BY, MAX_TOGETHER
 from vecstore.params import aggregate_params, check_params, told_of
 from vecstore.server.wire import AnySearch, Neighbour, found, given_json
 from vecstore.server.wire_aggregate import aggregated
-from vecstore.types import AggregateParams, Aggregates, Consistency, Hits, Moment, Query
+from vecstore.types import AggregateParams, Aggregates, AttributeType, Consistency, Hits, Moment, Query
 
 
 class OneQuery(AnySearch, forbid_unknown_fields=True, kw_only=True):
@@ -62,9 +62,10 @@ class Queries(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class OneAnswer(Struct, kw_only=True, omit_defaults=True):
-    """Hits of a search, or results of an aggregation."""
+    """Hits of a search, with the types of their attributes, or results of an aggregation."""
 
     hits: list[Neighbour] | UnsetType = UNSET
+    types: dict[str, AttributeType] | UnsetType = UNSET
     aggregations: dict[str, Any] | UnsetType = UNSET
     aggregation_groups: list[dict[str, Any]] | UnsetType = UNSET
     debug: dict[str, Any] | UnsetType = UNSET
@@ -83,7 +84,7 @@ def answers(given: Sequence[Hits | Aggregates]) -> Answers:
     for one in given:
         if isinstance(one, Hits):
             told = found(one)
-            results.append(OneAnswer(hits=told.hits, debug=told.debug))
+            results.append(OneAnswer(hits=told.hits, types=told.types, debug=told.debug))
         else:
             done = aggregated(one)
             results.append(

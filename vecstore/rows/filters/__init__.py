@@ -3,6 +3,7 @@
     syntax.py     JSON -> immutable expressions, bounded, each condition with its place
     binding.py    expressions and a schema -> what to look for in which column
     patterns.py   globs and regular expressions, by a linear-time engine
+    conditions.py of writes, which may refer to what is written
     evaluate.py   bound expressions and the columns of a part -> the rows that match
 
 Null is the value of a row that lacks the attribute. ``["a", "Eq", null]`` matches it; no other
@@ -11,7 +12,7 @@ condition does but the negated ones, each of which matches exactly the rows that
 
 from vecstore.rows.filters.binding import Bound, bind
 from vecstore.rows.filters.evaluate import evaluate, matching_rows, may_match
-from vecstore.rows.filters.syntax import Expression, filter_bytes, parse_filter
+from vecstore.rows.filters.syntax import Expression, filter_bytes, parse_condition, parse_filter
 
 __all__ = [
     "Bound",
@@ -21,5 +22,6 @@ __all__ = [
     "filter_bytes",
     "matching_rows",
     "may_match",
+    "parse_condition",
     "parse_filter",
 ]

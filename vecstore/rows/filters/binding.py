@@ -15,7 +15,7 @@ from vecstore.errors import FilterMismatch, InvalidFilter
 from vecstore.limits import MAX_ID_BYTES
 from vecstore.manifest.model import Attribute
 from vecstore.rows.filters.patterns import Pattern, PatternKind, compile_pattern
-from vecstore.rows.filters.syntax import And, Condition, Expression, Not, Or
+from vecstore.rows.filters.syntax import And, Condition, Expression, Not, Or, field_of
 from vecstore.rows.schema import element_type, is_array
 from vecstore.rows.values import WORDS, Key, key_of
 from vecstore.types import IdKind, ScalarType
@@ -224,7 +224,9 @@ def _test(asked: Condition, kind: ScalarType, id_kind: IdKind | None) -> Test | 
             return Matching(compile_pattern(pattern, value))
         except ValueError as error:
             place = f"{asked.at}[2]"
-            raise InvalidFilter(f"{place} is no pattern: {error}", field="filter", at=place) from error
+            raise InvalidFilter(
+                f"{place} is no pattern: {error}", field=field_of(asked.at), at=place
+            ) from error
     if kind == "bool":
         raise _mismatch(asked, 1, f"is {operator}, but true and false have no order")
     above, included = _RANGES[operator.removeprefix("Any")]
@@ -251,7 +253,7 @@ def _ends(asked: Condition, kind: ScalarType, value: Any, where: str) -> tuple[K
     except (ValueError, TypeError, OverflowError) as error:
         raise FilterMismatch(
             f"{asked.at}{where} must be {WORDS[kind]}, as {asked.attribute!r} is, not {_shown(value)}",
-            field="filter",
+            field=field_of(asked.at),
             at=f"{asked.at}{where}",
             attribute=asked.attribute,
         ) from error
@@ -260,7 +262,7 @@ def _ends(asked: Condition, kind: ScalarType, value: Any, where: str) -> tuple[K
 
 def _mismatch(asked: Condition, where: int, why: str) -> FilterMismatch:
     place = f"{asked.at}[{where}]"
-    return FilterMismatch(f"{place} {why}", field="filter", at=place, attribute=asked.attribute)
+    return FilterMismatch(f"{place} {why}", field=field_of(asked.at), at=place, attribute=asked.attribute)
 
 
 def _shown(value: object) -> str:

@@ -54,6 +54,8 @@ SHORT_BYTES: Final = 4 << 10  # of a filter's JSON, of many of which the express
 WITH_LIST: Final = frozenset({"In", "NotIn", "ContainsAny", "NotContainsAny"})
 WITH_PATTERN: Final = frozenset({"Glob", "NotGlob", "IGlob", "NotIGlob", "Regex"})
 WITH_NULL: Final = frozenset({"Eq", "NotEq", "In", "NotIn"})
+WITH_REFERENCE: Final = frozenset({"Eq", "NotEq", "Lt", "Lte", "Gt", "Gte"})
+REFERENCE: Final = "$ref_new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,21 @@ class Not:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """The value that a write gives to an attribute of the same row: ``{"$ref_new": attribute}``."""
+
+    attribute: str
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """One attribute held against a value.
 
     Attributes
     ----------
     value
-        A string, number, bool or None; a tuple of them for the operators that take a list.
+        A string, number, bool or None; a tuple of them for the operators that take a list; in a condition
+        of a write a `Reference`.
     at
         The place in the filter, as ``filter[1][0]``.
     """
@@ -98,27 +108,22 @@ class Condition:
 Expression = And | Or | Not | Condition
 
 
-def filter_bytes(given: object) -> bytes:
+def filter_bytes(given: object, field: str = "filter") -> bytes:
     """A filter of Python values as JSON: how it crosses a wire, and the key under which it is remembered.
 
     Dates and UUIDs become strings, NumPy's numbers Python's. `InvalidFilter` if it cannot be JSON.
     """
     try:
-        _refuse_unspeakable(given)
+        _refuse_unspeakable(given, field)
         found = _encoder.encode(given)
     except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError) as error:
-        raise InvalidFilter(f"filter has no JSON form: {error}", field="filter", at="filter") from error
+        raise InvalidFilter(f"{field} has no JSON form: {error}", field=field, at=field) from error
     if len(found) > MAX_FILTER_BYTES:
-        raise InvalidFilter(
-            f"filter must have at most {MAX_FILTER_BYTES} bytes of JSON",
-            field="filter",
-            at="filter",
-            limit=MAX_FILTER_BYTES,
-        )
+        raise _too_long(field)
     return found
 
 
-def _refuse_unspeakable(given: object) -> None:
+def _refuse_unspeakable(given: object, field: str) -> None:
     """`InvalidFilter` for what JSON would make null of: NaN and infinity."""
     waiting = [given]
     while waiting:
@@ -126,7 +131,7 @@ def _refuse_unspeakable(given: object) -> None:
         if isinstance(one, (list, tuple)):
             waiting.extend(one)
         elif isinstance(one, float) and not math.isfinite(one):
-            raise InvalidFilter(f"filter holds {one}, which is no value", field="filter", at="filter")
+            raise InvalidFilter(f"{field} holds {one}, which is no value", field=field, at=field)
 
 
 def _plain(value: object) -> object:
@@ -147,18 +152,38 @@ def parse_filter(data: bytes) -> Expression:
         Naming the place, as ``filter[1][0][2]``.
     """
     if len(data) > MAX_FILTER_BYTES:
-        raise _Parser.refuse(
-            f"must have at most {MAX_FILTER_BYTES} bytes of JSON", "filter", MAX_FILTER_BYTES
-        )
+        raise _too_long("filter")
     return (_short if len(data) <= SHORT_BYTES else _long)(data)
 
 
-def _parsed(data: bytes) -> Expression:
+def parse_condition(data: bytes) -> Expression:
+    """The expression of a write's ``condition``: a filter that may hold a `Reference` where a value stands.
+
+    Raises
+    ------
+    InvalidFilter
+        Naming the place, as ``condition[1][0][2]``.
+    """
+    if len(data) > MAX_FILTER_BYTES:
+        raise _too_long("condition")
+    return _parsed(data, "condition")
+
+
+def _too_long(field: str) -> InvalidFilter:
+    return _Parser.refuse(f"must have at most {MAX_FILTER_BYTES} bytes of JSON", field, MAX_FILTER_BYTES)
+
+
+def field_of(at: str) -> str:
+    """The field of a request that a place lies in."""
+    return at.partition("[")[0]
+
+
+def _parsed(data: bytes, field: Literal["filter", "condition"] = "filter") -> Expression:
     try:
         given = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _Parser.refuse(f"is not JSON: {error}", "filter") from error
-    return _Parser().expression(given, "filter", 1)
+        raise _Parser.refuse(f"is not JSON: {error}", field) from error
+    return _Parser(references=field == "condition").expression(given, field, 1)
 
 
 # An expression may take megabytes, so only few of the long ones are remembered.
@@ -169,14 +194,15 @@ _long = lru_cache(maxsize=16)(_parsed)
 class _Parser:
     """Counts what one filter holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, references: bool = False) -> None:
+        self._references = references
         self._nodes = 0
         self._values = 0
 
     @staticmethod
     def refuse(why: str, at: str, limit: object = None) -> InvalidFilter:
         details = {} if limit is None else {"limit": limit}
-        return InvalidFilter(f"{at} {why}", field="filter", at=at, **details)
+        return InvalidFilter(f"{at} {why}", field=field_of(at), at=at, **details)
 
     def expression(self, given: Any, at: str, depth: int) -> Expression:
         self._nodes += 1
@@ -211,6 +237,8 @@ class _Parser:
         if not isinstance(operator, str) or operator not in OPERATORS:
             raise self.refuse("must be an operator", f"{at}[1]", sorted(OPERATORS))
         place = f"{at}[2]"
+        if self._references and isinstance(value, dict):
+            return Condition(attribute, operator, self._reference(value, operator, place), at)  # type: ignore[arg-type]
         if operator in WITH_LIST:
             value = self._list(value, place, null=operator in WITH_NULL)
         else:
@@ -221,6 +249,14 @@ class _Parser:
             if len(value.encode()) > MAX_PATTERN_BYTES:
                 raise self.refuse(f"must have at most {MAX_PATTERN_BYTES} bytes", place, MAX_PATTERN_BYTES)
         return Condition(attribute, operator, value, at)  # type: ignore[arg-type]  # an operator, see above
+
+    def _reference(self, given: dict[str, Any], operator: str, at: str) -> Reference:
+        name = given.get(REFERENCE)
+        if len(given) != 1 or not isinstance(name, str) or not name:
+            raise self.refuse(f'must be a value, or {{"{REFERENCE}": attribute}}', at)
+        if operator not in WITH_REFERENCE:
+            raise self.refuse(f"refers to a new value, which {operator} does not", at, sorted(WITH_REFERENCE))
+        return Reference(name)
 
     def _list(self, given: Any, at: str, *, null: bool) -> tuple[Any, ...]:
         if not isinstance(given, list):

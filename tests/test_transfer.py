@@ -1,0 +1,457 @@
+"""What is exported and imported is identical: every type, nulls, extreme values, both kinds of ids."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+import vecstore
+from tests.core import clustered, database, generator, sample
+from tests.server.support import Server, running_server
+from vecstore import ingest
+from vecstore.api import Database, Namespace
+from vecstore.cli import main
+from vecstore.engine import scan
+from vecstore.errors import InvalidArgument, InvalidAttribute, SchemaConflict, SnapshotExpired
+from vecstore.export import export_namespace
+from vecstore.ingest import import_namespace, load, open_file
+from vecstore.limits import MAX_U64
+from vecstore.storage.memory import MemoryStore
+
+DIM = 6
+KINDS = ("parquet", "jsonl")
+TINY, LEAST, MOST = 5e-324, 2.2250738585072014e-308, 1.7976931348623157e308
+EVERY: dict[str, list[Any]] = {
+    "string": [
+        "",
+        "a",
+        "\0",
+        "ß \u2028 \U0001f9ed \ufeff",
+        '"quoted\\\n\t',
+        "e\u0301",
+        "x" * 4_096,
+        "NULL",
+        "1e5",
+    ],
+    "int": [0, -1, -(1 << 63), (1 << 63) - 1, 1 << 53, (1 << 53) + 1, -(1 << 53) - 1],
+    "uint": [0, MAX_U64, 1 << 63, (1 << 53) + 1],
+    "float": [0.0, -0.0, TINY, -TINY, LEAST, MOST, -MOST, 0.1, 1e22, 5.0, 1 / 3, 123456789012345680.0],
+    "bool": [True, False],
+    "datetime": [
+        "0001-01-01T00:00:00.000Z",
+        "9999-12-31T23:59:59.999Z",
+        "1969-12-31T23:59:59.999Z",
+        "1970-01-01T00:00:00.000Z",
+        "1582-10-10T12:34:56.789Z",
+    ],
+    "uuid": [str(UUID(int=0)), str(UUID(int=(1 << 128) - 1)), "12345678-9abc-def0-1234-56789abcdef0"],
+}
+SCHEMA = {
+    **{name: name for name in EVERY},
+    **{f"some {name}": f"[]{name}" for name in EVERY},
+    "body": {"type": "string", "filterable": False},
+    "numbers": {"type": "[]float", "filterable": False},
+    "never": "int",
+}
+VECTORS = np.array(
+    [0.0, -0.0, 1e-45, -1e-45, 1.1754944e-38, 3.4e17, -3.4e17, 0.1, 1 / 3, 16777217, 1e-10, 7],
+    dtype=np.float32,
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "http"])
+def db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    if request.param == "embedded":
+        with vecstore.connect("memory://", maintenance="off") as database:
+            yield database
+        return
+    with vecstore.connect(request.getfixturevalue("server").url) as database:
+        yield database
+        for info in list(database.namespaces()):
+            database.delete_namespace(info.name)
+
+
+def rows_of_every_type(n: int, seed: int) -> list[dict[str, Any]]:
+    """Each value of `EVERY` alone, and in arrays; nulls, empty arrays, and rows without anything."""
+    rng = generator(seed)
+    rows: list[dict[str, Any]] = []
+    for i in range(n):
+        row: dict[str, Any] = {}
+        for name, values in EVERY.items():
+            if rng.random() < 0.8:
+                row[name] = values[i % len(values)]
+            if rng.random() < 0.8:
+                row[f"some {name}"] = [values[j] for j in rng.integers(0, len(values), i % 4)]
+        if rng.random() < 0.5:
+            row["body"] = "ö" * int(rng.integers(0, 30_000))
+            row["numbers"] = rng.standard_normal(i % 3).tolist()
+        rows.append({} if i % 13 == 0 else row)
+    return rows
+
+
+def everything(ns: Namespace) -> list[Any]:
+    """What a namespace is, and all of its rows, each as bytes: -0.0 differs from 0.0, and 1 from 1.0."""
+    info = ns.stats()
+    told = (info.dim, info.metric, info.id_kind, info.rows, sorted(info.schema.items()), info.defaults)
+    rows = [
+        (row.id, row.vector.tobytes(), msgspec.json.encode(row.attributes, order="sorted"))
+        for row in ns.scan(include=["vector"], exclude=[])
+    ]
+    return [told, *sorted(rows)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strings", [False, True])
+def test_every_type_comes_back_identical(db: Database, kind: str, strings: bool, tmp_path: Path) -> None:
+    ns = db.create_namespace("docs", DIM, "l2", schema=SCHEMA, small_part_threshold=0, list_rows=64)
+    n = 120
+    ids: list[Any] = (
+        [f"id \U0001f9ed{i}" for i in range(n)] if strings else [*range(n - 3), 1 << 63, MAX_U64, 1 << 53]
+    )
+    vectors = np.resize(VECTORS, (n, DIM))
+    vectors[5] = 0.0
+    rows = rows_of_every_type(n, 1)
+    for start in range(0, n, 40):
+        some = slice(start, start + 40)
+        ns.insert(vectors[some], ids[some], attributes=rows[some])
+    ns.insert(vectors[:10] + 1, ids[:10], attributes=rows[50:60])
+    ns.delete(ids[20:25])
+    before = everything(ns)
+    assert len(before) == 1 + n - 5
+    file = tmp_path / f"docs.{kind}"
+    told: list[int] = []
+    done = export_namespace(ns, file, progress=told.append)
+    assert (done.rows, sum(told), done.epoch) == (n - 5, n - 5, ns.stats().epoch)
+    assert done.bytes == file.stat().st_size
+    assert list(tmp_path.iterdir()) == [file]
+    loaded = import_namespace(db, "copy", open_file(file), batch_rows=50)
+    assert (loaded.rows, loaded.skipped) == (n - 5, 0)
+    assert everything(db.namespace("copy")) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_glosses_come_back_identical(kind: str, tmp_path: Path) -> None:
+    folder = Path(__file__).parent.parent / "examples" / "glosses"
+    with gzip.open(folder / "rows.jsonl.gz", "rt", encoding="utf-8") as lines:
+        told = [json.loads(line) for line in lines]
+    attributes = [{name: row[name] for name in ("pos", "lex", "lemmas", "text")} for row in told]
+    db = database()
+    ns = db.create_namespace("docs", 384, "cosine", schema={"text": {"type": "string", "filterable": False}})
+    ns.insert(sample().vectors, sample().ids, attributes=attributes)
+    export_namespace(ns, tmp_path / f"docs.{kind}")
+    import_namespace(db, "copy", open_file(tmp_path / f"docs.{kind}"))
+    assert everything(db.namespace("copy")) == everything(ns)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("schema", [None, SCHEMA])
+def test_an_empty_namespace_comes_back(kind: str, schema: Any, tmp_path: Path) -> None:
+    db = database()
+    ns = db.create_namespace("docs", DIM, "dot", schema=schema, rerank_scale=3.0)
+    assert export_namespace(ns, tmp_path / f"docs.{kind}").rows == 0
+    import_namespace(db, "copy", open_file(tmp_path / f"docs.{kind}"))
+    assert everything(db.namespace("copy")) == everything(ns)
+
+
+def test_half_precision_is_what_was_stored(tmp_path: Path) -> None:
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2", store_vectors="fp16")
+    ns.insert(clustered(generator(1), 50, DIM))
+    for kind in KINDS:
+        export_namespace(ns, tmp_path / f"docs.{kind}")
+        import_namespace(db, kind, open_file(tmp_path / f"docs.{kind}"))
+        assert everything(db.namespace(kind)) == everything(ns)
+
+
+def test_a_past_epoch_is_exported_whatever_is_written_meanwhile(tmp_path: Path) -> None:
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2")
+    vectors = clustered(generator(1), 100, DIM)
+    ns.insert(vectors[:60], range(60), attributes={"n": range(60)})
+    before = everything(ns)
+    epoch = ns.stats().epoch
+    ns.insert(vectors[60:], range(40, 80), attributes={"m": ["x"] * 40})
+    ns.delete(range(10))
+    assert export_namespace(ns, tmp_path / "old.jsonl", epoch=epoch).rows == 60
+    import_namespace(db, "old", open_file(tmp_path / "old.jsonl"))
+    assert everything(db.namespace("old")) == before
+
+
+# -- what stops midway --------------------------------------------------------------------------
+
+
+def test_an_export_whose_epoch_expires_leaves_no_file(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+    db = database(MemoryStore(clock=lambda: now[0]))
+    ns = db.create_namespace("docs", DIM, "l2")
+    for start in range(0, 30_000, 10_000):
+        ns.insert(np.ones((10_000, DIM)), range(start, start + 10_000))
+    (tmp_path / "docs.jsonl").write_text("what was there")
+
+    def expire(_: int) -> None:
+        now[0] += 3 * 3_600
+        ns.compact()
+        now[0] += 3 * 3_600
+        ns.gc()
+
+    with pytest.raises(SnapshotExpired):
+        export_namespace(ns, tmp_path / "docs.jsonl", progress=expire)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("docs.jsonl", "what was there")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_import_that_stopped_goes_on_and_repeats_nothing(
+    db: Database, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are cut by bytes here, since the bodies of some rows are large."""
+    monkeypatch.setattr(ingest, "BATCH_BYTES", 100_000)
+    ns = db.create_namespace("docs", DIM, "l2", schema=SCHEMA)
+    ns.insert(np.resize(VECTORS, (120, DIM)), range(120), attributes=rows_of_every_type(120, 2))
+    file = tmp_path / f"docs.{kind}"
+    export_namespace(ns, file)
+    sizes = [len(batch.vectors) for batch in open_file(file).batches(30, 0)]
+    assert sum(sizes) == 120
+    assert len(sizes) > 10
+    assert max(sizes) <= 30
+
+    def stop(_: int) -> None:
+        if db.namespace("copy").stats().rows >= 60:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_namespace(db, "copy", open_file(file), batch_rows=30, progress=stop)
+    there = db.namespace("copy").stats().rows
+    assert 60 <= there < 120
+    done = import_namespace(db, "copy", open_file(file), batch_rows=30)
+    assert (done.rows, done.skipped) == (120 - there, there)
+    assert everything(db.namespace("copy")) == everything(ns)
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(clustered(generator(1), 50, DIM), range(50))
+    for kind in KINDS:
+        file = tmp_path / f"docs.{kind}"
+        export_namespace(ns, file)
+        lines = file.read_bytes()
+        cut = lines[: -(len(lines) // 3)]
+        file.write_bytes(cut[: cut.rfind(b"\n") + 1] if kind == "jsonl" else cut)
+        with pytest.raises(InvalidArgument):
+            open_file(file)
+
+
+def test_damage_within_a_parquet_file_is_noticed(tmp_path: Path) -> None:
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(clustered(generator(1), 5_000, DIM), range(5_000))
+    file = tmp_path / "docs.parquet"
+    export_namespace(ns, file)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        import_namespace(db, "copy", open_file(file))
+    assert db.namespace("copy").stats().rows == 0
+
+
+def test_the_memory_of_an_export_does_not_grow_with_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "MAX_SCAN_BYTES", 1 << 18)
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2", schema={"body": {"type": "string", "filterable": False}})
+    for _ in range(2):
+        bodies = [text * 250 for text in generator(1).bytes(32_000).hex(" ", 4).split()]
+        ns.insert(np.ones((len(bodies), DIM)), attributes={"body": bodies})  # 2 KB a row, 32 MB in all
+    for kind in KINDS:
+        export_namespace(ns, tmp_path / f"docs.{kind}")  # imports what it needs
+        tracemalloc.start()
+        try:
+            export_namespace(ns, tmp_path / f"docs.{kind}")
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 8 << 20
+
+
+# -- what does not fit --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "dim", "metric", "ids", "schema"),
+    [
+        ("dim", DIM + 1, "l2", None, {}),
+        ("metric", DIM, "dot", None, {}),
+        ("id_kind", DIM, "l2", ["a"], {}),
+        ("schema", DIM, "l2", None, {"n": "string"}),
+        ("schema", DIM, "l2", None, {"n": {"type": "int", "filterable": False}}),
+    ],
+)
+def test_a_namespace_that_does_not_fit_is_left_as_it_was(
+    field: str, dim: int, metric: Any, ids: Any, schema: Any, tmp_path: Path
+) -> None:
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(np.ones((3, DIM)), range(3), attributes={"n": [1, 2, None]})
+    export_namespace(ns, tmp_path / "docs.jsonl")
+    other = db.create_namespace("other", dim, metric, schema=schema)
+    if ids is not None:
+        other.insert(np.ones((1, dim)), ids)
+    before = other.manifest()
+    with pytest.raises(InvalidArgument) as caught:
+        import_namespace(db, "other", open_file(tmp_path / "docs.jsonl"))
+    assert caught.value.details["field"] == field
+    assert isinstance(caught.value, SchemaConflict) == (field == "schema")
+    assert other.manifest() == before
+
+
+def test_a_namespace_that_fits_takes_the_rows_beside_its_own(tmp_path: Path) -> None:
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(np.ones((3, DIM)), range(3), attributes={"n": [1, 2, None]})
+    export_namespace(ns, tmp_path / "docs.parquet")
+    other = db.create_namespace("other", DIM, "l2")
+    other.insert(np.zeros((2, DIM)), [2, 3], attributes={"m": ["x", "y"]})
+    import_namespace(db, "other", open_file(tmp_path / "docs.parquet"))
+    assert [(row.id, row.attributes) for row in other.scan()] == [
+        (0, {"m": None, "n": 1}),
+        (1, {"m": None, "n": 2}),
+        (2, {"m": None, "n": None}),
+        (3, {"m": "y", "n": None}),
+    ]
+
+
+def test_what_is_no_export_is_not_imported_and_what_has_no_vectors_not_exported(tmp_path: Path) -> None:
+    db = database()
+    np.save(tmp_path / "rows.npy", np.ones((3, DIM)))
+    with pytest.raises(InvalidArgument, match="no export"):
+        import_namespace(db, "docs", open_file(tmp_path / "rows.npy"))
+    assert not list(db.namespaces())
+    ns = db.create_namespace("docs", DIM, "l2", store_vectors="none")
+    ns.insert(np.ones((3, DIM)))
+    with pytest.raises(InvalidArgument, match="keeps no vectors"):
+        export_namespace(ns, tmp_path / "docs.jsonl")
+    with pytest.raises(InvalidArgument, match="known are"):
+        export_namespace(ns, tmp_path / "docs.csv")
+    ns = db.create_namespace("more", DIM, "l2")
+    with pytest.raises(InvalidArgument, match="cannot be written"):
+        export_namespace(ns, tmp_path / "nowhere" / "docs.jsonl")
+    header = (
+        b'{"vecstore":{"format":9,"dim":6,"metric":"l2","id_kind":null,"rows":0,"schema":{},"defaults":{}}}\n'
+    )
+    (tmp_path / "later.jsonl").write_bytes(header)
+    with pytest.raises(InvalidArgument, match="format 9"):
+        open_file(tmp_path / "later.jsonl")
+
+
+# -- files of others -------------------------------------------------------------------------------
+
+
+def test_columns_of_a_parquet_file_of_anybody_are_attributes(tmp_path: Path) -> None:
+    when = datetime(2024, 5, 6, 7, 8, 9, 123_456, tzinfo=UTC)
+    table = pa.table(
+        {
+            "id": pa.array(["a", "b", "c"]),
+            "vector": pa.array([[1.0, 2.0]] * 3, pa.list_(pa.float64())),
+            "word": pa.array(["x", None, "x"]).dictionary_encode(),
+            "small": pa.array([1, 2, None], pa.int8()),
+            "large": pa.array([1, 2, 3], pa.uint64()),
+            "half": pa.array([0.5, 1.5, None], pa.float32()),
+            "day": pa.array([when.date(), None, when.date()], pa.date32()),
+            "at": pa.array([when, when, None], pa.timestamp("ns", "Europe/Berlin")),
+            "days": pa.array([[when], None, []], pa.large_list(pa.timestamp("us", "UTC"))),
+            "pair": pa.array([[1, 2], [3, 4], None], pa.list_(pa.int64(), 2)),
+            "good": pa.array([True, None, False]),
+            "nothing": pa.nulls(3),
+        }
+    )
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=2)
+    ns = database().create_namespace("docs", 2, "l2")
+    load(ns, open_file(tmp_path / "rows.parquet"), batch_rows=10)
+    at, day = "2024-05-06T07:08:09.123Z", "2024-05-06T00:00:00.000Z"
+    assert {name: one["type"] for name, one in ns.stats().schema.items()} == {
+        "word": "string", "small": "int", "large": "uint", "half": "float", "day": "datetime",
+        "at": "datetime", "days": "[]datetime", "pair": "[]int", "good": "bool",
+    }  # fmt: skip
+    assert [ns.get(one, include_vector=False).attributes for one in "abc"] == [
+        {"word": "x", "small": 1, "large": 1, "half": 0.5, "day": day, "at": at, "days": [at],
+         "pair": [1, 2], "good": True},
+        {"word": None, "small": 2, "large": 2, "half": 1.5, "day": None, "at": at, "days": None,
+         "pair": [3, 4], "good": None},
+        {"word": "x", "small": None, "large": 3, "half": None, "day": day, "at": None, "days": [],
+         "pair": None, "good": False},
+    ]  # fmt: skip
+
+
+def test_attributes_of_json_lines_of_anybody_are_stored(tmp_path: Path) -> None:
+    lines = [
+        {"id": 1, "vector": [1, 2], "attributes": {"n": 1, "tags": ["a"]}, "other": 5},
+        {"id": 2, "vector": [3, 4]},
+        {"id": 3, "vector": [5, 6], "attributes": {"n": None, "good": True}},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ns = database().create_namespace("docs", 2, "l2")
+    load(ns, open_file(tmp_path / "rows.jsonl"), batch_rows=10)
+    assert [row.attributes for row in ns.scan()] == [
+        {"good": None, "n": 1, "tags": ["a"]},
+        {"good": None, "n": None, "tags": None},
+        {"good": True, "n": None, "tags": None},
+    ]
+
+
+def test_a_column_of_no_type_that_is_kept_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"vector": [[1.0]], "deep": [{"a": 1}]}), tmp_path / "rows.parquet")
+    with pytest.raises(InvalidAttribute, match="'deep' is a column of struct"):
+        open_file(tmp_path / "rows.parquet")
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def good(*words: str) -> str:
+    done = CliRunner().invoke(main, list(words))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_export_import_and_scan_by_command(kind: str, tmp_path: Path) -> None:
+    url, file = str(tmp_path / "data"), str(tmp_path / f"docs.{kind}")
+    with vecstore.connect(url, maintenance="off") as db:
+        ns = db.create_namespace("docs", 2, "l2")
+        ns.insert([[1, 2], [3, 4], [5, 6]], [1, 2, 3], attributes={"n": [7, None, 9]})
+    assert good("export", url, "docs", file, "--quiet").startswith(f"3 rows of epoch 2 in {file}, ")
+    assert good("import", url, "copy", file, "--quiet") == "3 rows imported; copy has 3 at epoch 2\n"
+    assert "0 rows imported, 3 were there already" in good("import", url, "copy", file, "--quiet")
+    lines = good(
+        "scan", url, "copy", "--filter", '["n", "NotEq", null]', "--include", "n", "--include", "vector"
+    )
+    assert [json.loads(line) for line in lines.splitlines()] == [
+        {"id": 1, "attributes": {"n": 7}, "vector": [1.0, 2.0]},
+        {"id": 3, "attributes": {"n": 9}, "vector": [5.0, 6.0]},
+    ]
+    assert [json.loads(line)["id"] for line in good("scan", url, "copy", "--limit", "2").splitlines()] == [
+        1,
+        2,
+    ]
+    assert json.loads(good("export", url, "docs", file, "--epoch", "1", "--json"))["rows"] == 0
