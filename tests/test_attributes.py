@@ -357,6 +357,33 @@ def test_a_part_without_a_match_is_not_read() -> None:
         assert debug["rows_live"] == 500
 
 
+@pytest.mark.parametrize(
+    "f",
+    [
+        ["n", "Eq", 7],
+        ["n", "Lt", 20],
+        ["And", [["n", "Gte", 10], ["lang", "Glob", "e*"], ["id", "Lt", 30_000]]],
+        ["id", "In", [3, 20_000, 39_999]],
+        ["id", "Gte", 39_000],
+    ],
+    ids=["equal", "range", "three", "ids", "range of ids"],
+)
+def test_a_cold_filtered_search_takes_four_dependent_trips(f: list[Any]) -> None:
+    """Manifest, heads, what the filter asks, lists; bytes in proportion to these, not to the part."""
+    n = 40_000
+    vectors = generator(2).standard_normal((n, 8)).astype(np.float32)
+    store = RangeStore()
+    with Database(engine(store)) as db:
+        ns = db.create_namespace("docs", 8, "l2", small_part_threshold=0)
+        ns.insert(vectors, attributes={"n": np.arange(n) % 100, "lang": ["en", "de"] * (n // 2)})
+        size = ns.stats().bytes
+    with Database(engine(store)) as db:
+        debug = db.namespace("docs").search(vectors[0], filter=f, debug=True).debug
+    assert debug is not None
+    assert debug["storage"]["round_trips"] <= 4
+    assert debug["storage"]["bytes"] < size / 2
+
+
 def test_recall_is_measured_under_a_filter() -> None:
     vectors = clustered(generator(2), 3_000, 32)
     with vecstore.connect("memory://", maintenance="off") as db:

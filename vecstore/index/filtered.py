@@ -28,7 +28,7 @@ from vecstore.part.reader import PartReader
 from vecstore.part.rows import PartRows
 from vecstore.rows.bits import RowBits
 from vecstore.rows.filters import Bound, bind, matching_rows, may_match, parse_filter
-from vecstore.rows.filters.binding import bytes_of, columns_of, patterns_of
+from vecstore.rows.filters.binding import bytes_of, columns_of, ids_of, patterns_of
 from vecstore.storage.cache import ReadTrace
 
 MOST_VIEWS: Final = 64  # of one epoch
@@ -88,7 +88,10 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
     bound = bind(parse_filter(filter_json), manifest.attributes, manifest.id_kind)
     bound_patterns([part.reader for part in view.searched], bound, trace)
     if not view.mapped:
-        read_side_by_side([partial(_fetch, part, bound) for part in view.searched], trace, executor)
+        reads = [partial(_fetch, part, bound) for part in view.searched]
+        if manifest.id_kind != "string":  # of those, an index tells only whether they are equal
+            reads += [partial(_fetch_ids, part, look) for look in ids_of(bound) for part in view.searched]
+        read_side_by_side(reads, trace, executor)
     masked = [_masked(part, view.matches.of(part, bound, trace)) for part in view.searched]
     searched = [part for part in masked if part.live.alive]
     by_number = {part.number: part for part in masked}
@@ -146,6 +149,11 @@ def _fetch(part: OpenPart, bound: Bound, trace: ReadTrace) -> None:
         if column is not None:
             spans += column.spans(inverted=True)
     rows.fetch(spans)
+
+
+def _fetch_ids(part: OpenPart, look: Bound, trace: ReadTrace) -> None:
+    """The pages of ids that a test of them reads."""
+    matching_rows(look, PartRows(part.reader, trace))
 
 
 def _masked(part: OpenPart, matching: RowBits) -> OpenPart:

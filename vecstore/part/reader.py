@@ -35,6 +35,7 @@ from vecstore.types import F32, U64, IdKind
 Bytes = npt.NDArray[np.uint8]
 
 MOST_UNFILTERED: Final = 256 << 10  # bytes of keys and rows that are fetched sooner than a filter is asked
+FEW_KEYS: Final = 8  # whose pages are fetched beside a filter that is not known yet
 _VECTOR_DTYPES: Final[dict[str, Literal["f4", "f2"] | None]] = {"fp32": "f4", "fp16": "f2", "none": None}
 
 
@@ -590,6 +591,7 @@ class PartReader:
             which = np.flatnonzero((keys >= low) & (keys <= high))
             keys = keys[which] - base
         if len(keys) and not self._finds_in_one_trip():
+            self._fetch_beside_filter(keys, trace)
             present = may_contain(self._section("id_filter", trace), keys)
             keys, which = keys[present], which[present]
         if not len(keys):
@@ -605,17 +607,32 @@ class PartReader:
         size = sum(self.entry.sections[name].length for name in ("id_keys", "id_rows"))
         return self._map is None and size <= MOST_UNFILTERED
 
-    def _look_up(
-        self, keys: U64, which: npt.NDArray[np.int64], trace: ReadTrace
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Rows of keys, all of them where strings share one; a page of keys at a time."""
-        a_page = KEYS_A_PAGE
+    def _fetch_beside_filter(self, keys: U64, trace: ReadTrace) -> None:
+        """Have the pages of a few keys come with the filter, where that is to be fetched: one trip less."""
+        pages = range(len(self._bounds["id_filter"]) - 1)
+        if self._map is not None or len(keys) > FEW_KEYS:
+            return
+        if self._cache.lacks(self._store, self.key, self._wanted("id_filter", pages)):
+            _, _, needed, of_rows = self._key_pages(keys)
+            self._pages_of({"id_filter": pages, "id_keys": needed, "id_rows": of_rows}, trace)
+
+    def _key_pages(
+        self, keys: U64
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[int], list[int]]:
+        """Of each key the first and the last page that may hold it; these pages, and those of their rows."""
         first = np.maximum(np.searchsorted(self.fence, keys, side="left") - 1, 0)
         last = np.maximum(np.searchsorted(self.fence, keys, side="right") - 1, 0)
         needed = sorted(
             {p for f, e in zip(first.tolist(), last.tolist(), strict=True) for p in range(f, e + 1)}
         )
-        of_rows = sorted({number * a_page // ROWS_A_PAGE for number in needed})
+        return first, last, needed, sorted({number * KEYS_A_PAGE // ROWS_A_PAGE for number in needed})
+
+    def _look_up(
+        self, keys: U64, which: npt.NDArray[np.int64], trace: ReadTrace
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows of keys, all of them where strings share one; a page of keys at a time."""
+        a_page = KEYS_A_PAGE
+        first, last, needed, of_rows = self._key_pages(keys)
         pages = self._pages_of({"id_keys": needed, "id_rows": of_rows}, trace)
         found_which, found_at = [], []
         for number, page in zip(needed, pages["id_keys"], strict=True):
@@ -672,11 +689,12 @@ class PartReader:
         if last <= first:
             return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
         stop = min(self.entry.n, last * a_page)
-        keys = np.concatenate(self._pages("id_keys", range(first, last), trace)).view("<u8")
-        keys = keys[: stop - first * a_page] + np.uint64(base)
         # Half as many pages hold their rows.
-        pages = range(first // 2, -(-stop * 4 // PAGE))
-        rows = np.concatenate(self._pages("id_rows", pages, trace)).view("<u4")
+        of_rows = range(first // 2, -(-stop * 4 // PAGE))
+        pages = self._pages_of({"id_keys": range(first, last), "id_rows": of_rows}, trace)
+        keys = np.concatenate(pages["id_keys"]).view("<u8")
+        keys = keys[: stop - first * a_page] + np.uint64(base)
+        rows = np.concatenate(pages["id_rows"]).view("<u4")
         rows = rows[first * a_page - (first // 2) * 2 * a_page :][: len(keys)]
         if int(rows.max()) >= self.entry.n:
             raise self._corrupt("id_rows", "names a row beyond the part")

@@ -142,6 +142,11 @@ def columns_of(bound: Bound) -> dict[str, int]:
     return {one.name: one.attribute for one in _looks(bound) if one.attribute is not None}
 
 
+def ids_of(bound: Bound) -> list[Look]:
+    """The tests of ids in a bound expression."""
+    return [one for one in _looks(bound) if one.attribute is None]
+
+
 def patterns_of(bound: Bound) -> list[Look]:
     """The tests by pattern of a bound expression."""
     return [one for one in _looks(bound) if isinstance(one.test, Matching)]
