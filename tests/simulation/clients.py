@@ -23,6 +23,7 @@ from tests.simulation.ledger import (
     NamespaceLedger,
     PromiseBroken,
     Request,
+    named_by,
     value_of,
     vector_of,
 )
@@ -39,7 +40,6 @@ from vecstore.errors import (
     VecstoreError,
 )
 from vecstore.manifest import history
-from vecstore.manifest.model import Manifest
 from vecstore.types import Hits, RowId, SearchParams
 
 if TYPE_CHECKING:
@@ -627,19 +627,15 @@ class Compactor(Client):
         if result.reason == "thrown away":
             seen = ledger.epochs[max(first, 1) - 1 :]
             last = seen[-1].manifest
-            left = _objects(last)
-            # A tombstone that was replaced can be collected, too, while a merge stalls before it reads.
-            gone = any(_objects(epoch.manifest) - left for epoch in seen)
+            left = {part.id for part in last.parts}
+            gone = any(part.id not in left for epoch in seen for part in epoch.manifest.parts)
+            # A merge may stall until the tombstones that it is about to read are replaced and collected.
+            there = {meta.key for meta in self.world.inner.list("namespaces/", limit=100_000).objects}
+            gone = gone or any(named_by(epoch.manifest) - there for epoch in seen)
             if not gone and seen[0].manifest.lineage == last.lineage:
                 raise PromiseBroken(
                     f"{ledger.name}: a compaction was thrown away, and no source of it is gone"
                 )
-
-
-def _objects(manifest: Manifest) -> set[str]:
-    """The parts and tombstones that a manifest names."""
-    parts = manifest.parts
-    return {part.id for part in parts} | {part.tombstone.delete_id for part in parts if part.tombstone}
 
 
 class Collector(Client):
