@@ -22,7 +22,10 @@ from moto.moto_server.werkzeug_app import (
 from moto.server import ThreadedMotoServer
 from werkzeug.serving import make_server
 
+import vecstore
 from tests.seaweed import seaweedfs
+from tests.server.support import Server, running_server
+from vecstore.api import Database
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
@@ -164,3 +167,23 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 # Tests must not find a developer's own buckets.
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server with one worker, on a directory."""
+    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "http"])
+def db(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty database: in this process, and of a real server."""
+    if request.param == "embedded":
+        with vecstore.connect("memory://", maintenance="off") as database:
+            yield database
+        return
+    with vecstore.connect(request.getfixturevalue("server").url) as database:
+        yield database
+        for info in list(database.namespaces()):
+            database.delete_namespace(info.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -16,7 +15,6 @@ import pytest
 import vecstore
 from tests.core import RangeStore, clustered, engine, generator, nearest
 from tests.rows.filters.oracle import TYPES, matches, random_filter, random_rows
-from tests.server.support import Server, running_server
 from vecstore.api import Database, Namespace
 from vecstore.errors import FilterMismatch, IdempotencyMismatch, InvalidArgument, SchemaConflict
 from vecstore.limits import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, MAX_MANIFEST_BYTES, MAX_PARTS
@@ -25,24 +23,6 @@ from vecstore.storage.memory import MemoryStore
 
 DIM = 8
 ROWS = clustered(generator(3), 60, DIM)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
-        yield server
-
-
-@pytest.fixture(params=["embedded", "http"])
-def db(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "embedded":
-        with vecstore.connect("memory://", maintenance="off") as database:
-            yield database
-        return
-    with vecstore.connect(request.getfixturevalue("server").url) as database:
-        yield database
-        for info in list(database.namespaces()):
-            database.delete_namespace(info.name)
 
 
 def found(ns: Namespace, f: list[Any]) -> list[Any]:

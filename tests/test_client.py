@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +39,8 @@ RNG = np.random.default_rng(3)
 ROWS = RNG.standard_normal((50, DIM)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
-        yield server
-
-
-@pytest.fixture(params=["embedded", "http"])
-def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "embedded":
-        with vecstore.connect("memory://", maintenance="off") as database:
-            yield database
-        return
-    with vecstore.connect(request.getfixturevalue("server").url) as database:
-        yield database
-        for info in list(database.namespaces()):
-            database.delete_namespace(info.name)
-
-
-def test_rows_are_found_read_and_deleted(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "l2")
+def test_rows_are_found_read_and_deleted(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
     created = ns.stats().epoch
     done = ns.insert(ROWS, ids=np.arange(50))
     assert (done.n, done.upserted, done.epoch, done.ids) == (50, 0, created + 1, None)
@@ -79,8 +61,8 @@ def test_rows_are_found_read_and_deleted(database: Database) -> None:
         ns.get(7)
 
 
-def test_vectors_and_debug_come_with_hits_when_asked_for(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "l2")
+def test_vectors_and_debug_come_with_hits_when_asked_for(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
     ns.insert(ROWS, ids=np.arange(50))
     hits = ns.search(ROWS[7], top_k=3, include=["vector"], debug=True)
     np.testing.assert_array_equal(hits.vectors, ROWS[hits.ids.astype(int)])
@@ -94,8 +76,8 @@ def test_vectors_and_debug_come_with_hits_when_asked_for(database: Database) -> 
     assert len(batch.debug) == 4
 
 
-def test_a_batch_is_padded_to_top_k(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "l2")
+def test_a_batch_is_padded_to_top_k(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
     ns.insert(ROWS[:3], ids=["a", "b", "ä/ö?"])
     batch = ns.search_batch(ROWS[:2], top_k=5)
     assert batch.ids.shape == batch.distances.shape == (2, 5)
@@ -107,14 +89,14 @@ def test_a_batch_is_padded_to_top_k(database: Database) -> None:
 
 
 @pytest.mark.parametrize("identity", ["ä/ö?", "a//b", "../x", "100%", "7", "a b+c", "#", "x" * 64])
-def test_any_string_is_an_id_in_a_path(database: Database, identity: str) -> None:
-    ns = database.create_namespace("docs", DIM, "l2")
+def test_any_string_is_an_id_in_a_path(db: Database, identity: str) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
     ns.insert(ROWS[:1], ids=[identity])
     assert ns.get(identity).id == identity
 
 
-def test_ids_are_assigned_and_the_largest_survives_the_wire(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "dot")
+def test_ids_are_assigned_and_the_largest_survives_the_wire(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "dot")
     done = ns.insert(ROWS[:3])
     assert done.ids is not None
     assert done.ids.tolist() == [0, 1, 2]
@@ -135,36 +117,36 @@ def test_ids_are_assigned_and_the_largest_survives_the_wire(database: Database) 
         lambda v: (v * 10).astype(np.int64),
     ],
 )
-def test_vectors_are_whatever_numpy_reads(database: Database, convert: Callable[[np.ndarray], Any]) -> None:
-    ns = database.create_namespace("docs", DIM, "l2")
+def test_vectors_are_whatever_numpy_reads(db: Database, convert: Callable[[np.ndarray], Any]) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
     given = convert(ROWS[:4])
     ns.insert(given, ids=range(4))
     np.testing.assert_array_equal(ns.get(2).vector, np.asarray(given)[2].astype(np.float32))
     assert ns.search(np.asarray(given)[2].tolist(), top_k=1).ids.tolist() == [2]
 
 
-def test_namespaces_are_created_listed_changed_and_deleted(database: Database) -> None:
+def test_namespaces_are_created_listed_changed_and_deleted(db: Database) -> None:
     for name in ("b1", "a", "b2"):
-        database.create_namespace(name, DIM, "l2", list_rows=64)
-    assert [info.name for info in database.namespaces()] == ["a", "b1", "b2"]
-    assert [info.name for info in database.namespaces("b")] == ["b1", "b2"]
-    assert [i.name for i in database.namespaces_page(limit=1, after="a")] == ["b1"]
-    ns = database.namespace("a")
+        db.create_namespace(name, DIM, "l2", list_rows=64)
+    assert [info.name for info in db.namespaces()] == ["a", "b1", "b2"]
+    assert [info.name for info in db.namespaces("b")] == ["b1", "b2"]
+    assert [i.name for i in db.namespaces_page(limit=1, after="a")] == ["b1"]
+    ns = db.namespace("a")
     before = ns.stats()
     assert before.defaults["list_rows"] == 64
     after = ns.update(probe_fraction=0.5, if_match=(before.incarnation, before.epoch))
     assert (after.defaults["probe_fraction"], after.epoch) == (0.5, before.epoch + 1)
     with pytest.raises(PreconditionFailed):
-        database.delete_namespace("a", if_match=(before.incarnation, before.epoch))
-    database.delete_namespace("a", if_match=(after.incarnation, after.epoch))
+        db.delete_namespace("a", if_match=(before.incarnation, before.epoch))
+    db.delete_namespace("a", if_match=(after.incarnation, after.epoch))
     with pytest.raises(NamespaceNotFound):
-        database.namespace("a")
+        db.namespace("a")
     with pytest.raises(NamespaceExists):
-        database.create_namespace("b1", DIM)
+        db.create_namespace("b1", DIM)
 
 
-def test_past_epochs_and_manifests_are_read(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "l2")
+def test_past_epochs_and_manifests_are_read(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
     first = ns.insert(ROWS[:1], ids=[1])
     ns.insert(ROWS[1:2], ids=[2])
     assert ns.search(ROWS[1], epoch=first.epoch).ids.tolist() == [1]
@@ -173,8 +155,8 @@ def test_past_epochs_and_manifests_are_read(database: Database) -> None:
     assert ns.manifest(first.epoch)["epoch"] == first.epoch
 
 
-def test_recall_is_measured(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "l2", small_part_threshold=0, list_rows=4)
+def test_recall_is_measured(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2", small_part_threshold=0, list_rows=4)
     ns.insert(ROWS, ids=[f"row-{i}" for i in range(50)])
     queries = np.random.default_rng(4).standard_normal((30, DIM))
     full = {"probe_fraction": 1.0, "rerank_precision": "fp32", "rerank_scale": 1000.0}
@@ -194,8 +176,8 @@ def test_recall_is_measured(database: Database) -> None:
     assert ns.recall_estimate().queries == 0
 
 
-def test_compaction_merges_everything(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "l2")
+def test_compaction_merges_everything(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
     for i in range(3):
         ns.insert(ROWS[i : i + 1], ids=[i])
     done = ns.compact()
@@ -204,8 +186,8 @@ def test_compaction_merges_everything(database: Database) -> None:
     assert ns.compact().part_id is None
 
 
-def test_warming_tells_how_far_it_has_come(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "l2", small_part_threshold=0, list_rows=4)
+def test_warming_tells_how_far_it_has_come(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2", small_part_threshold=0, list_rows=4)
     done = ns.insert(ROWS, ids=range(50))
     told: list[object] = []
     warmed = ns.warm(progress=told.append)
@@ -213,12 +195,12 @@ def test_warming_tells_how_far_it_has_come(database: Database) -> None:
     assert (warmed.warmed, warmed.next, warmed.epoch) == (warmed.total, None, done.epoch)
     assert warmed.total > 0
     with pytest.raises(InvalidArgument) as caught:
-        database.backend.warm("docs", "nowhere")
+        db.backend.warm("docs", "nowhere")
     assert caught.value.details["field"] == "cursor"
 
 
-def test_a_key_makes_an_insert_happen_once(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "l2")
+def test_a_key_makes_an_insert_happen_once(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
     first = ns.insert(ROWS[:2], idempotency_key="k")
     again = ns.insert(ROWS[:2], idempotency_key="k")
     assert (again.part_id, again.epoch) == (first.part_id, first.epoch)
@@ -228,8 +210,8 @@ def test_a_key_makes_an_insert_happen_once(database: Database) -> None:
     assert ns.delete([0], idempotency_key="d").deleted == ns.delete([0], idempotency_key="d").deleted == 1
 
 
-def test_writes_can_ask_for_the_epoch_they_were_planned_on(database: Database) -> None:
-    ns = database.create_namespace("docs", DIM, "l2")
+def test_writes_can_ask_for_the_epoch_they_were_planned_on(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
     done = ns.insert(ROWS[:1], ids=[1])
     ns.insert(ROWS[:1], ids=[2], if_match=(done.incarnation, done.epoch))
     with pytest.raises(PreconditionFailed):
@@ -276,9 +258,9 @@ def test_writes_can_ask_for_the_epoch_they_were_planned_on(database: Database) -
     ],
 )
 def test_errors_are_the_same_classes_with_the_same_field(
-    database: Database, error: type[VecstoreError], field: str | None, call: Callable[[Any], object]
+    db: Database, error: type[VecstoreError], field: str | None, call: Callable[[Any], object]
 ) -> None:
-    ns = database.create_namespace("docs", DIM, "cosine")
+    ns = db.create_namespace("docs", DIM, "cosine")
     ns.insert(ROWS[:1], ids=[0])
     epoch = ns.stats().epoch
     with pytest.raises(error) as caught:
@@ -294,9 +276,9 @@ def test_a_server_samples_live_searches_if_it_is_told_to(tmp_path: Path) -> None
         running_server(
             tmp_path / "data", "--workers", "1", "--no-maintenance", "--recall-sample-rate", "1"
         ) as server,
-        vecstore.connect(server.url) as database,
+        vecstore.connect(server.url) as db,
     ):
-        ns = database.create_namespace("docs", DIM, "l2")
+        ns = db.create_namespace("docs", DIM, "l2")
         ns.insert(ROWS)
         assert ns.recall_estimate().sample_rate == 1.0
         ns.search(ROWS[0])
@@ -320,8 +302,8 @@ def test_every_error_of_the_hierarchy_comes_back_as_itself() -> None:
 
 
 def test_many_threads_share_a_handle(server: Server) -> None:
-    with vecstore.connect(server.url) as database:
-        ns = database.create_namespace("threads", DIM, "l2")
+    with vecstore.connect(server.url) as db:
+        ns = db.create_namespace("threads", DIM, "l2")
         ns.insert(ROWS, ids=np.arange(50))
         wrong: list[int] = []
 
@@ -335,13 +317,13 @@ def test_many_threads_share_a_handle(server: Server) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        database.delete_namespace("threads")
+        db.delete_namespace("threads")
     assert wrong == []
 
 
 def test_a_forked_child_uses_the_handle_on_connections_of_its_own(server: Server) -> None:
-    with vecstore.connect(server.url) as database:
-        ns = database.create_namespace("fork", DIM, "l2")
+    with vecstore.connect(server.url) as db:
+        ns = db.create_namespace("fork", DIM, "l2")
         ns.insert(ROWS, ids=np.arange(50))
         child = os.fork()
         if child == 0:
@@ -350,7 +332,7 @@ def test_a_forked_child_uses_the_handle_on_connections_of_its_own(server: Server
         good = all(ns.search(ROWS[i], top_k=1).ids[0] == i for i in range(20, 40))
         assert good
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        database.delete_namespace("fork")
+        db.delete_namespace("fork")
 
 
 class Scripted:
@@ -550,8 +532,8 @@ def test_what_one_server_acknowledges_another_finds(tmp_path: Path) -> None:
             assert reader.namespace("docs").search(ROWS[i], top_k=1).ids.tolist() == [i]
 
 
-def test_progress_ascends_to_one(database: Database) -> None:
-    ns = database.create_namespace("progress", dim=DIM)
+def test_progress_ascends_to_one(db: Database) -> None:
+    ns = db.create_namespace("progress", dim=DIM)
     seen: list[float] = []
     for rows in (ROWS[:30], ROWS[30:]):
         ns.insert(rows, progress=seen.append)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,6 @@ import pyarrow as pa
 import pytest
 
 import vecstore
-from tests.server.support import Server, running_server
 from vecstore.api import Database
 from vecstore.errors import InvalidArgument, InvalidAttribute, SchemaConflict
 
@@ -24,24 +23,6 @@ DIM = 4
 ROWS = np.arange(12, dtype=np.float32).reshape(3, DIM)
 WHEN = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=UTC)
 AT = "2024-05-06T07:08:09.123Z"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
-        yield server
-
-
-@pytest.fixture(params=["embedded", "http"])
-def db(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "embedded":
-        with vecstore.connect("memory://", maintenance="off") as database:
-            yield database
-        return
-    with vecstore.connect(request.getfixturevalue("server").url) as database:
-        yield database
-        for info in list(database.namespaces()):
-            database.delete_namespace(info.name)
 
 
 TABLE = pa.table(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-import vecstore
 from tests.core import RangeStore, clustered, database, engine, generator
-from tests.server.support import Server, running_server
 from vecstore.api import Database
 from vecstore.errors import FilterMismatch, InvalidArgument, SnapshotExpired
 from vecstore.limits import MAX_SCAN_BYTES
@@ -19,24 +16,6 @@ from vecstore.storage.memory import MemoryStore
 
 DIM = 8
 ROWS = clustered(generator(3), 500, DIM)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
-        yield server
-
-
-@pytest.fixture(params=["embedded", "http"])
-def db(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "embedded":
-        with vecstore.connect("memory://", maintenance="off") as database:
-            yield database
-        return
-    with vecstore.connect(request.getfixturevalue("server").url) as database:
-        yield database
-        for info in list(database.namespaces()):
-            database.delete_namespace(info.name)
 
 
 @pytest.mark.parametrize("order", [None, "stored"])

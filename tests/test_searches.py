@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 import vecstore
 from tests.core import CODED, EXACT, clustered, distances, generator
-from tests.server.support import Server, running_server
 from vecstore.api import Database, Namespace
 from vecstore.engine import namespace as namespace_module
 from vecstore.errors import InvalidArgument, InvalidId, RowNotFound
@@ -20,24 +18,6 @@ DIM = 8
 N = 400
 ROWS = clustered(generator(5), N, DIM)
 METRICS = ["cosine", "l2", "dot"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
-        yield server
-
-
-@pytest.fixture(params=["embedded", "http"])
-def db(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "embedded":
-        with vecstore.connect("memory://", maintenance="off") as database:
-            yield database
-        return
-    with vecstore.connect(request.getfixturevalue("server").url) as database:
-        yield database
-        for info in list(database.namespaces()):
-            database.delete_namespace(info.name)
 
 
 def filled(db: Database, metric: str = "l2") -> Namespace:

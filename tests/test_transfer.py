@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import tracemalloc
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from click.testing import CliRunner
 
 import vecstore
 from tests.core import clustered, database, generator, sample
-from tests.server.support import Server, running_server
 from vecstore import ingest
 from vecstore.api import Database, Namespace
 from vecstore.cli import main
@@ -70,24 +68,6 @@ VECTORS = np.array(
     [0.0, -0.0, 1e-45, -1e-45, 1.1754944e-38, 3.4e17, -3.4e17, 0.1, 1 / 3, 16777217, 1e-10, 7],
     dtype=np.float32,
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running_server(tmp_path_factory.mktemp("store") / "data", "--workers", "1") as server:
-        yield server
-
-
-@pytest.fixture(params=["embedded", "http"])
-def db(request: pytest.FixtureRequest) -> Iterator[Database]:
-    if request.param == "embedded":
-        with vecstore.connect("memory://", maintenance="off") as database:
-            yield database
-        return
-    with vecstore.connect(request.getfixturevalue("server").url) as database:
-        yield database
-        for info in list(database.namespaces()):
-            database.delete_namespace(info.name)
 
 
 def rows_of_every_type(n: int, seed: int) -> list[dict[str, Any]]:
