@@ -15,13 +15,14 @@ from msgspec.structs import replace
 from pyroaring import BitMap
 
 from vecstore.engine.choice import Choice, Found
+from vecstore.engine.schema import add_to, drop_from
 from vecstore.errors import IdExists, VecstoreError
 from vecstore.limits import MAX_RETURNED_IDS
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.lifecycle import check_expiry, updated_settings
 from vecstore.manifest.model import Mean, Part
 from vecstore.rows.ids import Ids
-from vecstore.rows.schema import Spec, add_to, drop_from
+from vecstore.rows.schema import Spec
 from vecstore.types import RowId, WriteMode
 
 

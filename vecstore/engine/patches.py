@@ -22,6 +22,7 @@ from pyroaring import BitMap
 
 from vecstore.engine.changes import kill
 from vecstore.engine.choice import Choice, Chosen, Content, Readers, content_of
+from vecstore.engine.schema import add_to
 from vecstore.errors import InvalidAttribute
 from vecstore.limits import MAX_RETURNED_IDS, MAX_ROW_BYTES
 from vecstore.manifest.draft import Change, Draft
@@ -33,7 +34,7 @@ from vecstore.part.subset import copy_rows
 from vecstore.rows.attributes import Replacement
 from vecstore.rows.column import Column, as_buffer, element_bytes, joined, nulls
 from vecstore.rows.ids import Ids, keys_of
-from vecstore.rows.schema import Spec, add_to
+from vecstore.rows.schema import Spec
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import RowId
 
