@@ -24,7 +24,7 @@ from vecstore.part.rows import PartRows
 from vecstore.rows.column import Column, nulls
 from vecstore.rows.filters import Bound, Expression, bind, evaluate, may_match
 from vecstore.rows.filters.binding import columns_of
-from vecstore.rows.filters.conditions import bind_condition, holds
+from vecstore.rows.filters.conditions import bind_condition, filters_of, holds
 from vecstore.rows.ids import Ids
 from vecstore.rows.schema import Spec
 from vecstore.storage.cache import ReadTrace
@@ -188,10 +188,10 @@ class Choice:
     def look_ahead(self, manifest: Manifest, executor: Executor) -> None:
         """Look into all parts of a manifest side by side, for the same reason as `Resolver.look_ahead`."""
         if self.resolver is not None:
+            check_id_kind(manifest, self.resolver.ids)
             self.resolver.look_ahead(manifest, executor)
-        elif self._expression is not None:
-            bound = bind(self._expression, manifest.attributes, manifest.id_kind)
-            bound_patterns([self._readers(manifest, part) for part in manifest.parts], bound, ReadTrace())
+        else:
+            bound = self._bound_filter(manifest)
             list(executor.map(lambda part: self._matching.rows(manifest, part, bound), manifest.parts))
 
     def find(self, draft: Draft) -> Found:
@@ -207,11 +207,8 @@ class Choice:
         return self._by_filter(draft) if self.resolver is None else self._by_ids(draft, self.resolver)
 
     def _by_filter(self, draft: Draft) -> Found:
-        manifest = draft.manifest
-        assert self._expression is not None  # or there would be ids
-        bound = bind(self._expression, manifest.attributes, manifest.id_kind)
-        bound_patterns([self._readers(manifest, part) for part in manifest.parts], bound, ReadTrace())
-        chosen = []
+        manifest, chosen = draft.manifest, []
+        bound = self._bound_filter(manifest)
         for part in manifest.parts:
             alive = self._matching.rows(manifest, part, bound) - draft.dead(part.id)
             if alive:
@@ -219,23 +216,32 @@ class Choice:
                 chosen.append(Chosen(part, rows, np.zeros(len(rows), dtype=np.int64)))
         return Found(chosen, np.empty(0, dtype=np.int64))
 
+    def _bound_filter(self, manifest: Manifest) -> Bound:
+        assert self._expression is not None  # or there would be ids
+        bound = bind(self._expression, manifest.attributes, manifest.id_kind)
+        bound_patterns([self._readers(manifest, part) for part in manifest.parts], [bound], ReadTrace())
+        return bound
+
     def _by_ids(self, draft: Draft, resolver: Resolver) -> Found:
         manifest = draft.manifest
         check_id_kind(manifest, resolver.ids)
-        bound = None
-        if self._expression is not None:
-            bound = bind_condition(self._expression, manifest.attributes, manifest.id_kind)
-        chosen, passed_over = [], [np.empty(0, dtype=np.int64)]
+        there = []
         for part in manifest.parts:
             which, rows = resolver.live(draft, part)
-            order = np.argsort(rows)
-            one = Chosen(part, rows[order], which[order])
-            if bound is not None and len(one):
-                met = holds(bound, _Stored(one, manifest, self._readers, self._matching, self._given))
-                passed_over.append(one.which[~met])
-                one = one.where(met)
-            if len(one):
-                chosen.append(one)
+            if len(rows):
+                order = np.argsort(rows)
+                there.append(Chosen(part, rows[order], which[order]))
+        if self._expression is None:
+            return Found(there, np.empty(0, dtype=np.int64))
+        bound = bind_condition(self._expression, manifest.attributes, manifest.id_kind)
+        readers = [self._readers(manifest, one.part) for one in there]
+        bound_patterns(readers, filters_of(bound), ReadTrace(), field="condition")
+        chosen, passed_over = [], [np.empty(0, dtype=np.int64)]
+        for one in there:
+            met = holds(bound, _Stored(one, manifest, self._readers, self._matching, self._given))
+            passed_over.append(one.which[~met])
+            if met.any():
+                chosen.append(one.where(met))
         return Found(chosen, np.concatenate(passed_over))
 
     def ids_of(self, found: Found, manifest: Manifest, most: int) -> list[int | str]:

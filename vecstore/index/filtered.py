@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
@@ -86,7 +86,7 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
         return found
     manifest = view.manifest
     bound = bind(parse_filter(filter_json), manifest.attributes, manifest.id_kind)
-    bound_patterns([part.reader for part in view.searched], bound, trace)
+    bound_patterns([part.reader for part in view.searched], [bound], trace)
     if not view.mapped:
         reads = [partial(_fetch, part, bound) for part in view.searched]
         if manifest.id_kind != "string":  # of those, an index tells only whether they are equal
@@ -117,9 +117,11 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
     return found
 
 
-def bound_patterns(readers: Sequence[PartReader], bound: Bound, trace: ReadTrace) -> None:
-    """Refuse patterns that would be held against too many texts; one alone never is."""
-    looks = patterns_of(bound)
+def bound_patterns(
+    readers: Sequence[PartReader], filters: Iterable[Bound], trace: ReadTrace, *, field: str = "filter"
+) -> None:
+    """Refuse patterns of some filters that would be held against too many texts; one alone never is."""
+    looks = [look for bound in filters for look in patterns_of(bound)]
     if len(looks) < 2:
         return
     tests = 0
@@ -130,10 +132,10 @@ def bound_patterns(readers: Sequence[PartReader], bound: Bound, trace: ReadTrace
             tests += rows.n if look.attribute is None else 0 if column is None else column.entry.distinct
     if tests > MAX_PATTERN_TESTS:
         raise InvalidFilter(
-            f"filter holds {len(looks)} patterns against {tests} texts in all; more than one pattern may be "
+            f"{field} holds {len(looks)} patterns against {tests} texts in all; more than one pattern may be "
             f"held against at most {MAX_PATTERN_TESTS}: one Regex can have alternatives",
-            field="filter",
-            at="filter",
+            field=field,
+            at=field,
             limit=MAX_PATTERN_TESTS,
         )
 

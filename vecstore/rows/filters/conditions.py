@@ -101,6 +101,15 @@ def bind_condition(
     return Joined("all" if isinstance(expression, And) else "any", children)
 
 
+def filters_of(bound: BoundCondition) -> list[Bound]:
+    """What of a condition is an ordinary filter."""
+    if isinstance(bound, Compared):
+        return []
+    if not isinstance(bound, Joined):
+        return [bound]
+    return [one for child in bound.children for one in filters_of(child)]
+
+
 def holds(bound: BoundCondition, rows: Candidates) -> Bools:
     """bool[m]: for which of the candidates a condition holds."""
     if isinstance(bound, Compared):
