@@ -261,6 +261,35 @@ def test_a_retry_is_the_same_request_in_rows_and_in_columns(db: Database) -> Non
     assert ns.insert(ROWS[:2], ids=[1, 2], attributes=rows, idempotency_key="k").part_id == first.part_id
 
 
+def test_a_retry_is_the_same_request_when_the_namespace_knows_its_types(db: Database) -> None:
+    """JSON cannot tell the types of NumPy, so the client declares them while they are not known."""
+    ns = db.create_namespace("docs", DIM, "l2")
+    given = {"x": np.array([1.5, 2.5]), "u": np.array([1, 2], dtype=np.uint64)}
+    first = ns.insert(ROWS[:2], ids=[1, 2], attributes=given, idempotency_key="k")
+    assert ns.insert(ROWS[:2], ids=[1, 2], attributes=given, idempotency_key="k").epoch == first.epoch
+    patch = {"y": np.array([1.5, 2.5]), "v": np.array([1, 2], dtype=np.uint64)}
+    done = ns.patch([1, 2], patch, idempotency_key="p")
+    assert ns.patch([1, 2], patch, idempotency_key="p") == done
+    assert [known["type"] for _, known in sorted(ns.stats().schema.items())] == [
+        "uint",
+        "uint",
+        "float",
+        "float",
+    ]
+    with pytest.raises(IdempotencyMismatch):
+        ns.patch([1, 2], patch, schema={"z": "int"}, idempotency_key="p")
+
+
+@pytest.mark.parametrize("named", [{"a": 1, "b": None}, {"a": 1}])
+def test_a_patch_that_names_less_is_another_request(db: Database, named: dict[str, Any]) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:2], ids=[1, 2], attributes={"a": [0, 0], "b": [0, 0]})
+    first = ns.patch([1, 2], [named, {"b": 2}], idempotency_key="k")
+    assert ns.patch([1, 2], [dict(named), {"b": 2}], idempotency_key="k") == first
+    with pytest.raises(IdempotencyMismatch):
+        ns.patch([1, 2], {"a": [1, None], "b": [None, 2]}, idempotency_key="k")
+
+
 @pytest.mark.parametrize("store", [MemoryStore, RangeStore])
 @pytest.mark.parametrize("strings", [False, True])
 def test_filtered_searches_find_what_matches_through_writes_and_compaction(

@@ -85,6 +85,17 @@ def test_attributes_come_from_tables_and_data_frames(db: Database, kind: str) ->
     assert [row.attributes for row in ns.scan(include=list(TYPES))] == EXPECTED
 
 
+@pytest.mark.parametrize("kind", GIVEN)
+def test_patches_take_tables_and_data_frames(db: Database, kind: str) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS, [1, 2, 3], attributes={"word": ["x", "y", "z"], "other": [1, 2, 3]})
+    first = ns.patch([1, 2, 3], GIVEN[kind](), idempotency_key="k")
+    assert first.patched == 3
+    expected = [{**row, "other": i} for i, row in enumerate(EXPECTED, 1)]
+    assert [row.attributes for row in ns.scan(include=[*TYPES, "other"])] == expected
+    assert ns.patch([1, 2, 3], GIVEN[kind](), idempotency_key="k") == first
+
+
 def test_other_columns_of_pandas_and_numpy(db: Database) -> None:
     ns = db.create_namespace("docs", DIM, "l2", schema={"key": "uuid"})
     key = UUID(int=5)

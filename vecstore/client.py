@@ -239,7 +239,8 @@ class HttpBackend:
         if filter is None:
             body["attributes"], types = patch_as_json(attributes, len(body.get("ids", ())))
         else:
-            (body["attributes"],), types = patch_as_json([attributes], 1)
+            columns, types = as_json([attributes], 1)
+            body["attributes"] = {attribute: values[0] for attribute, values in columns.items()}
         body |= self._declaring(name, schema, types)
         found = self._send(
             "POST",

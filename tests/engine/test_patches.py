@@ -13,6 +13,7 @@ from tests.engine.test_writes import reader_of_ids
 from vecstore.api import Namespace
 from vecstore.engine import patches
 from vecstore.errors import (
+    FilterMismatch,
     IdempotencyMismatch,
     InvalidArgument,
     InvalidAttribute,
@@ -240,6 +241,23 @@ def test_if_match_and_idempotency_keys_hold_for_patches() -> None:
             again()
 
 
+def test_a_repetition_gets_its_answer_when_what_it_names_has_been_dropped() -> None:
+    ns = namespace(n=10)
+    new = {"$ref_new": "n"}
+    asked: list[Any] = [
+        lambda: ns.patch(filter=["lang", "Eq", "de"], attributes={"n": 0}, idempotency_key="filter"),
+        lambda: ns.patch([2], {"n": [7]}, condition=["n", "Lt", new], idempotency_key="condition"),
+        lambda: ns.patch([4, 6], {"n": [None, None]}, condition=["n", "NotEq", new], idempotency_key="null"),
+        lambda: ns.delete(filter=["n", "Gte", 8], idempotency_key="delete"),
+    ]
+    first = [again() for again in asked]
+    assert [getattr(done, "patched", None) for done in first] == [5, 1, 2, None]
+    ns.update(schema={"lang": None, "n": None})
+    assert [again() for again in asked] == first
+    with pytest.raises(FilterMismatch):
+        ns.delete(filter=["n", "Gte", 8])
+
+
 # -- at the same time -----------------------------------------------------------------------
 
 
@@ -323,6 +341,29 @@ def test_what_is_dropped_and_added_anew_while_a_patch_waits_is_not_brought_back(
 
     interfering(store, act).patch([1, 2], [{"n": 5}, {"lang": "fr"}])
     assert (attributes(other, 1), attributes(other, 2)) == ({"n": 5, "lang": "de"}, {"lang": "fr"})
+
+
+def test_a_null_is_one_of_an_attribute_that_is_new_when_the_commit_is_made() -> None:
+    store = MemoryStore()
+    other = namespace(store, n=10)
+    ns = interfering(store, lambda: other.patch([1, 2], {"new": ["a", "b"]}))
+    assert ns.patch([1], {"new": [None], "n": [11]}).patched == 1
+    assert (attributes(other, 1), attributes(other, 2)["new"]) == ({"n": 11, "lang": "de"}, "b")
+
+
+@pytest.mark.parametrize("kind", [None, "string"])
+def test_a_null_does_not_bring_back_an_attribute_that_is_dropped_meanwhile(kind: str | None) -> None:
+    store = MemoryStore()
+    other = namespace(store, n=10)
+
+    def act() -> None:
+        other.update(schema={"n": None})
+        if kind is not None:
+            other.update(schema={"n": kind})
+
+    assert interfering(store, act).patch([1], {"n": [None]}).patched == 1
+    assert {name: known["type"] for name, known in other.stats().schema.items()}.get("n") == kind
+    assert attributes(other, 1) == {"lang": "de"}
 
 
 def test_a_restore_brings_back_what_a_copy_that_waits_did_not_take() -> None:
@@ -497,6 +538,19 @@ def test_what_is_no_condition_is_refused_by_its_place() -> None:
         with pytest.raises(InvalidArgument):
             write()
     assert ns.manifest() == before
+
+
+def test_conditions_hold_no_more_patterns_against_texts_than_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecstore.index.filtered.MAX_PATTERN_TESTS", 7)
+    ns = versioned()
+    before = ns.manifest()
+    three = ["And", [["s", "Glob", "a*"], NEWER, ["Or", [["s", "Regex", "b"], ["s", "IGlob", "c*"]]]]]
+    with pytest.raises(InvalidFilter) as error:
+        ns.patch([1], {"v": [30]}, condition=three)
+    assert error.value.details == {"field": "condition", "at": "condition", "limit": 7}
+    assert ns.manifest() == before
+    two = ["Or", [["s", "Glob", "a*"], ["s", "Regex", "^b"]]]
+    assert ns.patch([0, 1, 3], {"v": [1, 2, 3]}, condition=two).patched == 2
 
 
 def test_a_condition_is_asked_again_of_the_row_that_another_wrote_meanwhile() -> None:

@@ -253,7 +253,9 @@ class Copies:
             column = joined(old)
             if (new := self._replacements.get(name)) is not None:
                 at = np.where(new.given[which], len(which) + which, np.arange(len(which)))
-                column = joined([column, new.column]).take(at)
+                column = joined(
+                    [column, nulls(spec, len(new.given)) if new.column is None else new.column]
+                ).take(at)
             if not column.null.all():
                 found[name] = column
                 each = element_bytes(as_buffer(column.elements))

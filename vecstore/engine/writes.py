@@ -30,7 +30,7 @@ from vecstore.errors import (
 )
 from vecstore.index.rotation import Rotation
 from vecstore.index.view import Views
-from vecstore.limits import MAX_DELETE_IDS, MAX_PATCH_IDS
+from vecstore.limits import MAX_DELETE_IDS, MAX_PATCH_IDS, MAX_ROW_JSON_BYTES
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import UpdateSettings
 from vecstore.manifest.model import Manifest, Mean, Part, Pin
@@ -40,7 +40,7 @@ from vecstore.manifest.restore import restore
 from vecstore.manifest.uid import new_uid
 from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
 from vecstore.progress import Progress, within
-from vecstore.rows.attributes import digest, named, parse_attributes, parse_patch
+from vecstore.rows.attributes import digest, digest_named, parse_attributes, parse_patch
 from vecstore.rows.column import Column
 from vecstore.rows.filters import Expression, filter_bytes, parse_condition, parse_filter
 from vecstore.rows.filters.conditions import references
@@ -165,14 +165,6 @@ class Writes:
         ids = None if given_ids is None else parse_ids(given_ids)
         if ids is not None and len(ids) != len(vectors):
             raise InvalidId(f"{len(ids)} ids for {len(vectors)} vectors", field="ids", limit=len(vectors))
-        if ids is not None:
-            check_id_kind(manifest, ids)
-        elif manifest.id_kind == "string":
-            raise InvalidId(
-                f"namespace {self._name!r} has string ids, which cannot be assigned",
-                field="ids",
-                kind="string",
-            )
         specs = declared(schema)
         expression = None if condition is None else parse_condition(condition)
         idempotency = None
@@ -181,8 +173,16 @@ class Writes:
             told = _digest(b"insert", mode, vectors, ids, more + (condition or b""))
             idempotency = idempotency_key, told
         try:
+            if ids is not None:
+                check_id_kind(manifest, ids)
+            elif manifest.id_kind == "string":
+                raise InvalidId(
+                    f"namespace {self._name!r} has string ids, which cannot be assigned",
+                    field="ids",
+                    kind="string",
+                )
             columns = parse_attributes(attributes, len(vectors), manifest.attributes, specs)
-        except InvalidAttribute as error:
+        except InvalidArgument as error:
             if idempotency is None or not fresh:
                 raise
             return self._refused(manifest, error, expected, idempotency)
@@ -262,7 +262,7 @@ class Writes:
             incarnation=manifest.incarnation,
             expected=expected,
             idempotency=_idempotency(idempotency_key, b"delete", asked),
-            choice=self._choice(manifest, asked),
+            choice=self._choice(asked),
             return_ids=return_ids,
         )
         done = self._commit(manifest, change, change.choice)
@@ -298,17 +298,12 @@ class Writes:
         asked = _asked(given_ids, filter, condition, most=MAX_PATCH_IDS)
         specs = declared(schema)
         if asked.ids is None:
-            if not isinstance(attributes, Mapping):
-                raise InvalidAttribute(
-                    "attributes must be one object of values where a filter chooses the rows",
-                    field="attributes",
-                )
-            attributes = [attributes]
+            attributes = _one_row(attributes)
         n = 1 if asked.ids is None else len(asked.ids)
         manifest = self._snapshots.strong().manifest
         idempotency = None
         if idempotency_key is not None:
-            told = digest(attributes, n, specs) + named(attributes)
+            told = digest(attributes, n, specs) + digest_named(attributes, n)
             idempotency = idempotency_key, _digest(b"patch", "", None, asked.ids, asked.data + told)
         try:
             new = parse_patch(attributes, n, manifest.attributes, specs)
@@ -317,14 +312,14 @@ class Writes:
                 raise
             done = self._publisher.commit(self._refused(manifest, error, expected, idempotency))
             return _patched(done, None)
-        columns = {name: one.column for name, one in new.items()}
-        _refuse_references(asked.expression, columns)
+        _refuse_references(asked.expression, new)
+        columns = {name: one.column for name, one in new.items() if one.column is not None}
         change = PatchRows(
             commit_id=self._publisher.new_commit_id(),
             incarnation=manifest.incarnation,
             expected=expected,
             idempotency=idempotency,
-            choice=self._choice(manifest, asked, columns),
+            choice=self._choice(asked, columns),
             copies=Copies(new, self._views.reader, self.spec, self.upload),
             declared={**specs, **{name: column.spec for name, column in columns.items()}},
             asked=None if asked.ids is None else n,
@@ -336,11 +331,11 @@ class Writes:
     def _refused(
         self,
         manifest: Manifest,
-        error: InvalidAttribute,
+        error: InvalidArgument,
         expected: Expected | None,
         idempotency: tuple[str, str],
     ) -> Refused:
-        """A request that is refused now, but may have been answered when the schema was another."""
+        """A request that does not fit the namespace now, but may have been answered when it did."""
         return Refused(
             commit_id=self._publisher.new_commit_id(),
             incarnation=manifest.incarnation,
@@ -349,10 +344,8 @@ class Writes:
             error=error,
         )
 
-    def _choice(self, manifest: Manifest, asked: _Asked, given: Mapping[str, Column] | None = None) -> Choice:
+    def _choice(self, asked: _Asked, given: Mapping[str, Column] | None = None) -> Choice:
         readers = self._views.reader
-        if asked.ids is not None:
-            check_id_kind(manifest, asked.ids)
         return Choice(
             readers,
             resolver=None if asked.ids is None else Resolver(asked.ids, readers),
@@ -365,6 +358,8 @@ class Writes:
         copying = self._executor().submit(self._publisher.prepare)
         try:
             choice.look_ahead(manifest, self._executor())
+        except InvalidArgument:  # what does not fit the namespace may have been answered when it did
+            pass
         finally:
             copying.result()
         self._publisher.rehearse(change)
@@ -509,6 +504,23 @@ def _patched(done: Committed, affected: list[RowId] | None) -> PatchResult:
         answer["skipped"],
         answer["absent"],
         None if done.replayed else affected,
+    )
+
+
+def _one_row(attributes: object) -> object:
+    """One object of values, or its JSON, as a list of rows."""
+    if isinstance(attributes, bytes) and attributes.startswith(b"{"):
+        if len(attributes) > MAX_ROW_JSON_BYTES:
+            raise InvalidAttribute(
+                f"attributes has {len(attributes)} bytes of JSON; at most {MAX_ROW_JSON_BYTES} are kept",
+                field="attributes",
+                limit=MAX_ROW_JSON_BYTES,
+            )
+        return b"[" + attributes + b"]"
+    if isinstance(attributes, Mapping):
+        return [attributes]
+    raise InvalidAttribute(
+        "attributes must be one object of values where a filter chooses the rows", field="attributes"
     )
 
 

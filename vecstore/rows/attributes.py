@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from vecstore.limits import (
     MAX_VALUE_BYTES,
 )
 from vecstore.manifest.model import Attribute
-from vecstore.rows.column import Column, ColumnBuilder, as_buffer, element_bytes, nulls
+from vecstore.rows.column import Column, ColumnBuilder, as_buffer, element_bytes
 from vecstore.rows.given import FIELD, Values, attributes_given, too_many
 from vecstore.rows.inference import Guess, is_list, kind_of, misfit
 from vecstore.rows.schema import Spec, conflict, element_type, is_array
@@ -95,12 +95,12 @@ class Replacement:
     Attributes
     ----------
     column
-        A value a row; null takes the value away.
+        A value a row; null takes the value away. None where all of them are null: they fit any type.
     given
         bool[n]: rows for which there is one. The others keep what they have.
     """
 
-    column: Column
+    column: Column | None
     given: Bools
 
 
@@ -109,41 +109,24 @@ def parse_patch(
 ) -> dict[str, Replacement]:
     """New values for ``n`` rows by attribute; rows that name no attribute keep theirs.
 
-    An attribute that nobody knows and that is null alone is left out: no row has a value of it.
-
     Raises
     ------
     InvalidAttribute
         As `parse_attributes`; or nothing is given.
     """
-    if hasattr(given, "to_pydict"):
-        given = given.to_pydict()
     columns = parse_attributes(given, n, schema, specs)
-    rows = None if given is None or isinstance(given, Mapping) else cast(Sequence[Mapping[str, Any]], given)
-    names = (
-        set(cast(Mapping[str, Any], given or {})) if rows is None else {name for row in rows for name in row}
-    )
-    if not names:
+    named = attributes_given(given, n).named()
+    if not named:
         raise InvalidAttribute(f"{FIELD} must name at least one attribute", field=FIELD)
-    found = {}
-    for name in sorted(names):
-        column, known = columns.get(name), specs.get(name) or schema.get(name)
-        if column is None:
-            if known is None:
-                continue
-            column = nulls(Spec(known.type, known.filterable), n)
-        told = np.ones(n, dtype=np.bool_)
-        if rows is not None:
-            told = np.fromiter((name in row for row in rows), dtype=np.bool_, count=n)
-        found[name] = Replacement(column, told)
-    return found
+    return {name: Replacement(columns.get(name), named[name]) for name in sorted(named)}
 
 
-def named(given: Any) -> bytes:
-    """Which rows of a patch name which attributes, for an ``Idempotency-Key``."""
-    if given is None or isinstance(given, Mapping) or hasattr(given, "to_pydict"):
-        return b""
-    return repr([sorted(row) if isinstance(row, Mapping) else row for row in given]).encode(errors="replace")
+def digest_named(given: object, n: int) -> bytes:
+    """Of which rows of a patch name which attributes, for an ``Idempotency-Key``."""
+    h = blake2b(digest_size=16)
+    for name, rows in sorted(attributes_given(given, n).named().items()):
+        h.update(repr((name, np.packbits(rows).tobytes())).encode())
+    return h.digest()
 
 
 def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
@@ -173,12 +156,13 @@ def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]
     return columns, types
 
 
-def patch_as_json(given: Any, n: int) -> tuple[Any, dict[str, Any]]:
-    """As `as_json`; rows stay rows, because what one does not name it keeps."""
+def patch_as_json(given: object, n: int) -> tuple[Any, dict[str, Any]]:
+    """As `as_json`; rows stay rows where they differ in what they name, because they keep the rest."""
     columns, types = as_json(given, n)
-    if hasattr(given, "to_pydict") or isinstance(given, Mapping):
+    named = attributes_given(given, n).named()
+    if all(rows.all() for rows in named.values()):
         return columns, types
-    return [{name: columns[name][i] for name in row} for i, row in enumerate(given or ())], types
+    return [{name: columns[name][i] for name, rows in named.items() if rows[i]} for i in range(n)], types
 
 
 def fitted(types: Mapping[str, Any], schema: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -219,19 +203,25 @@ def _refuse_unspeakable(name: str, first: int, values: Sequence[Any]) -> None:
 
 
 def digest(given: object, n: int, specs: Mapping[str, Spec]) -> bytes:
-    """Of all that is given, whatever the schema, and of what is declared, for an ``Idempotency-Key``."""
+    """Of all that is given, whatever the schema, for an ``Idempotency-Key``.
+
+    What is declared counts for attributes that are given nothing: types of values are declared by clients
+    too, and only as long as the namespace does not know them (`fitted`).
+    """
     h = blake2b(digest_size=16)
-    for name in sorted(specs):
-        h.update(repr((name, specs[name])).encode())
     columns: dict[str, Any] = {}
     for name, first, values in attributes_given(given, n).slices():
         column = columns.setdefault(name, blake2b(digest_size=16))
+        if len(columns) > MAX_ATTRIBUTES:
+            raise too_many(len(columns))
         for row, value in enumerate(values.tolist() if isinstance(values, np.ndarray) else values, first):
             if value is not None:
                 listed = value.tolist() if isinstance(value, np.ndarray) else value
                 column.update(f"{row} {listed!r};".encode(errors="surrogatepass"))
     for name in sorted(columns):
         h.update(repr((name, columns[name].digest())).encode())
+    for name in sorted(specs.keys() - columns.keys()):
+        h.update(repr((name, specs[name])).encode())
     return h.digest()
 
 

@@ -19,6 +19,7 @@ from vecstore.ext.json import outline
 from vecstore.limits import MAX_ARRAY_ELEMENTS, MAX_ATTRIBUTES, MAX_ROW_JSON_BYTES
 from vecstore.rows.schema import check_name
 
+Bools = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 Values = Sequence[Any] | npt.NDArray[Any]
 Slice = tuple[str, int, Values]  # an attribute, a row, and values from that row on
@@ -41,6 +42,12 @@ class Given(Protocol):
         ------
         InvalidAttribute
             Naming attribute or row, and the limit.
+        """
+
+    def named(self) -> dict[str, Bools]:
+        """bool[n] an attribute: the rows that name it, be it for null; columns name theirs in all rows.
+
+        To be asked of what `slices` has found no fault with.
         """
 
 
@@ -112,6 +119,9 @@ class _Columns:
                 else:
                     yield name, first, whole[first : first + SLICE_ROWS]
 
+    def named(self) -> dict[str, Bools]:
+        return {name: np.ones(self._n, dtype=np.bool_) for name in self._columns}
+
 
 class _Rows:
     """Rows, each an object."""
@@ -120,8 +130,15 @@ class _Rows:
         self._rows = rows
 
     def slices(self) -> Iterator[Slice]:
+        for first, some in self._some():
+            yield from _transposed(some, first)
+
+    def named(self) -> dict[str, Bools]:
+        return _named(self._some(), len(self._rows))
+
+    def _some(self) -> Iterator[tuple[int, Sequence[Any]]]:
         for first in range(0, len(self._rows), SLICE_ROWS):
-            yield from _transposed(self._rows[first : first + SLICE_ROWS], first)
+            yield first, self._rows[first : first + SLICE_ROWS]
 
 
 def _transposed(rows: Sequence[Any], first: int) -> Iterator[Slice]:
@@ -145,6 +162,17 @@ def _transposed(rows: Sequence[Any], first: int) -> Iterator[Slice]:
             column[i] = value
     for name, values in columns.items():
         yield name, first, values
+
+
+def _named(slices: Iterator[tuple[int, Sequence[Any]]], n: int) -> dict[str, Bools]:
+    found: dict[str, Bools] = {}
+    for first, some in slices:
+        for i, attributes in enumerate(some, first):
+            for name in attributes:
+                if name not in found:
+                    found[name] = np.zeros(n, dtype=np.bool_)
+                found[name][i] = True
+    return found
 
 
 def _listed(values: Any, name: str) -> Values:
@@ -178,14 +206,20 @@ class _JsonRows:
         self._n = n
 
     def slices(self) -> Iterator[Slice]:
+        for first, some in self._some():
+            yield from _transposed(some, first)
+
+    def named(self) -> dict[str, Bools]:
+        return _named(self._some(), self._n)
+
+    def _some(self) -> Iterator[tuple[int, list[Any]]]:
         items = _Items(self._data, self._n, None)
         _check_rows(items.count, self._n)
         items.refuse(items.children, MAX_ATTRIBUTES, "attributes")
         items.refuse(items.inner, MAX_ARRAY_ELEMENTS, "elements in an array")
         items.refuse(items.sizes, MAX_ROW_JSON_BYTES, "bytes of JSON")
         items.refuse_deep(2)
-        for first, some in items.decoded():
-            yield from _transposed(some, first)
+        return items.decoded()
 
 
 class _JsonColumns:
@@ -196,10 +230,7 @@ class _JsonColumns:
         self._n = n
 
     def slices(self) -> Iterator[Slice]:
-        count = _Items(self._data, 0, None).count
-        if count > MAX_ATTRIBUTES:
-            raise too_many(count)
-        for name, raw in _decoded(_members, self._data, FIELD).items():
+        for name, raw in self._members().items():
             check_name(name, field=FIELD)
             data = memoryview(raw)
             if not _begins(data, "["):
@@ -211,6 +242,16 @@ class _JsonColumns:
             items.refuse_deep(1)
             for first, some in items.decoded():
                 yield name, first, some
+
+    def named(self) -> dict[str, Bools]:
+        return {name: np.ones(self._n, dtype=np.bool_) for name in self._members()}
+
+    def _members(self) -> dict[str, msgspec.Raw]:
+        count = _Items(self._data, 0, None).count
+        if count > MAX_ATTRIBUTES:
+            raise too_many(count)
+        found: dict[str, msgspec.Raw] = _decoded(_members, self._data, FIELD)
+        return found
 
 
 class _Items:

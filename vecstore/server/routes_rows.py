@@ -30,8 +30,8 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         expected, key = if_match(), idempotency_key()
         asked = json_body(_insert, limit)
         values = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_BATCH_ROWS)
-        attributes = wire.given_json(asked.attributes)
-        asked.vectors = asked.attributes = msgspec.Raw()  # the body is not needed beside them
+        asked.vectors = msgspec.Raw()
+        attributes, condition = _taken(asked, "attributes", "condition")
         done = backend.insert(
             ns,
             values,
@@ -39,7 +39,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
             attributes=attributes,
             schema=None if asked.schema is None else msgspec.to_builtins(asked.schema),
             mode=asked.mode,
-            condition=wire.given_json(asked.condition),
+            condition=condition,
             return_ids=asked.return_ids,
             expected=expected,
             idempotency_key=key,
@@ -81,13 +81,14 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         query()
         expected, key = if_match(), idempotency_key()
         asked = json_body(_patch, limit)
+        attributes, matching, condition = _taken(asked, "attributes", "filter", "condition")
         done = backend.patch_rows(
             ns,
             asked.ids,
-            asked.attributes,
-            filter=wire.given_json(asked.filter),
+            attributes,
+            filter=matching,
             schema=None if asked.schema is None else msgspec.to_builtins(asked.schema),
-            condition=wire.given_json(asked.condition),
+            condition=condition,
             return_ids=asked.return_ids,
             expected=expected,
             idempotency_key=key,
@@ -115,6 +116,14 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     rule("/v1/namespaces/<ns>/deletes", "delete_rows", delete, methods=["POST"])
     rule("/v1/namespaces/<ns>/patches", "patch_rows", patch, methods=["POST"])
     rule("/v1/namespaces/<ns>/rows/<any_text:identity>", "row", read, methods=["GET"])
+
+
+def _taken(asked: msgspec.Struct, *fields: str) -> list[bytes | None]:
+    """The JSON of some fields, for which the body need not be held any longer."""
+    found = [wire.given_json(getattr(asked, field)) for field in fields]
+    for field in fields:
+        setattr(asked, field, msgspec.Raw())
+    return found
 
 
 def _told(ids: list[RowId] | None) -> list[RowId] | msgspec.UnsetType:

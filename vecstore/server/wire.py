@@ -101,6 +101,18 @@ AttributesField = Annotated[
         }
     ),
 ]
+PatchField = Annotated[
+    Raw,
+    Meta(
+        extra_json_schema={
+            "anyOf": [
+                {"type": "object", "additionalProperties": _ANY},
+                {"type": "array", "items": {"type": "object", "additionalProperties": _ANY}},
+            ],
+            "description": "as of an insert; with a filter one object of values",
+        }
+    ),
+]
 Dim = Annotated[int, Meta(ge=1, le=MAX_DIM)]
 
 # Every setting, none of them required: what creation and PATCH may change.
@@ -165,7 +177,7 @@ class DeleteRows(Struct, forbid_unknown_fields=True, kw_only=True):
 class PatchRows(Struct, forbid_unknown_fields=True, kw_only=True):
     """Give rows other attributes: columns or rows with ``ids``, one object of values with a filter."""
 
-    attributes: dict[str, Any] | list[dict[str, Any]]
+    attributes: PatchField
     ids: Ids | None = None
     filter: FilterField = msgspec.field(default_factory=Raw)
     schema: dict[str, str | Attribute] | None = None
