@@ -109,6 +109,7 @@ def test_a_patch_of_many_rows_goes_on_in_their_lists() -> None:
 
 def test_what_is_more_than_may_be_held_goes_into_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patches, "PIECE_BYTES", 4 * DIM * 100)
+    monkeypatch.setattr(patches, "ATTRIBUTE_COPIES", 0)
     store = MemoryStore()
     other = namespace(store, **CODED)
     ns = interfering(store, lambda: other.delete([5, 150, 299]))
@@ -117,6 +118,27 @@ def test_what_is_more_than_may_be_held_goes_into_several_parts(monkeypatch: pyte
     assert matching(other, ["lang", "Eq", "fr"]) == [i for i in range(250) if i not in (5, 150)]
     assert other.stats().rows == 297
     assert check_namespace(store, "ns", read_ids=reader_of_ids(store)) == []
+
+
+@pytest.mark.parametrize("coded", [True, False])
+def test_attributes_count_for_what_may_be_held(monkeypatch: pytest.MonkeyPatch, coded: bool) -> None:
+    """A row takes 4 KB while it is copied, so less than 100 go into a part."""
+    monkeypatch.setattr(patches, "PIECE_BYTES", 400_000)
+    store = MemoryStore()
+    ns = namespace(store, **(CODED if coded else {}))
+    texts = [f"{i:04}" * 256 for i in range(300)]
+    ns.patch(range(300), {"text": texts}, schema={"text": {"type": "string", "filterable": False}})
+    ns.compact()
+    assert ns.patch(filter=["n", "Gte", 0], attributes={"lang": "fr"}).patched == 300
+    parts = [part["n"] for part in ns.manifest()["parts"]][1:]
+    assert (sum(parts), max(parts) < 100) == (300, True)
+    assert [attributes(ns, i) for i in (0, 150, 299)] == [
+        {"n": i, "lang": "fr", "text": texts[i]} for i in (0, 150, 299)
+    ]
+    assert check_namespace(store, "ns", read_ids=reader_of_ids(store)) == []
+    monkeypatch.setattr(patches, "PIECE_BYTES", 1_000)
+    assert ns.patch(filter=["n", "Lt", 3], attributes={"lang": "it"}).patched == 3
+    assert [part["n"] for part in ns.manifest()["parts"]][-3:] == [1, 1, 1]
 
 
 def test_few_rows_of_several_parts_make_one_small_part() -> None:

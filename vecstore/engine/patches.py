@@ -40,7 +40,8 @@ from vecstore.types import RowId
 
 I64 = npt.NDArray[np.int64]
 
-PIECE_BYTES: Final = 256 << 20  # of float32 vectors that are held at once, and of one part of copies
+PIECE_BYTES: Final = 256 << 20  # of vectors and attributes that are held at once, for one part of copies
+ATTRIBUTE_COPIES: Final = 4  # of attributes that are held: as they are read, joined, in order, packed
 
 
 @dataclass(kw_only=True, eq=False)
@@ -172,19 +173,30 @@ class Copies:
     def _packed(self, manifest: Manifest, chosen: Sequence[Chosen]) -> Iterator[list[Chosen]]:
         """What goes into one part each: a piece of a large part, or the few rows of some parts together."""
         few: dict[str, list[Chosen]] = {}
+        held: dict[str, int] = {}
         most = manifest.settings.small_part_threshold // manifest.dim
         for one in chosen:
-            if one.part.vectors == "none" or len(one) > most:
-                step = max(1, PIECE_BYTES // (4 * manifest.dim))
-                for start in range(0, len(one), step):
-                    yield [one.where(slice(start, start + step))]
-                continue
-            together = few.setdefault(one.part.vectors, [])
-            if sum(map(len, together)) + len(one) > most:
-                yield together
-                together = few[one.part.vectors] = []
-            together.append(one)
+            each = self._row_bytes(manifest, one.part)
+            step = max(1, PIECE_BYTES // each)
+            for start in range(0, len(one), step):
+                some = one.where(slice(start, start + step))
+                kind = one.part.vectors
+                if kind == "none" or len(some) > most:
+                    yield [some]
+                    continue
+                together, size = few.get(kind, []), held.get(kind, 0) + len(some) * each
+                if together and (sum(map(len, together)) + len(some) > most or size > PIECE_BYTES):
+                    yield together
+                    together, size = [], len(some) * each
+                few[kind], held[kind] = [*together, some], size
         yield from few.values()
+
+    def _row_bytes(self, manifest: Manifest, part: Part) -> int:
+        """About how much is held for a row of a part while it is copied."""
+        rows = PartRows(self._readers(manifest, part), ReadTrace())
+        columns = (rows.column(name, known.id) for name, known in manifest.attributes.items())
+        attributes = sum(column.bytes_held for column in columns if column is not None)
+        return 4 * manifest.dim + ATTRIBUTE_COPIES * attributes // part.n
 
     def _copy(self, manifest: Manifest, chosen: Sequence[Chosen]) -> Copy:
         readers = [self._readers(manifest, one.part) for one in chosen]

@@ -30,7 +30,17 @@ from vecstore.limits import MAX_U64
 from vecstore.room import IN_MEMORY, Room
 from vecstore.rows.bits import RowBits
 from vecstore.rows.column import Column, ColumnBuilder, as_buffer
-from vecstore.rows.packing import CHUNK, Packing, Texts, pack, pack_texts, unpack, unpack_one, unpack_whole
+from vecstore.rows.packing import (
+    BLOCK_BYTES,
+    CHUNK,
+    Packing,
+    Texts,
+    pack,
+    pack_texts,
+    unpack,
+    unpack_one,
+    unpack_whole,
+)
 from vecstore.rows.schema import Spec, element_type, is_array
 from vecstore.rows.texts import TextArray
 from vecstore.rows.values import SIGN, Elements, Key, is_text
@@ -341,6 +351,17 @@ class ColumnReader:
     def scalar(self) -> bool:
         """Whether a row has one value at most."""
         return not is_array(self.entry.type)
+
+    @property
+    def bytes_held(self) -> int:
+        """About how many bytes the values of all rows take, as they are."""
+        size = 8.0
+        if is_text(element_type(self.entry.type)):
+            full = self._packing("block_firsts").count - 1
+            texts = max(full * BLOCK_BYTES, self.entry.pieces["blocks"].length)
+            count = self.entry.distinct if self.entry.form == "dictionary" else self._stored
+            size += texts / max(1, count)
+        return int(self.entry.elements * size)
 
     def spans(self, *, inverted: bool) -> list[tuple[int, int]]:
         """What a filter, or else a reading of values, needs, if it is little enough to be read at once."""
