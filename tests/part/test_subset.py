@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.core import clustered, generator
+from tests.core import RangeStore, clustered, generator
 from tests.part.helpers import Stored, build, open_part, put, spec
 from vecstore.part.reader import PartReader
 from vecstore.part.subset import copy_rows, take_slots
 from vecstore.rows.attributes import parse_attributes
 from vecstore.rows.ids import parse_ids
-from vecstore.storage.cache import ReadTrace
+from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.storage.memory import MemoryStore
 
 DIM = 24
@@ -28,6 +28,19 @@ def stored(store: MemoryStore, *, strings: bool, **settings: Any) -> PartReader:
     made = build(ROWS, parse_ids(ids), spec(DIM, **settings))
     put(store, made)
     return open_part(store, made)
+
+
+def open_anew(store: MemoryStore, reader: PartReader) -> PartReader:
+    """With nothing in its cache."""
+    return PartReader(
+        store,
+        PageCache(64 << 20),
+        reader.entry,
+        dim=DIM,
+        padded_dim=reader.padded_dim,
+        id_kind=reader.id_kind,
+        trace=ReadTrace(),
+    )
 
 
 def copied(reader: PartReader, rows: Any, *, store: MemoryStore, attributes: Any = None) -> PartReader:
@@ -98,6 +111,22 @@ def test_a_copy_of_a_copy_is_a_copy_of_the_first() -> None:
     assert twice.calibration is not None
     assert twice.calibration.rows == straight.calibration.rows == N
     assert twice.calibration.probes[-1] == twice.entry.k
+
+
+@pytest.mark.parametrize("strings", [True, False])
+def test_a_copy_from_afar_holds_few_records_at_a_time(monkeypatch: pytest.MonkeyPatch, strings: bool) -> None:
+    monkeypatch.setattr("vecstore.part.reader.RECORDS_AT_ONCE", 1)
+    store, rows = RangeStore(), np.arange(0, N, 9)
+    reader = stored(store, strings=strings, store_vectors="none")
+    assert reader.entry.k > 1
+    ids, trace = parse_ids(reader.ids_of(rows, ReadTrace()).tolist()), ReadTrace()
+    image = copy_rows(open_anew(store, reader), rows, ids, {}, spec(DIM), trace)
+    assert trace.trips == reader.entry.k
+    monkeypatch.undo()
+    trace = ReadTrace()
+    at_once = copy_rows(open_anew(store, reader), rows, ids, {}, spec(DIM), trace)
+    assert trace.trips == 1
+    assert b"".join(map(bytes, image.chunks())) == b"".join(map(bytes, at_once.chunks()))
 
 
 def slot_of(blocks: npt.NDArray[np.uint8], slot: int) -> tuple[list[int], bytes]:

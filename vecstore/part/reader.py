@@ -36,6 +36,7 @@ Bytes = npt.NDArray[np.uint8]
 
 MOST_UNFILTERED: Final = 256 << 10  # bytes of keys and rows that are fetched sooner than a filter is asked
 FEW_KEYS: Final = 8  # whose pages are fetched beside a filter that is not known yet
+RECORDS_AT_ONCE: Final = 32 << 20  # bytes of records that are read together, and held
 _VECTOR_DTYPES: Final[dict[str, Literal["f4", "f2"] | None]] = {"fp32": "f4", "fp16": "f2", "none": None}
 
 
@@ -531,17 +532,21 @@ class PartReader:
         """i64[m]: the list that holds each row."""
         return np.searchsorted(self.first_rows, rows, side="right") - 1
 
-    def record_pages(self, lists: Sequence[int], trace: ReadTrace) -> list[Bytes]:
-        """The verified records of lists."""
-        return self._pages("records", lists, trace)
+    def record_pages(self, lists: npt.NDArray[np.int64], trace: ReadTrace) -> Iterator[Bytes]:
+        """The verified records of lists, some of which are read at a time."""
+        ends = np.cumsum(np.diff(self._bounds["records"])[lists])
+        start, done = 0, 0
+        while start < len(lists):
+            stop = max(start + 1, int(np.searchsorted(ends, done + RECORDS_AT_ONCE, "right")))
+            yield from self._pages("records", lists[start:stop].tolist(), trace)
+            start, done = stop, int(ends[stop - 1])
 
     def ids_of(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> npt.NDArray[Any]:
         """u64[m] (with the part's base added) or object[m] of str."""
         lists = self.lists_of(rows)
         needed, where = np.unique(lists, return_inverse=True)
-        pages = self._pages("records", needed.tolist(), trace)
         out: npt.NDArray[Any] = np.empty(len(rows), dtype=object if self.id_kind == "string" else np.uint64)
-        for i, page in enumerate(pages):
+        for i, page in enumerate(self.record_pages(needed, trace)):
             mine = np.flatnonzero(where == i)
             found = self.record_ids(page, int(needed[i]))
             out[mine] = found[rows[mine] - self.first_rows[needed[i]]]

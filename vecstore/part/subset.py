@@ -7,6 +7,7 @@ them gives them other attributes (decision 0022). Imports what `vecstore.part.bu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -49,12 +50,13 @@ def copy_rows(
     coded, width = reader.cells is not None, reader.padded_dim
     numbers, starts = np.unique(reader.lists_of(rows), return_index=True)
     starts = np.append(starts, len(rows)).astype(np.int64)
-    pages = reader.record_pages(numbers.tolist(), trace)
-    int8 = bool(_flags(pages[0]) & HAS_INT8)
+    pages = reader.record_pages(numbers, trace)
+    first = next(pages)
+    int8 = bool(_flags(first) & HAS_INT8)
     strings = ids.values if ids.kind == "string" else None
     lists = list_table(np.diff(starts), width, strings, starts, codes=coded, int8=int8)
     records = np.zeros(int(lists["offset"][-1]) + int(lists["length"][-1]), dtype=np.uint8)
-    for i, (number, page) in enumerate(zip(numbers.tolist(), pages, strict=True)):
+    for i, (number, page) in enumerate(zip(numbers.tolist(), chain([first], pages), strict=True)):
         span = slice(int(starts[i]), int(starts[i + 1]))
         some = rows[span] - reader.first_rows[number]
         record = records[int(lists["offset"][i]) :][: int(lists["length"][i])]
@@ -66,7 +68,8 @@ def copy_rows(
         write_strings(records, lists, strings, width, codes=coded, int8=int8)
     partition, codes, calibration = None, None, None
     if coded:
-        partition, codes = _partition(reader, numbers, starts, pages)
+        heads = np.stack([records[at : at + HEADER + width] for at in lists["offset"].tolist()])
+        partition, codes = _partition(reader, numbers, starts, heads)
         if reader.calibration is not None and len(numbers) > 1:
             calibration = reader.calibration.among(reader.entry.n, len(numbers))
     vectors = reader.read_vectors(rows, trace)
@@ -134,8 +137,14 @@ def take_slots(blocks: Bytes, slots: I64) -> Bytes:
     return out
 
 
-def _partition(reader: PartReader, numbers: I64, starts: I64, pages: list[Bytes]) -> tuple[Partition, Bytes]:
-    """The lists that have rows left, in their cells, and the codes of their centroids."""
+def _partition(reader: PartReader, numbers: I64, starts: I64, heads: Bytes) -> tuple[Partition, Bytes]:
+    """The lists that have rows left, in their cells, and the codes of their centroids.
+
+    Parameters
+    ----------
+    heads
+        u8[lists, 64 + Dp]: their records up to the end of the centroid.
+    """
     assert reader.cells is not None  # of a part that has codes
     width, firsts = reader.padded_dim, reader.cell_lists.astype(np.int64)
     blocks = reader.centroid_codes.reshape(-1, 4 * width + 12 * BLOCK)
@@ -149,7 +158,6 @@ def _partition(reader: PartReader, numbers: I64, starts: I64, pages: list[Bytes]
         kept.append(cell)
         sizes.append(int(high - low))
         codes.append(take_slots(blocks[first : int(ends[cell])], numbers[low:high] - firsts[cell]))
-    heads = np.stack([page[: HEADER + width] for page in pages])
     partition = Partition(
         cells=np.ascontiguousarray(reader.cells[kept]),
         cell_lists=np.append(0, np.cumsum(sizes)).astype(np.uint32),
