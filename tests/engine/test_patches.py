@@ -417,6 +417,35 @@ def test_a_patch_whose_upload_is_older_than_the_barrier_is_uploaded_again() -> N
     assert attributes(other, 1)["n"] == 5
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda ns: ns.patch([3], {"n": [33]}).patched,
+        lambda ns: ns.patch(filter=["n", "Eq", 3], attributes={"n": 33}).patched,
+        lambda ns: ns.delete([3]).deleted,
+        lambda ns: ns.delete(filter=["n", "Eq", 3]).deleted,
+    ],
+)
+def test_a_write_whose_parts_are_merged_and_collected_before_it_reads_them_begins_again(write: Any) -> None:
+    store = RangeStore()
+    other = namespace(store, n=10)
+    other.insert(ROWS[10:20], range(10, 20))
+    done: list[int] = []
+
+    def interfere(call: Call) -> None:
+        if "/parts/" in call.key and not done:
+            done.append(1)
+            before = other.manifest()["parts"]
+            other.compact()
+            for part in before:
+                store.delete(part_key("ns", part["id"]))  # as collection does, once the epoch is old enough
+
+    assert write(database(FaultyStore(store, before=interfere), seed=9).namespace("ns")) == 1
+    assert done
+    assert matching(other, ["n", "Eq", 3]) == []
+    assert other.stats().rows == 19 + len(matching(other, ["id", "Eq", 3]))
+
+
 def test_rows_are_copied_once_where_nothing_changed_meanwhile() -> None:
     """The copy is made ahead of the commit; the commit itself reads and uploads nothing more."""
     store = RangeStore()

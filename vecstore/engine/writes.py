@@ -358,8 +358,8 @@ class Writes:
         copying = self._executor().submit(self._publisher.prepare)
         try:
             choice.look_ahead(manifest, self._executor())
-        except InvalidArgument:  # what does not fit the namespace may have been answered when it did
-            pass
+        except (InvalidArgument, StorageMissing):
+            pass  # the commit asks again, of what is current: it may have been answered, or parts be merged
         finally:
             copying.result()
         self._publisher.rehearse(change)
