@@ -79,6 +79,29 @@ def test_a_request_is_refused_before_it_is_a_tree_of_objects(path: str, rows: st
     assert peak <= 3 * len(body), f"{peak} of {len(body)}"
 
 
+@pytest.mark.parametrize("one", ['"ab"', "300", '""', "[]"])
+@pytest.mark.parametrize(
+    ("path", "rest"),
+    [("parts", '"vectors": [[1], [2]]'), ("patches", '"attributes": {"a": [1]}'), ("deletes", None)],
+)
+def test_ids_are_counted_before_they_are_objects(path: str, rest: str | None, one: str) -> None:
+    body = f'{{"ids": [{repeated(one, 9_000_000 // (len(one) + 1))}]{", " + rest if rest else ""}}}'.encode()
+    answers: list[Any] = []
+    with vecstore.connect("memory://", maintenance="off") as database:
+        client = create_app(database, Config()).test_client()
+        assert client.post("/v1/namespaces", json={"name": "docs", "dim": 1}).status_code == 201
+        path = f"/v1/namespaces/docs/{path}"
+        peak = peak_of(lambda: answers.append(client.post(path, data=body, content_type="application/json")))
+    assert answers[0].status_code == 400
+    told = answers[0].get_json()
+    assert (told["code"], told["details"]["field"], told["details"]["limit"]) == (
+        "invalid_id",
+        "ids",
+        1_000_000,
+    )
+    assert peak <= 3 * len(body), f"{peak} of {len(body)}"
+
+
 @pytest.mark.parametrize("form", ["columns", "rows"])
 def test_what_is_accepted_is_never_a_tree_of_objects(form: str) -> None:
     n = 1_000

@@ -10,7 +10,7 @@ from flask import Flask, Response
 from vecstore.api import Backend
 from vecstore.config import Config
 from vecstore.errors import InvalidId
-from vecstore.limits import MAX_BATCH_ROWS, MAX_U64
+from vecstore.limits import MAX_BATCH_ROWS, MAX_DELETE_IDS, MAX_PATCH_IDS, MAX_U64
 from vecstore.server import wire
 from vecstore.server.handlers import answer
 from vecstore.server.requests import flag, idempotency_key, if_match, json_body, past_epoch, query
@@ -31,11 +31,11 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         asked = json_body(_insert, limit)
         values = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_BATCH_ROWS)
         asked.vectors = msgspec.Raw()
-        attributes, condition = _taken(asked, "attributes", "condition")
+        ids, attributes, condition = _taken(asked, "ids", "attributes", "condition")
         done = backend.insert(
             ns,
             values,
-            asked.ids,
+            wire.ids(ids, limit=MAX_BATCH_ROWS),
             attributes=attributes,
             schema=None if asked.schema is None else msgspec.to_builtins(asked.schema),
             mode=asked.mode,
@@ -60,11 +60,12 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         query()
         expected, key = if_match(), idempotency_key()
         asked = json_body(_delete, limit)
+        ids, matching, condition = _taken(asked, "ids", "filter", "condition")
         done = backend.delete_rows(
             ns,
-            asked.ids,
-            filter=wire.given_json(asked.filter),
-            condition=wire.given_json(asked.condition),
+            wire.ids(ids, limit=MAX_DELETE_IDS),
+            filter=matching,
+            condition=condition,
             return_ids=asked.return_ids,
             expected=expected,
             idempotency_key=key,
@@ -81,10 +82,10 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         query()
         expected, key = if_match(), idempotency_key()
         asked = json_body(_patch, limit)
-        attributes, matching, condition = _taken(asked, "attributes", "filter", "condition")
+        ids, attributes, matching, condition = _taken(asked, "ids", "attributes", "filter", "condition")
         done = backend.patch_rows(
             ns,
-            asked.ids,
+            wire.ids(ids, limit=MAX_PATCH_IDS),
             attributes,
             filter=matching,
             schema=None if asked.schema is None else msgspec.to_builtins(asked.schema),

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidId, InvalidJson, InvalidVector
+from vecstore.ext.json import outline
 from vecstore.limits import (
     MAX_BATCH_ROWS,
     MAX_DELETE_IDS,
@@ -74,7 +75,9 @@ Name = Annotated[
     ),
 ]
 Id = Annotated[int | str, Meta(extra_json_schema=_ID)]
-Ids = Annotated[list[int | str], Meta(extra_json_schema=_list_of(_ID, MAX_DELETE_IDS))]
+IdsField = Annotated[
+    Raw, Meta(extra_json_schema={"anyOf": [_list_of(_ID, MAX_DELETE_IDS), {"type": "null"}]})
+]
 VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64]})]
 BatchField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})]
 QueriesField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_QUERIES), _BASE64]})]
@@ -156,7 +159,7 @@ class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
     """Insert or upsert a batch; ``dim``, if given, says how base64 vectors are cut into rows."""
 
     vectors: BatchField
-    ids: Ids | None = None
+    ids: IdsField = msgspec.field(default_factory=Raw)
     attributes: AttributesField = msgspec.field(default_factory=Raw)
     schema: dict[str, str | Attribute] | None = None
     mode: WriteMode = "upsert"
@@ -168,7 +171,7 @@ class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
 class DeleteRows(Struct, forbid_unknown_fields=True, kw_only=True):
     """Delete rows by id, those that meet a condition, or those that a filter matches."""
 
-    ids: Ids | None = None
+    ids: IdsField = msgspec.field(default_factory=Raw)
     filter: FilterField = msgspec.field(default_factory=Raw)
     condition: FilterField = msgspec.field(default_factory=Raw)
     return_ids: bool = False
@@ -178,7 +181,7 @@ class PatchRows(Struct, forbid_unknown_fields=True, kw_only=True):
     """Give rows other attributes: columns or rows with ``ids``, one object of values with a filter."""
 
     attributes: PatchField
-    ids: Ids | None = None
+    ids: IdsField = msgspec.field(default_factory=Raw)
     filter: FilterField = msgspec.field(default_factory=Raw)
     schema: dict[str, str | Attribute] | None = None
     condition: FilterField = msgspec.field(default_factory=Raw)
@@ -581,6 +584,7 @@ def invalid(error: msgspec.ValidationError, field: str = "") -> InvalidArgument:
     return kind(f"{path or 'body'}: {text[:1].lower()}{text[1:]}", **details)
 
 
+_ids_decoder = msgspec.json.Decoder(list[int | str])
 _row_decoder = msgspec.json.Decoder(list[float])
 _rows_decoder = msgspec.json.Decoder(list[Raw])
 _plain_decoder = msgspec.json.Decoder(PlainSearch)
@@ -598,6 +602,19 @@ def plain_search(data: bytes) -> tuple[F32, SearchParams] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidArgument):
         return None
     return (values, asked.params()) if len(values) and asked.exclude is None else None
+
+
+def ids(data: bytes | None, *, limit: int) -> list[int | str] | None:
+    """The ids of their JSON, counted before objects are made of them."""
+    if data is None:
+        return None
+    nothing = np.zeros(0, dtype=np.int64)
+    if outline(memoryview(data), nothing, nothing, nothing, nothing) > limit:
+        raise InvalidId(f"ids must be 1 to {limit}", field="ids", limit=limit)
+    try:
+        return _ids_decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise invalid(error, "ids") from error
 
 
 def vector(raw: Raw | bytes, *, field: str = "vector") -> F32:
