@@ -265,9 +265,8 @@ class Copies:
             column = joined(old)
             if (new := self._replacements.get(name)) is not None:
                 at = np.where(new.given[which], len(which) + which, np.arange(len(which)))
-                column = joined(
-                    [column, nulls(spec, len(new.given)) if new.column is None else new.column]
-                ).take(at)
+                values = nulls(spec, len(new.given)) if new.column is None else new.column
+                column = joined([column, values]).take(at)
             if not column.null.all():
                 found[name] = column
                 each = element_bytes(as_buffer(column.elements))

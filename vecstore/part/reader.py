@@ -544,10 +544,11 @@ class PartReader:
     def ids_of(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> npt.NDArray[Any]:
         """u64[m] (with the part's base added) or object[m] of str."""
         lists = self.lists_of(rows)
-        needed, where = np.unique(lists, return_inverse=True)
+        order = np.argsort(lists, kind="stable")
+        needed, starts = np.unique(lists[order], return_index=True)
         out: npt.NDArray[Any] = np.empty(len(rows), dtype=object if self.id_kind == "string" else np.uint64)
-        for i, page in enumerate(self.record_pages(needed, trace)):
-            mine = np.flatnonzero(where == i)
+        spans = np.split(order, starts)[1:]
+        for i, (mine, page) in enumerate(zip(spans, self.record_pages(needed, trace), strict=True)):
             found = self.record_ids(page, int(needed[i]))
             out[mine] = found[rows[mine] - self.first_rows[needed[i]]]
         return out
