@@ -30,7 +30,17 @@ from vecstore.limits import MAX_U64
 from vecstore.room import IN_MEMORY, Room
 from vecstore.rows.bits import RowBits
 from vecstore.rows.column import Column, ColumnBuilder, as_buffer
-from vecstore.rows.packing import CHUNK, Packing, Texts, pack, pack_texts, unpack, unpack_one, unpack_whole
+from vecstore.rows.packing import (
+    BLOCK_BYTES,
+    CHUNK,
+    Packing,
+    Texts,
+    pack,
+    pack_texts,
+    unpack,
+    unpack_one,
+    unpack_whole,
+)
 from vecstore.rows.schema import Spec, element_type, is_array
 from vecstore.rows.texts import TextArray
 from vecstore.rows.values import SIGN, Elements, Key, is_text
@@ -447,6 +457,15 @@ class ColumnReader:
             number = to.add_texts(np.frombuffer(data, dtype=np.uint8), lengths)
             base = number if base is None else base
         return base or 0
+
+    def texts_at_once(self, room: int) -> int | None:
+        """In how many rows texts take some bytes, about; None if all of them take less, or there are none."""
+        piece = self.entry.pieces.get("block_firsts")
+        if piece is None or piece.packing is None:
+            return None
+        held = piece.packing.count * BLOCK_BYTES
+        count = self.entry.distinct if self.entry.form == "dictionary" else self._stored
+        return None if held <= room else max(1, room * count // held)
 
     # -- order -----------------------------------------------------------------------------
 
