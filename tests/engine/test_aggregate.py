@@ -201,7 +201,7 @@ def test_the_memory_of_long_texts_does_not_grow_with_their_rows(
     store: Any, given: list[str], share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n, size = 2_000, 16_384
-    monkeypatch.setattr(aggregates, "TEXT_BYTES", n * size // 16)
+    monkeypatch.setattr(aggregates, "VALUE_BYTES", n * size // 16)
     with database(store()) as db:
         ns = db.create_namespace("docs", DIM, "l2", schema=PAYLOAD)
         bodies = long_texts(n, size)

@@ -28,7 +28,7 @@ Bools = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 
 STEP: Final = 1 << 20  # rows that are handed over at once, at most: sums of so many are exact in a float64
-TEXT_BYTES: Final = 32 << 20  # of the texts of one attribute that are handed over at once, about
+VALUE_BYTES: Final = 32 << 20  # of one attribute that are handed over at once, about
 SHORT: Final = 32  # bytes of a text that is remembered itself; of a longer one its digest is
 NAMED: Final = 128  # bytes that it takes to remember one
 HALF: Final = 32  # bits of a key that are summed at a time
@@ -95,7 +95,7 @@ def presence_in(column: ColumnReader | None, rows: I64, kind: AttributeType) -> 
 
 def rows_at_once(columns: Iterable[ColumnReader | None]) -> int:
     """How many rows are handed over at once: few where their texts are long."""
-    found = [column.texts_at_once(TEXT_BYTES) for column in columns if column is not None]
+    found = [column.rows_in(VALUE_BYTES) for column in columns if column is not None]
     return min([STEP, *(rows for rows in found if rows is not None)])
 
 
