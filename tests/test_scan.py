@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from tests.core import RangeStore, clustered, database, engine, generator
 from vecstore.api import Database
+from vecstore.engine import scan
 from vecstore.errors import FilterMismatch, InvalidArgument, SnapshotExpired
 from vecstore.limits import MAX_SCAN_BYTES
 from vecstore.storage.memory import MemoryStore
@@ -152,6 +154,30 @@ def test_pages_of_large_rows_are_short(db: Database) -> None:
     assert [body for page in pages for body in page.columns["body"]] == bodies
     assert all(sum(map(len, page.columns["body"])) <= MAX_SCAN_BYTES for page in pages)
     assert len(pages) == 2
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_large_rows_are_read_a_few_at_a_time(arrays: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "MAX_SCAN_BYTES", 1 << 20)
+    monkeypatch.setattr(scan, "SLICE_BYTES", 1 << 18)
+    n, rng = 300, generator(2)
+    values: list[Any] = [rng.bytes(16_000).hex() for _ in range(n)]
+    if arrays:
+        values = [rng.standard_normal(4_000).tolist() for _ in range(n)]
+    with database() as embedded:
+        kind = {"type": "[]float" if arrays else "string", "filterable": False}
+        ns = embedded.create_namespace("docs", DIM, "l2", schema={"body": kind})
+        ns.insert(ROWS[:n], range(n), attributes={"body": values})
+        assert ns.get(0).attributes["body"] == values[0]
+        tracemalloc.start()
+        try:
+            page = next(iter(ns.scan(limit=n).pages()))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert page.columns["body"] == values[: len(page)]
+        assert 30 <= len(page) <= 33
+        assert peak < 6 << 20  # `SLICE_ROWS` at a time took 18 MB of texts and 33 MB of arrays
 
 
 def test_what_keeps_no_vectors_brings_none(db: Database) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import vecstore
-from tests.core import CODED, EXACT, clustered, distances, generator
+from tests.core import CODED, EXACT, clustered, database, distances, generator
 from vecstore.api import Database, Namespace
 from vecstore.engine import namespace as namespace_module
 from vecstore.errors import InvalidArgument, InvalidId, RowNotFound
+from vecstore.rows import allowance
 from vecstore.types import Aggregates, Hits
 
 DIM = 8
@@ -344,3 +347,30 @@ def test_a_row_that_is_absent_is_named_among_several(db: Database) -> None:
     with pytest.raises(RowNotFound) as refused:
         ns.multi_query([{"vector": ROWS[0]}, {"id": 10_000}])
     assert refused.value.details["query"] == 1
+
+
+def test_attributes_of_an_answer_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all hits of a request together, whatever their kind."""
+    n, size = 400, 1_000
+    with database() as embedded:
+        ns = embedded.create_namespace("docs", DIM, "l2")
+        body = {"body": {"type": "string", "filterable": False}}
+        ns.insert(ROWS[:n], range(n), attributes={"body": ["é" * (size // 2)] * n}, schema=body)
+        limit = n * (size + 64)
+        asked: list[dict[str, Any]] = [
+            {"vector": ROWS[0], "top_k": n, "include": ["body"]},
+            {"id": 3, "include_self": True, "top_k": n, "exclude": []},
+            {"order_by": ["id", "asc"], "top_k": n, "include": ["body"]},
+        ]
+        reads: list[Callable[[], Any]] = [
+            *(partial(ns.search, **one) for one in asked),
+            lambda: ns.search_batch(ROWS[:4], top_k=n // 4, include=["body"]),
+            lambda: ns.multi_query([{**one, "top_k": n // 2} for one in asked[:2]]),
+        ]
+        for read in reads:
+            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", limit)
+            read()
+            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", limit - 1)
+            with pytest.raises(InvalidArgument) as refused:
+                read()
+            assert (refused.value.details["field"], refused.value.details["limit"]) == ("include", limit - 1)

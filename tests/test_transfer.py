@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import vecstore
-from tests.core import clustered, database, generator, sample
+from tests.core import CODED, clustered, database, generator, sample
 from vecstore import ingest
 from vecstore.api import Database, Namespace
 from vecstore.cli import main
@@ -174,6 +174,30 @@ def test_a_past_epoch_is_exported_whatever_is_written_meanwhile(tmp_path: Path) 
     assert export_namespace(ns, tmp_path / "old.jsonl", epoch=epoch).rows == 60
     import_namespace(db, "old", open_file(tmp_path / "old.jsonl"))
     assert everything(db.namespace("old")) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_expired_are_left_out_also_while_others_are_written(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000_000.0]
+    db = database(MemoryStore(clock=lambda: now[0]))
+    ns = db.create_namespace("docs", DIM, "l2", schema={"at": "datetime"}, expire_by="at", **CODED)
+    times = [datetime.fromtimestamp(now[0] + at, UTC) for at in (-1, 10, 1e6, 1e6, 10, 10)]
+    ns.insert(clustered(generator(1), 6, DIM), range(6), attributes={"at": times})
+    monkeypatch.setattr("vecstore.export.MAX_SCAN_ROWS", 2)
+
+    def pass_by(_: int) -> None:
+        now[0] += 20
+
+    file = tmp_path / f"docs.{kind}"
+    written = export_namespace(ns, file, progress=pass_by).rows
+    assert written < 5
+    assert import_namespace(db, "copy", open_file(file)).rows == written
+    kept = everything(db.namespace("copy"))
+    assert len(kept) == 3
+    assert kept[1:] == everything(ns)[1:]
+    assert kept[0][-1]["expire_by"] == "at"
 
 
 # -- what stops midway --------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import numpy as np
 from vecstore.api import Namespace
 from vecstore.arrow import pyarrow, rows_as_table
 from vecstore.errors import InvalidArgument
-from vecstore.limits import MAX_SCAN_ROWS
+from vecstore.limits import MAX_SCAN_ROWS, MAX_U64
 from vecstore.types import AttributeType, IdKind, Metric, ScanPage
 
 HEADER: Final = "vecstore"  # the key of the header, in the metadata of Parquet and in the first line of JSON
@@ -42,13 +42,15 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     id_kind
         None of a namespace that never had a row.
+    rows
+        How many lines follow; None in Parquet, which tells it itself.
     """
 
     format: int
     dim: int
     metric: Metric
     id_kind: IdKind | None
-    rows: int
+    rows: int | None = None
     schema: dict[str, Declared]
     defaults: dict[str, Any]
 
@@ -127,7 +129,6 @@ def _header(manifest: dict[str, Any]) -> Header:
         dim=manifest["dim"],
         metric=manifest["metric"],
         id_kind=manifest.get("id_kind"),
-        rows=sum(part["n"] - (part["tombstone"] or {"dead": 0})["dead"] for part in manifest["parts"]),
         schema={
             name: Declared(one["type"], one.get("filterable", True))
             for name, one in manifest.get("schema", {}).items()
@@ -139,16 +140,27 @@ def _header(manifest: dict[str, Any]) -> Header:
 @contextmanager
 def _json_lines(path: Path, header: Header) -> Iterator[_Writer]:
     with path.open("wb") as out:
-        out.write(msgspec.json.encode({HEADER: header}) + b"\n")
-        yield _Lines(out)
+        writer = _Lines(out, header)
+        yield writer
+        writer.close()
 
 
 class _Lines:
-    """A row a line, as HTTP has it, but for attributes that are null."""
+    """A row a line, as HTTP has it, but for attributes that are null.
 
-    def __init__(self, out: IO[bytes]) -> None:
+    The header comes first and says how many they are, which is known at last: rows may expire meanwhile.
+    """
+
+    def __init__(self, out: IO[bytes], header: Header) -> None:
         self._out = out
+        self._header = header
         self._encoder = msgspec.json.Encoder()
+        self._rows = 0
+        self._room = len(self._first(MAX_U64))
+        out.write(bytes(self._room) + b"\n")
+
+    def _first(self, rows: int) -> bytes:
+        return msgspec.json.encode({HEADER: msgspec.structs.replace(self._header, rows=rows)})
 
     def write(self, page: ScanPage) -> None:
         for start in range(0, len(page), LINES):
@@ -162,6 +174,11 @@ class _Lines:
                 for row in rows
             ]
             self._out.write(self._encoder.encode_lines(lines))
+        self._rows += len(page)
+
+    def close(self) -> None:
+        self._out.seek(0)
+        self._out.write(self._first(self._rows).ljust(self._room))
 
 
 @contextmanager

@@ -24,6 +24,7 @@ MAX_AGGREGATES: Final = 32  # results a group
 MAX_GROUP_BY: Final = 8  # attributes
 MAX_GROUPS: Final = 10_000
 MAX_DISTINCT: Final = 1_000_000  # values that are counted, of all groups together
+MAX_ANSWER_BYTES: Final = 256 << 20  # of attributes in one answer, and of texts while it is made
 MAX_DELETE_IDS: Final = 1_000_000
 MAX_PATCH_IDS: Final = 1_000_000
 MAX_RETURNED_IDS: Final = 100_000  # of the rows that a write affected, where they are asked for

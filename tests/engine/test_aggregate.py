@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import tracemalloc
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -15,10 +16,10 @@ from tests.core import CODED, RangeStore, clustered, database, generator
 from tests.index.test_ordered import fill
 from tests.rows.filters.oracle import TYPES, matches, random_filter
 from vecstore.api import Database
-from vecstore.engine import aggregate as module
 from vecstore.errors import InvalidArgument
-from vecstore.rows import aggregates
+from vecstore.rows import aggregates, allowance
 from vecstore.storage.memory import MemoryStore
+from vecstore.types import Aggregates
 
 DIM = 4
 SCALARS = [name for name, kind in TYPES.items() if not kind.startswith("[]")]
@@ -70,7 +71,7 @@ def test_results_equal_those_of_every_row_one_by_one(
     ns = db.create_namespace("docs", DIM, "l2", **CODED)
     schema = {} if filterable else {n: {"type": TYPES[n], "filterable": False} for n in SCALARS}
     rows = fill(ns, rng, ids, 3, **schema)
-    monkeypatch.setattr(module, "STEP", 150)  # as of a part that has more rows than are taken at once
+    monkeypatch.setattr(aggregates, "STEP", 150)  # as of a part that has more rows than are taken at once
     asked = {
         "rows": ["Count"],
         **{f"{name} {f}": [f, name] for name in SCALARS for f in ("Count", "CountDistinct", "Min", "Max")},
@@ -180,6 +181,81 @@ def test_groups_and_distinct_values_are_bounded(monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(InvalidArgument) as refused:
                 ns.aggregate({"d": ["CountDistinct", name]})
             assert refused.value.details["limit"] == 200
+
+
+PAYLOAD = {"body": {"type": "string", "filterable": False}, "name": "string"}
+
+
+def long_texts(n: int, size: int) -> list[str]:
+    """As many different ones, which no compression makes short."""
+    rng = random.Random(5)
+    return [f"{rng.getrandbits(4 * size):0{size}x}" for _ in range(n)]
+
+
+@pytest.mark.parametrize("store", [MemoryStore, RangeStore])
+@pytest.mark.parametrize(
+    ("given", "share"),  # of all texts; half as much are pages in the cache, where parts cannot be mapped
+    [(["Count", "body"], 0.05), (["CountDistinct", "body"], 0.8), (["Min", "body"], 0.8)],
+)
+def test_the_memory_of_long_texts_does_not_grow_with_their_rows(
+    store: Any, given: list[str], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, size = 2_000, 16_384
+    monkeypatch.setattr(aggregates, "VALUE_BYTES", n * size // 16)
+    with database(store()) as db:
+        ns = db.create_namespace("docs", DIM, "l2", schema=PAYLOAD)
+        bodies = long_texts(n, size)
+        ns.insert(clustered(generator(1), n, DIM), attributes={"body": bodies})
+        del bodies
+        ns.aggregate({"rows": ["Count"]})
+        tracemalloc.start()
+        try:
+            ns.aggregate({"one": given})
+            assert tracemalloc.get_traced_memory()[1] < share * n * size
+        finally:
+            tracemalloc.stop()
+
+
+def test_texts_of_an_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, size = 60, 2_000
+    bodies = long_texts(n, size)
+    with database() as db:
+        ns = db.create_namespace("docs", DIM, "l2", schema=PAYLOAD)
+        ns.insert(
+            clustered(generator(1), n, DIM),
+            attributes={"body": bodies, "name": bodies, "n": list(range(n))},
+        )
+        asked: list[tuple[dict[str, list[str]], list[str], str]] = [
+            ({"c": ["Count"]}, ["body"], "group_by"),
+            ({"c": ["Count"]}, ["name"], "group_by"),
+            ({"c": ["Min", "body"]}, ["n"], "aggregate_by"),
+            ({"c": ["Max", "name"]}, ["n"], "aggregate_by"),
+        ]
+        for by, groups, field in asked:
+            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", n * size)
+            found = ns.aggregate(by, group_by=groups).groups
+            assert found is not None
+            assert len(found) == n
+            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", n * size - 1)
+            with pytest.raises(InvalidArgument) as refused:
+                ns.aggregate(by, group_by=groups)
+            assert (refused.value.details["field"], refused.value.details["limit"]) == (field, n * size - 1)
+        # What is counted is held for as long as it takes, and no longer.
+        distinct: dict[str, Any] = {"aggregate_by": {"d": ["CountDistinct", "body"]}}
+        monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", n * aggregates.NAMED)
+        told = ns.multi_query([distinct, distinct])
+        assert [one.values for one in told if isinstance(one, Aggregates)] == [{"d": n}, {"d": n}]
+        with pytest.raises(InvalidArgument, match="aggregate_by"):
+            ns.aggregate({"d": ["CountDistinct", "body"], "e": ["CountDistinct", "name"]})
+
+
+def test_long_texts_are_distinct_by_all_of_their_bytes() -> None:
+    same = "x" * 40_000
+    texts = [same, f"{same}1", f"{same}2", same, "x" * 32, "x" * 33]
+    with database() as db:
+        ns = db.create_namespace("docs", DIM, "l2", schema=PAYLOAD)
+        ns.insert(clustered(generator(1), len(texts), DIM), attributes={"body": texts})
+        assert ns.aggregate({"d": ["CountDistinct", "body"]}).values == {"d": 5}
 
 
 def test_an_empty_namespace_has_aggregates() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.core import CODED, RangeStore, clustered, database, generator
 from tests.rows.filters.oracle import TYPES, matches, random_filter, random_rows
 from vecstore.api import Database, Namespace
 from vecstore.errors import InvalidArgument
+from vecstore.rows import order
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.memory import MemoryStore
 from vecstore.types import Hits
@@ -144,3 +146,25 @@ def test_an_empty_namespace_has_no_first_row() -> None:
             with pytest.raises(InvalidArgument) as refused:
                 ns.search(order_by=[name, "asc"])
             assert refused.value.details["field"] == "order_by"
+
+
+def test_the_memory_of_long_texts_does_not_grow_with_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, size = 1_000, 16_384
+    monkeypatch.setattr(order, "VALUE_BYTES", n * size // 20)
+    rng = random.Random(6)
+    with database() as db:
+        ns = db.create_namespace("docs", DIM, "l2", schema={"body": {"type": "string", "filterable": False}})
+        texts = [f"{rng.getrandbits(4 * size):0{size}x}" for _ in range(n)]
+        for i in range(0, n, 50):  # equal but for their ends, and equal
+            texts[i : i + 3] = [f"{'0' * size}b", f"{'0' * size}a", f"{'0' * size}a"]
+        ns.insert(clustered(generator(2), n, DIM), range(n), attributes={"body": texts})
+        assert ns.get(0).attributes["body"] == texts[0]  # which opens the part
+        for way in ("asc", "desc"):
+            wanted = sorted(range(n), key=lambda i: texts[i], reverse=way == "desc")[:50]
+            tracemalloc.start()
+            try:
+                hits = ns.search(order_by=["body", way], top_k=50)
+                assert tracemalloc.get_traced_memory()[1] < n * size / 3
+            finally:
+                tracemalloc.stop()
+            assert hits.ids.tolist() == wanted

@@ -8,6 +8,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from vecstore.api import Database
+from vecstore.rows import allowance
 
 DOCS = "/v1/namespaces/docs"
 ROWS = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
@@ -106,3 +107,25 @@ def test_aggregates_have_the_shape_that_is_documented(docs: FlaskClient) -> None
 def test_what_is_wrong_is_named(docs: FlaskClient, path: str, body: Any, field: str) -> None:
     status, told = post(docs, path, body)
     assert (status, told["details"]["field"]) == (400, field)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("search", {"vector": [1, 1], "include": ["n"]}, {"field": "include"}),
+        ("aggregate", {"aggregate_by": {"d": ["CountDistinct", "s"]}}, {"field": "aggregate_by"}),
+        (
+            "queries",
+            {"queries": [{"vector": [1, 1]}, {"order_by": ["n", "asc"], "include": ["n"]}]},
+            {"field": "include", "query": 1},
+        ),
+    ],
+)
+def test_an_answer_with_too_many_bytes_of_attributes_is_refused(
+    docs: FlaskClient, database: Database, path: str, body: Any, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.namespace("docs").insert(ROWS, ids=[4, 5, 6], attributes={"s": ["a", "b", "c"]})
+    monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", 100)
+    status, refused = post(docs, path, body)
+    assert (status, refused["code"]) == (400, "invalid_argument")
+    assert refused["details"] == {**told, "limit": 100}

@@ -12,7 +12,8 @@ from vecstore.index.ordered import attribute_of
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.manifest.model import Attribute, Manifest
 from vecstore.part.rows import PartRows
-from vecstore.rows.aggregates import STEP, Aggregator, values_in
+from vecstore.rows.aggregates import Aggregator, presence_in, rows_at_once, values_in
+from vecstore.rows.allowance import Allowance
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import AggregateParams, Aggregates, Aggregation, AttributeType
 
@@ -20,14 +21,19 @@ NUMBERS: Final = ("int", "uint", "float")
 
 
 def aggregate(
-    view: View, params: AggregateParams, trace: ReadTrace, executor: Callable[[], Executor]
+    view: View,
+    params: AggregateParams,
+    allowance: Allowance,
+    trace: ReadTrace,
+    executor: Callable[[], Executor],
 ) -> Aggregates:
     """What is asked of all live rows of a view.
 
     Raises
     ------
     InvalidArgument
-        An attribute that is not there or of another type, or too many groups or distinct values.
+        An attribute that is not there or of another type, or too many groups or distinct values, or too long
+        ones.
     """
     manifest = view.manifest
     grouped = {name: attribute_of(manifest, name, field="group_by") for name in params.group_by}
@@ -39,17 +45,22 @@ def aggregate(
         if one.attribute is not None and known is not None:
             wanted[one.attribute] = known
     columns = {**grouped, **wanted}
+    read = {*grouped, *(one.attribute for one, _ in asked.values() if one.function != "Count")}
     if not view.mapped:
         reads = [partial(_fetch, part, columns) for part in view.searched]
         read_side_by_side(reads, trace, executor)
-    aggregator = Aggregator(asked, [known.type for known in grouped.values()])
+    aggregator = Aggregator(asked, [known.type for known in grouped.values()], allowance)
     for part in view.searched:
         source = PartRows(part.reader, trace)
         readers = {name: source.column(name, known.id) for name, known in columns.items()}
         alive = part.live.rows()
-        for start in range(0, len(alive), STEP):
-            rows = alive[start : start + STEP]
-            values = {name: values_in(readers[name], rows, known.type) for name, known in columns.items()}
+        step = rows_at_once(readers[name] for name in columns if name in read)
+        for start in range(0, len(alive), step):
+            rows = alive[start : start + step]
+            values = {
+                name: (values_in if name in read else presence_in)(readers[name], rows, known.type)
+                for name, known in columns.items()
+            }
             aggregator.add(len(rows), [values[name] for name in grouped], values)
     found = aggregator.answer()
     if not params.group_by:

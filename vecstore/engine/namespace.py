@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from random import Random
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vecstore.engine.aggregate import aggregate
 from vecstore.engine.choice import check_id_kind
-from vecstore.engine.scan import Scanner, position_of
+from vecstore.engine.scan import ROW_BYTES, Scanner, position_of
 from vecstore.engine.writes import Writes, tag_of
 from vecstore.errors import (
     InvalidArgument,
@@ -39,6 +39,7 @@ from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.params import told_of
 from vecstore.part.rows import PartRows
+from vecstore.rows.allowance import Allowance
 from vecstore.rows.ids import Ids, parse_ids
 from vecstore.rows.vectors import as_vector, as_vectors
 from vecstore.storage.base import ObjectStore
@@ -65,6 +66,8 @@ from vecstore.types import (
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+ROWS_AT_ONCE: Final = 256  # whose attributes are read at once, before it is known how large they are
 
 # A search or a look-up that loses its parts to collection starts again on a newer snapshot, so often.
 _RESTARTS = 3
@@ -163,20 +166,21 @@ class NamespaceEngine:
                 field="top_k",
                 limit=most,
             )
-        live = self.live_view(manifest, ReadTrace())
+        live, allowance = self.live_view(manifest, ReadTrace()), Allowance()
         found: list[Hits | Aggregates] = []
         for i, one in enumerate(queries):
             trace = ReadTrace()
             with told_of(i):
                 if isinstance(one, Query):
-                    found.append(self._hits(live, one.asked, one.params, trace))
+                    found.append(self._hits(live, one.asked, one.params, allowance, trace))
                 else:
                     view = self._matching(live, one, trace)
-                    found.append(aggregate(view, one, trace, self._executor))
+                    found.append(aggregate(view, one, allowance, trace, self._executor))
         return found
 
     def _aggregate(self, manifest: Manifest, params: AggregateParams, trace: ReadTrace) -> Aggregates:
-        return aggregate(self.searched_view(manifest, params, trace), params, trace, self._executor)
+        view = self.searched_view(manifest, params, trace)
+        return aggregate(view, params, Allowance(), trace, self._executor)
 
     def _read(
         self,
@@ -201,9 +205,11 @@ class NamespaceEngine:
         return ask(snapshot.manifest, *args, **kwargs)
 
     def _search(self, manifest: Manifest, asked: object, params: SearchParams, trace: ReadTrace) -> Hits:
-        return self._hits(self.live_view(manifest, trace), asked, params, trace)
+        return self._hits(self.live_view(manifest, trace), asked, params, Allowance(), trace)
 
-    def _hits(self, live: View, asked: object, params: SearchParams, trace: ReadTrace) -> Hits:
+    def _hits(
+        self, live: View, asked: object, params: SearchParams, allowance: Allowance, trace: ReadTrace
+    ) -> Hits:
         """One search of the rows that can be read: of a vector, of a `StoredRow`, or in an order."""
         manifest = live.manifest
         if params.order_by is not None:
@@ -217,7 +223,7 @@ class NamespaceEngine:
         if "vector" in params.include:
             vectors = _vectors_of(view, answer, trace, self._executor)
         if params.include or params.exclude is not None:
-            attributes = _attributes_of(view, answer, params, trace, self._executor)
+            attributes = _attributes_of(view, answer, params, allowance, trace, self._executor)
         return Hits(
             answer.ids,
             answer.distances,
@@ -318,6 +324,7 @@ class NamespaceEngine:
         counts = np.zeros(len(queries), dtype=np.int64)
         vectors = np.zeros((*shape, manifest.dim), dtype=np.float32) if "vector" in params.include else None
         attributes: list[list[dict[str, Any]]] = []
+        allowance = Allowance()
         debug: list[dict[str, Any]] | None = [] if params.debug else None
         searcher = self._scratch.take(view.field.padded_dim)
         try:
@@ -329,7 +336,7 @@ class NamespaceEngine:
                 distances[i, : counts[i]] = answer.distances
                 if vectors is not None:
                     vectors[i, : counts[i]] = _vectors_of(view, answer, trace, self._executor)
-                found = _attributes_of(view, answer, params, trace, self._executor)
+                found = _attributes_of(view, answer, params, allowance, trace, self._executor)
                 attributes += [] if found is None else [found]
                 if debug is not None:
                     debug.append(answer.debug or {})
@@ -374,7 +381,7 @@ class NamespaceEngine:
             _id_of(ids),
             None if vectors is None else vectors[0],
             manifest.epoch,
-            _values(manifest, part, rows, list(manifest.attributes), trace)[0],
+            _values(manifest, part, rows, list(manifest.attributes), Allowance(), trace)[0],
             incarnation=manifest.incarnation,
         )
 
@@ -478,7 +485,12 @@ def _vectors_of(view: View, answer: Answer, trace: ReadTrace, executor: Callable
 
 
 def _attributes_of(
-    view: View, answer: Answer, params: SearchParams, trace: ReadTrace, executor: Callable[[], Executor]
+    view: View,
+    answer: Answer,
+    params: SearchParams,
+    allowance: Allowance,
+    trace: ReadTrace,
+    executor: Callable[[], Executor],
 ) -> list[dict[str, Any]] | None:
     """What hits bring of their attributes; None if nothing was asked for. One trip more, or two."""
     names = _wanted(view.manifest, params)
@@ -488,7 +500,7 @@ def _attributes_of(
     numbers = np.unique(answer.parts).tolist()
     places = [np.flatnonzero(answer.parts == number) for number in numbers]
     reads = [
-        partial(_values, view.manifest, view.parts[number], answer.rows[mine], names)
+        partial(_values, view.manifest, view.parts[number], answer.rows[mine], names, allowance)
         for number, mine in zip(numbers, places, strict=True)
     ]
     for mine, found in zip(places, read_side_by_side(reads, trace, executor), strict=True):
@@ -525,7 +537,12 @@ def _wanted(manifest: Manifest, params: SearchParams) -> list[str] | None:
 
 
 def _values(
-    manifest: Manifest, part: OpenPart, rows: npt.NDArray[np.int64], names: list[str], trace: ReadTrace
+    manifest: Manifest,
+    part: OpenPart,
+    rows: npt.NDArray[np.int64],
+    names: list[str],
+    allowance: Allowance,
+    trace: ReadTrace,
 ) -> list[dict[str, Any]]:
     """The attributes of rows of a part; None where one has none."""
     out: list[dict[str, Any]] = [{} for _ in rows]
@@ -534,8 +551,15 @@ def _values(
     source.fetch(
         [span for _, column in columns if column is not None for span in column.spans(inverted=False)]
     )
-    for name, column in columns:
-        values = [None] * len(rows) if column is None else column.values(rows)
-        for attributes, value in zip(out, values, strict=True):
-            attributes[name] = value
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = slice(start, start + ROWS_AT_ONCE)
+        allowance.take(ROW_BYTES * len(rows[some]), "include")
+        for name, column in columns:
+            values: list[Any] = [None] * len(rows[some])
+            if column is not None:
+                found = column.column(rows[some])
+                allowance.take(found.size(), "include")
+                values = found.values()
+            for attributes, value in zip(out[some], values, strict=True):
+                attributes[name] = value
     return out

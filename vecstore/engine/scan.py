@@ -22,7 +22,7 @@ from vecstore.errors import InvalidArgument
 from vecstore.index.filtered import narrowed
 from vecstore.index.view import OpenPart, View
 from vecstore.index.walk import Walked, as_stored, by_id, read_parts
-from vecstore.limits import MAX_CURSOR_BYTES, MAX_SCAN_BYTES, MAX_SCAN_WALK, MAX_U64
+from vecstore.limits import MAX_CURSOR_BYTES, MAX_SCAN_BYTES, MAX_SCAN_ROWS, MAX_SCAN_WALK, MAX_U64
 from vecstore.manifest import history
 from vecstore.manifest.model import Manifest
 from vecstore.part.rows import PartRows
@@ -36,6 +36,7 @@ I64 = npt.NDArray[np.int64]
 
 ROW_BYTES: Final = 64  # of a page for each row, its id for the most part
 SLICE_ROWS: Final = 256  # whose values are read at once, before it is known how large rows are
+SLICE_BYTES: Final = 4 << 20  # of values that are read at once, by what their columns hold on average
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
@@ -167,7 +168,8 @@ class Scanner:
         total = len(walked.rows)
         if not names:
             return out, total
-        count, room, step = 0, MAX_SCAN_BYTES, SLICE_ROWS
+        most = _rows_at_once(view, walked.parts, names)
+        count, room, step = 0, MAX_SCAN_BYTES, min(SLICE_ROWS, most)
         while count < total:
             some = slice(count, min(total, count + step))
             found = self._slice(view, walked.parts[some], walked.rows[some], names, trace)
@@ -186,7 +188,7 @@ class Scanner:
             room -= int(sizes[:fit].sum())
             if fit < len(sizes):
                 break
-            step = min(4 * step, max(1, room * count // (MAX_SCAN_BYTES - room)))
+            step = min(most, 4 * step, max(1, room * count // (MAX_SCAN_BYTES - room)))
         return out, count
 
     def _slice(
@@ -231,6 +233,18 @@ def _by_part(view: View, parts: I64) -> list[tuple[OpenPart, I64]]:
         (view.parts[number], order[start:end])
         for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True)
     ]
+
+
+def _rows_at_once(view: View, parts: I64, names: Sequence[str]) -> int:
+    """The values of how many rows are read at once: of few where they are large."""
+    known = view.manifest.attributes
+    most = MAX_SCAN_ROWS
+    for number in np.unique(parts).tolist():
+        source = PartRows(view.parts[number].reader, ReadTrace())
+        readers = [source.column(name, known[name].id) for name in names]
+        fit = [rows for one in readers if one is not None and (rows := one.rows_in(SLICE_BYTES)) is not None]
+        most = min(most, int(1 / sum(1 / rows for rows in fit))) if fit else most
+    return max(1, most)
 
 
 def _columns_of(

@@ -2,13 +2,15 @@
 
 A part hands over the values of some of its rows; what comes out does not depend on which parts rows lie in,
 nor on their order: sums are exact, those of floats are rounded once. Equal values are one group, so both
-zeros of a float are; null is a group of its own. Imports columns, values, errors, limits and types.
+zeros of a float are; null is a group of its own. Imports allowance, columns, values, errors, limits, types.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_DISTINCT, MAX_GROUPS
+from vecstore.rows.allowance import Allowance
 from vecstore.rows.columns import ColumnReader
 from vecstore.rows.schema import element_type
 from vecstore.rows.values import SIGN, Elements, Key, floats_of, is_text, value_of
@@ -25,6 +28,9 @@ Bools = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
 
 STEP: Final = 1 << 20  # rows that are handed over at once, at most: sums of so many are exact in a float64
+VALUE_BYTES: Final = 32 << 20  # of one attribute that are handed over at once, about
+SHORT: Final = 32  # bytes of a text that is remembered itself; of a longer one its digest is
+NAMED: Final = 128  # bytes that it takes to remember one
 HALF: Final = 32  # bits of a key that are summed at a time
 MANTISSA: Final = 53  # bits of a float's
 LOW: Final = 27  # of these, summed apart from the others
@@ -81,6 +87,18 @@ def values_in(column: ColumnReader | None, rows: I64, kind: AttributeType) -> Va
     return Values(scalar, null, places.astype(np.uint64), column.texts_of(codes))
 
 
+def presence_in(column: ColumnReader | None, rows: I64, kind: AttributeType) -> Values:
+    """As `values_in`, to tell only which rows have a value."""
+    found = values_in(None, rows, kind)
+    return found if column is None else replace(found, null=column.nulls_among(rows))
+
+
+def rows_at_once(columns: Iterable[ColumnReader | None]) -> int:
+    """How many rows are handed over at once: few where their texts are long."""
+    found = [column.rows_in(VALUE_BYTES) for column in columns if column is not None]
+    return min([STEP, *(rows for rows in found if rows is not None)])
+
+
 def _run(rows: I64) -> I64 | slice:
     """Rows, ascending, as a slice if they follow one another: these are read many times as fast."""
     if len(rows) and int(rows[-1]) - int(rows[0]) + 1 == len(rows):
@@ -112,15 +130,21 @@ class Aggregator:
         What to compute, by label, and of which type its attribute is; None where there is none.
     group_by
         The types of the attributes that rows are grouped by.
+    allowance
+        For the texts that are held.
     """
 
     def __init__(
-        self, asked: Mapping[str, tuple[Aggregation, AttributeType | None]], group_by: Sequence[AttributeType]
+        self,
+        asked: Mapping[str, tuple[Aggregation, AttributeType | None]],
+        group_by: Sequence[AttributeType],
+        allowance: Allowance,
     ) -> None:
         self._group_by = [element_type(kind) for kind in group_by]
         self._groups: dict[tuple[Key | None, ...], int] = {}
-        self._folds = {label: _fold(label, one, kind) for label, (one, kind) in asked.items()}
+        self._folds = {label: _fold(label, one, kind, allowance) for label, (one, kind) in asked.items()}
         self._asked = {label: one.attribute for label, (one, _) in asked.items()}
+        self._allowance = allowance
         if not group_by:
             self._groups[()] = 0
 
@@ -137,7 +161,7 @@ class Aggregator:
         Raises
         ------
         InvalidArgument
-            There are more groups, or distinct values, than are kept.
+            There are more groups, or distinct values, than are kept, or their texts are too long.
         """
         group = self._group(n, groups)
         for label, fold in self._folds.items():
@@ -173,6 +197,7 @@ class Aggregator:
             count = len(kept)
         if count > MAX_GROUPS:
             raise self._too_many()
+        known = len(self._groups)
         first = np.empty(count, dtype=np.int64)
         first[combined[::-1]] = np.arange(n - 1, -1, -1)
         columns = [one.keys(first) for one in groups]
@@ -181,6 +206,8 @@ class Aggregator:
             numbers[i] = self._groups.setdefault(keys, len(self._groups))
         if len(self._groups) > MAX_GROUPS:
             raise self._too_many()
+        new = islice(self._groups, known, None)
+        self._allowance.take(sum(_text_bytes(key) for keys in new for key in keys), "group_by")
         return numbers[combined]
 
     @staticmethod
@@ -205,20 +232,24 @@ class _Fold(Protocol):
         """As JSON has it, of the groups 0 to before ``groups``."""
 
 
-def _fold(label: str, one: Aggregation, kind: AttributeType | None) -> _Fold:
+def _fold(label: str, one: Aggregation, kind: AttributeType | None, allowance: Allowance) -> _Fold:
     if one.function == "Count" or kind is None:
         return _Count()
     scalar = element_type(kind)
     if one.function in ("Min", "Max"):
-        return _Extreme(scalar, greatest=one.function == "Max")
+        return _Extreme(scalar, allowance, greatest=one.function == "Max")
     if one.function == "CountDistinct":
-        return _Distinct(label)
+        return _Distinct(label, allowance)
     mean = one.function == "Avg"
     return _FloatSum(label, mean=mean) if scalar == "float" else _IntegerSum(scalar, mean=mean)
 
 
 def _with_value(group: I64, values: Values) -> I64:
     return group if len(values.ranks) == len(group) else group[~values.null]
+
+
+def _text_bytes(key: Key | None) -> int:
+    return len(key) if isinstance(key, bytes) else 0
 
 
 def _grown(given: npt.NDArray[Any], size: int, fill: int) -> npt.NDArray[Any]:
@@ -323,8 +354,9 @@ class _FloatSum:
 class _Extreme:
     """The least value, or the greatest."""
 
-    def __init__(self, kind: ScalarType, *, greatest: bool) -> None:
+    def __init__(self, kind: ScalarType, allowance: Allowance, *, greatest: bool) -> None:
         self._kind = kind
+        self._allowance = allowance
         self._greatest = greatest
         self._found: dict[int, Key] = {}
 
@@ -343,6 +375,8 @@ class _Extreme:
             key, known = values.key(int(best[number])), self._found.get(number)
             if known is None or (key > known if self._greatest else key < known):  # type: ignore[operator]
                 self._found[number] = key
+                if isinstance(key, bytes):
+                    self._allowance.take(len(key) - _text_bytes(known), "aggregate_by")
 
     def answer(self, groups: int) -> list[Any]:
         return [None if i not in self._found else value_of(self._found[i], self._kind) for i in range(groups)]
@@ -351,8 +385,9 @@ class _Extreme:
 class _Distinct:
     """How many distinct values: pairs of a group and a value, each once."""
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, allowance: Allowance) -> None:
         self._label = label
+        self._allowance = allowance
         self._names: dict[bytes, int] = {}
         self._kept: list[tuple[I64, U64]] = []
         self._size = 0
@@ -362,8 +397,9 @@ class _Distinct:
         assert values is not None  # as above
         ranks = values.ranks
         if values.texts is not None:
-            names = self._names
-            numbers = [names.setdefault(text, len(names)) for text in values.texts.tolist()]
+            names, known = self._names, len(self._names)
+            numbers = [names.setdefault(_name_of(text), len(names)) for text in values.texts.tolist()]
+            self._allowance.take(NAMED * (len(names) - known), "aggregate_by")
             ranks = np.array(numbers, dtype=np.uint64)[ranks.astype(np.int64)] if len(ranks) else ranks
         self._keep(_pairs(_with_value(group, values), ranks))
         if self._size > max(2 * self._settled, MAX_DISTINCT):
@@ -372,6 +408,8 @@ class _Distinct:
     def answer(self, groups: int) -> list[int]:
         if len(self._kept) != 1:
             self._settle()
+        self._allowance.take(-NAMED * len(self._names), "aggregate_by")
+        self._names.clear()
         return np.bincount(self._kept[0][0], minlength=groups).tolist()  # type: ignore[no-any-return]
 
     def _keep(self, pairs: tuple[I64, U64]) -> None:
@@ -391,6 +429,11 @@ class _Distinct:
                 at=f"aggregate_by.{self._label}",
                 limit=MAX_DISTINCT,
             )
+
+
+def _name_of(text: bytes) -> bytes:
+    """The text, or a digest of one byte more than any text that is not digested."""
+    return text if len(text) <= SHORT else blake2b(text, digest_size=SHORT + 1).digest()
 
 
 def _pairs(group: I64, ranks: U64) -> tuple[I64, U64]:

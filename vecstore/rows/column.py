@@ -60,6 +60,14 @@ class Column:
             elements = TextArray(held.data, held.ends, moved.view(np.int64))
         return Column(self.spec, room.take(self.null, rows), counts, elements)
 
+    def size(self) -> int:
+        """Bytes of its elements, as `element_bytes` has them."""
+        if isinstance(self.elements, TextArray):
+            return int(self.elements.lengths().sum())
+        if self.elements.dtype == object:
+            return sum(map(len, self.elements.tolist()))
+        return 8 * len(self.elements)
+
     def values(self) -> list[Any]:
         """A value a row, as JSON has it."""
         found = values_of(self.elements, element_type(self.spec.type))

@@ -33,6 +33,7 @@ from vecstore.rows.column import Column, ColumnBuilder, as_buffer
 from vecstore.rows.packing import (
     BLOCK_BYTES,
     CHUNK,
+    KEPT_BLOCKS,
     Packing,
     Texts,
     pack,
@@ -58,6 +59,7 @@ SCAN_WORTH: Final = 12  # values that are compared in the time that one row take
 SCAN_WORTH_PACKED: Final = 2  # the same of values that do not begin with a byte
 POURED: Final = 16_384  # rows that are copied at a time
 POURED_ARRAYS: Final = 64  # the same of arrays, which may have thousands of elements each
+OPEN_BLOCKS: Final = 8  # of texts that are no dictionary: one for each who reads them just now
 WHOLE_BYTES: Final = 4 << 20  # of what a filter needs of a column that is read at once rather than by and by
 
 
@@ -333,13 +335,14 @@ class ColumnReader:
         return unpack(packing, data, slice(before, packing.count))
 
     def _texts(self) -> Texts:
-        piece = self.entry.pieces["blocks"]
-        count = self.entry.distinct if self.entry.form == "dictionary" else self._stored
+        piece, dictionary = self.entry.pieces["blocks"], self.entry.form == "dictionary"
+        count = self.entry.distinct if dictionary else self._stored
         return Texts(
             count,
             self._integers("block_firsts").astype(np.int64),
             self._integers("block_ends").astype(np.int64),
             lambda start, end: self.source.read(piece.offset + start, piece.offset + end),
+            keep=KEPT_BLOCKS if dictionary else OPEN_BLOCKS,
         )
 
     @property
@@ -468,6 +471,18 @@ class ColumnReader:
             number = to.add_texts(np.frombuffer(data, dtype=np.uint8), lengths)
             base = number if base is None else base
         return base or 0
+
+    def rows_in(self, room: int) -> int | None:
+        """How many rows have values of so many bytes, on average; None if all of them have no more."""
+        piece = self.entry.pieces.get("block_firsts")
+        count, held = self.entry.elements, 8 * self.entry.elements
+        if piece is not None and piece.packing is not None:
+            count = self.entry.distinct if self.entry.form == "dictionary" else self._stored
+            held = (piece.packing.count - 1) * BLOCK_BYTES  # at least: each block but the last is full
+        if held <= room:
+            return None
+        in_a_row = 1.0 if self.scalar else self.entry.elements / self.n
+        return max(1, int(room * count / held / in_a_row))
 
     # -- order -----------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from vecstore.types import U64
 I64 = npt.NDArray[np.int64]
 
 STEP: Final = 256  # rows of an index that are looked at first, at least; then twice as many
+VALUE_BYTES: Final = 32 << 20  # of texts in no order that are looked at together, on average
 WORTH: Final = 4  # times fewer rows of an index than rows that are asked about make it worth reading
 
 
@@ -55,11 +56,7 @@ def first_rows(column: ColumnReader, rows: I64, count: int, *, descending: bool)
     """
     text = is_text(element_type(column.entry.type))
     if text and column.entry.form == "plain":
-        some = rows[~column.nulls_among(rows)]
-        texts, places = np.unique(column.elements_of(some), return_inverse=True)
-        ranks = places.astype(np.uint64)
-        chosen = _first(ranks, count, descending)
-        return First(ranks[chosen], some[chosen], texts.astype(object).__getitem__)
+        return _first_texts(column, rows[~column.nulls_among(rows)], count, descending)
     if _worth_walking(column, len(rows), count):
         ranks, found = _walk(column, rows, count, descending)
     else:
@@ -68,6 +65,25 @@ def first_rows(column: ColumnReader, rows: I64, count: int, *, descending: bool)
         chosen = _first(ranks, count, descending)
         ranks, found = ranks[chosen], found[chosen]
     return First(ranks, found, column.texts_of if text else _same)
+
+
+def _first_texts(column: ColumnReader, rows: I64, count: int, descending: bool) -> First:
+    """As `first_rows`, of rows with a value, by texts that are in no order: those of some rows at a time."""
+    texts, found = np.empty(0, dtype=object), rows[:0]
+    step = column.rows_in(VALUE_BYTES) or max(1, len(rows))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        texts = np.concatenate([texts, column.elements_of(some)])
+        chosen = _first(_ranks(texts)[1], count, descending)
+        texts, found = texts[chosen], np.concatenate([found, some])[chosen]
+    distinct, ranks = _ranks(texts)
+    return First(ranks, found, distinct.__getitem__)
+
+
+def _ranks(texts: Elements) -> tuple[Elements, U64]:
+    """The distinct ones, ascending, and the place of each among them."""
+    distinct, places = np.unique(texts, return_inverse=True)
+    return distinct.astype(object), places.astype(np.uint64)
 
 
 def _same(ranks: U64) -> U64:

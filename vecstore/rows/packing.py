@@ -23,7 +23,7 @@ WINDOW: Final = 8  # bytes that are read for a packed integer, from its first on
 WIDEST: Final = 56  # bits of one that does not begin with a byte
 CHUNK: Final = 65_536
 BLOCK_BYTES: Final = 16 << 10  # of texts, before they are compressed
-KEPT_BLOCKS: Final = 64  # of one column in memory
+KEPT_BLOCKS: Final = 64  # of one dictionary in memory
 LEVEL: Final = 6
 
 
@@ -138,6 +138,8 @@ class Texts:
         i64[blocks]: the number of each block's first text; where it ends in the data.
     read
         The bytes from one place of the data to another.
+    keep
+        Blocks that are remembered once they were opened.
     """
 
     def __init__(
@@ -146,11 +148,14 @@ class Texts:
         firsts: npt.NDArray[np.int64],
         ends: npt.NDArray[np.int64],
         read: Callable[[int, int], Bytes],
+        *,
+        keep: int = KEPT_BLOCKS,
     ) -> None:
         self._count = count
         self._firsts: list[int] = firsts.tolist()
         self._ends: list[int] = ends.tolist()
         self._read = read
+        self._keep = keep
         self._blocks: dict[int, list[bytes]] = {}
 
     def __len__(self) -> int:
@@ -189,8 +194,9 @@ class Texts:
             lengths, raw = self.opened(number)
             ends = lengths.cumsum(dtype=np.int64).tolist()
             found = [raw[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-            while len(self._blocks) >= KEPT_BLOCKS:
-                self._blocks.pop(next(iter(self._blocks)), None)
+            # A copy of the keys, for other threads may change them meanwhile.
+            for other in list(self._blocks)[: 1 - self._keep]:
+                self._blocks.pop(other, None)
             self._blocks[number] = found
         return found
 
