@@ -331,7 +331,6 @@ RULES: dict[str, Rule] = {
         "a compaction carries over what had died at its first attempt",
         ((SwapParts, "apply", _carry_over_once),),
         _crowded,
-        seed=12,
     ),
     "R7": Rule(
         "a patch writes the copies that it made at its first attempt",
