@@ -474,15 +474,8 @@ class ColumnReader:
 
     def rows_in(self, room: int) -> int | None:
         """How many rows have values of so many bytes, on average; None if all of them have no more."""
-        piece = self.entry.pieces.get("block_firsts")
-        count, held = self.entry.elements, 8 * self.entry.elements
-        if piece is not None and piece.packing is not None:
-            count = self.entry.distinct if self.entry.form == "dictionary" else self._stored
-            held = (piece.packing.count - 1) * BLOCK_BYTES  # at least: each block but the last is full
-        if held <= room:
-            return None
-        in_a_row = 1.0 if self.scalar else self.entry.elements / self.n
-        return max(1, int(room * count / held / in_a_row))
+        held = self.bytes_held
+        return None if held <= room else max(1, room * self.n // held)
 
     # -- order -----------------------------------------------------------------------------
 
