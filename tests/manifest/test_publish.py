@@ -442,6 +442,33 @@ def test_a_writer_that_has_lost_often_gives_way_no_more() -> None:
     assert longest < 30, "the deadline of a commit"
 
 
+def test_a_writer_that_is_ahead_of_others_gives_way_to_them() -> None:
+    store = ScriptedStore()
+    one, other = make_namespace(store), make_publisher(store, 2)
+    pauses: list[float] = []
+    one.sleep = pauses.append
+    for _ in range(3):
+        one.prepare()
+        one.commit(insert(one))
+    assert not pauses, "nobody else wants to commit"
+
+    # Another keeps a copy of what we have made, as whoever wants to commit does, and loses.
+    other.snapshots.refresh()
+    other.prepare()
+    one.prepare()
+    one.commit(insert(one))
+    assert len(pauses) == 1
+    # We ask what is current after the pause, so that another who has committed meanwhile costs us no attempt.
+    other.snapshots.refresh()
+    other.prepare()
+    one.prepare()
+    one.sleep = lambda _: other.commit(insert(other))
+    request = insert(one)
+    one.commit(request)
+    assert request.attempts == 1
+    holds(store)
+
+
 def test_an_interrupted_leader_leaves_the_publisher_usable_and_its_group_in_doubt() -> None:
     store = ScriptedStore()
     publisher = make_namespace(store)

@@ -85,15 +85,16 @@ def read_epoch(store: ObjectStore, namespace: str, epoch: int) -> Epoch:
         raise expired(namespace, epoch) from error
 
 
-def write_copy(store: ObjectStore, namespace: str, epoch: int, raw: bytes) -> None:
-    """Keep the bytes of an epoch that was current, as they were read (R2).
+def write_copy(store: ObjectStore, namespace: str, epoch: int, raw: bytes) -> bool:
+    """Keep the bytes of an epoch that was current, as they were read (R2); False if they were there already.
 
-    Whoever writes it writes the same bytes, so that it is there already is as good.
+    Whoever writes it writes the same bytes, so that is as good.
     """
     try:
         store.put_if_absent(history_key(namespace, epoch), raw)
     except StorageConflict:
-        return
+        return False
+    return True
 
 
 def was_committed(

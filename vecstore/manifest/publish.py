@@ -72,6 +72,7 @@ _REFUSALS: Final = (Unauthorised, StorageFull)  # which say that a write was not
 _LONGEST_PAUSE = 1.0
 _OWED_A_TURN: Final = 8  # commits lost to other writers; from then on a writer gives way less and less ...
 _LEAST_WAY: Final = 0.02  # ... down to this
+_COURTESY: Final = 8  # requests that a writer waits at most which has found that others want to commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,9 @@ class Publisher:
         self._publishing = False
         self._copying = threading.Lock()
         self._copied: tuple[int, str] | None = None  # epoch and etag whose copy is known to be there
+        self._made = ""  # etag of the last epoch that this process made
+        self._trip = 0.0  # seconds of a request
+        self._courtesy = 0.0  # requests
 
     def beside(self, namespace: str) -> Publisher:
         """A publisher of another namespace of the store, with this one's clock, patience and chance."""
@@ -299,6 +303,9 @@ class Publisher:
         known = self.snapshots.cached()
         fresh = known is None
         base = known if known is not None else self.snapshots.refresh()
+        if self._courtesy >= 1:
+            self.sleep(self._courtesy * self._trip * self.rng.random())
+            base, fresh, self._courtesy = self.snapshots.refresh(), True, self._courtesy / 2
         losses = 0
         while True:
             attempt = self._apply(base, group)
@@ -321,6 +328,8 @@ class Publisher:
                 for reference, rows in switch.bitmaps:
                     self._tombstones.keep(reference, rows)
                 _answer(attempt, switch.manifest)
+                if losses:
+                    self._courtesy = _COURTESY
                 return
             losses += 1
             if self.clock() >= give_up:
@@ -462,10 +471,18 @@ class Publisher:
         return self._copied == (base.epoch, base.etag)
 
     def _keep_copy(self, base: Snapshot) -> None:
-        """R2: the bytes as they were read, unless this process knows that they are kept."""
+        """R2: the bytes as they were read, unless this process knows that they are kept.
+
+        If somebody else kept what we have made, others want to commit. Whoever has just committed knows the
+        base and would be ahead of them each time, so it gives way.
+        """
         with self._copying:
             if not self._has_copy(base):
-                history.write_copy(self.store, self.namespace, base.epoch, base.raw)
+                began = self.clock()
+                ours = history.write_copy(self.store, self.namespace, base.epoch, base.raw)
+                self._trip = self.clock() - began
+                if not ours and base.etag == self._made:
+                    self._courtesy = _COURTESY
                 self._copied = (base.epoch, base.etag)
 
     def _switch(self, switch: _Switch, give_up: float) -> bool:
@@ -483,6 +500,7 @@ class Publisher:
             except Exception as error:
                 cause = error
             else:
+                self._made = meta.etag
                 self.snapshots.observe(Snapshot(switch.manifest, switch.data, meta.etag, sent_at))
                 return True
             landed = self._what_became_of(switch, give_up, cause)
