@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -20,8 +21,10 @@ def test_no_promise_is_broken_in_any_order_of_events(seed: int) -> None:
 
 
 def test_a_run_meets_what_it_is_there_for() -> None:
-    report = simulate(Setup(seed=1, steps=2_000))
-    happened = report.counts | report.faults
+    happened: Counter[str] = Counter()
+    for seed in range(1, 4):  # what is rare need not come in each
+        report = simulate(Setup(seed=seed, steps=2_000))
+        happened += Counter(report.counts) + Counter(report.faults)
     for what in (
         "crash",
         "lost answer",
@@ -33,7 +36,7 @@ def test_a_run_meets_what_it_is_there_for() -> None:
         "error: precondition_failed",
         "error: storage_unavailable",
     ):
-        assert happened.get(what, 0) > 0, f"no {what}: {happened}"
+        assert happened[what] > 0, f"no {what}: {happened}"
 
 
 def command(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
