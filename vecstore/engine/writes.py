@@ -357,9 +357,9 @@ class Writes:
         """Commit what depends on rows that are there, having done ahead of its turn all that it takes."""
         copying = self._executor().submit(self._publisher.prepare)
         try:
-            choice.look_ahead(manifest, self._executor())
-        except (InvalidArgument, StorageMissing):
-            pass  # the commit asks again, of what is current: it may have been answered, or parts be merged
+            # The commit asks again, of what is current: it may have been answered, or parts be merged.
+            with suppress(InvalidArgument, StorageMissing):
+                choice.look_ahead(manifest, self._executor())
         finally:
             copying.result()
         self._publisher.rehearse(change)
