@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from vecstore.engine.aggregate import aggregate
 from vecstore.engine.choice import check_id_kind
-from vecstore.engine.scan import ROW_BYTES, Scanner, position_of
+from vecstore.engine.scan import ROW_BYTES, Scanner, check_names, position_of
 from vecstore.engine.writes import Writes, tag_of
 from vecstore.errors import (
     InvalidArgument,
@@ -522,15 +522,7 @@ def _types(manifest: Manifest, params: SearchParams) -> dict[str, AttributeType]
 def _wanted(manifest: Manifest, params: SearchParams) -> list[str] | None:
     """The attributes that hits are to bring; None if none were asked for."""
     known = manifest.attributes
-    included = [name for name in params.include if name != "vector"]
-    for field, names in (("include", included), ("exclude", params.exclude or ())):
-        for name in names:
-            if name not in known:
-                raise InvalidArgument(
-                    f"{field} names {name!r}, which is no attribute of {manifest.namespace!r}",
-                    field=field,
-                    limit=["vector", *known],
-                )
+    included = check_names(manifest, params.include, params.exclude or ())
     if params.exclude is not None:
         return [name for name in known if name not in params.exclude]
     return included or None

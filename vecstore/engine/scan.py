@@ -260,11 +260,11 @@ def _columns_of(
     ]
 
 
-def _projection(manifest: Manifest, asked: ScanParams) -> tuple[list[str], bool]:
-    """The attributes that rows are to bring, and whether they bring their vectors."""
+def check_names(manifest: Manifest, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
+    """The attributes that are to be included. `InvalidArgument` if there is none of a name."""
     known = manifest.attributes
-    included = [name for name in asked.include or () if name != "vector"]
-    for field, names in (("include", included), ("exclude", asked.exclude or ())):
+    included = [name for name in include if name != "vector"]
+    for field, names in (("include", included), ("exclude", exclude)):
         for name in names:
             if name not in known:
                 raise InvalidArgument(
@@ -272,6 +272,13 @@ def _projection(manifest: Manifest, asked: ScanParams) -> tuple[list[str], bool]
                     field=field,
                     limit=["vector", *known],
                 )
+    return included
+
+
+def _projection(manifest: Manifest, asked: ScanParams) -> tuple[list[str], bool]:
+    """The attributes that rows are to bring, and whether they bring their vectors."""
+    known = manifest.attributes
+    included = check_names(manifest, asked.include or (), asked.exclude or ())
     with_vectors = "vector" in (asked.include or ())
     if asked.exclude is not None or asked.include is None:
         return [name for name in known if name not in (asked.exclude or ())], with_vectors
