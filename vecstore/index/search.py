@@ -323,7 +323,7 @@ def _choose_extents(
     for number, lists in missing.lists.items():
         part = view.parts[number]
         calibration = part.reader.calibration
-        if calibration is None or part.reader.lacks(lists) <= SCATTERED:
+        if calibration is None or len(lists) <= SCATTERED or part.reader.lacks(lists) <= SCATTERED:
             continue
         rank, dead = _share_of(view, part, params.top_k)
         price = price_for(
