@@ -11,6 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from vecstore.errors import InvalidArgument, MethodNotAllowed, RouteNotFound, VecstoreError
+from vecstore.server.paths import FAILED
 from vecstore.server.requests import JSON, too_large
 from vecstore.server.wire import ErrorBody, encode, etag
 
@@ -29,7 +30,7 @@ def answer(body: Any, status: int = 200, *, at: tuple[str, int] | None = None) -
 
 
 def register(app: Flask, max_body_bytes: int) -> None:
-    """Answer every exception of ``app``."""
+    """Answer every exception of ``app``, and those that layers in front of it met."""
 
     def ours(error: VecstoreError) -> Response:
         return refusal(error)
@@ -44,6 +45,12 @@ def register(app: Flask, max_body_bytes: int) -> None:
     def unexpected(error: Exception) -> Response:
         return refusal(VecstoreError("an unexpected error; the server's log has it"), error)
 
+    def raise_again() -> None:
+        failed = request.environ.get(FAILED)
+        if failed is not None:
+            raise failed
+
+    app.before_request(raise_again)
     app.register_error_handler(VecstoreError, ours)
     app.register_error_handler(HTTPException, werkzeugs)
     app.register_error_handler(Exception, unexpected)

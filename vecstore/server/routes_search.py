@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from flask import Flask, Response, request
+from flask import Flask, Response
 
 from vecstore.api import Backend
 from vecstore.config import Config
@@ -19,7 +19,6 @@ from vecstore.server import wire
 from vecstore.server.handlers import answer
 from vecstore.server.requests import json_body, query, read_body
 from vecstore.server.routes_rows import batch
-from vecstore.server.shortcut import FAILED
 from vecstore.types import SearchParams
 
 _search = msgspec.json.Decoder(wire.Search)
@@ -35,9 +34,6 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         return answer(wire.found(hits), at=(hits.incarnation, hits.epoch))
 
     def post(ns: str) -> Response:
-        failed = request.environ.get(FAILED)
-        if failed is not None:
-            raise failed
         query()
         asked: wire.Search = json_body(_search, limit)
         if not len(memoryview(asked.vectors)):

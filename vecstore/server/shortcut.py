@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 from vecstore.api import Backend
 from vecstore.limits import MAX_NAME_BYTES
 from vecstore.server import wire
+from vecstore.server.paths import FAILED
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-FAILED: Final = "vecstore.failed"  # in the environment: what a search raised, for Flask to raise again
 
 _PATH: Final = re.compile(rf"/v1/namespaces/([A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_BYTES - 1}}})/search")
 _LENGTH: Final = re.compile(r"[0-9]{1,9}")

@@ -1,0 +1,44 @@
+"""What paths name, and errors of layers in front of Flask."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from flask.testing import FlaskClient
+
+from vecstore.errors import TooManyRequests
+from vecstore.server.paths import FAILED, namespace_of
+
+
+@pytest.mark.parametrize(
+    ("path", "namespace"),
+    [
+        ("/v1/namespaces/docs", "docs"),
+        ("/v1/namespaces/docs/search", "docs"),
+        ("/v1/namespaces/a.b-c_d/rows/x/y", "a.b-c_d"),
+        ("/v1/namespaces/docs/rows/a\nb", "docs"),
+        ("/v1/namespaces/", None),
+        ("/v1/namespaces", None),
+        ("/v1/namespaces/-docs", None),
+        ("/v1/namespaces/a b/search", None),
+        ("/v1/namespaces/" + "a" * 200, None),
+        ("/healthz", None),
+    ],
+)
+def test_a_path_names_a_namespace_or_none(path: str, namespace: str | None) -> None:
+    assert namespace_of(path) == namespace
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/healthz"), ("POST", "/v1/namespaces/docs/search"), ("GET", "/nowhere"), ("PUT", "/healthz")],
+)
+def test_an_error_from_in_front_of_flask_is_worded_like_all_others(
+    client: FlaskClient, method: str, path: str
+) -> None:
+    error = TooManyRequests("too much", limit=3)
+    answer = client.open(path, method=method, environ_overrides={FAILED: error})
+    assert answer.status_code == 429
+    assert json.loads(answer.data) == {"code": error.code, "message": "too much", "details": {"limit": 3}}
+    assert answer.headers["Retry-After"] == "1"
