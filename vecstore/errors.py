@@ -146,6 +146,13 @@ class LimitReached(VecstoreError):
     status = 409
 
 
+class Diverged(VecstoreError):
+    """A copy would replace a namespace that holds what the source does not know of."""
+
+    code = "diverged"
+    status = 409
+
+
 class SnapshotExpired(VecstoreError):
     """The epoch asked for has left the retention window (protocol R10)."""
 

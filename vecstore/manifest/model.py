@@ -205,6 +205,31 @@ class Pin(Struct, frozen=True, kw_only=True):
     first: Count = 0
 
 
+class Copied(Struct, frozen=True, kw_only=True):
+    """What the rows of a namespace are a copy of (decision 0032).
+
+    Attributes
+    ----------
+    incarnation, lineage, epoch, state
+        Of the namespace that was copied, at the epoch that was; ``state`` is its `rows_state`.
+    own_lineage, own_state
+        Of this namespace when that was committed: it has been written to since if they differ.
+    parts
+        Parts that have another id here than there: theirs, and ours.
+    tags
+        By name, of each tag that was copied: the epoch that it holds there, and here.
+    """
+
+    incarnation: str
+    lineage: str
+    epoch: Count
+    state: str
+    own_lineage: str
+    own_state: str
+    parts: dict[str, str] = {}
+    tags: dict[str, tuple[Count, Count]] = {}
+
+
 class Manifest(Struct, frozen=True, kw_only=True):
     """A namespace at one epoch. Frozen: a commit makes the next one with `msgspec.structs.replace`.
 
@@ -215,6 +240,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     schema, next_attribute
         Attributes by name, and the id that the next one gets, which never falls. Both absent as long
         as there never was one.
+    copied
+        Whence the rows came, if they did by a copy from another store.
     """
 
     format: int = FORMAT
@@ -241,6 +268,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     history_floor: Count = 0
     schema: dict[str, Attribute] | UnsetType = UNSET
     next_attribute: Count | UnsetType = UNSET
+    copied: Copied | UnsetType = UNSET
 
     @property
     def attributes(self) -> dict[str, Attribute]:
