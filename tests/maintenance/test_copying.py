@@ -27,7 +27,7 @@ from vecstore.types import CopiedNamespace
 
 DIM = 8
 ROWS = clustered(generator(3), 1_200, DIM)
-QUERIES = clustered(generator(4), 3, DIM)
+QUERIES = clustered(generator(4), 2, DIM)
 
 
 def filled(store: ObjectStore) -> Database:
