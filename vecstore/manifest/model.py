@@ -11,7 +11,7 @@ import msgspec
 from crc32c import crc32c
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from vecstore.errors import StorageCorrupt
+from vecstore.errors import StorageCorrupt, unsupported_format
 from vecstore.types import AttributeType, IdKind, Metric, RerankPrecision, StoreVectors
 
 FORMAT: Final = 0
@@ -327,10 +327,10 @@ def decode_manifest(data: bytes, *, key: str, namespace: str) -> Manifest:
         fields = _any_decoder.decode(body)
         found = fields.get("format", FORMAT) if isinstance(fields, dict) else FORMAT
         if found != FORMAT:
-            raise corrupt(f"manifest format {found!r}; this build reads {FORMAT}") from error
+            raise unsupported_format("manifest", found, FORMAT, key=key, section="manifest") from error
         raise corrupt(f"malformed manifest: {error}") from error
     if manifest.format != FORMAT:
-        raise corrupt(f"manifest format {manifest.format}; this build reads {FORMAT}")
+        raise unsupported_format("manifest", manifest.format, FORMAT, key=key, section="manifest")
     if manifest.namespace != namespace:
         raise corrupt(f"manifest of namespace {manifest.namespace!r} found under {namespace!r}")
     return manifest
