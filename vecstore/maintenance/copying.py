@@ -39,7 +39,7 @@ from vecstore.errors import (
 )
 from vecstore.index.rotation import padded
 from vecstore.manifest import history
-from vecstore.manifest.adopt import Adopt, Reserve, check_adoptable, rows_state
+from vecstore.manifest.adopt import Adopt, Reserve, check_adoptable, is_still, rows_state
 from vecstore.manifest.keys import history_key, namespace_prefix, namespaces_prefix, part_key
 from vecstore.manifest.lifecycle import create_marker
 from vecstore.manifest.model import CommitRef, Copied, Manifest, Part, Pin, Tombstone, encode_manifest
@@ -213,9 +213,13 @@ class _Copy:
         ) from last
 
     def _attempt(self) -> CopiedNamespace:
-        epoch = self._read_current()
         try:
-            plan = self._plan(epoch.manifest)
+            base: Manifest | None = self._publisher.snapshots.refresh().manifest
+        except NamespaceNotFound:
+            base = None
+        epoch = self._read_current()  # after the target: so it is not older than what others copied to it
+        try:
+            plan = self._plan(epoch.manifest, base)
             if not plan.up_to_date and not self._dry_run:
                 new = plan.missing.keys() - self._expected
                 self._expect(sum(plan.missing[i][1].bytes for i in new))
@@ -257,11 +261,7 @@ class _Copy:
             raise NamespaceNotFound(f"no namespace {self._name!r}", namespace=self._name)
         return epoch
 
-    def _plan(self, source: Manifest) -> _Plan:
-        try:
-            base: Manifest | None = self._publisher.snapshots.refresh().manifest
-        except NamespaceNotFound:
-            base = None
+    def _plan(self, source: Manifest, base: Manifest | None) -> _Plan:
         if base is not None:
             check_adoptable(base, source, self._target.url)
         plan = _Plan(source, base, {pin.name: self._tagged(source, pin) for pin in tags_of(source)})
@@ -273,7 +273,7 @@ class _Copy:
             for part in chain.from_iterable(manifest.parts for manifest in (active, *pinned)):
                 plan.here.setdefault(theirs.get(part.id, part.id), part)
         if copied is not None and active is not None:
-            same = (copied.lineage, copied.state) == (source.lineage, rows_state(source))
+            same = is_still(source, copied, copied.lineage, copied.state)
             plan.up_to_date = same and plan.kept.keys() == plan.tags.keys() == copied.tags.keys()
         for manifest in _states(plan):
             for part in manifest.parts:
@@ -359,8 +359,9 @@ class _Copy:
                 if taken:
                     found, taken = self._target.head(key), False
                 if found is not None:
-                    if self._is_usable(manifest, ours, found, horizon):
-                        ours = replace(ours, began=found.modified)
+                    left = self._left_behind(manifest, ours, found, horizon)
+                    if left is not None:
+                        ours = left
                         break
                     uid, found = new_uid(self._target.now, self._publisher.rng), None
                     continue
@@ -381,15 +382,15 @@ class _Copy:
         self._objects += 1
         self._bytes += part.bytes
 
-    def _is_usable(self, manifest: Manifest, ours: Part, found: ObjectMeta, horizon: float) -> bool:
-        """Whether what a copy put that was not finished is whole, and too young to be collected (R3)."""
+    def _left_behind(self, manifest: Manifest, ours: Part, found: ObjectMeta, horizon: float) -> Part | None:
+        """What a copy put that was not finished, if it is whole, and too young to be collected (R3)."""
         if found.size != ours.bytes or found.modified < horizon:
-            return False
+            return None
         try:
             self._verify(manifest, ours)
         except (StorageCorrupt, StorageMissing):
-            return False
-        return True
+            return None
+        return replace(ours, began=found.modified)
 
     def _read_source(self, manifest: Manifest, part: Part) -> Iterator[bytes]:
         """The part as the source has it; what fails its checksum ends the upload before it is whole."""
@@ -501,7 +502,7 @@ class _Copy:
         held = tuple(pin for pin in base.pins if pin.kind == "branch")
         own = tuple(pin for pin in _tags_of_its_own(base, plan.copied) if pin not in pins.values())
         lineage = new_uid(self._target.now, publisher.rng)
-        told = [(ours.id, part.n - part.live) for ours, part in zip(here, source.parts, strict=True)]
+        dead_rows = [part.n - part.live for part in source.parts]
         used = {part.id for manifest in (source, *plan.tags.values()) for part in manifest.parts}
         publisher.commit(
             Adopt(
@@ -517,9 +518,11 @@ class _Copy:
                     incarnation=source.incarnation,
                     lineage=source.lineage,
                     epoch=source.epoch,
-                    state=rows_state(source),
+                    state=rows_state(zip((part.id for part in source.parts), dead_rows, strict=True)),
                     own_lineage=lineage,
-                    own_state=rows_state(source, told),
+                    own_state=rows_state(zip((part.id for part in here), dead_rows, strict=True)),
+                    settings=source.settings,
+                    schema=source.attributes,
                     parts={i: ours.id for i, ours in parts.items() if i in used and i != ours.id},
                     tags={name: (plan.tags[name].epoch, pin.epoch) for name, pin in pins.items()},
                 ),

@@ -21,20 +21,24 @@ from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.model import Copied, Manifest, Part, Pin
 
 
-def rows_state(manifest: Manifest, parts: Iterable[tuple[str, int]] | None = None) -> str:
-    """A digest that changes with rows, settings and schema, and with nothing else.
+def rows_state(parts: Iterable[tuple[str, int]]) -> str:
+    """A digest of parts, each an id and its number of dead rows.
 
-    Within one lineage rows only die, so that the number of dead ones tells which.
-
-    Parameters
-    ----------
-    parts
-        Ids and dead rows, if they are not those of the manifest.
+    Within one lineage rows only die, so that their number tells which they are. It is of nothing that a later
+    version may write otherwise.
     """
-    if parts is None:
-        parts = ((part.id, part.n - part.live) for part in manifest.parts)
-    told = (list(parts), manifest.id_kind, manifest.settings, dict(sorted(manifest.attributes.items())))
-    return hashlib.blake2b(msgspec.json.encode(told), digest_size=16).hexdigest()
+    return hashlib.blake2b(msgspec.json.encode(list(parts)), digest_size=16).hexdigest()
+
+
+def is_still(manifest: Manifest, copied: Copied, lineage: str, state: str) -> bool:
+    """Whether rows, settings and schema are those that were copied then."""
+    found = rows_state((part.id, part.n - part.live) for part in manifest.parts)
+    return (manifest.lineage, found, manifest.settings, manifest.attributes) == (
+        lineage,
+        state,
+        copied.settings,
+        copied.schema,
+    )
 
 
 def check_adoptable(base: Manifest, source: Manifest, target: str) -> None:
@@ -46,12 +50,13 @@ def check_adoptable(base: Manifest, source: Manifest, target: str) -> None:
     if base.state == "deleted":
         return
     theirs, ours = base.copied, source.copied
-    state = (base.incarnation, base.lineage, rows_state(base))
-    if isinstance(ours, Copied) and state == (ours.incarnation, ours.lineage, ours.state):
+    if isinstance(ours, Copied) and (
+        ours.incarnation == base.incarnation and is_still(base, ours, ours.lineage, ours.state)
+    ):
         return
     if not isinstance(theirs, Copied) or theirs.incarnation != source.incarnation:
         why = "is no copy of the source"
-    elif state[1:] != (theirs.own_lineage, theirs.own_state):
+    elif not is_still(base, theirs, theirs.own_lineage, theirs.own_state):
         why = f"was written to or compacted since epoch {theirs.epoch} was copied to it"
     elif theirs.epoch > source.epoch:
         why = f"is a copy of epoch {theirs.epoch}, and the source is at {source.epoch}"

@@ -213,7 +213,9 @@ class Copied(Struct, frozen=True, kw_only=True):
     incarnation, lineage, epoch, state
         Of the namespace that was copied, at the epoch that was; ``state`` is its `rows_state`.
     own_lineage, own_state
-        Of this namespace when that was committed: it has been written to since if they differ.
+        Of this namespace when that was committed.
+    settings, schema
+        Of both. Whichever has others now, or another lineage or state, has been written to since.
     parts
         Parts that have another id here than there: theirs, and ours.
     tags
@@ -226,6 +228,8 @@ class Copied(Struct, frozen=True, kw_only=True):
     state: str
     own_lineage: str
     own_state: str
+    settings: Settings
+    schema: dict[str, Attribute] = {}
     parts: dict[str, str] = {}
     tags: dict[str, tuple[Count, Count]] = {}
 
