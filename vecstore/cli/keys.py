@@ -137,7 +137,7 @@ def _grant(text: str) -> Grant:
     unknown = [scope for scope in given if scope not in SCOPES]
     if not colon or unknown:
         raise click.UsageError(
-            f"--grant is SCOPES:PREFIX, such as read,write:acme-, with scopes of {', '.join(SCOPES)}; not {text!r}"
+            f"--grant is SCOPES:PREFIX, like read,write:acme-, of {', '.join(SCOPES)}; not {text!r}"
         )
     return Grant(given, prefix)  # type: ignore[arg-type]  # held against SCOPES above
 

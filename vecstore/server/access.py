@@ -19,7 +19,7 @@ from vecstore.errors import NamespaceNotFound, TooManyRequests, Unauthenticated,
 from vecstore.keys import Key, Scope
 from vecstore.limits import MAX_NAME_BYTES
 from vecstore.server.audit import record
-from vecstore.server.keyring import Keyring
+from vecstore.server.keyring import Keyring, no_key
 from vecstore.server.paths import FAILED, KEY, REQUEST_ID, namespace_of
 from vecstore.server.scopes import SEARCH, Need, need
 
@@ -88,18 +88,16 @@ def register(app: Flask, *, keys: bool) -> None:
             return
         key: Key | None = request.environ.get(_HOLDER)
         if key is None:
-            raise Unauthenticated("an API key is needed: Authorization: Bearer <key>", field="Authorization")
+            raise no_key()
         if asked is None:  # no route, or not by this method, which is said next
             return
         ns = (request.view_args or {}).get("ns")
         if ns is not None:
             _require(key, ns, asked)
-        elif not any(
-            set(grant.scopes) & set(asked.scopes)
-            for grant in key.grants
-            if not (asked.everywhere and grant.prefix)
-        ):
-            raise _lacking(asked, " in all namespaces" if asked.everywhere else "")
+        if ns is None or asked.everywhere:
+            grants = (grant for grant in key.grants if not (asked.everywhere and grant.prefix))
+            if not any(set(grant.scopes) & set(asked.scopes) for grant in grants):
+                raise _lacking(asked, " in all namespaces" if asked.everywhere else "")
 
     def audit(response: Response) -> Response:
         rule = request.url_rule
@@ -115,11 +113,7 @@ def register(app: Flask, *, keys: bool) -> None:
                 key=key,
                 presented=_presented() if key is None else None,
                 request_id=request.environ.get(REQUEST_ID),
-                outcome="done"
-                if response.status_code < 400
-                else "refused"
-                if response.status_code < 500
-                else "failed",
+                outcome=_outcome(response.status_code),
                 status=response.status_code,
             )
         return response
@@ -183,6 +177,10 @@ def _missing(ns: str) -> NamespaceNotFound:
 def _lacking(asked: Need, where: str) -> Unauthorised:
     scope = asked.scopes[0]
     return Unauthorised(f"this key has no scope {scope!r}{where}", field="Authorization", scope=scope)
+
+
+def _outcome(status: int) -> str:
+    return "done" if status < 400 else "refused" if status < 500 else "failed"
 
 
 def _presented() -> str | None:

@@ -69,7 +69,7 @@ class Keyring:
         if self._clock() - self._looked_at >= LOOK_SECONDS:
             self._look()
         if header is None:
-            raise Unauthenticated("an API key is needed: Authorization: Bearer <key>", field="Authorization")
+            raise no_key()
         match = _BEARER.fullmatch(header)
         if match is not None:
             known = self._known.get(match[2])
@@ -126,6 +126,11 @@ class Keyring:
         keys = parse_keys(data, self._path)
         self._known, self._stamp = _by_id(keys), stamp
         return True
+
+
+def no_key() -> Unauthenticated:
+    """What is said of a request without a key."""
+    return Unauthenticated("an API key is needed: Authorization: Bearer <key>", field="Authorization")
 
 
 def _stamp(found: os.stat_result) -> _Stamp:
