@@ -22,6 +22,7 @@ from vecstore.keys import Grant
 from vecstore.server import wire
 from vecstore.server.app import create_app
 from vecstore.server.openapi import document
+from vecstore.server.paths import REQUEST_ID
 from vecstore.server.scopes import NEEDS, route
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "access.md"
@@ -550,6 +551,17 @@ def test_a_key_that_is_not_taken_is_named_by_the_id_that_it_claims(
     (line,) = audit()
     assert (line["presented"], line["status"], "key" in line) == ("a" * 12, 401, False)
     assert "b" * 64 not in json.dumps(line)
+
+
+def test_without_keys_the_audit_log_is_kept_too_and_names_the_request(
+    database: Database, audit: Callable[[], list[dict[str, Any]]]
+) -> None:
+    client = create_app(database).test_client()
+    body = {"name": "docs", "dim": 1}
+    client.post("/v1/namespaces", json=body, environ_overrides={REQUEST_ID: "r-1"})
+    (line,) = audit()
+    assert (line["act"], line["name"], line["outcome"]) == ("create_namespace", "docs", "done")
+    assert (line["request_id"], "key" in line) == ("r-1", False)
 
 
 def test_nobody_writes_a_line_of_their_own_into_the_audit_log(

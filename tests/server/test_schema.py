@@ -16,7 +16,8 @@ from vecstore.config import Config
 from vecstore.server.app import create_app
 from vecstore.server.openapi import document
 
-_keys = KeyFile(Path(tempfile.mkdtemp()) / "keys.json")
+_folder = tempfile.TemporaryDirectory()
+_keys = KeyFile(Path(_folder.name) / "keys.json")
 
 
 def _app() -> object:

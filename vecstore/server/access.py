@@ -162,11 +162,14 @@ def veiled(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _require(key: Key, ns: str, asked: Need) -> None:
     """`NamespaceNotFound` where the key has no business at all, `Unauthorised` where it lacks the scope."""
-    has = key.scopes(ns)
-    if not has:
-        raise _missing(ns)
-    if has.isdisjoint(asked.scopes):
-        raise _lacking(asked, f" in {ns!r}")
+    covered = False
+    for grant in key.grants:
+        if ns.startswith(grant.prefix):
+            covered = True
+            for scope in asked.scopes:
+                if scope in grant.scopes:
+                    return
+    raise _lacking(asked, f" in {ns!r}") if covered else _missing(ns)
 
 
 def _missing(ns: str) -> NamespaceNotFound:
