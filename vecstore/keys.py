@@ -162,11 +162,11 @@ def edit_keys(path: str | Path, change: Callable[[tuple[Key, ...]], tuple[Key, .
         parse_keys(data, str(path))  # what was given on the command line is held against the same bounds
         try:
             _replace(target, data, there)
+            os.fsync(folder)
         except OSError as error:
             raise InvalidArgument(
                 f"keys_file {path} cannot be written: {error.strerror}", field="keys_file"
             ) from error
-        os.fsync(folder)
     finally:
         os.close(folder)
 

@@ -63,7 +63,7 @@ def document() -> dict[str, Any]:
             "description": "Vector search whose only durable state is object storage.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": _secured(_paths()),
+        "paths": _with_row_scan(_secured(_paths())),
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -319,6 +319,14 @@ def _secured(paths: dict[str, Any]) -> dict[str, Any]:
                     "403": _refused("the key lacks the scope"),
                     "429": _refused("too many requests", "Retry-After"),
                 }
+    return paths
+
+
+def _with_row_scan(paths: dict[str, Any]) -> dict[str, Any]:
+    """With the row whose id is "scan": its path is that of scans, and ``Allow`` says so."""
+    rows = "/v1/namespaces/{ns}/rows"
+    row = paths[f"{rows}/{{id}}"]["get"]
+    paths[f"{rows}/scan"]["get"] = {**row, "operationId": "readRowScan", "summary": 'Read the row "scan"'}
     return paths
 
 
