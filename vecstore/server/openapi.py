@@ -107,12 +107,7 @@ def _paths() -> dict[str, Any]:
                         "query",
                         {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": 100},
                     ),
-                    _parameter(
-                        "cursor",
-                        "query",
-                        {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
-                        "``next_cursor`` of the page before",
-                    ),
+                    _parameter("cursor", "query", {"type": "string"}, "``next_cursor`` of the page before"),
                 ],
             ),
             "post": _operation(
