@@ -75,6 +75,7 @@ def test_a_bad_variable_is_refused_by_name(tmp_path: Path, name: str, value: str
 def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
     env = {
         "VECSTORE_SIMD": "serial",
+        "VECSTORE_API_KEY": "vs_x",
         "VECSTORE_BENCH_DATA": "x",
         "VECSTORE_TEST_S3": "y",
         "VECSTORE_PORT": "",
@@ -94,9 +95,10 @@ def test_loopback_needs_no_leave(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
-def test_other_addresses_need_leave(host: str) -> None:
+def test_other_addresses_need_keys_or_leave(host: str) -> None:
     with pytest.raises(InvalidArgument, match="no authentication"):
         Config(host=host).check_address()
+    Config(host=host, keys_file="keys.json").check_address()
     Config(host=host, allow_remote=True).check_address()
 
 

@@ -192,7 +192,8 @@ def connect(
         Share of searches whose recall a thread of this process measures (`Namespace.recall_estimate`).
         A server has a setting for that; over HTTP this is ignored.
     options
-        Of the transport: for S3 ``endpoint_url``, ``region``, ``access_key``, …; for HTTP ``timeout``.
+        Of the transport: for S3 ``endpoint_url``, ``region``, ``access_key``, …; for HTTP ``timeout``, and
+        ``api_key``, which the environment may hold as ``VECSTORE_API_KEY``.
 
     Raises
     ------
@@ -202,7 +203,9 @@ def connect(
     if url.startswith(("http://", "https://")):
         from vecstore.client import HttpBackend
 
-        return Database(HttpBackend(url, **options))
+        return Database(
+            HttpBackend(url, **{"api_key": os.environ.get("VECSTORE_API_KEY") or None, **options})
+        )
     if maintenance not in ("thread", "off"):
         raise InvalidArgument('maintenance must be "thread" or "off"', field="maintenance")
     if not is_number(recall_sample_rate) or not 0.0 <= recall_sample_rate <= 1.0:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
@@ -91,13 +92,17 @@ class HttpBackend:
     ----------
     url
         ``http://host:port`` or ``https://…``, with a path if a proxy adds one.
+    api_key
+        Sent with each request, and shown nowhere. Over ``http://`` the network can read it.
     timeout
         Seconds to wait for a connection, and between two bytes of an answer.
     attempts
         How often a request that may be repeated is sent at most.
     """
 
-    def __init__(self, url: str, *, timeout: float = 60.0, attempts: int = ATTEMPTS) -> None:
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout: float = 60.0, attempts: int = ATTEMPTS
+    ) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
             raise InvalidArgument("timeout must be above 0 seconds", field="timeout", limit=0)
         try:
@@ -106,7 +111,10 @@ class HttpBackend:
             raise InvalidArgument(f"{url!r} is no URL", field="url") from error
         if not parsed.host or parsed.query or parsed.fragment or parsed.auth:
             raise InvalidArgument("the URL of a server is http://host:port", field="url")
+        if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
+            raise InvalidArgument("api_key must be printable ASCII without spaces", field="api_key")
         self._base = url.rstrip("/")
+        self._authorization = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._timeout = urllib3.Timeout(connect=min(timeout, 10.0), read=timeout)
         self._attempts = attempts
         self._lock = threading.Lock()
@@ -441,7 +449,7 @@ class HttpBackend:
                 field="body",
                 limit=MAX_BODY_BYTES,
             )
-        sent = {**(headers or {}), **(_JSON if data is not None else {})}
+        sent = {**(headers or {}), **(_JSON if data is not None else {}), **self._authorization}
         unknown: OutcomeUnknown | None = None
 
         def once() -> urllib3.BaseHTTPResponse:

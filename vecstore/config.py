@@ -18,12 +18,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from vecstore.errors import InvalidArgument
-from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_BODY_BYTES
+from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_BODY_BYTES, MAX_KEY_RATE
 
 PREFIX: Final = "VECSTORE_"
 FILE: Final = "vecstore.toml"
-# Variables with our prefix that are not settings: the file's place, the kernels', the tests'.
-_OTHERS: Final = ("VECSTORE_CONFIG", "VECSTORE_SIMD")
+# Variables with our prefix that are not settings: the file's place, the kernels', a client's key, the tests'.
+_OTHERS: Final = ("VECSTORE_CONFIG", "VECSTORE_SIMD", "VECSTORE_API_KEY")
 _OTHER_PREFIXES: Final = ("VECSTORE_BENCH_", "VECSTORE_TEST_")
 
 
@@ -33,6 +33,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     url: Annotated[str, Meta(min_length=1)] = "./data"
     host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    keys_file: str = ""
+    key_rate: Annotated[float, Meta(ge=0.0, le=MAX_KEY_RATE)] = 0.0
     allow_remote: bool = False
     workers: Annotated[int, Meta(ge=0, le=1_024)] = 0
     threads: Annotated[int, Meta(ge=1, le=1_024)] = 8
@@ -68,12 +70,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def check_address(self) -> None:
-        """`InvalidArgument` if other machines could connect and nobody said that they may."""
-        if not self.allow_remote and not is_loopback(self.host):
+        """`InvalidArgument` if other machines could connect without a key, and nobody said that they may."""
+        if not (is_loopback(self.host) or self.keys_file or self.allow_remote):
             raise InvalidArgument(
-                f"host {self.host} can be reached from other machines and the server has no authentication: "
-                "whoever connects may read, write and delete everything. Put a proxy that authenticates in "
-                "front of it, and allow this with --allow-remote (VECSTORE_ALLOW_REMOTE=true)",
+                f"host {self.host} can be reached from other machines and there is no authentication: "
+                "whoever connects may read, write and delete everything. Make a key (vecstore keys create) "
+                "and name its file by --keys-file (VECSTORE_KEYS_FILE). Where something in front of the "
+                "server authenticates, --allow-remote (VECSTORE_ALLOW_REMOTE=true) allows this without keys",
                 field="host",
             )
 

@@ -76,8 +76,15 @@ class InvalidFilter(InvalidArgument):
     code = "invalid_filter"
 
 
+class Unauthenticated(VecstoreError):
+    """A request without an API key, or with one that is not known, or no longer."""
+
+    code = "unauthenticated"
+    status = 401
+
+
 class Unauthorised(VecstoreError):
-    """The store refuses us: credentials or permissions are missing."""
+    """Permissions are missing: an API key lacks a scope, or the store refuses us."""
 
     code = "permission_denied"
     status = 403

@@ -32,6 +32,7 @@ MAX_BODY_BYTES: Final = 256 << 20  # of an HTTP request, decompressed
 MAX_MANIFEST_BYTES: Final = 16 << 20
 MAX_IDEMPOTENCY_KEY_BYTES: Final = 128
 MAX_IDEMPOTENCY_KEYS: Final = 1_000
+MAX_KEY_RATE: Final = 1_000_000  # requests a second of one API key, and at once
 MAX_PARTS: Final = 4_096  # unmerged parts of a namespace before writes get 429
 MAX_RECENT_COMMITS: Final = 1_000
 MAX_BRANCH_PINS: Final = 100  # epochs of a namespace that branches rest on, likewise

@@ -110,6 +110,7 @@ def test_a_host_beyond_loopback_is_refused_in_one_line(tmp_path: Path, host: str
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "no authentication" in done.stderr
+    assert "--keys-file" in done.stderr
     assert "--allow-remote" in done.stderr
 
 

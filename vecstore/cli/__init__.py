@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
-from vecstore.cli import copying, history, stores, transfer, upkeep
+from vecstore.cli import copying, history, keys, stores, transfer, upkeep
 from vecstore.cli.common import (
     F,
     Group,
@@ -62,13 +62,12 @@ def _effort_options(command: F) -> F:
 
 @main.command()
 @click.argument("url", required=False)
-@click.option("--host", help="Address to listen on; loopback unless --allow-remote.")
+@click.option("--host", help="Address to listen on; loopback unless there are keys.")
 @click.option("--port", type=int, help="Port; 8080 by default.")
 @click.option("--workers", type=int, help="Processes; one a processor by default.")
 @click.option("--threads", type=int, help="Requests at once in a process; 8 by default.")
-@click.option(
-    "--allow-remote", is_flag=True, default=None, help="Listen beyond loopback, without authentication."
-)
+@click.option("--keys-file", help="API keys, made by `vecstore keys`; without it anybody may do anything.")
+@click.option("--allow-remote", is_flag=True, default=None, help="Listen beyond loopback without keys.")
 @click.option("--cache-bytes", type=int, help="Memory of a process for what it reads from S3.")
 @click.option("--cache-dir", help="Folder of a disk cache that all processes here share; none by default.")
 @click.option("--disk-cache-bytes", type=int, help="Bound of the disk cache; 10 GiB by default.")
@@ -444,6 +443,7 @@ def gc(
 # -- of modules of their own ---------------------------------------------------------------
 
 for command in (
+    keys.keys,
     stores.check_store,
     copying.copy,
     upkeep.warm,

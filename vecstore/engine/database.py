@@ -189,6 +189,7 @@ class EmbeddedDatabase:
                 f"page_size must be 1 to {MAX_PAGE_SIZE}", field="page_size", limit=MAX_PAGE_SIZE
             )
         found = 0
+        after = max(after or "", prefix[:-1]) or None  # all that begin with the prefix come after that
         while found < limit:
             names = self.store.list_children(namespaces_prefix(), after=after, limit=1_000)
             if not names:
@@ -196,6 +197,8 @@ class EmbeddedDatabase:
             after = names[-1]
             for name in names:
                 if not name.startswith(prefix):
+                    if name > prefix:  # and so are all that follow
+                        return
                     continue
                 try:
                     yield self.namespace(name).info()

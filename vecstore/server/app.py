@@ -1,13 +1,13 @@
 """The Flask application: routes over a `Backend`, errors as JSON.
 
 Handlers validate by the types of `vecstore.server.wire` and call the backend; nothing else happens
-here. There is no authentication yet, so whoever serves this binds to loopback or says otherwise.
+here. Without ``keys_file`` anybody who connects may do anything.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flask import Flask
 from werkzeug.routing import BaseConverter
@@ -15,6 +15,7 @@ from werkzeug.routing import BaseConverter
 from vecstore.api import Database, connect
 from vecstore.config import Config, load_config
 from vecstore.server import (
+    access,
     handlers,
     routes_aggregate,
     routes_docs,
@@ -27,7 +28,11 @@ from vecstore.server import (
     routes_search,
     routes_system,
 )
+from vecstore.server.keyring import Keyring
 from vecstore.server.shortcut import Shortcut
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 __all__ = ["create_app", "create_app_from_env", "open_database"]
 
@@ -50,7 +55,9 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     backend = database.backend
+    keyring = Keyring(config.keys_file, rate=config.key_rate) if config.keys_file else None
     handlers.register(app, config.max_body_bytes)
+    access.register(app, keys=keyring is not None)
     routes_namespaces.register(app, backend, config)
     routes_history.register(app, backend, config)
     routes_rows.register(app, backend, config)
@@ -61,7 +68,11 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_recall.register(app, backend, config)
     routes_system.register(app, backend)
     routes_docs.register(app)
-    app.wsgi_app = Shortcut(app.wsgi_app, backend, config.max_body_bytes)  # type: ignore[method-assign]
+    flask = app.wsgi_app
+    layers: WSGIApplication = Shortcut(flask, backend, config.max_body_bytes)
+    if keyring is not None:
+        layers = access.Access(layers, flask, keyring)
+    app.wsgi_app = layers  # type: ignore[method-assign,assignment]
     return app
 
 

@@ -6,11 +6,14 @@ import os
 from typing import Any
 
 from vecstore.config import Config
+from vecstore.keys import read_keys
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What gunicorn is told; `InvalidArgument` if the address is open to others without leave."""
+    """What gunicorn is told; `InvalidArgument` if anybody could connect, or the key file is none."""
     config.check_address()
+    if config.keys_file:
+        read_keys(config.keys_file)  # once here, or every worker would fail by itself, again and again
     return {
         "bind": config.address,
         "proc_name": "vecstore",

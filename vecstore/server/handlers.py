@@ -82,7 +82,9 @@ def refusal(error: VecstoreError, cause: Exception | None = None) -> Response:
     if request_id is not None:
         response.headers["X-Request-Id"] = request_id
     if error.status in (429, 503):
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        response.headers["Retry-After"] = str(details.get("retry_after", RETRY_AFTER_SECONDS))
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

@@ -10,6 +10,7 @@ import msgspec
 from vecstore.config import package_version
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
 from vecstore.server import scans, wire, wire_aggregate, wire_queries
+from vecstore.server.scopes import need
 from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport, Tag, WarmResult
 
 _TYPES: Final[tuple[Any, ...]] = (
@@ -62,8 +63,17 @@ def document() -> dict[str, Any]:
             "description": "Vector search whose only durable state is object storage.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": _paths(),
-        "components": {"schemas": schemas},
+        "paths": _with_row_scan(_secured(_paths())),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key; not asked for where a server has no ``keys_file``.",
+                }
+            },
+        },
     }
 
 
@@ -291,6 +301,31 @@ def _paths() -> dict[str, Any]:
     }
 
 
+def _secured(paths: dict[str, Any]) -> dict[str, Any]:
+    """With what each operation asks of a key, and what is answered where that is missing."""
+    for path, item in paths.items():
+        for method, operation in item.items():
+            if method == "parameters":
+                continue
+            asked = need(method.upper(), path)
+            operation["security"] = [{"key": [scope]} for scope in asked.scopes]
+            if asked.scopes:
+                operation["responses"] |= {
+                    "401": _refused("no key, or one that is not known", "WWW-Authenticate"),
+                    "403": _refused("the key lacks the scope"),
+                    "429": _refused("too many requests", "Retry-After"),
+                }
+    return paths
+
+
+def _with_row_scan(paths: dict[str, Any]) -> dict[str, Any]:
+    """With the row whose id is "scan": its path is that of scans, and ``Allow`` says so."""
+    rows = "/v1/namespaces/{ns}/rows"
+    row = paths[f"{rows}/{{id}}"]["get"]
+    paths[f"{rows}/scan"]["get"] = {**row, "operationId": "readRowScan", "summary": 'Read the row "scan"'}
+    return paths
+
+
 def _search_parameters() -> list[dict[str, Any]]:
     (_,), schemas = msgspec.json.schema_components([wire.SearchQuery], ref_template="{name}")
     fields = schemas["SearchQuery"]["properties"]
@@ -338,6 +373,13 @@ def _parameter(
 def _json(schema: str, *, etag: bool = False) -> dict[str, Any]:
     found = _content({"$ref": f"#/components/schemas/{schema}"}, schema)
     return {**found, "headers": _etag_header()} if etag else found
+
+
+def _refused(why: str, header: str | None = None) -> dict[str, Any]:
+    found = {**_json("ErrorBody"), "description": why}
+    if header is None:
+        return found
+    return {**found, "headers": {header: {"required": True, "schema": {"type": "string"}}}}
 
 
 def _content(schema: dict[str, Any], description: str = "JSON") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from vecstore.api import Backend
 from vecstore.config import Config
 from vecstore.errors import InvalidArgument
 from vecstore.server import wire
+from vecstore.server.access import may
 from vecstore.server.handlers import answer
 from vecstore.server.requests import if_match, json_body, query
 
@@ -37,6 +38,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     def branch(ns: str) -> Response:
         query()
         asked = json_body(_branch, limit)
+        may("admin", asked.name)
         info = backend.branch(ns, asked.name, asked.epoch)
         return answer(info, 201, at=(info.incarnation, info.epoch))
 

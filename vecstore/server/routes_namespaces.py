@@ -11,6 +11,7 @@ from vecstore.api import Backend
 from vecstore.config import Config
 from vecstore.errors import InvalidArgument
 from vecstore.server import wire
+from vecstore.server.access import may, veiled, visible
 from vecstore.server.handlers import answer
 from vecstore.server.requests import if_match, json_body, past_epoch, query
 from vecstore.types import NamespaceInfo
@@ -28,6 +29,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     def create() -> Response:
         query()
         asked = json_body(_create, limit)
+        may("admin", asked.name)
         settings = {} if asked.defaults is msgspec.UNSET else _given(asked.defaults)
         schema = None if asked.schema is None else msgspec.to_builtins(asked.schema)
         return _show(backend.create(asked.name, asked.dim, asked.metric, settings, schema=schema), 201)
@@ -37,7 +39,11 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         size = wire.page_size(asked.get("page_size"))
         cursor = asked.get("cursor")
         after = None if cursor is None else wire.decode_cursor(cursor)
-        page = list(backend.list(asked.get("prefix", ""), after=after, limit=size))
+        page: list[NamespaceInfo] = []
+        for prefix in visible(asked.get("prefix", "")):
+            page.extend(backend.list(prefix, after=after, limit=size - len(page)))
+            if len(page) == size:
+                break
         following = wire.encode_cursor(page[-1].name) if len(page) == size else None
         return answer(wire.NamespacePage(namespaces=page, next_cursor=following))
 
@@ -61,7 +67,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def manifest(ns: str) -> Response:
         found = backend.manifest(ns, past_epoch(query("epoch")))
-        return answer(found, at=(found["incarnation"], found["epoch"]))
+        return answer(veiled(found), at=(found["incarnation"], found["epoch"]))
 
     def compact(ns: str) -> Response:
         query()
