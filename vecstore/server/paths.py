@@ -13,6 +13,9 @@ from typing import Final
 from vecstore.limits import MAX_NAME_BYTES
 
 FAILED: Final = "vecstore.failed"  # the error that a layer in front of Flask met
+REQUEST_ID: Final = "vecstore.request_id"  # of every request, as answers and logs name it
+KEY: Final = "vecstore.key"  # the id of the key that a request came with
+ROUTE: Final = "vecstore.route"  # the template of the path that was asked for, once it is known
 
 _NAMESPACE: Final = re.compile(
     rf"/v1/namespaces/([A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_BYTES - 1}}})(?:/.*)?", re.DOTALL
