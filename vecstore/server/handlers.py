@@ -9,7 +9,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from vecstore.errors import InvalidArgument, MethodNotAllowed, RouteNotFound, VecstoreError
-from vecstore.server.paths import FAILED, REQUEST_ID, ROUTE
+from vecstore.server.paths import FAILED, REQUEST_ID, ROUTE, template
 from vecstore.server.requests import JSON, too_large
 from vecstore.server.wire import ErrorBody, encode, etag
 
@@ -44,7 +44,7 @@ def register(app: Flask, max_body_bytes: int) -> None:
 
     def name_route() -> None:
         if request.url_rule is not None:
-            request.environ[ROUTE] = request.url_rule.rule
+            request.environ[ROUTE] = template(request.url_rule.rule)
 
     def raise_again() -> None:
         failed = request.environ.get(FAILED)

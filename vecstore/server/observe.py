@@ -57,7 +57,7 @@ class Observe:
         token = request_id.set(given)
         metrics = self._metrics
         if metrics is not None:
-            metrics.in_flight.inc()
+            metrics.began()
         served = None if self._tracing is None else self._tracing.serve(environ)
         status, length = "500", None  # unless somebody says otherwise
 
@@ -75,8 +75,8 @@ class Observe:
             seconds = time.perf_counter() - began
             route = environ.get(ROUTE, UNMATCHED)
             if metrics is not None:
-                metrics.in_flight.dec()
-                metrics.answered(route, environ["REQUEST_METHOD"], status, namespace_in(environ), seconds)
+                namespace = namespace_in(environ) if metrics.by_namespace else None
+                metrics.answered(route, environ["REQUEST_METHOD"], status, namespace, seconds)
             if served is not None:
                 served.answered(route, int(status), given, namespace_in(environ))
             if self._access:

@@ -21,6 +21,13 @@ _NAMESPACE: Final = re.compile(
     rf"/v1/namespaces/([A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_BYTES - 1}}})(?:/.*)?", re.DOTALL
 )
 
+_VARIABLE: Final = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+def template(rule: str) -> str:
+    """A rule of Flask's as the docs write it: ``/v1/namespaces/{ns}``."""
+    return _VARIABLE.sub(r"{\1}", rule)
+
 
 def namespace_of(path: str) -> str | None:
     """The namespace that a decoded path asks for; None if it names none, or one that cannot be."""

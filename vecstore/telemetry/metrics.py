@@ -6,17 +6,21 @@ unless a setting asks for it.
 
 from __future__ import annotations
 
-import threading
+import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from vecstore.errors import VecstoreError
-from vecstore.observe import Counted, Held, Observer, SearchWatch, StoreKind, StoreRequest
+from vecstore.observe import Counted, Held, Observer, SearchWatch, Stage, StoreKind, StoreRequest
 from vecstore.storage.cache import ReadTrace
+from vecstore.telemetry.figures import Figure, Figures, Kind, Spread
 from vecstore.telemetry.shared import locked
 from vecstore.telemetry.stages import StageClock
 from vecstore.types import SearchParams
@@ -30,13 +34,11 @@ _STAGE_SECONDS: Final = (1e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 0.001, 0.0025, 0.005, 0
 _STORAGE_SECONDS: Final = (5e-4, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _WORK_SECONDS: Final = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600)
 
-Mode = Literal["livesum", "livemin", "livemax", "livemostrecent", "max"]
-
 
 class _Gauge(NamedTuple):
     name: str
     help: str
-    mode: Mode  # how what several processes hold becomes one figure
+    kind: Kind  # tells how what several processes hold becomes one figure
 
 
 COUNTERS: Final[dict[Counted, tuple[str, str]]] = {
@@ -66,139 +68,168 @@ COUNTERS: Final[dict[Counted, tuple[str, str]]] = {
     "recall_found": ("recall_found", "Sum of their recalls: over recall_queries it is the mean recall."),
 }
 GAUGES: Final[dict[Held, _Gauge]] = {
-    "cache_bytes": _Gauge("cache_bytes", "Bytes of pages held in memory, of all processes.", "livesum"),
-    "namespaces_open": _Gauge("namespaces_open", "Namespaces held open, of all processes.", "livesum"),
+    "cache_bytes": _Gauge("cache_bytes", "Bytes of pages held in memory, of all processes.", "gauge_livesum"),
+    "namespaces_open": _Gauge("namespaces_open", "Namespaces held open, of all processes.", "gauge_livesum"),
     "recall_bound": _Gauge(
         "recall_upper_bound",
         "Upper end of the 95 % interval of measured recall, of the namespace where it is lowest.",
-        "livemin",
+        "gauge_livemin",
     ),
-    "most_parts": _Gauge("namespace_parts_most", "Parts of the namespace that has the most.", "livemax"),
+    "most_parts": _Gauge("namespace_parts_most", "Parts of the namespace with the most.", "gauge_livemax"),
     "swept_at": _Gauge(
-        "maintenance_swept_timestamp_seconds", "When maintenance had last looked at all namespaces.", "max"
+        "maintenance_swept_timestamp_seconds",
+        "When maintenance last looked at all namespaces.",
+        "gauge_max",
     ),
     "collected_at": _Gauge(
-        "maintenance_collected_timestamp_seconds", "When the garbage of all had last been collected.", "max"
+        "maintenance_collected_timestamp_seconds",
+        "When the garbage of all was last collected.",
+        "gauge_max",
     ),
-    "disk_cache_bytes": _Gauge("disk_cache_bytes", "Bytes that the disk cache takes.", "livemostrecent"),
+    "disk_cache_bytes": _Gauge("disk_cache_bytes", "Bytes of the disk cache.", "gauge_livemostrecent"),
+}
+# What is said of every metric; of those that an observer counts or holds, beside how.
+HELP: Final[dict[str, str]] = {
+    "build_info": "1; the labels say what runs.",
+    "http_requests": "Requests answered.",
+    "http_request_seconds": "Seconds from a request's headers to its answer, before that is sent.",
+    "http_requests_in_flight": "Requests being answered.",
+    "search_queries": "Queries answered, alone or in batches.",
+    "search_stage_seconds": "Seconds of a stage of a query asked alone.",
+    "search_rows_scanned": "Rows scanned by queries asked alone.",
+    "search_lists_probed": "Lists probed by queries asked alone.",
+    "storage_requests": "Requests to the store, repetitions included.",
+    "storage_request_seconds": "Seconds of a request to the store.",
+    "storage_bytes": "Bytes of objects sent and received.",
+    "compaction_seconds": "Seconds of a compaction that was committed.",
+    **dict(COUNTERS.values()),
+    **{gauge.name: gauge.help for gauge in GAUGES.values()},
 }
 
 
 class Metrics(Observer):
-    """The figures of this process, or its share of those of a server.
+    """The figures of this process: its share of a server's.
 
     Parameters
     ----------
     folder
-        Where the processes of a server keep theirs (`vecstore.telemetry.shared`); None: alone.
+        Where the processes of a server keep theirs (`vecstore.telemetry.shared`).
     namespaces
         Whether requests are counted by namespace.
     version, simd
         Of this build.
+    process
+        Tells those apart that share a folder.
+
+    Attributes
+    ----------
+    by_namespace
+        Whether requests are counted by namespace.
     """
 
     def __init__(
-        self, *, folder: Path | None = None, namespaces: bool = False, version: str = "", simd: str = ""
+        self,
+        folder: Path,
+        *,
+        namespaces: bool = False,
+        version: str = "",
+        simd: str = "",
+        process: int | None = None,
     ) -> None:
         self._folder = folder
-        self._namespaces = namespaces
+        self._figures = Figures(folder, os.getpid() if process is None else process)
+        self._lock = self._figures.lock
+        self.by_namespace = namespaces
         self._names: set[str] = set()
-        self._lock = threading.Lock()
-        self.registry = CollectorRegistry()
-        self._held: dict[str, Gauge] = {}
-        self._counters = {what: self._counter(*told) for what, told in COUNTERS.items()}
-        build = self._gauge("build_info", "1; the labels say what runs.", "livemax", ("version", "simd"))
-        build.labels(version, simd).set(1)
-        self._requests = self._counter(
-            "http_requests", "Requests answered.", ("route", "method", "status", "namespace")
+        self._held: dict[Held, Figure] = {}
+        self._counters = {what: self._counter(name) for what, (name, _) in COUNTERS.items()}
+        build = self._figures.figure(
+            "gauge_livemax", *_named("build_info"), {"version": version, "simd": simd}
         )
-        self._latency = self._histogram(
-            "http_request_seconds",
-            "Seconds from a request's headers to its answer, before that is sent.",
-            _REQUEST_SECONDS,
-            ("route", "method"),
-        )
-        self._answered: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
-        self.in_flight = self._gauge("http_requests_in_flight", "Requests being answered.", "livesum")
-        queries = self._counter("search_queries", "Queries answered, alone or in batches.", ("kind",))
-        self._one, self._batch = queries.labels("one"), queries.labels("batch")
-        stage = self._histogram(
-            "search_stage_seconds", "Seconds of a stage of a query asked alone.", _STAGE_SECONDS, ("stage",)
-        )
-        self._stages = {name: stage.labels(name) for name in ("snapshot", "plan", "scan", "rerank", "fetch")}
-        self._rows = self._counter("search_rows_scanned", "Rows scanned by queries asked alone.")
-        self._lists = self._counter("search_lists_probed", "Lists probed by queries asked alone.")
-        self._storage = self._counter(
-            "storage_requests", "Requests to the store, repetitions included.", ("kind", "outcome")
-        )
-        self._storage_latency = self._histogram(
-            "storage_request_seconds", "Seconds of a request to the store.", _STORAGE_SECONDS, ("kind",)
-        )
-        self._asked: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
-        moved = self._counter("storage_bytes", "Bytes of objects sent and received.", ("direction",))
-        self._sent, self._received = moved.labels("sent"), moved.labels("received")
-        self._compactions = self._histogram(
-            "compaction_seconds", "Seconds of a compaction that was committed.", _WORK_SECONDS
-        )
+        build.set(1.0, time.time())
+        self._in_flight = self._figures.figure("gauge_livesum", *_named("http_requests_in_flight"), {})
+        self._answered: dict[tuple[str, str, str, str], tuple[Figure, Spread]] = {}
+        self._latency: dict[tuple[str, str], Spread] = {}
+        self._one = self._counter("search_queries", kind="one")
+        self._batch = self._counter("search_queries", kind="batch")
+        self._stages: dict[str, Spread] = {
+            stage: self._spread("search_stage_seconds", _STAGE_SECONDS, stage=stage)
+            for stage in get_args(Stage)
+        }
+        self._rows = self._counter("search_rows_scanned")
+        self._lists = self._counter("search_lists_probed")
+        self._asked: dict[tuple[str, str], tuple[Figure, Spread]] = {}
+        self._store_seconds = {
+            kind: self._spread("storage_request_seconds", _STORAGE_SECONDS, kind=kind)
+            for kind in get_args(StoreKind)
+        }
+        self._sent = self._counter("storage_bytes", direction="sent")
+        self._received = self._counter("storage_bytes", direction="received")
+        self._compactions = self._spread("compaction_seconds", _WORK_SECONDS)
+
+    def registry(self) -> CollectorRegistry:
+        """All processes' figures, for the library to present."""
+        registry = CollectorRegistry()
+        registry.register(_Added(self._folder))
+        return registry
 
     def text(self) -> bytes:
         """What ``/metrics`` answers."""
-        if self._folder is None:
-            return generate_latest(self.registry)
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
-        with locked(self._folder):
-            return generate_latest(registry)
+        return generate_latest(self.registry())
 
     # -- HTTP ------------------------------------------------------------------------------
 
-    def answered(self, route: str, method: str, status: str, namespace: str | None, seconds: float) -> None:
-        """A request was answered; ``status`` is its three digits."""
-        named = namespace if self._namespaces and namespace is not None and status < "400" else ""
-        key = (route, method, status, named)
-        children = self._answered.get(key)
-        if children is None:
-            children = self._admit(key)
-        children[0].inc()
-        children[1].observe(seconds)
-
-    def _admit(self, key: tuple[str, str, str, str]) -> tuple[Counter, Histogram]:
-        route, method, status, namespace = key
-        method = method if method in _METHODS else "other"
+    def began(self) -> None:
+        """A request came in."""
         with self._lock:
-            if namespace and namespace not in self._names:
-                if len(self._names) >= MAX_NAMESPACES:
-                    namespace = "other"
+            self._in_flight.add(1.0)
+
+    def answered(self, route: str, method: str, status: str, namespace: str | None, seconds: float) -> None:
+        """It was answered; ``status`` is its three digits."""
+        method = method if method in _METHODS else "other"
+        named = namespace if namespace is not None and status < "400" else ""
+        with self._lock:
+            if named and named not in self._names:
+                if len(self._names) < MAX_NAMESPACES:
+                    self._names.add(named)
                 else:
-                    self._names.add(namespace)
-        children = (
-            self._requests.labels(route, method, status, namespace),
-            self._latency.labels(route, method),
-        )
-        if method != "other" and namespace != "other":  # bounded, as a key of these is
-            self._answered[key] = children
-        return children
+                    named = "other"
+            found = self._answered.get((route, method, status, named))
+            if found is None:
+                found = self._admit(route, method, status, named)
+            self._in_flight.add(-1.0)
+            found[0].add(1.0)
+            found[1].add(seconds)
+
+    def _admit(self, route: str, method: str, status: str, namespace: str) -> tuple[Figure, Spread]:
+        labels = {"route": route, "method": method}
+        latency = self._latency.get((route, method))
+        if latency is None:
+            latency = self._spread("http_request_seconds", _REQUEST_SECONDS, **labels)
+            self._latency[route, method] = latency
+        count = self._counter("http_requests", **labels, status=status, namespace=namespace)
+        self._answered[route, method, status, namespace] = count, latency
+        return count, latency
 
     # -- as an observer --------------------------------------------------------------------
 
     def count(self, what: Counted, by: float = 1) -> None:
-        if what == "batch_queries":
-            self._batch.inc(by)
-        else:
-            self._counters[what].inc(by)
+        figure = self._batch if what == "batch_queries" else self._counters[what]
+        with self._lock:
+            figure.add(by)
 
     def hold(self, what: Held, value: float) -> None:
         """Set a gauge. It is not there before: a process that has nothing to tell must not tell 0."""
-        gauge = self._held.get(what)
-        if gauge is None:
-            with self._lock:
-                gauge = self._held.get(what)
-                if gauge is None:
-                    gauge = self._held[what] = self._gauge(*GAUGES[what])
-        gauge.set(value)
+        with self._lock:
+            figure = self._held.get(what)
+            if figure is None:
+                name, told, kind = GAUGES[what]
+                figure = self._held[what] = self._figures.figure(kind, f"vecstore_{name}", told, {})
+            figure.set(value, time.time())
 
     def compacted(self, seconds: float) -> None:
-        self._compactions.observe(seconds)
+        with self._lock:
+            self._compactions.add(seconds)
 
     def request(self, kind: StoreKind, key: str) -> StoreRequest:  # noqa: ARG002
         return _Timed(self, kind)
@@ -209,40 +240,52 @@ class Metrics(Observer):
     def _searched(self, clock: StageClock, trace: ReadTrace, error: BaseException | None) -> None:  # noqa: ARG002
         if error is not None:
             return
-        self._one.inc()
-        for stage, seconds in clock.seconds.items():
-            self._stages[stage].observe(seconds)
-        self._rows.inc(clock.rows)
-        self._lists.inc(clock.lists)
+        with self._lock:
+            self._one.add(1.0)
+            for stage, seconds in clock.seconds.items():
+                self._stages[stage].add(seconds)
+            self._rows.add(clock.rows)
+            self._lists.add(clock.lists)
 
     def stored(
         self, kind: StoreKind, seconds: float, sent: int, received: int, error: BaseException | None
     ) -> None:
         """A request to the store has ended."""
         outcome = "ok" if error is None else error.code if isinstance(error, VecstoreError) else "error"
-        children = self._asked.get((kind, outcome))
-        if children is None:
-            children = self._storage.labels(kind, outcome), self._storage_latency.labels(kind)
-            self._asked[kind, outcome] = children
-        children[0].inc()
-        children[1].observe(seconds)
-        if sent:
-            self._sent.inc(sent)
-        if received:
-            self._received.inc(received)
+        with self._lock:
+            found = self._asked.get((kind, outcome))
+            if found is None:
+                count = self._counter("storage_requests", kind=kind, outcome=outcome)
+                found = self._asked[kind, outcome] = count, self._store_seconds[kind]
+            found[0].add(1.0)
+            found[1].add(seconds)
+            self._sent.add(sent)
+            self._received.add(received)
 
     # -- below: making them ----------------------------------------------------------------
 
-    def _counter(self, name: str, told: str, labels: tuple[str, ...] = ()) -> Counter:
-        return Counter(f"vecstore_{name}", told, labels, registry=self.registry)
+    def _counter(self, name: str, **labels: str) -> Figure:
+        return self._figures.figure("counter", *_named(name), labels, "_total")
 
-    def _histogram(
-        self, name: str, told: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
-    ) -> Histogram:
-        return Histogram(f"vecstore_{name}", told, labels, registry=self.registry, buckets=buckets)
+    def _spread(self, name: str, bounds: tuple[float, ...], **labels: str) -> Spread:
+        return self._figures.spread(*_named(name), labels, bounds)
 
-    def _gauge(self, name: str, told: str, mode: Mode, labels: tuple[str, ...] = ()) -> Gauge:
-        return Gauge(f"vecstore_{name}", told, labels, registry=self.registry, multiprocess_mode=mode)
+
+def _named(name: str) -> tuple[str, str]:
+    """The metric of a name, and what is said of it."""
+    return f"vecstore_{name}", HELP[name]
+
+
+class _Added(Collector):
+    """What the files of all processes add up to, none of them being moved meanwhile."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        with locked(self._folder):
+            files: Any = MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
+            return list(files.collect())
 
 
 class _Timed(StoreRequest):

@@ -49,13 +49,11 @@ def telemetry(config: Config) -> Telemetry:
 
 def make_metrics(config: Config) -> Metrics:
     """The figures of this process: its share of a server's, if it is one of a server."""
-    # Not at the top: prometheus-client decides when it is loaded whether figures are shared.
     from vecstore.ext.rabitq import simd
     from vecstore.telemetry.metrics import Metrics
 
-    return Metrics(
-        folder=shared(), namespaces=config.metrics_namespaces, version=package_version(), simd=simd()
-    )
+    folder = shared() or share(config.metrics_dir)
+    return Metrics(folder, namespaces=config.metrics_namespaces, version=package_version(), simd=simd())
 
 
 def maintenance_metrics(config: Config, *, alone: bool) -> Metrics | None:
@@ -73,7 +71,7 @@ def maintenance_metrics(config: Config, *, alone: bool) -> Metrics | None:
         from prometheus_client import start_http_server
 
         try:
-            start_http_server(config.maintenance_metrics_port, config.host, metrics.registry)
+            start_http_server(config.maintenance_metrics_port, config.host, metrics.registry())
         except OSError as error:
             raise InvalidArgument(
                 f"maintenance_metrics_port {config.maintenance_metrics_port}: {error.strerror}",

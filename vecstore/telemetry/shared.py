@@ -1,9 +1,8 @@
 """The folder in which the processes of a server keep their figures, so that any of them can tell all.
 
-prometheus-client's multiprocess mode writes each figure through a memory map to a file of its process, so
-that nothing is lost with a process that is killed. Its files are named by processes; those of one that has
-ended are added up into one file here, so that they do not grow in number with every worker ever started.
-Must be imported, and `share` called, before prometheus-client: it decides on its mode when it is loaded.
+Each figure lies in a shared map of a file of its process (`vecstore.telemetry.figures`), so nothing is lost
+with one that is killed. What processes that have ended left is added up into one file here, so that files do
+not grow in number with every worker ever started.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+VARIABLE: Final = "VECSTORE_FIGURES"  # tells processes that a server starts where the folder is
 _PREFIX: Final = "vecstore-metrics-"
+_ALIVE: Final = "alive"
 _ENDED: Final = "ended"  # stands for a process in the name of a file
 _FILE: Final = re.compile(r"(?P<kind>.+)_(?P<process>[0-9]+)\.db")
 _ADDED: Final[dict[str, Callable[[float, float], float]]] = {
@@ -32,24 +32,25 @@ _ADDED: Final[dict[str, Callable[[float, float], float]]] = {
 def share(folder: str = "") -> Path:
     """Have this process and those that it starts keep their figures in a folder; made if need be.
 
-    Without a name it is a new one, or that of whoever started us. What processes left there that live no
+    Without a name it is a new one, or that of whoever started us. What processes left behind that live no
     longer is dropped: figures begin with a server.
     """
     inherited = os.environ.get(VARIABLE)
     if folder:
         path = Path(folder)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _drop_ended(path)
     elif inherited is not None:
-        return Path(inherited)
+        path = Path(inherited)
     else:
-        memory = "/dev/shm"  # noqa: S108
-        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=memory if os.path.isdir(memory) else None))
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with locked(path, fcntl.LOCK_EX):
-        for file in path.glob("*.db"):
-            found = _FILE.fullmatch(file.name)
-            if found is None or not _lives(int(found["process"])):
-                file.unlink(missing_ok=True)
+        above = Path("/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir())  # noqa: S108
+        for other in above.glob(f"{_PREFIX}*"):
+            if _is_left(other):
+                shutil.rmtree(other, ignore_errors=True)
+        path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
     os.environ[VARIABLE] = str(path)
+    # Held until this process ends, however it does, and by all that it forks: see `_is_left`.
+    fcntl.flock(os.open(path / _ALIVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_SH)
     return path
 
 
@@ -101,6 +102,31 @@ def _add(source: Path, target: Path, added: Callable[[float, float], float]) -> 
             sums.write_value(key, added(before, value), 0.0)
     finally:
         sums.close()
+
+
+def _drop_ended(folder: Path) -> None:
+    """Remove the files of processes that live no longer."""
+    with locked(folder, fcntl.LOCK_EX):
+        for file in folder.glob("*.db"):
+            found = _FILE.fullmatch(file.name)
+            if found is None or not _lives(int(found["process"])):
+                file.unlink(missing_ok=True)
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether all that used a folder were killed before they could remove it."""
+    try:
+        descriptor = os.open(folder / _ALIVE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False  # just being made, or somebody else's
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def _lives(process: int) -> bool:
