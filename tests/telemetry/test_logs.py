@@ -124,9 +124,9 @@ def test_a_slow_query_is_logged_with_its_plan_and_without_its_vector(lines: list
     assert (line["namespace"], line["request_id"], line["top_k"]) == ("docs", "mine", 7)
     assert line["effort"] == {"target_recall": 0.9}
     assert {"snapshot", "plan", "scan", "rerank"} <= set(line["stages_ms"])
-    assert sum(line["stages_ms"].values()) <= line["ms"]
+    assert sum(line["stages_ms"].values()) <= line["ms"] + 0.005  # each is rounded
     assert line["lists_probed"] == 1
-    assert line["storage"]["requests"] == 0
+    assert line["storage"]["requests"] == 1  # whether the epoch is current
     assert line["filter"].startswith('["And",[["year"')
     assert len(line["filter"]) == 201
     assert "3.25" not in json.dumps(line)

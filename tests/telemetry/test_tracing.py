@@ -23,7 +23,7 @@ from tests import core
 from tests.conftest import Bucket
 from tests.server.support import eventually, running_server
 from tests.storage.toxic_proxy import Proxy, Toxic, toxic_proxy
-from vecstore.api import Database
+from vecstore.api import Database, Namespace
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import NamespaceNotFound
 from vecstore.storage.s3 import S3Store
@@ -103,11 +103,13 @@ def test_each_request_on_the_wire_has_one_span_in_the_stage_that_sent_it(
         assert kinds(written) == sent(proxy)
         assert sent(proxy)["put"] >= 4
 
-        proxy.plan()
         database = Database(EmbeddedDatabase(store(), observer=traced.tracing))
+        ns = database.namespace("docs")
+        traced.take()
+        proxy.plan()
         tracer = traced.provider.get_tracer("test")
         with tracer.start_as_current_span("caller"):
-            assert len(database.namespace("docs").search(QUERY, include=["vector"])) == 10
+            assert len(ns.search(QUERY, include=["vector"])) == 10
         spans = traced.take()
         database.close()
         assert kinds(spans) == sent(proxy)
@@ -141,9 +143,9 @@ def test_a_repetition_has_a_span_of_its_own(bucket: Bucket, traced: Traced) -> N
 
 
 def test_a_search_that_fails_ends_its_spans(traced: Traced) -> None:
-    database = Database(EmbeddedDatabase(core.RangeStore(), observer=traced.tracing))
+    ns = Namespace(EmbeddedDatabase(core.RangeStore(), observer=traced.tracing), "docs")
     with pytest.raises(NamespaceNotFound):
-        database.namespace("docs").search(QUERY)
+        ns.search(QUERY)
     spans = {span.name: span for span in traced.take()}
     assert set(spans) == {"search", "snapshot"}
     assert (spans["search"].attributes or {})["error.type"] == "namespace_not_found"
