@@ -127,7 +127,7 @@ def test_a_slow_query_is_logged_with_its_plan_and_without_its_vector(lines: list
     assert sum(line["stages_ms"].values()) <= line["ms"] + 0.005  # each is rounded
     assert line["lists_probed"] == 1
     assert line["storage"]["requests"] == 1  # whether the epoch is current
-    assert line["filter"].startswith('["And",[["year"')
+    assert line["filter"].startswith('["And", [["year"')
     assert len(line["filter"]) == 201
     assert "3.25" not in json.dumps(line)
 
