@@ -25,6 +25,7 @@ from flask import Flask, Response, request
 from vecstore.config import Config
 from vecstore.server import serve, wire
 from vecstore.server.gunicorn_conf import settings
+from vecstore.telemetry.logs import configure_logging
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -79,7 +80,7 @@ def add_routes(app: Flask, answer: bytes) -> None:
 def main(store: str, port: str, workers: str, answer: str, *changes: str) -> None:
     config = Config(url=store, port=int(port), workers=int(workers), maintenance=False)
     found = settings(config) | dict(change.split("=", 1) for change in changes)
-    serve.configure_logging(config)
+    configure_logging(config.log_level, config.log_format)
     serve._Arbiter(Application(config, found, Path(answer).read_bytes())).run()
 
 

@@ -166,6 +166,7 @@ cdef class Searcher:
         cdef int64_t found
         self._require()
         with nogil:
+            self._start_clock()  # what was waited for meanwhile is no stage of the kernels
             found = self._advance()
         return self._told(found)
 

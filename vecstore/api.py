@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
 from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE
+from vecstore.observe import Observer
 from vecstore.params import (
     aggregate_params,
     check_batch,
@@ -166,6 +167,7 @@ def connect(
     compaction_bytes: int = COMPACTION_BYTES,
     temp_dir: str | os.PathLike[str] | None = None,
     recall_sample_rate: float = 0.0,
+    observer: Observer | None = None,
     **options: Any,
 ) -> Database:
     """Open a database.
@@ -191,6 +193,8 @@ def connect(
     recall_sample_rate
         Share of searches whose recall a thread of this process measures (`Namespace.recall_estimate`).
         A server has a setting for that; over HTTP this is ignored.
+    observer
+        Hears of searches, commits and requests to the store (`vecstore.observe`); over HTTP this is ignored.
     options
         Of the transport: for S3 ``endpoint_url``, ``region``, ``access_key``, …; for HTTP ``timeout``, and
         ``api_key``, which the environment may hold as ``VECSTORE_API_KEY``.
@@ -223,14 +227,15 @@ def connect(
 
     return Database(
         EmbeddedDatabase(
-            open_store(url, **options),
+            open_store(url, observer=observer, **options),
             cache_bytes=cache_bytes,
-            disk=None if cache_dir is None else DiskCache(cache_dir, disk_cache_bytes),
+            disk=None if cache_dir is None else DiskCache(cache_dir, disk_cache_bytes, observer=observer),
             open_namespaces=open_namespaces,
             maintenance=maintenance == "thread",
             policy=Policy(memory=compaction_bytes),
             temp_dir=None if temp_dir is None else os.fspath(temp_dir),
             recall_sample_rate=recall_sample_rate,
+            observer=observer,
         )
     )
 

@@ -22,8 +22,9 @@ from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_BODY_B
 
 PREFIX: Final = "VECSTORE_"
 FILE: Final = "vecstore.toml"
-# Variables with our prefix that are not settings: the file's place, the kernels', a client's key, the tests'.
-_OTHERS: Final = ("VECSTORE_CONFIG", "VECSTORE_SIMD", "VECSTORE_API_KEY")
+# Variables with our prefix that are not settings: the file's place, the kernels', a client's key, what a server
+# tells its processes, the tests'.
+_OTHERS: Final = ("VECSTORE_CONFIG", "VECSTORE_SIMD", "VECSTORE_API_KEY", "VECSTORE_FIGURES")
 _OTHER_PREFIXES: Final = ("VECSTORE_BENCH_", "VECSTORE_TEST_")
 
 
@@ -54,6 +55,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     gc_grace: Annotated[float, Meta(ge=0.0)] = 3_600.0
     client_timeout: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 60.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    access_log: bool = False
+    slow_query_ms: Annotated[float, Meta(ge=0.0)] = 0.0
+    metrics: bool = True
+    metrics_namespaces: bool = False
+    metrics_dir: str = ""
+    maintenance_metrics_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    tracing: bool = False
+    drain_seconds: Annotated[float, Meta(ge=0.0, le=600.0)] = 0.0
 
     @property
     def processes(self) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
+import vecstore
 from tests.server.conftest import MAX_BODY
 from vecstore.api import Database
 from vecstore.config import Config
@@ -219,17 +220,25 @@ def test_digits_are_a_number_or_a_string_as_the_namespace_has_them(client: Flask
     assert client.get("/v1/namespaces/numbers/rows/007").status_code == 400
 
 
-def test_health_and_readiness(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_health_and_readiness(client: FlaskClient) -> None:
     assert client.get("/healthz").get_json() == {"status": "ok"}
-    assert client.get("/readyz").get_json() == {"status": "ready"}
+    ready = {"status": "ready", "checks": {"store": "ok", "draining": "ok"}}
+    assert client.get("/readyz").get_json() == ready
 
+
+def test_a_server_whose_store_fails_lives_but_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     def down(*arguments: object) -> None:
         raise StorageRetryable("the store does not answer")
 
     monkeypatch.setattr("vecstore.engine.database.EmbeddedDatabase.ping", down)
-    answer = client.get("/readyz")
-    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-    assert client.get("/healthz").status_code == 200
+    with vecstore.connect("memory://", maintenance="off") as database:
+        client = create_app(database).test_client()
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert answer.get_json()["code"] == "not_ready"
+        failure = "storage_unavailable: the store does not answer"
+        assert answer.get_json()["details"]["checks"] == {"store": failure, "draining": "ok"}
+        assert client.get("/healthz").status_code == 200
 
 
 @pytest.mark.parametrize("error", [TooManyRequests, OutcomeUnknown, StorageRetryable])

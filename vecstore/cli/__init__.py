@@ -85,14 +85,16 @@ def serve(**options: Any) -> None:
 @click.option("--parent", type=int, hidden=True)
 def maintain(url: str | None, parent: int | None) -> None:
     """Compact and collect a store until SIGTERM or Ctrl-C; `serve` runs one of these."""
-    from vecstore.server.app import configure_logging
     from vecstore.server.maintenance import maintain
+    from vecstore.telemetry.logs import configure_logging
+    from vecstore.telemetry.setup import maintenance_metrics
 
     config = load_config({"url": url})
     refuse_remote(config.url)
-    configure_logging(config)
-    with open_database(url, config=config) as database:
-        maintain(database.backend, config, parent=parent)
+    configure_logging(config.log_level, config.log_format)
+    seen = maintenance_metrics(config, alone=parent is None)
+    with open_database(url, config=config, observer=seen) as database:
+        maintain(database.backend, config, parent=parent, observer=seen)
 
 
 # -- data ----------------------------------------------------------------------------------

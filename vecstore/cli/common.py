@@ -12,6 +12,7 @@ import msgspec
 
 from vecstore.config import Config, load_config
 from vecstore.errors import InvalidArgument, VecstoreError
+from vecstore.observe import Observer
 from vecstore.progress import Progress
 
 F = Callable[..., Any]
@@ -47,7 +48,11 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def open_database(
-    url: str | None, *, maintenance: Literal["thread", "off"] = "off", config: Config | None = None
+    url: str | None,
+    *,
+    maintenance: Literal["thread", "off"] = "off",
+    config: Config | None = None,
+    observer: Observer | None = None,
 ) -> Iterator[Any]:
     from vecstore.api import connect
 
@@ -55,7 +60,7 @@ def open_database(
     if config.url.startswith(REMOTE):
         database = connect(config.url, timeout=config.client_timeout)
     else:
-        database = connect(config.url, maintenance=maintenance, **config.connect_options)
+        database = connect(config.url, maintenance=maintenance, observer=observer, **config.connect_options)
     with database:
         yield database
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import click
 
@@ -24,7 +25,7 @@ def check_store(url: str | None, as_json: bool) -> None:
 
     config = load_config({"url": url})
     refuse_remote(config.url)
-    options = {"part_bytes": PIECE} if config.url.startswith("s3://") else {}
+    options: dict[str, Any] = {"part_bytes": PIECE} if config.url.startswith("s3://") else {}
     mine, theirs = open_store(config.url, **options), open_store(config.url, **options)
     findings = []
     try:

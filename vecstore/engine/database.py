@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from random import Random, SystemRandom
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from vecstore.manifest.branch import branch
 from vecstore.manifest.keys import namespaces_prefix
 from vecstore.manifest.model import Attribute, Settings
 from vecstore.manifest.tombstones import TombstoneCache
+from vecstore.observe import Observer
 from vecstore.progress import Progress
 from vecstore.rows.ids import validate_name
 from vecstore.rows.schema import declared
@@ -37,6 +38,7 @@ from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import CacheStats, PageCache
 from vecstore.storage.disk import DiskCache
+from vecstore.storage.threads import Pool
 from vecstore.types import (
     AggregateParams,
     Aggregates,
@@ -92,6 +94,8 @@ class EmbeddedDatabase:
         That a batch of queries is spread over; None: as many as there are processors for this process.
     recall_sample_rate
         Share of searches whose recall a thread measures.
+    observer
+        Hears of what is done here; the store and the disk cache have theirs from whoever opened them.
     clock, sleep
         Monotonic seconds, and a pause.
     """
@@ -109,11 +113,13 @@ class EmbeddedDatabase:
         temp_dir: str | None = None,
         rng: Random | None = None,
         recall_sample_rate: float = 0.0,
+        observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.store = store
-        self._cache = PageCache(cache_bytes, disk=disk)
+        self._observer = observer if observer is not None else Observer()
+        self._cache = PageCache(cache_bytes, disk=disk, observer=self._observer)
         self._rng = rng if rng is not None else SystemRandom()
         self._policy = policy
         self._temp_dir = temp_dir
@@ -121,16 +127,20 @@ class EmbeddedDatabase:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._tombstones = TombstoneCache(store)
-        self._namespaces = OpenNamespaces(open_namespaces, self._open)
+        self._namespaces = OpenNamespaces(
+            open_namespaces, self._open, lambda count: self._observer.hold("namespaces_open", count)
+        )
         self._collected: dict[str, float] = {}
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: Pool | None = None
         self._pid = os.getpid()
         self._threads = min(len(os.sched_getaffinity(0)), IO_THREADS) if threads is None else threads
         self._maintenance = MaintenanceThread(self.maintain) if maintenance else None
         self._measuring = threading.BoundedSemaphore(MAX_RECALL_AT_ONCE)
         self.recall: RecallMonitor | None = None
         if recall_sample_rate > 0.0:
-            self.recall = RecallMonitor(recall_sample_rate, self.namespace, rng=self._rng)
+            self.recall = RecallMonitor(
+                recall_sample_rate, self.namespace, rng=self._rng, observer=self._observer
+            )
 
     def namespace(self, name: str) -> NamespaceEngine:
         """The engine of a namespace, whether it exists or not; one object a name while it is in use."""
@@ -149,6 +159,7 @@ class EmbeddedDatabase:
             self._rng,
             threads=self._threads,
             wrote=self._wrote,
+            observer=self._observer,
             clock=self._clock,
             sleep=self._sleep,
         )
@@ -233,7 +244,7 @@ class EmbeddedDatabase:
         idempotency_key: str | None,
         progress: Progress | None = None,
     ) -> InsertResult:
-        return self.namespace(name).writes.insert(
+        done = self.namespace(name).writes.insert(
             vectors,
             ids,
             attributes=attributes,
@@ -245,6 +256,8 @@ class EmbeddedDatabase:
             idempotency_key=idempotency_key,
             progress=progress,
         )
+        self._observer.count("rows_inserted", done.n)
+        return done
 
     def delete_rows(
         self,
@@ -367,13 +380,25 @@ class EmbeddedDatabase:
 
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
         """One compaction of a namespace, if one is due."""
-        return compact_once(
-            self.namespace(name),
-            policy=self._policy,
-            folder=self._temp_dir,
-            everything=everything,
-            progress=progress,
-        )
+        engine, began = self.namespace(name), self._clock()
+        try:
+            done = compact_once(
+                engine,
+                policy=self._policy,
+                folder=self._temp_dir,
+                everything=everything,
+                progress=progress,
+            )
+        except Exception:
+            self._observer.count("compaction_failures")
+            raise
+        if done.merged:
+            size = sum(part.bytes for part in engine.manifest().parts if part.id == done.part_id)
+            self._observer.compacted(self._clock() - began)
+            self._observer.count("compaction_parts", len(done.merged))
+            self._observer.count("compaction_rows", done.rows)
+            self._observer.count("compaction_bytes", size)
+        return done
 
     def warm(self, name: str, cursor: str | None) -> WarmResult:
         """Read the next slice of what searches of a namespace need into the caches of this process."""
@@ -382,14 +407,23 @@ class EmbeddedDatabase:
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
         """Collect one namespace's garbage."""
         engine = self.namespace(name)
-        return collect(
-            self.store,
-            name,
-            publisher=engine.publisher,
-            retention=retention,
-            grace=grace,
-            dry_run=dry_run,
-        )
+        try:
+            done = collect(
+                self.store,
+                name,
+                publisher=engine.publisher,
+                retention=retention,
+                grace=grace,
+                dry_run=dry_run,
+            )
+        except Exception:
+            self._observer.count("collection_failures")
+            raise
+        if not dry_run:
+            self._observer.count("collections")
+            self._observer.count("collected_objects", done.deleted)
+            self._observer.count("collected_bytes", done.bytes)
+        return done
 
     def cache_stats(self) -> CacheStats:
         """What the caches of this process have done and hold."""
@@ -435,5 +469,5 @@ class EmbeddedDatabase:
         if self._executor is None:
             with self._lock:
                 if self._executor is None:
-                    self._executor = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="vecstore-io")
+                    self._executor = Pool(IO_THREADS, thread_name_prefix="vecstore-io")
         return self._executor

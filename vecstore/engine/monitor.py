@@ -19,6 +19,7 @@ from vecstore.engine.namespace import NamespaceEngine
 from vecstore.engine.recall import compare, interval
 from vecstore.errors import NamespaceNotFound, SnapshotExpired, StorageMissing
 from vecstore.limits import MAX_RECALL_WORK
+from vecstore.observe import Observer
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, RecallEstimate, SearchParams, StoredRow
 
@@ -78,6 +79,8 @@ class RecallMonitor:
         Seconds between two looks at what was sampled.
     now
         Unix time.
+    observer
+        Hears of each round.
     """
 
     def __init__(
@@ -89,7 +92,9 @@ class RecallMonitor:
         share: float = CPU_SHARE,
         pause: float = PAUSE_SECONDS,
         now: Callable[[], float] = time.time,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer if observer is not None else Observer()
         self.rate = rate
         self.changed = threading.Condition()
         self._engine = engine
@@ -228,6 +233,10 @@ class RecallMonitor:
                 kept.measured.clear()
             kept.incarnation, kept.epoch = manifest.incarnation, manifest.epoch
             kept.measured.extend(zip(found.recalls.tolist(), [one.at for one in some], strict=True))
+        self._observer.count("recall_queries", len(some))
+        self._observer.count("recall_found", float(found.recalls.sum()))
+        bounds = [one.high for one in self.estimates().values() if one.high is not None]
+        self._observer.hold("recall_bound", min(bounds))
 
 
 def _measurable(params: SearchParams) -> bool:

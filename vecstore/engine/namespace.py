@@ -6,8 +6,9 @@ Nothing here outlives the process but what the store holds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from functools import partial
 from random import Random
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -37,6 +38,7 @@ from vecstore.manifest.pins import tags_of
 from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
+from vecstore.observe import Observer, SearchWatch
 from vecstore.params import told_of
 from vecstore.part.rows import PartRows
 from vecstore.rows.allowance import Allowance
@@ -85,6 +87,8 @@ class NamespaceEngine:
     ----------
     threads
         That a batch of queries is spread over.
+    observer
+        Hears of searches and commits.
     clock, sleep
         Monotonic seconds, and a pause.
     """
@@ -100,6 +104,7 @@ class NamespaceEngine:
         *,
         threads: int = 1,
         wrote: Callable[[str], None] = lambda _: None,
+        observer: Observer | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -107,8 +112,16 @@ class NamespaceEngine:
         self.name = name
         self.snapshots = SnapshotSource(store, name, clock=clock)
         self.tombstones = tombstones
+        self._observer = observer if observer is not None else Observer()
         self.publisher = Publisher(
-            store, name, self.snapshots, clock=clock, rng=rng, sleep=sleep, tombstones=self.tombstones
+            store,
+            name,
+            self.snapshots,
+            clock=clock,
+            rng=rng,
+            sleep=sleep,
+            tombstones=self.tombstones,
+            observer=self._observer,
         )
         self.views = Views(store, cache, executor, self.tombstones, Matches())
         self._executor = executor
@@ -130,15 +143,24 @@ class NamespaceEngine:
         """The neighbours of one query, dim numbers."""
         self._process.check()
         trace = ReadTrace()
-        return self._read(self._snapshot(params, trace), params.epoch, self._search, q, params, trace)
+        watch = self._observer.search(self.name, params)
+        if watch is None:
+            return self._read(self._snapshot(params, trace), params.epoch, self._search, q, params, trace)
+        trace.watch = watch
+        with _ending(watch, trace):
+            watch.stage("snapshot")
+            snapshot = self._snapshot(params, trace)
+            return self._read(snapshot, params.epoch, self._search, q, params, trace)
 
     def search_batch(self, queries: object, params: SearchParams) -> BatchHits:
         """The neighbours of M queries of dim numbers, all of one epoch."""
         self._process.check()
         trace = ReadTrace()
-        return self._read(
+        found = self._read(
             self._snapshot(params, trace), params.epoch, self._search_batch, queries, params, trace
         )
+        self._observer.count("batch_queries", len(found))
+        return found
 
     def aggregate(self, params: AggregateParams) -> Aggregates:
         """What is asked of all live rows that a filter matches."""
@@ -151,7 +173,9 @@ class NamespaceEngine:
     ) -> list[Hits | Aggregates]:
         """Answers to several queries, all of one epoch."""
         self._process.check()
-        return self._read(self._snapshot(moment, ReadTrace()), moment.epoch, self._multi_query, queries)
+        found = self._read(self._snapshot(moment, ReadTrace()), moment.epoch, self._multi_query, queries)
+        self._observer.count("batch_queries", sum(isinstance(one, Query) for one in queries))
+        return found
 
     def _multi_query(
         self, manifest: Manifest, queries: Sequence[Query | AggregateParams]
@@ -205,6 +229,8 @@ class NamespaceEngine:
         return ask(snapshot.manifest, *args, **kwargs)
 
     def _search(self, manifest: Manifest, asked: object, params: SearchParams, trace: ReadTrace) -> Hits:
+        if trace.watch is not None:
+            trace.watch.stage("plan")
         return self._hits(self.live_view(manifest, trace), asked, params, Allowance(), trace)
 
     def _hits(
@@ -219,6 +245,8 @@ class NamespaceEngine:
             )
         else:
             view, answer = self._nearest(live, asked, params, trace)
+        if trace.watch is not None and (params.include or params.exclude is not None):
+            trace.watch.stage("fetch")
         vectors = attributes = None
         if "vector" in params.include:
             vectors = _vectors_of(view, answer, trace, self._executor)
@@ -416,6 +444,17 @@ class NamespaceEngine:
     def tags(self) -> list[Tag]:
         """The tags, by name."""
         return [tag_of(pin) for pin in tags_of(self.manifest())]
+
+
+@contextmanager
+def _ending(watch: SearchWatch, trace: ReadTrace) -> Iterator[None]:
+    """Tell a watch how its search ended."""
+    try:
+        yield
+    except BaseException as error:
+        watch.end(trace, error)
+        raise
+    watch.end(trace)
 
 
 def _brings_vectors(params: SearchParams) -> bool:

@@ -26,10 +26,18 @@ class OpenNamespaces:
         Held open, but for those that are in use.
     open_one
         Makes a namespace's engine; what it raises, `get` raises.
+    opened
+        Told how many are held open whenever one is opened.
     """
 
-    def __init__(self, most: int, open_one: Callable[[str], NamespaceEngine]) -> None:
+    def __init__(
+        self,
+        most: int,
+        open_one: Callable[[str], NamespaceEngine],
+        opened: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._most = most
+        self._opened_one = opened
         self._open_one = open_one
         self._lock = threading.Lock()
         self._held: dict[str, NamespaceEngine] = {}
@@ -59,4 +67,5 @@ class OpenNamespaces:
                     del self._held[min(self._held, key=lambda other: self._held[other].last_use)]
                 self._opened += 1
                 self._held[name] = self._known[name] = engine
+                self._opened_one(len(self._held))
             return engine

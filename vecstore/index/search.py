@@ -36,6 +36,7 @@ from vecstore.index.recall import (
     reach_for,
 )
 from vecstore.index.view import OpenPart, View, read_side_by_side
+from vecstore.index.watched import Watched
 from vecstore.part.reader import Gathered
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, RerankPrecision, SearchParams
@@ -298,12 +299,13 @@ def search_namespace(
         Counts requests, bytes and dependent trips of this search.
     """
     plan = plan_for(view, params)
-    missing = searcher.begin(view.field, plan, q, params.debug)
+    kernels = searcher if trace.watch is None else Watched(searcher, trace.watch)
+    missing = kernels.begin(view.field, plan, q, params.debug)
     if missing is not None and not view.mapped and _choose_extents(view, plan, params, searcher, missing):
-        missing = searcher.run()
+        missing = kernels.run()
     while missing is not None:
         _read(view, searcher, missing, trace, executor)
-        missing = searcher.run()
+        missing = kernels.run()
     ids, distances, parts, rows = searcher.hits()
     found: npt.NDArray[Any] = ids
     if view.manifest.id_kind == "string":

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -61,6 +62,7 @@ from vecstore.manifest.model import (
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource, repeated
 from vecstore.manifest.tombstones import TombstoneCache, encode_tombstones, write_tombstones
 from vecstore.manifest.uid import new_uid
+from vecstore.observe import Observer
 from vecstore.storage.base import ObjectStore
 
 __all__ = ["Change", "Committed", "Draft", "Publisher"]
@@ -148,6 +150,8 @@ class Publisher:
         applied), or whose switch stays in doubt fails (`OutcomeUnknown`).
     tombstones
         Bitmaps kept in memory; shared with readers if they like.
+    observer
+        Hears of commits, and of races that were lost.
     """
 
     def __init__(
@@ -161,7 +165,9 @@ class Publisher:
         sleep: Callable[[float], None] = time.sleep,
         deadline: float = 30.0,
         tombstones: TombstoneCache | None = None,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer if observer is not None else Observer()
         self.store = store
         self.namespace = namespace
         self.snapshots = snapshots
@@ -191,6 +197,7 @@ class Publisher:
             rng=self.rng,
             sleep=self.sleep,
             deadline=self.deadline,
+            observer=self._observer,
         )
 
     def new_commit_id(self) -> str:
@@ -364,10 +371,13 @@ class Publisher:
                 for reference, rows in switch.bitmaps:
                     self._tombstones.keep(reference, rows)
                 _answer(attempt, switch.manifest)
+                self._observer.count("commits")
+                self._observer.count("commit_changes", len(attempt.applied))
                 if losses:
                     self._courtesy = _COURTESY
                 return
             losses += 1
+            self._observer.count("commit_conflicts")
             if self.clock() >= give_up:
                 raise StorageConflict(
                     f"{self.namespace!r} is too busy: {losses} attempts to commit lost to other writers;"
@@ -493,7 +503,8 @@ class Publisher:
 
         copier = None
         if not self._has_copy(switch.base):
-            copier = threading.Thread(target=keep_copy, name="vecstore-history")
+            context = copy_context()  # whose request it is done for
+            copier = threading.Thread(target=context.run, args=(keep_copy,), name="vecstore-history")
             copier.start()
         try:
             write_tombstones(self.store, self.namespace, delete_id, switch.tombstones)

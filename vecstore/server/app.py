@@ -6,14 +6,15 @@ here. Without ``keys_file`` anybody who connects may do anything.
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from flask import Flask
 from werkzeug.routing import BaseConverter
 
 from vecstore.api import Database, connect
 from vecstore.config import Config, load_config
+from vecstore.observe import Observer
 from vecstore.server import (
     access,
     handlers,
@@ -29,14 +30,16 @@ from vecstore.server import (
     routes_system,
 )
 from vecstore.server.keyring import Keyring
+from vecstore.server.observe import Observe
+from vecstore.server.readiness import Readiness
 from vecstore.server.shortcut import Shortcut
+from vecstore.telemetry.logs import configure_logging
+from vecstore.telemetry.setup import Telemetry, telemetry
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-__all__ = ["create_app", "create_app_from_env", "open_database"]
-
-_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+__all__ = ["create_app", "create_app_from_env", "create_worker_app", "open_database"]
 
 
 class _AnyText(BaseConverter):
@@ -46,9 +49,24 @@ class _AnyText(BaseConverter):
     part_isolating = False
 
 
-def create_app(database: Database, config: Config | None = None) -> Flask:
-    """The WSGI application over an open database, which stays the caller's to close."""
+def create_app(
+    database: Database,
+    config: Config | None = None,
+    *,
+    seen: Telemetry | None = None,
+    draining: Callable[[], bool] = lambda: False,
+) -> Flask:
+    """The WSGI application over an open database, which stays the caller's to close.
+
+    Parameters
+    ----------
+    seen
+        Who is told of requests; the database has its observer from whoever opened it.
+    draining
+        Whether the server is about to end.
+    """
     config = config if config is not None else Config()
+    seen = seen if seen is not None else Telemetry()
     app = Flask("vecstore", static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.converters["any_text"] = _AnyText
@@ -66,33 +84,38 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_aggregate.register(app, backend, config)
     routes_queries.register(app, backend, config)
     routes_recall.register(app, backend, config)
-    routes_system.register(app, backend)
+    readiness = Readiness(backend.ping, cache_dir=config.cache_dir, draining=draining)
+    routes_system.register(app, readiness, seen.metrics)
     routes_docs.register(app)
     flask = app.wsgi_app
     layers: WSGIApplication = Shortcut(flask, backend, config.max_body_bytes)
     if keyring is not None:
         layers = access.Access(layers, flask, keyring)
-    app.wsgi_app = layers  # type: ignore[method-assign,assignment]
+    app.wsgi_app = Observe(  # type: ignore[method-assign]
+        layers, metrics=seen.metrics, tracing=seen.tracing, access=config.access_log
+    )
     return app
 
 
 def create_app_from_env() -> Flask:
     """The application over the store that the settings name: what gunicorn calls in each worker."""
     config = load_config()
-    configure_logging(config)
-    return create_app(open_database(config), config)
+    configure_logging(config.log_level, config.log_format)
+    return create_worker_app(config)
 
 
-def open_database(config: Config) -> Database:
+def create_worker_app(config: Config, draining: Callable[[], bool] = lambda: False) -> Flask:
+    """The application of one worker, after it was forked, over a database of its own."""
+    seen = telemetry(config)
+    return create_app(open_database(config, seen.observer), config, seen=seen, draining=draining)
+
+
+def open_database(config: Config, observer: Observer | None = None) -> Database:
     """A worker's database. Maintenance is a process of its own beside the workers."""
     return connect(
         config.url,
         maintenance="off",
         recall_sample_rate=config.recall_sample_rate,
+        observer=observer,
         **config.connect_options,
     )
-
-
-def configure_logging(config: Config) -> None:
-    """Log to stderr; does nothing if the process logs already."""
-    logging.basicConfig(level=config.log_level.upper(), format=_LOG_FORMAT)

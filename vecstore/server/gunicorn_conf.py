@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from gunicorn.glogging import Logger
+
 from vecstore.config import Config
 from vecstore.keys import read_keys
+from vecstore.telemetry.logs import LogFormat, formatter
+from vecstore.telemetry.shared import remove, retire, share
 
 
 def settings(config: Config) -> dict[str, Any]:
@@ -15,6 +19,7 @@ def settings(config: Config) -> dict[str, Any]:
     if config.keys_file:
         read_keys(config.keys_file)  # once here, or every worker would fail by itself, again and again
     return {
+        **(_figures(config) if config.metrics else {}),
         "bind": config.address,
         "proc_name": "vecstore",
         # Kernels release the GIL and requests wait for storage, so threads help within a worker;
@@ -44,8 +49,37 @@ def settings(config: Config) -> dict[str, Any]:
         # Newer gunicorns open a control socket in the home directory, which servers of one user
         # would share.
         "control_socket_disable": True,
-        # Errors to stderr. No access log here: it costs time in every request, a proxy keeps one.
+        # Errors to stderr. The access log is ours (`access_log`): gunicorn knows neither namespace nor key.
+        "logger_class": _logger(config.log_format),
         "loglevel": config.log_level,
         "errorlog": "-",
         "accesslog": None,
     }
+
+
+def _figures(config: Config) -> dict[str, Any]:
+    """Hooks that keep what workers count in one folder, from before the first to after the last."""
+
+    def on_starting(server: Any) -> None:  # noqa: ARG001
+        share(config.metrics_dir)
+
+    def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001
+        retire(worker.pid)
+
+    def on_exit(server: Any) -> None:
+        if server.reexec_pid == 0:  # else another arbiter has taken over
+            remove()
+
+    return {"on_starting": on_starting, "child_exit": child_exit, "on_exit": on_exit}
+
+
+def _logger(form: LogFormat) -> type[Logger]:
+    """Gunicorn's own lines in the form of ours."""
+
+    class Lines(Logger):  # type: ignore[misc]  # gunicorn has no types
+        def setup(self, cfg: Any) -> None:
+            super().setup(cfg)
+            for handler in self.error_log.handlers:
+                handler.setFormatter(formatter(form))
+
+    return Lines

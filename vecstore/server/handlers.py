@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 from typing import Any, Final
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from vecstore.errors import InvalidArgument, MethodNotAllowed, RouteNotFound, VecstoreError
-from vecstore.server.paths import FAILED
+from vecstore.server.paths import FAILED, REQUEST_ID, ROUTE, template
 from vecstore.server.requests import JSON, too_large
 from vecstore.server.wire import ErrorBody, encode, etag
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 1
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def answer(body: Any, status: int = 200, *, at: tuple[str, int] | None = None) -> Response:
@@ -45,11 +42,16 @@ def register(app: Flask, max_body_bytes: int) -> None:
     def unexpected(error: Exception) -> Response:
         return refusal(VecstoreError("an unexpected error; the server's log has it"), error)
 
+    def name_route() -> None:
+        if request.url_rule is not None:
+            request.environ[ROUTE] = template(request.url_rule.rule)
+
     def raise_again() -> None:
         failed = request.environ.get(FAILED)
         if failed is not None:
             raise failed
 
+    app.before_request(name_route)
     app.before_request(raise_again)
     app.register_error_handler(VecstoreError, ours)
     app.register_error_handler(HTTPException, werkzeugs)
@@ -59,10 +61,8 @@ def register(app: Flask, max_body_bytes: int) -> None:
 def refusal(error: VecstoreError, cause: Exception | None = None) -> Response:
     """The answer to an error; those that are ours are logged under a request id that the answer names."""
     details = dict(error.details)
-    request_id = None
     if error.status >= 500:
-        request_id = _request_id()
-        details["request_id"] = request_id
+        request_id = details["request_id"] = request.environ[REQUEST_ID]
         log.error(
             "%s %s failed, request %s: %s",
             request.method,
@@ -79,8 +79,6 @@ def refusal(error: VecstoreError, cause: Exception | None = None) -> Response:
         body.message = body.message.encode("utf-8", "replace").decode()
         data = encode(body)
     response = Response(data, error.status, content_type=JSON)
-    if request_id is not None:
-        response.headers["X-Request-Id"] = request_id
     if error.status in (429, 503):
         response.headers["Retry-After"] = str(details.get("retry_after", RETRY_AFTER_SECONDS))
     if error.status == 401:
@@ -98,8 +96,3 @@ def _translated(error: HTTPException, max_body_bytes: int) -> VecstoreError:
     if error.code is not None and 400 <= error.code < 500:
         return InvalidArgument(f"bad request: {error.description or error.name}", field="body")
     return VecstoreError("an unexpected error; the server's log has it")
-
-
-def _request_id() -> str:
-    given = request.headers.get("X-Request-Id", "")
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)

@@ -19,6 +19,7 @@ from typing import Final
 from vecstore.config import Config
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import NamespaceNotFound, StorageConflict, VecstoreError
+from vecstore.observe import Observer
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,10 @@ class Maintainer:
     ----------
     interval, gc_interval
         Seconds between two looks at what is due, and between two collections.
-    clock
-        Monotonic seconds.
+    clock, now
+        Monotonic seconds, and Unix time.
+    observer
+        Hears of each sweep.
     """
 
     def __init__(
@@ -46,7 +49,12 @@ class Maintainer:
         retention: float,
         grace: float,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer if observer is not None else Observer()
+        self._now = now
+        self._most_parts = 0
         self._database = database
         self._interval = interval
         self._gc_interval = gc_interval
@@ -67,14 +75,26 @@ class Maintainer:
     def sweep(self, stop: threading.Event) -> None:
         """Each namespace once; an error of one of them leaves the others alone."""
         collecting = self._clock() - self._collected >= self._gc_interval
+        self._most_parts = 0
         for name in self._database.names():
             if stop.is_set():
                 return
-            self._attempt(name, "compaction", self._database.maintain)
+            self._attempt(name, "compaction", self._compact)
             if collecting:
                 self._attempt(name, "collection", self._collect)
+        self._observer.hold("most_parts", self._most_parts)
+        self._observer.hold("swept_at", self._now())
         if collecting:
             self._collected = self._clock()
+            self._observer.hold("collected_at", self._now())
+
+    def _compact(self, name: str) -> None:
+        try:
+            self._database.maintain(name)
+        finally:
+            known = self._database.namespace(name).snapshots.cached()
+            if known is not None and known.manifest.state == "active":
+                self._most_parts = max(self._most_parts, len(known.manifest.parts))
 
     def _collect(self, name: str) -> None:
         found = self._database.collect(name, retention=self._retention, grace=self._grace, dry_run=False)
@@ -94,7 +114,9 @@ class Maintainer:
             log.exception("%s of %s met an unexpected error; it is tried again", what, name)
 
 
-def maintain(database: EmbeddedDatabase, config: Config, *, parent: int | None = None) -> None:
+def maintain(
+    database: EmbeddedDatabase, config: Config, *, parent: int | None = None, observer: Observer | None = None
+) -> None:
     """Maintain a store in this process until SIGTERM or SIGINT, or until ``parent`` is gone.
 
     The signal ends a compaction at once: what it uploaded is garbage that no manifest names.
@@ -119,6 +141,7 @@ def maintain(database: EmbeddedDatabase, config: Config, *, parent: int | None =
         gc_interval=config.gc_interval,
         retention=config.gc_retention,
         grace=config.gc_grace,
+        observer=observer,
     ).run(stop)
 
 

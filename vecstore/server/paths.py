@@ -13,12 +13,20 @@ from typing import Final
 from vecstore.limits import MAX_NAME_BYTES
 
 FAILED: Final = "vecstore.failed"  # the error that a layer in front of Flask met
-REQUEST_ID: Final = "vecstore.request_id"
+REQUEST_ID: Final = "vecstore.request_id"  # of every request, as answers and logs name it
 KEY: Final = "vecstore.key"  # the id of the API key that a request came with, for logs and limits
+ROUTE: Final = "vecstore.route"  # the template of the path that was asked for, once it is known
 
 _NAMESPACE: Final = re.compile(
     rf"/v1/namespaces/([A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_BYTES - 1}}})(?:/.*)?", re.DOTALL
 )
+
+_VARIABLE: Final = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+def template(rule: str) -> str:
+    """A rule of Flask's as the docs write it: ``/v1/namespaces/{ns}``."""
+    return _VARIABLE.sub(r"{\1}", rule)
 
 
 def namespace_of(path: str) -> str | None:

@@ -19,6 +19,7 @@ from vecstore.server import wire
 from vecstore.server.handlers import answer
 from vecstore.server.requests import json_body, query, read_body
 from vecstore.server.routes_rows import batch
+from vecstore.server.shortcut import SEARCH
 from vecstore.types import SearchParams
 
 _search = msgspec.json.Decoder(wire.Search)
@@ -58,5 +59,5 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         return one(ns, wire.from_query(asked.vector), asked.params())
 
     rule: Any = app.add_url_rule
-    rule("/v1/namespaces/<ns>/search", "search", post, methods=["POST"])
-    rule("/v1/namespaces/<ns>/search", "search_get", get, methods=["GET"])
+    rule(SEARCH, "search", post, methods=["POST"])
+    rule(SEARCH, "search_get", get, methods=["GET"])

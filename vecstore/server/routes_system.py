@@ -1,26 +1,38 @@
-"""Whether the server lives and is ready, and what it understands."""
+"""Whether the server lives and is ready, its figures, and what it understands."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response
 
-from vecstore.api import Backend
 from vecstore.server import wire
-from vecstore.server.handlers import answer
+from vecstore.server.handlers import RETRY_AFTER_SECONDS, answer
 from vecstore.server.openapi import document
+from vecstore.server.readiness import OK, Readiness
+
+if TYPE_CHECKING:
+    from vecstore.telemetry.metrics import Metrics
 
 
-def register(app: Flask, backend: Backend) -> None:
+def register(app: Flask, readiness: Readiness, metrics: Metrics | None) -> None:
     """Add the routes."""
 
     def healthz() -> Response:
         return answer(wire.Health(status="ok"))
 
     def readyz() -> Response:
-        backend.ping()
-        return answer(wire.Health(status="ready"))
+        checks = readiness.checks()
+        wrong = {name: found for name, found in checks.items() if found != OK}
+        if not wrong:
+            return answer(wire.Health(status="ready", checks=checks))
+        # Not raised as an error: a probe that fails each second would fill the log with its stack.
+        told = ", ".join(f"{name}: {found}" for name, found in wrong.items())
+        response = answer(
+            wire.ErrorBody(code="not_ready", message=f"not ready: {told}", details={"checks": checks}), 503
+        )
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return response
 
     def openapi() -> Response:
         return answer(document())
@@ -29,3 +41,12 @@ def register(app: Flask, backend: Backend) -> None:
     rule("/healthz", "healthz", healthz, methods=["GET"])
     rule("/readyz", "readyz", readyz, methods=["GET"])
     rule("/openapi.json", "openapi", openapi, methods=["GET"])
+    if metrics is not None:
+        told = metrics
+
+        def figures() -> Response:
+            from vecstore.telemetry.metrics import CONTENT_TYPE
+
+            return Response(told.text(), content_type=CONTENT_TYPE)
+
+        rule("/metrics", "metrics", figures, methods=["GET"])

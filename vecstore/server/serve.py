@@ -7,6 +7,7 @@ it again if it dies, and stops it first. Nothing of a database is opened before 
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import subprocess
 import sys
@@ -19,13 +20,16 @@ from gunicorn.arbiter import Arbiter
 
 from vecstore.config import Config
 from vecstore.errors import InvalidArgument
-from vecstore.server.app import configure_logging, create_app, open_database
+from vecstore.server.app import create_worker_app, open_database
 from vecstore.server.gunicorn_conf import settings
+from vecstore.telemetry.logs import configure_logging
+from vecstore.telemetry.shared import retire
 
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 10.0
+DRAIN_PAUSE: Final = 0.1
 
 
 def serve(config: Config) -> None:
@@ -43,7 +47,7 @@ def serve(config: Config) -> None:
             "a server needs a store that its processes share: a directory or s3://bucket/prefix", field="url"
         )
     found = settings(config)
-    configure_logging(config)
+    configure_logging(config.log_level, config.log_format)
     with open_database(config) as database:
         database.backend.ping()
     _Arbiter(_Application(config, found)).run()
@@ -55,6 +59,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
     def __init__(self, config: Config, found: dict[str, Any]) -> None:
         self.vecstore_config = config
         self._found = found
+        self.draining = mmap.mmap(-1, 1)  # shared with the workers: 1 once the server is about to end
         super().__init__()
 
     def load_config(self) -> None:
@@ -63,7 +68,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
                 self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        return create_app(open_database(self.vecstore_config), self.vecstore_config)
+        return create_worker_app(self.vecstore_config, lambda: self.draining[0] == 1)
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
@@ -71,6 +76,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
     def __init__(self, app: _Application) -> None:
         self._config = app.vecstore_config
+        self._draining = app.draining
         self._maintenance: subprocess.Popen[bytes] | None = None
         self._started = float("-inf")
         super().__init__(app)
@@ -86,12 +92,24 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
             return
         if self._maintenance is not None:
             log.warning("the maintenance process %d ended; starting another", self._maintenance.pid)
+            retire(self._maintenance.pid)
         self._started = time.monotonic()
         self._maintenance = subprocess.Popen(  # noqa: S603  (our own command)
             [sys.executable, "-m", "vecstore.cli", "maintain", "--parent", str(os.getpid())],
             stdin=subprocess.DEVNULL,
             env={**os.environ, **self._config.environ()},
         )
+
+    def handle_term(self) -> None:
+        """Be not ready for a while before the listeners close, so that a proxy sends to others."""
+        self._draining[0] = 1
+        until = time.monotonic() + self._config.drain_seconds
+        while time.monotonic() < until:
+            time.sleep(min(DRAIN_PAUSE, self._config.drain_seconds))
+            self.reap_workers()
+            self.murder_workers()
+            self.manage_workers()
+        super().handle_term()
 
     def stop(self, graceful: bool = True) -> None:
         """End everything; maintenance may be cut off at any point without loss."""

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 from vecstore.api import Backend
 from vecstore.limits import MAX_NAME_BYTES
 from vecstore.server import wire
-from vecstore.server.paths import FAILED
+from vecstore.server.paths import FAILED, ROUTE, template
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 _PATH: Final = re.compile(rf"/v1/namespaces/([A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_BYTES - 1}}})/search")
+SEARCH: Final = "/v1/namespaces/<ns>/search"
+_ROUTE: Final = template(SEARCH)
 _LENGTH: Final = re.compile(r"[0-9]{1,9}")
 _MAX_BYTES: Final = 256 << 10  # a query of the largest dimension and all options; read in one piece
 
@@ -42,6 +44,7 @@ class Shortcut:
         answer = self._answer(match[1], environ) if match is not None else None
         if answer is None:
             return self._flask(environ, start_response)
+        environ[ROUTE] = _ROUTE
         body, etag = answer
         start_response(
             "200 OK",

@@ -417,9 +417,10 @@ class RowView(Struct, kw_only=True, omit_defaults=True):
 
 
 class Health(Struct, kw_only=True):
-    """Whether the server answers, or is ready."""
+    """Whether the server answers, or is ready: then with what was checked."""
 
     status: Literal["ok", "ready"]
+    checks: dict[str, str] | UnsetType = UNSET
 
 
 class ErrorBody(Struct, kw_only=True):

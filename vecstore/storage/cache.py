@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from crc32c import crc32c
 
 from vecstore.errors import StorageCorrupt, VecstoreError
+from vecstore.observe import Observer, SearchWatch
 from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.buffers import Bytes, aligned_copy
 from vecstore.storage.disk import DiskCache, DiskStats
@@ -92,6 +93,8 @@ class ReadTrace:
     cache_hits, disk_hits, cache_misses
         Pages found in memory, on disk, in neither; one that another thread was fetching already is a
         miss that cost no request.
+    watch
+        Of the search that reads; None if nobody watches it.
     """
 
     requests: int = 0
@@ -100,6 +103,7 @@ class ReadTrace:
     cache_hits: int = 0
     disk_hits: int = 0
     cache_misses: int = 0
+    watch: SearchWatch | None = None
 
     def report(self) -> dict[str, int]:
         """As ``debug`` tells it."""
@@ -169,6 +173,8 @@ class PageCache:
     disk
         Where pages are kept that leave memory, or that other processes have fetched. What it holds
         is mapped, so that it takes of ``max_bytes`` only what an entry does.
+    observer
+        Hears of hits, misses and evictions, and of the bytes held in memory.
     """
 
     def __init__(
@@ -178,8 +184,10 @@ class PageCache:
         max_gap: int = MAX_GAP,
         max_request: int = MAX_JOINED,
         disk: DiskCache | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._max_bytes = max_bytes
+        self._observer = observer if observer is not None else Observer()
         self._max_gap = max_gap
         self._max_request = max_request
         self._disk = disk
@@ -235,6 +243,10 @@ class PageCache:
                     mine[name] = page
                     self._in_flight[name] = Future()
             self._count(hits=len(found), misses=len(mine) + len(awaited))
+        if found:
+            self._observer.count("cache_hits", len(found))
+        if mine or awaited:
+            self._observer.count("cache_misses", len(mine) + len(awaited))
         trace.cache_hits += len(found)
         trace.cache_misses += len(awaited)
         trace.trips += 1 if awaited else 0
@@ -323,6 +335,10 @@ class PageCache:
                 futures = {name: self._in_flight.pop(name, None) for name in mine}
                 evicted = sum(self._kept.admit(name, held) for name, held in good.items())
                 self._count(evictions=evicted)
+                size = self._kept.bytes
+            self._observer.hold("cache_bytes", size)
+            if evicted:
+                self._observer.count("cache_evictions", evicted)
             for name, future in futures.items():
                 if future is None:
                     continue  # this process was forked meanwhile

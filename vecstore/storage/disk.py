@@ -28,6 +28,7 @@ import numpy as np
 
 from vecstore.errors import InvalidArgument
 from vecstore.ext.files import Watch
+from vecstore.observe import Counted, Observer
 from vecstore.storage.base import Stamp
 from vecstore.storage.buffers import Bytes
 from vecstore.storage.forks import reset_in_children
@@ -44,6 +45,15 @@ _PAUSE_SECONDS: Final = 1.0  # without the disk after it failed
 _TURN_SECONDS: Final = 5.0  # that a fetch waits for another process's fetch of the same
 _TURN_PAUSE: Final = 0.002
 _TURNS: Final = 1_024
+
+_TAKEN: Final = "SELECT coalesce(sum(size), 0) FROM segments"
+_TOLD: Final[Mapping[str, Counted]] = {
+    "hits": "disk_cache_hits",
+    "written": "disk_cache_written",
+    "evictions": "disk_cache_evictions",
+    "damaged": "disk_cache_damaged",
+    "failures": "disk_cache_failures",
+}
 
 # Of SQLite: the file is no index, or not whole. Anything else passes: busy, disk full, no permission.
 _BROKEN: Final = frozenset(
@@ -119,6 +129,8 @@ class DiskCache:
         On a local filesystem, for this cache alone; made if it is not there.
     max_bytes
         Of the disk; at least `LEAST_BYTES`. A page beyond a 32nd of it is not kept.
+    observer
+        Hears of what `DiskStats` counts of this process.
 
     Raises
     ------
@@ -126,7 +138,10 @@ class DiskCache:
         The folder cannot be made or written to.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], max_bytes: int) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], max_bytes: int, *, observer: Observer | None = None
+    ) -> None:
+        self._observer = observer if observer is not None else Observer()
         self.folder = os.path.abspath(os.fspath(folder))
         self._max_bytes = max(max_bytes, LEAST_BYTES)
         self._index = os.path.join(self.folder, "index.db")
@@ -204,6 +219,7 @@ class DiskCache:
             known = {name for name, *_ in _select(db, list(pages))}
             places = {name: writer.add(name, data) for name, data in pages.items() if name not in known}
             self._count(evictions=writer.evicted)
+            self._observer.hold("disk_cache_bytes", db.execute(_TAKEN).fetchone()[0])
             return {name: place for name, place in places.items() if place is not None}
 
         def find(db: sqlite3.Connection) -> dict[bytes, MappedPage]:
@@ -407,6 +423,9 @@ class DiskCache:
         self._stats = replace(
             self._stats, **{name: getattr(self._stats, name) + by for name, by in more.items()}
         )
+        for name, by in more.items():
+            if by:
+                self._observer.count(_TOLD[name], by)
 
 
 def _select(db: sqlite3.Connection, names: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:

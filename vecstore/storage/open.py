@@ -6,10 +6,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vecstore.errors import InvalidArgument
+from vecstore.observe import Observer
 from vecstore.storage.base import ObjectStore
 
 
-def open_store(url: str, **options: Any) -> ObjectStore:
+def open_store(url: str, *, observer: Observer | None = None, **options: Any) -> ObjectStore:
     """The store that ``url`` names.
 
     Parameters
@@ -17,6 +18,8 @@ def open_store(url: str, **options: Any) -> ObjectStore:
     url
         ``./path``, ``/path`` or ``file:///path``; ``s3://bucket/prefix``; ``memory://name``, shared
         by all of this process that ask for the name, or ``memory://``, private to this handle.
+    observer
+        Hears of each request to the store.
     **options
         Passed to `S3Store`; the other stores take none.
 
@@ -34,11 +37,21 @@ def open_store(url: str, **options: Any) -> ObjectStore:
             raise InvalidArgument(f"{url!r} is not a file of this machine", field="url")
         rest = unquote(parts.path)
     if scheme == "s3":
-        return _open_s3(rest, options)
+        return _open_s3(rest, {**options, "observer": observer})
     if scheme not in ("file", "memory"):
         raise InvalidArgument(f"no store for {scheme}:// URLs", field="url")
     if options:
         raise InvalidArgument(f"{scheme} stores take no option {min(options)!r}", field=min(options))
+    store = _open_here(scheme, rest)
+    if observer is None:
+        return store
+    from vecstore.storage.observed import ObservedStore
+
+    return ObservedStore(store, observer)
+
+
+def _open_here(scheme: str, rest: str) -> ObjectStore:
+    """A store of this process or of this machine."""
     if scheme == "memory":
         from vecstore.storage.memory import MemoryStore, named_store
 

@@ -27,8 +27,10 @@ from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
 from vecstore.errors import InvalidArgument, StorageRetryable, VecstoreError
+from vecstore.observe import Observer, StoreKind, StoreRequest
 from vecstore.storage.s3.clock import ServerClock
-from vecstore.storage.s3.errors import raised, refused
+from vecstore.storage.s3.errors import NotModified, raised, refused
+from vecstore.storage.threads import Pool
 
 _SIGNED_SECONDS: Final = 900  # that a URL is good for
 _REUSED_SECONDS: Final = 300.0  # that it is used for
@@ -74,10 +76,16 @@ class Client:
     ----------
     clock
         The server's, told by all answers.
+
+    Parameters
+    ----------
+    observer
+        Hears of each request on the wire: attempts that fail and second requests as well.
     """
 
-    def __init__(self, bucket: str, settings: Settings) -> None:
+    def __init__(self, bucket: str, settings: Settings, observer: Observer) -> None:
         self.bucket = bucket
+        self._observer = observer
         self._settings = settings
         self.reset_after_fork()
 
@@ -91,19 +99,27 @@ class Client:
         self._pool: ThreadPoolExecutor | None = None
         self._signed: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
-    def ask(self, call: Callable[[Any], Any], key: str) -> Any:
-        """One request of boto3's client; every failure as one of the protocol's kinds."""
+    def ask(self, kind: StoreKind, call: Callable[[Any], Any], key: str, *, sent: int = 0) -> Any:
+        """One request of boto3's client; every failure as one of the protocol's kinds.
+
+        ``kind`` and ``sent``, bytes of an object, are what the observer is told.
+        """
+        client = self._boto3()
+        request = self._observer.request(kind, key)
         try:
-            answer = call(self._boto3())
-        except VecstoreError:
+            answer = call(client)
+        except VecstoreError as error:
+            _end(request, sent=sent, error=error)
             raise
         except Exception as error:
             if isinstance(error, ClientError):
                 self.clock.hear(date_of(error.response))
             named = raised(error, self.bucket, key)
+            _end(request, sent=sent, error=named)
             if named is error:
                 raise
             raise named from error
+        _end(request, sent=sent, received=len(answer.get("Body", b"")) if kind == "get" else 0)
         self.clock.hear(date_of(answer))
         return answer
 
@@ -122,6 +138,7 @@ class Client:
             Called when the answer begins.
         """
         client = self._boto3()
+        told = self._observer.request("get", key)
         try:
             request = AWSRequest("GET", self._url(client, full_key), headers=headers, stream_output=True)
             response = self._reads_session().send(request.prepare())
@@ -130,6 +147,7 @@ class Client:
             body: bytes = response.raw.read()
         except Exception as error:
             named = raised(error, self.bucket, key)
+            _end(told, error=named)
             if named is error:
                 raise
             raise named from None  # the cause shows the URL with its signature
@@ -138,20 +156,26 @@ class Client:
         if status in (200, 206):
             size = int(found.get("content-length", len(body)))
             if len(body) != size:
-                raise StorageRetryable(f"{key!r}: got {len(body)} bytes of {size}", object=key)
+                cut = StorageRetryable(f"{key!r}: got {len(body)} bytes of {size}", object=key)
+                _end(told, received=len(body), error=cut)
+                raise cut
+            _end(told, received=size)
             return Answer(found, body)
         if status in _ELSEWHERE:
+            _end(told)
             return self._read_by_boto3(full_key, headers, key)
-        told = {name.decode(): text.decode(errors="replace") for name, text in _TOLD.findall(body)}
+        reasons = {name.decode(): text.decode(errors="replace") for name, text in _TOLD.findall(body)}
         if status in (401, 403):
             self._forget(full_key)  # signed with credentials that have expired, perhaps
-        raise refused(status, told, self.bucket, key)
+        refusal = refused(status, reasons, self.bucket, key)
+        _end(told, error=refusal)
+        raise refusal
 
     def threads(self) -> ThreadPoolExecutor:
         """As many as there may be connections: for reads, and for the parts of an upload."""
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._settings.connections, thread_name_prefix="vecstore-s3")
+                self._pool = Pool(self._settings.connections, thread_name_prefix="vecstore-s3")
             return self._pool
 
     def close(self) -> None:
@@ -175,7 +199,7 @@ class Client:
             answer = s3.get_object(Bucket=self.bucket, Key=full_key, **conditions)
             return {**answer, "Body": answer["Body"].read()}
 
-        answer = self.ask(get, key)
+        answer = self.ask("get", get, key)
         self._forget(full_key)
         return Answer(answer["ResponseMetadata"]["HTTPHeaders"], answer["Body"])
 
@@ -242,6 +266,15 @@ class Client:
                 except (BotoCoreError, ValueError) as error:
                     raise InvalidArgument(f"s3://{self.bucket}: {error}", field="endpoint_url") from error
             return self._opened
+
+
+def _end(
+    request: StoreRequest | None, *, sent: int = 0, received: int = 0, error: Exception | None = None
+) -> None:
+    """Tell the observer; that an object has not changed is an answer like any other."""
+    if request is not None:
+        told = None if isinstance(error, NotModified) else error
+        request.done(sent=sent, received=received, error=told)
 
 
 def _config(settings: Settings) -> Config:

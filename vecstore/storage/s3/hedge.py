@@ -35,10 +35,15 @@ class Hedges:
         Run the reads; a pool that is made at first use.
     share
         Second requests at most, a read.
+    hedged
+        Called for each of them.
     """
 
-    def __init__(self, threads: Callable[[], Executor], share: float) -> None:
+    def __init__(
+        self, threads: Callable[[], Executor], share: float, hedged: Callable[[], None] = lambda: None
+    ) -> None:
         self._threads = threads
+        self._hedged = hedged
         self._budget = Budget(share, _SAVED)
         self._waits: deque[float] = deque(maxlen=_REMEMBERED)
         self._lock = threading.Lock()
@@ -55,7 +60,7 @@ class Hedges:
         patience = self.patience()
         if patience is not None and wait([one.future for one in sent], timeout=patience).not_done:
             late = {
-                i: self._send(read)
+                i: self._send_again(read)
                 for i, (read, one) in enumerate(zip(reads, sent, strict=True))
                 if one.unanswered() and self._budget.take()
             }
@@ -68,6 +73,10 @@ class Hedges:
         if len(waits) < _LEAST:
             return None
         return max(waits[len(waits) * 9 // 10], 2 * statistics.median(waits))
+
+    def _send_again(self, read: Read[_T]) -> _Sent[_T]:
+        self._hedged()
+        return self._send(read)
 
     def _send(self, read: Read[_T]) -> _Sent[_T]:
         sent: _Sent[_T] = _Sent()

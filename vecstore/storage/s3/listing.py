@@ -71,6 +71,7 @@ class Listing:
             options["ContinuationToken"] = token
         return self._retries.run(
             lambda: self._client.ask(
+                "list",
                 lambda s3: s3.list_objects_v2(
                     Bucket=self._client.bucket,
                     Prefix=self._root + prefix,

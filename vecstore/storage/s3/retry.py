@@ -56,11 +56,20 @@ class Budget:
 
 
 class Retries:
-    """One policy for all operations of a store: bounded, with full jitter, within a budget."""
+    """One policy for all operations of a store: bounded, with full jitter, within a budget.
 
-    def __init__(self, attempts: int, sleep: Callable[[float], None] = time.sleep) -> None:
+    ``retried`` is called before each attempt but the first.
+    """
+
+    def __init__(
+        self,
+        attempts: int,
+        sleep: Callable[[float], None] = time.sleep,
+        retried: Callable[[], None] = lambda: None,
+    ) -> None:
         self._budget = Budget(_SHARE, _SAVED)
         self._sleep = sleep
+        self._retried = retried
         self._stop = tenacity.stop_after_attempt(attempts) | tenacity.stop_after_delay(_SECONDS)
 
     def run(self, attempt: Callable[[], _T]) -> _T:
@@ -71,5 +80,6 @@ class Retries:
             stop=lambda state: self._stop(state) or not self._budget.take(),
             wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
             retry=tenacity.retry_if_exception_type(StorageRetryable),
+            before_sleep=lambda _: self._retried(),
             reraise=True,
         )(attempt)

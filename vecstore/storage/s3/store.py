@@ -13,6 +13,7 @@ from typing import Literal
 import boto3
 
 from vecstore.errors import StorageConflict, StorageMissing, StorageRetryable
+from vecstore.observe import Observer
 from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, Stamp, StoredObject
 from vecstore.storage.checks import check_key, check_limit, check_prefix, check_ranges, cut_off
 from vecstore.storage.forks import reset_in_children
@@ -47,6 +48,8 @@ class S3Store:
         At least 5 MiB on S3; 10,000 of them bound the object.
     sleep
         Waits between attempts, seconds.
+    observer
+        Hears of each request.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class S3Store:
         hedge_share: float = 0.05,
         part_bytes: int = 16 << 20,
         sleep: Callable[[float], None] = time.sleep,
+        observer: Observer | None = None,
     ) -> None:
         prefix = prefix.strip("/")
         check_prefix(prefix)
@@ -84,7 +88,8 @@ class S3Store:
             read_timeout=read_timeout,
             connections=max_connections + PARTS_IN_FLIGHT,
         )
-        self._client = Client(bucket, settings)
+        self._observer = observer if observer is not None else Observer()
+        self._client = Client(bucket, settings, self._observer)
         self._options = (max_attempts, sleep, hedge_share, part_bytes)
         self.reset_after_fork()
         reset_in_children(self)
@@ -92,8 +97,9 @@ class S3Store:
     def reset_after_fork(self) -> None:
         attempts, sleep, share, part_bytes = self._options
         self._client.reset_after_fork()
-        self._retries = Retries(attempts, sleep)
-        self._hedges = Hedges(self._client.threads, share)
+        count = self._observer.count
+        self._retries = Retries(attempts, sleep, lambda: count("storage_retries"))
+        self._hedges = Hedges(self._client.threads, share, lambda: count("storage_hedges"))
         self._listing = Listing(self._client, self._retries, self._root)
         self._uploads = Uploads(self._client, self._retries, self._root, part_bytes)
 
@@ -178,6 +184,7 @@ class S3Store:
         client = self._client
         try:
             answer = client.ask(
+                "put",
                 lambda s3: s3.put_object(
                     Bucket=client.bucket,
                     Key=self._root + key,
@@ -186,6 +193,7 @@ class S3Store:
                     IfMatch=etag,
                 ),
                 key,
+                sent=len(data),
             )
         except StorageMissing as error:
             if "bucket" in error.details:
@@ -209,7 +217,9 @@ class S3Store:
         check_key(key)
         client = self._client
         self._retries.run(
-            lambda: client.ask(lambda s3: s3.delete_object(Bucket=client.bucket, Key=self._root + key), key)
+            lambda: client.ask(
+                "delete", lambda s3: s3.delete_object(Bucket=client.bucket, Key=self._root + key), key
+            )
         )
 
     def close(self) -> None:

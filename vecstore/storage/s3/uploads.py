@@ -56,10 +56,12 @@ class Uploads:
 
         def attempt() -> ObjectMeta:
             answer = self._client.ask(
+                "put",
                 lambda s3: s3.put_object(
                     **self._at(key), Body=data, ContentMD5=md5, IfNoneMatch="*", Metadata={_TOKEN: token}
                 ),
                 key,
+                sent=len(data),
             )
             return ObjectMeta(key, len(data), answer["ETag"], self.date(key, answer))
 
@@ -77,7 +79,7 @@ class Uploads:
 
     def describe(self, key: str) -> tuple[ObjectMeta, Mapping[str, str]]:
         """An object and its metadata, by one request."""
-        answer = self._client.ask(lambda s3: s3.head_object(**self._at(key)), key)
+        answer = self._client.ask("head", lambda s3: s3.head_object(**self._at(key)), key)
         meta = ObjectMeta(key, answer["ContentLength"], answer["ETag"], answer["LastModified"].timestamp())
         return meta, answer.get("Metadata", {})
 
@@ -96,7 +98,7 @@ class Uploads:
         at = self._at(key)
         upload = self._retries.run(
             lambda: self._client.ask(
-                lambda s3: s3.create_multipart_upload(**at, Metadata={_TOKEN: token}), key
+                "put", lambda s3: s3.create_multipart_upload(**at, Metadata={_TOKEN: token}), key
             )
         )
         at["UploadId"] = upload["UploadId"]
@@ -106,6 +108,7 @@ class Uploads:
 
             def attempt() -> ObjectMeta:
                 answer = self._client.ask(
+                    "put",
                     lambda s3: s3.complete_multipart_upload(
                         **at, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
                     ),
@@ -150,7 +153,10 @@ class Uploads:
         md5 = digest(piece)
         answer = self._retries.run(
             lambda: self._client.ask(
-                lambda s3: s3.upload_part(**at, PartNumber=number, Body=piece, ContentMD5=md5), key
+                "put",
+                lambda s3: s3.upload_part(**at, PartNumber=number, Body=piece, ContentMD5=md5),
+                key,
+                sent=len(piece),
             )
         )
         return {"PartNumber": number, "ETag": answer["ETag"]}
@@ -165,7 +171,9 @@ class Uploads:
 
     def _abort(self, key: str, at: dict[str, Any]) -> None:
         try:
-            self._retries.run(lambda: self._client.ask(lambda s3: s3.abort_multipart_upload(**at), key))
+            self._retries.run(
+                lambda: self._client.ask("delete", lambda s3: s3.abort_multipart_upload(**at), key)
+            )
         except (StorageError, Unauthorised):
             return  # the error that led here says more; buckets expire what is left
 

@@ -1,0 +1,20 @@
+"""Pools whose work belongs to whoever asked for it: context variables go along into the thread.
+
+So a request's id and its span are those of what is done for it elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Pool(ThreadPoolExecutor):
+    """A pool of threads; a piece of work runs in a copy of the context that submitted it."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return super().submit(copy_context().run, fn, *args, **kwargs)
