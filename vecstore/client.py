@@ -48,6 +48,7 @@ from vecstore.types import (
     Aggregates,
     AttributeType,
     BatchHits,
+    CacheStats,
     CompactResult,
     DeleteResult,
     Expected,
@@ -57,6 +58,7 @@ from vecstore.types import (
     Metric,
     Moment,
     NamespaceInfo,
+    PartsReport,
     PatchResult,
     Query,
     RecallEstimate,
@@ -388,6 +390,10 @@ class HttpBackend:
         found = self._send("GET", _path(name, "manifest") + query, repeat=True)
         return _decode(found, dict[str, Any])
 
+    def parts(self, name: str, epoch: int | None) -> PartsReport:
+        query = "" if epoch is None else f"?epoch={epoch}"
+        return _decode(self._send("GET", _path(name, "parts") + query, repeat=True), PartsReport)
+
     def warm(self, name: str, cursor: str | None) -> WarmResult:
         body = {} if cursor is None else {"cursor": cursor}
         return _decode(self._send("POST", _path(name, "warm"), body), WarmResult)
@@ -402,6 +408,9 @@ class HttpBackend:
             "garbage is collected by the server's maintenance, or by `vecstore gc` on the store itself",
             field="url",
         )
+
+    def cache_stats(self) -> CacheStats:
+        return _decode(self._send("GET", "/v1/caches", repeat=True), CacheStats)
 
     def ping(self) -> None:
         self._send("GET", "/readyz", repeat=True)

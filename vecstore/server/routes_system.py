@@ -1,4 +1,4 @@
-"""Whether the server lives and is ready, and what it understands."""
+"""Whether the server lives and is ready, what its caches hold, and what it understands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from vecstore.api import Backend
 from vecstore.server import wire
 from vecstore.server.handlers import answer
 from vecstore.server.openapi import document
+from vecstore.server.requests import query
 
 
 def register(app: Flask, backend: Backend) -> None:
@@ -22,10 +23,15 @@ def register(app: Flask, backend: Backend) -> None:
         backend.ping()
         return answer(wire.Health(status="ready"))
 
+    def caches() -> Response:
+        query()
+        return answer(backend.cache_stats())
+
     def openapi() -> Response:
         return answer(document())
 
     rule: Any = app.add_url_rule
     rule("/healthz", "healthz", healthz, methods=["GET"])
     rule("/readyz", "readyz", readyz, methods=["GET"])
+    rule("/v1/caches", "caches", caches, methods=["GET"])
     rule("/openapi.json", "openapi", openapi, methods=["GET"])
