@@ -80,6 +80,11 @@ export function announce(text) {
   document.getElementById("status").textContent = text;
 }
 
+/** What was announced last. */
+export function told() {
+  return document.getElementById("status").textContent;
+}
+
 export async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
@@ -94,7 +99,7 @@ export function dialog(title, ...children) {
   const id = uid("dialog");
   const node = h("dialog", { "aria-labelledby": id },
     h("div", { class: "dialog-head" }, h("h2", { id }, title), button("Close", () => node.close(), { class: "quiet" })),
-    h("div", { class: "dialog-body", tabindex: "0", role: "group", "aria-labelledby": id }, children));
+    h("div", { class: "dialog-body", tabindex: "0" }, children));
   const before = document.activeElement;
   node.addEventListener("close", () => {
     node.remove();

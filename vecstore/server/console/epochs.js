@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { announce, button, copy, empty, facts, field, fill, h, panel } from "./dom.js";
 import { errorPanel } from "./errors.js";
-import { born, bytes, count, plural, short, time, value, when } from "./format.js";
+import { born, bytes, count, plural, short, time, value } from "./format.js";
 import { pretty, toJson } from "./json.js";
 import { table } from "./table.js";
 
@@ -47,7 +47,7 @@ export async function view({ name, params, signal, link, replace, run }) {
       mark: (one) => one === epoch,
       columns: [
         { label: "Epoch", num: true, cell: (one) => count(one) },
-        { label: "Committed", cell: (one) => (kept.times.has(one) ? when(kept.times.get(one)) : "–") },
+        { label: "Committed, UTC", cell: (one) => (kept.times.has(one) ? time(kept.times.get(one)).slice(5, 19) : "–") },
         { label: "Held by", cell: (one) => [...(one === current.epoch ? ["current"] : []), ...(kept.pins.get(one) ?? [])].join(", ") },
       ],
     }));
@@ -102,7 +102,7 @@ export async function view({ name, params, signal, link, replace, run }) {
   };
   document.addEventListener("keydown", onKey, { signal });
   signal.addEventListener("abort", () => { clearTimeout(timer); asking.abort(); });
-  list.className = "epoch-list";
+  list.className = "panel epoch-list";
   go(epoch);
   return [
     h("div", { class: "bar travel" }, older, h("div", { class: "field grow" }, h("label", { for: (slider.id = "epoch-slider") }, `Epoch, ${count(kept.first)} to ${count(current.epoch)}`), slider), field("Number", number), newer),

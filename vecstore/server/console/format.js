@@ -32,7 +32,7 @@ export function seconds(value) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   if (value < 1e-3) return `${(value * 1e6).toFixed(value < 1e-5 ? 1 : 0)} µs`;
-  if (value < 1) return `${(value * 1e3).toFixed(value < 0.1 ? 2 : 0)} ms`;
+  if (value < 1) return `${(value * 1e3).toFixed(value < 0.01 ? 2 : value < 0.1 ? 1 : 0)} ms`;
   return `${value.toFixed(2)} s`;
 }
 

@@ -6,7 +6,7 @@
 // Nothing here changes a store. Each view puts what it shows into the address, so that it can be shared.
 
 import { ApiError, api, key } from "./api.js";
-import { announce, button, dialog, field, fill, h } from "./dom.js";
+import { announce, button, dialog, field, fill, h, told } from "./dom.js";
 import { errorPanel } from "./errors.js";
 import { bytes, count, plural } from "./format.js";
 import * as epochs from "./epochs.js";
@@ -65,6 +65,7 @@ async function show({ focus }) {
   leaving = new AbortController();
   const { signal } = leaving;
   here = address();
+  announce("");
   const { name, tab, params } = here;
   document.title = [name, tab && VIEWS.get(tab).label, "vecstore console"].filter(Boolean).join(" · ");
   fill(crumbs, name ? [h("a", { href: "#/" }, "Namespaces"), h("span", { "aria-hidden": "true" }, "/"), h("span", { "aria-current": "page" }, name)] : h("span", { "aria-current": "page" }, "Namespaces"));
@@ -87,7 +88,7 @@ async function show({ focus }) {
   main.removeAttribute("aria-busy");
   fill(main, shown);
   if (focus) main.querySelector("h1")?.focus();
-  if (!main.querySelector("[role='alert']")) announce(`${name ? `${name}, ${VIEWS.get(tab).label}` : "Namespaces"} shown`);
+  if (!told() && !main.querySelector(".error")) announce(`${name ? `${name}, ${VIEWS.get(tab).label}` : "Namespaces"} shown`);
   document.documentElement.dataset.shown = location.hash || "#/";
 }
 
@@ -234,9 +235,6 @@ document.getElementById("skip").addEventListener("click", (event) => {
 });
 document.addEventListener("keydown", shortcut);
 addEventListener("hashchange", () => show({ focus: true }));
-addEventListener("popstate", () => {
-  if (document.documentElement.dataset.shown !== (location.hash || "#/")) show({ focus: false });
-});
 applyTheme(saved.get("theme", "system"));
 showKey();
 show({ focus: false });

@@ -2,7 +2,7 @@
 
 import { api } from "./api.js";
 import { empty, field, h } from "./dom.js";
-import { bytes, count, plural, share, when } from "./format.js";
+import { bytes, count, plural, share, visible, when } from "./format.js";
 import { table } from "./table.js";
 
 const PAGE = 50;
@@ -23,7 +23,7 @@ export async function view({ params, signal, link }) {
     h("h1", { tabindex: "-1" }, "Namespaces"),
     form,
     rows.length ? table({
-      caption: `${plural(rows.length, "namespace")}${prefix ? ` that begin with “${prefix}”` : ""}${cursor || data.next_cursor ? ", of more" : ""}`,
+      caption: `${plural(rows.length, "namespace")}${prefix ? ` that begin with “${visible(prefix)}”` : ""}${cursor || data.next_cursor ? ", of more" : ""}`,
       rows,
       href: (row) => link(row.name, "overview"),
       columns: [
@@ -47,7 +47,7 @@ export async function view({ params, signal, link }) {
 
 function nothing(prefix, cursor) {
   if (cursor) return empty("There are no more namespaces.");
-  if (prefix) return empty("No namespace begins so.", "Case matters: names are compared byte by byte.");
+  if (prefix) return empty(`No namespace begins with “${visible(prefix)}”.`, "Case matters: names are compared byte by byte.");
   return empty("There is no namespace yet, or none that this key may see.", h("pre", {}, `curl ${new URL("../v1/namespaces", document.baseURI)} -H 'Content-Type: application/json' \\\n     -d '{"name": "notes", "dim": 3, "metric": "l2"}'`));
 }
 

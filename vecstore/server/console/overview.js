@@ -32,7 +32,7 @@ export async function view({ name, info, signal, link }) {
         { label: "Attribute", cell: ([attribute]) => value(attribute), by: ([attribute]) => attribute },
         { label: "Type", cell: ([, known]) => known.type, by: ([, known]) => known.type },
         { label: "Filters", cell: ([, known]) => (known.filterable ? "yes" : "read only"), by: ([, known]) => known.filterable },
-        { label: "", cell: ([attribute]) => (info.defaults.expire_by === attribute ? "rows expire by it" : "") },
+        { label: "Use", cell: ([attribute]) => (info.defaults.expire_by === attribute ? "rows expire by it" : "–") },
       ],
     }) : empty("No row has had an attribute yet.")),
     panel("Defaults", facts(Object.entries(info.defaults).map(([setting, given]) => [setting, given === null ? "–" : value(given)]), { class: "facts mono" })),

@@ -129,6 +129,7 @@ export async function view(context) {
     try {
       const found = await api.search(name, made.body, asking.signal);
       fill(answer, results(found, made.body));
+      if (answer.getBoundingClientRect().top > innerHeight * 0.8) answer.scrollIntoView({ block: "start" });
       announce(`${plural(found.data.hits.length, "hit")} in ${seconds(found.seconds)}, epoch ${found.data.epoch}`);
     } catch (error) {
       if (error.name === "AbortError") return;
@@ -140,10 +141,20 @@ export async function view(context) {
 
   function results({ data, seconds: took }, body) {
     const { hits, debug } = data;
+    const types = data.types ?? {};
+    const told = body.include.map((one) => ({
+      label: visible(one),
+      num: /^(int|uint|float)$/.test(types[one] ?? ""),
+      wide: types[one] === "string" && hits.some((hit) => String(hit.attributes?.[one] ?? "").length > 24),
+      array: Boolean(types[one]?.startsWith("[]")),
+      by: (hit) => hit.attributes?.[one],
+      cell: (hit) => cell(hit.attributes?.[one], types[one]),
+    }));
+    const narrowFirst = told.sort((a, b) => Number(a.wide) + Number(a.array) - Number(b.wide) - Number(b.array));
     const columns = [
       { label: "Id", cell: (hit) => h("span", { class: "mono" }, visible(String(hit.id))) },
       { label: "Distance", num: true, by: (hit) => hit.distance, cell: (hit) => hit.distance.toPrecision(6) },
-      ...body.include.map((one) => ({ label: visible(one), num: /^(int|uint|float)$/.test(data.types?.[one] ?? ""), wide: data.types?.[one] === "string", by: (hit) => hit.attributes?.[one], cell: (hit) => cell(hit.attributes?.[one]) })),
+      ...narrowFirst,
     ];
     return [
       panel(`${plural(hits.length, "hit")}, epoch ${count(data.epoch)}`, hits.length ? table({ caption: "Nearest first; a lower distance is nearer", columns, rows: hits, open: (hit) => row(hit) }) : empty("No row was found.", debug.rows_live ? "" : "No live row matches.")),
@@ -203,7 +214,8 @@ export async function view(context) {
   return h("div", { class: "split wide-left" }, panel("Search", form), answer);
 }
 
-function cell(given) {
+function cell(given, type) {
   if (given === null || given === undefined) return h("span", { class: "null" }, "null");
+  if (type === "datetime") return h("span", { title: given }, String(given).replace("T", " ").replace(/(:00)?\.000Z$/, "Z"));
   return value(given);
 }

@@ -7,8 +7,8 @@ import { bytes, count, plural, share, short, time, when } from "./format.js";
 const EVERY = 5000;
 
 export async function view({ name, signal, link, run }) {
-  const compaction = h("div");
-  const caches = h("div");
+  const compaction = h("div", { class: "stack" });
+  const caches = h("div", { class: "stack" });
   const auto = h("input", { type: "checkbox", id: "auto" });
 
   async function ask() {
@@ -24,7 +24,7 @@ export async function view({ name, signal, link, run }) {
   signal.addEventListener("abort", () => clearInterval(timer));
   await ask();
   return [
-    h("label", { class: "check bar" }, auto, ` ask again every ${EVERY / 1000} seconds`),
+    h("label", { class: "check" }, auto, ` ask again every ${EVERY / 1000} seconds`),
     h("div", { class: "columns" }, panel("Compaction", compaction), panel("Caches", caches)),
   ];
 }

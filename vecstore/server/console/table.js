@@ -67,12 +67,13 @@ export function table({ caption, columns, rows, open, href, sort, descending = f
   });
   draw();
   const id = uid("caption");
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": id },
+  const reached = open || href || columns.some((column) => column.by); // by the Tab key, and so by its scrolling
+  return h("div", { class: "scroll", tabindex: reached ? null : "0", role: "region", "aria-labelledby": id },
     h("table", {}, h("caption", { id }, caption), h("thead", {}, h("tr", {}, heads)), body), more);
 }
 
 function classes(column) {
-  return [column.num ? "num" : "", column.opt ? "opt" : "", column.wide ? "text" : ""].join(" ").trim() || null;
+  return [column.num ? "num" : "", column.opt ? "opt" : "", column.wide ? "text" : "", column.array ? "array" : ""].join(" ").trim() || null;
 }
 
 function compare(a, b) {
