@@ -24,7 +24,7 @@ export class ApiError extends Error {
  * Ask the API; the answer is `{data, etag, seconds}`, the time as this browser saw it. `body` is JSON as text, or
  * what is made into it. The page lies in `/console/`, so the API is beside it, whatever a proxy puts before both.
  */
-export async function call(path, { method = "GET", body, signal } = {}) {
+async function call(path, { method = "GET", body, signal } = {}) {
   const headers = { Accept: "application/json" };
   const given = key.get();
   if (given) headers.Authorization = `Bearer ${given}`;

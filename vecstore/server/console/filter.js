@@ -65,7 +65,7 @@ export function filterBuilder(info, written = "") {
         h("span", { class: "hint" }, "All rows are searched.")));
       return;
     }
-    fill(place, tree.kind === "group" ? drawGroup(tree, null) : drawItem(tree, { items: [tree] }, 0));
+    fill(place, drawGroup(tree, null));
   }
 
   function condition() {
@@ -81,7 +81,7 @@ export function filterBuilder(info, written = "") {
         button("Add a condition", () => add(condition(), "select")),
         button("Add a group", () => add(group("Or", [condition()]), "select")),
         button(parent ? "Remove the group" : "Remove the filter", () => remove(one, parent), { class: "quiet" })),
-      h("ol", { class: "items" }, one.items.map((item, i) => h("li", {}, item.kind === "group" ? drawGroup(item, one) : drawItem(item, one, i)))));
+      h("ol", { class: "items" }, one.items.map((item) => h("li", {}, item.kind === "group" ? drawGroup(item, one) : drawItem(item, one)))));
   }
 
   function remove(one, parent) {
@@ -91,7 +91,7 @@ export function filterBuilder(info, written = "") {
   }
 
   function drawItem(one, parent) {
-    const off = button("Remove", () => remove(one, parent.kind === "group" ? parent : null), { class: "quiet", "aria-label": "Remove this condition" });
+    const off = button("Remove", () => remove(one, parent), { class: "quiet", "aria-label": "Remove this condition" });
     if (one.kind === "raw") return h("div", { class: "row condition", "data-node": one.id }, h("code", {}, visible(toJson(one.json))), h("span", { class: "hint" }, "as written"), off);
     const type = schema.get(one.name);
     const names = [...schema.keys()];
@@ -134,7 +134,7 @@ export function filterBuilder(info, written = "") {
     return [input, h("label", { class: "check" }, nothing, " null")];
   }
 
-  /** The tree of a filter; what the builder has no controls for stays as it is written. */
+  /** The tree of a filter, a group at its root; what the builder has no controls for stays as it is written. */
   function nodeOf(given) {
     if (given === null) return null;
     const [head, rest] = given;

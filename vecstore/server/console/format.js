@@ -43,7 +43,7 @@ export function time(unix) {
   return Number.isNaN(date.getTime()) ? "–" : date.toISOString().replace("T", " ").replace(/\.\d+Z$/, " UTC");
 }
 
-export function ago(unix) {
+function ago(unix) {
   const past = Date.now() / 1000 - unix;
   if (past < 0) return "just now";
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60]]) {

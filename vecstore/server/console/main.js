@@ -54,7 +54,7 @@ function decoded(text) {
 }
 
 /** The address of a view of a namespace; parameters that are empty are left out. */
-export function link(name, tab, params = {}) {
+function link(name, tab, params = {}) {
   const given = Object.entries(params).filter(([, value]) => value !== null && value !== undefined && value !== "");
   const query = given.length ? `?${new URLSearchParams(given)}` : "";
   return `#/ns/${encodeURIComponent(name)}/${tab}${query}`;
@@ -66,6 +66,7 @@ async function show({ focus }) {
   const { signal } = leaving;
   here = address();
   announce("");
+  for (const open of document.querySelectorAll("dialog[open]")) open.close();
   const { name, tab, params } = here;
   document.title = [name, tab && VIEWS.get(tab).label, "vecstore console"].filter(Boolean).join(" · ");
   fill(crumbs, name ? [h("a", { href: "#/" }, "Namespaces"), h("span", { "aria-hidden": "true" }, "/"), h("span", { "aria-current": "page" }, name)] : h("span", { "aria-current": "page" }, "Namespaces"));
@@ -143,14 +144,18 @@ function hereWith(params) {
 // -- key, theme, help -------------------------------------------------------------------------
 
 function askKey() {
-  const input = h("input", { type: "password", autocomplete: "off", spellcheck: "false", value: key.get() });
+  // Not of type "password": a browser would offer to keep it.
+  const input = h("input", { type: "text", class: "secret", autocomplete: "off", autocapitalize: "off", spellcheck: "false", value: key.get() });
+  const problem = h("p", { class: "problem", role: "alert" });
   const form = h("form", {},
-    field("API key", input, { hint: "Sent as “Authorization: Bearer …” with each request. This tab keeps it until it is closed; it is written to no disk by the console." }),
+    field("API key", input, { hint: "Sent as “Authorization: Bearer …” with each request. This tab keeps it until it is closed; it is written to no disk by the console." }), problem,
     h("div", { class: "row" }, h("button", { type: "submit", class: "primary" }, "Use this key"), button("Forget it", () => use(""))));
   const node = dialog("API key", form);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    use(input.value.trim());
+    const given = input.value.trim();
+    if (/^[\x21-\x7e]*$/.test(given)) use(given);
+    else problem.textContent = "A key has no spaces, and only characters of ASCII.";
   });
   input.focus();
 

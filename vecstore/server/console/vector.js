@@ -4,7 +4,7 @@
 export function parseVector(text, dim) {
   const given = text.trim();
   if (!given) return null;
-  const found = /^[[\d+.,\s\-]|^-/.test(given) && !/[A-Za-df-z/=]/.test(given.replace(/[eE]/g, "")) ? numbers(given) : base64(given);
+  const found = given.startsWith("[") || /^[\d\s.,;eE+-]+$/.test(given) ? numbers(given) : base64(given);
   if (found.problem) return found;
   if (found.values.length !== dim) return { problem: `${found.values.length} numbers; the namespace has ${dim} dimensions` };
   if (!found.values.every(Number.isFinite)) return { problem: "a number is not finite as a float32" };
