@@ -71,7 +71,8 @@ def register(app: Flask) -> None:
             raise RouteNotFound(f"no route {request.path}", path=request.path)
         response = Response(found.data, content_type=found.content_type, headers=_HEADERS)
         response.set_etag(found.etag)
-        return response.make_conditional(request)
+        response.make_conditional(request)
+        return response
 
     rule: Any = app.add_url_rule
     rule("/console", "console_enter", enter, methods=["GET"])
