@@ -46,6 +46,7 @@ from vecstore.types import (
     AggregateParams,
     Aggregates,
     BatchHits,
+    CacheStats,
     CompactResult,
     Consistency,
     CopyResult,
@@ -57,6 +58,7 @@ from vecstore.types import (
     Metric,
     Moment,
     NamespaceInfo,
+    PartsReport,
     PatchResult,
     Query,
     RecallEstimate,
@@ -149,9 +151,11 @@ class Backend(Protocol):
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row: ...
     def scan(self, name: str, params: ScanParams) -> ScanPage: ...
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]: ...
+    def parts(self, name: str, epoch: int | None) -> PartsReport: ...
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult: ...
     def warm(self, name: str, cursor: str | None) -> WarmResult: ...
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult: ...
+    def cache_stats(self) -> CacheStats: ...
     def ping(self) -> None: ...
     def close(self) -> None: ...
 
@@ -367,6 +371,10 @@ class Database:
     def delete_namespace(self, name: str, *, if_match: Expected | None = None) -> None:
         """Delete a namespace and all its rows by one commit. `NamespaceNotFound` if there is none."""
         self._backend.delete(name, expected=if_match)
+
+    def cache_stats(self) -> CacheStats:
+        """What the caches of this process have done and hold; over HTTP, of the worker that answers."""
+        return self._backend.cache_stats()
 
     def close(self) -> None:
         """Stop maintenance, release connections. Idempotent."""
@@ -810,6 +818,11 @@ class Namespace:
         seconds late; None if nothing is.
         """
         return self._backend.manifest(self.name, check_epoch(epoch))
+
+    def parts(self, epoch: int | None = None) -> PartsReport:
+        """The parts of the current or of a past epoch; of the current one also what compaction does and
+        would do next."""
+        return self._backend.parts(self.name, check_epoch(epoch))
 
     def restore(self, epoch: int, *, if_match: Expected) -> NamespaceInfo:
         """Make a past epoch current again, by one commit; nothing is copied.

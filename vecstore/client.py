@@ -49,6 +49,7 @@ from vecstore.types import (
     Aggregates,
     AttributeType,
     BatchHits,
+    CacheStats,
     CompactResult,
     DeleteResult,
     Expected,
@@ -58,6 +59,7 @@ from vecstore.types import (
     Metric,
     Moment,
     NamespaceInfo,
+    PartsReport,
     PatchResult,
     Query,
     RecallEstimate,
@@ -396,6 +398,10 @@ class HttpBackend:
         found = self._send("GET", _path(name, "manifest") + query, repeat=True)
         return _decode(found, dict[str, Any])
 
+    def parts(self, name: str, epoch: int | None) -> PartsReport:
+        query = "" if epoch is None else f"?epoch={epoch}"
+        return _decode(self._send("GET", _path(name, "parts") + query, repeat=True), PartsReport)
+
     def warm(self, name: str, cursor: str | None) -> WarmResult:
         body = {} if cursor is None else {"cursor": cursor}
         return _decode(self._send("POST", _path(name, "warm"), body), WarmResult)
@@ -410,6 +416,9 @@ class HttpBackend:
             "garbage is collected by the server's maintenance, or by `vecstore gc` on the store itself",
             field="url",
         )
+
+    def cache_stats(self) -> CacheStats:
+        return _decode(self._send("GET", "/v1/caches", repeat=True), CacheStats)
 
     def ping(self) -> None:
         self._send("GET", "/readyz", repeat=True)

@@ -22,8 +22,8 @@ from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_BODY_B
 
 PREFIX: Final = "VECSTORE_"
 FILE: Final = "vecstore.toml"
-# Variables with our prefix that are not settings: the file's place, the kernels', a client's key, what a server
-# tells its processes, the tests'.
+# Variables with our prefix that are not settings: the file's place, the kernels', a client's key, what a
+# server tells its processes, the tests'.
 _OTHERS: Final = ("VECSTORE_CONFIG", "VECSTORE_SIMD", "VECSTORE_API_KEY", "VECSTORE_FIGURES")
 _OTHER_PREFIXES: Final = ("VECSTORE_BENCH_", "VECSTORE_TEST_")
 

@@ -137,6 +137,128 @@ class CompactResult:
 
 
 @dataclass(frozen=True, slots=True)
+class PartInfo:
+    """One part of an epoch.
+
+    Attributes
+    ----------
+    tier
+        By which compaction groups parts of like size: live rows, as a logarithm to the base ``fan_in``.
+    rows, live
+        All rows, and those that are not deleted.
+    lists
+        Into which its rows are divided; a part of one list is scanned whole.
+    vectors
+        Precision at which they are kept.
+    created_at
+        When its upload began, in seconds of Unix time by the store's clock.
+    owner
+        Namespace that holds the object; another one's where this is a branch.
+    """
+
+    id: str
+    tier: int
+    rows: int
+    live: int
+    lists: int
+    bytes: int
+    vectors: StoreVectors
+    created_at: float
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class DueCompaction:
+    """What would be merged next: ids of parts, and why."""
+
+    parts: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartsReport:
+    """The parts of one epoch, and of the current one what compaction does and would do.
+
+    Attributes
+    ----------
+    fan_in
+        So many parts of one tier are merged.
+    due
+        None if nothing is, and of past epochs.
+    compaction
+        What is being merged: ``holder``, ``began``, ``parts``, ``rows``, ``reason``, ``done`` (0 to 1). None
+        if nothing is, and of past epochs.
+    """
+
+    epoch: int
+    parts: tuple[PartInfo, ...]
+    fan_in: int
+    due: DueCompaction | None
+    compaction: dict[str, Any] | None
+    incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskStats:
+    """Of the node's cache (``bytes``, ``pages``, ``segments``) and of this process's use of it.
+
+    Attributes
+    ----------
+    bytes
+        Of the disk that segments take, filled or not; at most ``max_bytes``.
+    evictions
+        Pages that this process's writes drove out.
+    damaged
+        Pages that failed their checksum, and were dropped.
+    failures
+        Times that the disk or the index could not be used, and was left alone for a moment; the log
+        says why.
+    """
+
+    max_bytes: int = 0
+    bytes: int = 0
+    pages: int = 0
+    segments: int = 0
+    hits: int = 0
+    written: int = 0
+    evictions: int = 0
+    damaged: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Of the caches of one process since they were made; what a process maps is in none of them.
+
+    Attributes
+    ----------
+    hits, misses
+        Pages asked for that were in memory, and that were not.
+    bytes, pages
+        Held in memory now, with what a page takes beside its content.
+    requests, fetched
+        Sent to the store, and bytes received.
+    disk
+        None without a disk cache.
+    process
+        Its id. A server has one a worker, and the one that answers tells of itself.
+    max_bytes
+        Held in memory at most.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    bytes: int = 0
+    pages: int = 0
+    requests: int = 0
+    fetched: int = 0
+    disk: DiskStats | None = None
+    process: int = 0
+    max_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GcResult:
     """One collection: objects deleted (or, on a dry run, that would be), and kept for the grace period."""
 

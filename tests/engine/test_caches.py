@@ -271,3 +271,10 @@ def test_memory_and_descriptors_stay_bounded_over_many_namespaces(tmp_path: Path
     assert descriptors <= high[19][0] + 2
     # As many as there are segments, and those that open namespaces hold which were evicted since.
     assert maps <= 2 * 32
+
+
+def test_cache_stats_are_those_of_the_process_that_answers(db: Database) -> None:
+    stats = db.cache_stats()
+    assert stats.process > 0
+    assert stats.max_bytes == 256 << 20
+    assert (stats.bytes, stats.pages, stats.disk) == (0, 0, None)

@@ -269,3 +269,12 @@ def test_the_limit_of_a_body_is_a_setting(database: Database) -> None:
     client = create_app(database, Config(max_body_bytes=2_000)).test_client()
     answer = client.post("/v1/namespaces", data=b" " * 2_001, content_type="application/json")
     assert answer.get_json()["details"]["limit"] == 2_000
+
+
+def test_parts_carry_the_etag_of_their_epoch(docs: FlaskClient) -> None:
+    now, past = docs.get(f"{DOCS}/parts"), docs.get(f"{DOCS}/parts?epoch=1")
+    assert now.headers["ETag"] == docs.get(DOCS).headers["ETag"]
+    assert past.headers["ETag"] == now.headers["ETag"].replace('-2"', '-1"')
+    assert (len(now.get_json()["parts"]), past.get_json()["parts"]) == (1, [])
+    assert docs.get(f"{DOCS}/parts?epoch=0").get_json()["details"]["field"] == "epoch"
+    assert docs.get("/v1/caches?x=1").status_code == 400

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from random import Random, SystemRandom
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from vecstore.limits import MAX_PAGE_SIZE, MAX_RECALL_AT_ONCE
 from vecstore.maintenance.compactor import compact_once, under_way
 from vecstore.maintenance.gc import GRACE, RETENTION, collect
 from vecstore.maintenance.policy import Policy
+from vecstore.maintenance.report import parts_report
 from vecstore.maintenance.worker import MaintenanceThread
 from vecstore.manifest import lifecycle
 from vecstore.manifest.branch import branch
@@ -36,13 +38,14 @@ from vecstore.rows.ids import validate_name
 from vecstore.rows.schema import declared
 from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
-from vecstore.storage.cache import CacheStats, PageCache
+from vecstore.storage.cache import PageCache
 from vecstore.storage.disk import DiskCache
 from vecstore.storage.threads import Pool
 from vecstore.types import (
     AggregateParams,
     Aggregates,
     BatchHits,
+    CacheStats,
     CompactResult,
     DeleteResult,
     Expected,
@@ -52,6 +55,7 @@ from vecstore.types import (
     Metric,
     Moment,
     NamespaceInfo,
+    PartsReport,
     PatchResult,
     Query,
     RecallEstimate,
@@ -378,6 +382,10 @@ class EmbeddedDatabase:
             found["compaction"] = under_way(engine)
         return found
 
+    def parts(self, name: str, epoch: int | None) -> PartsReport:
+        """The parts of an epoch; of the current one also what compaction does and would do."""
+        return parts_report(self.namespace(name), epoch, self._policy)
+
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
         """One compaction of a namespace, if one is due."""
         engine, began = self.namespace(name), self._clock()
@@ -427,7 +435,7 @@ class EmbeddedDatabase:
 
     def cache_stats(self) -> CacheStats:
         """What the caches of this process have done and hold."""
-        return self._cache.stats()
+        return replace(self._cache.stats(), process=os.getpid())
 
     def ping(self) -> None:
         """One small read, to learn whether the store answers."""

@@ -120,7 +120,7 @@ def compact_once(
     """
     policy = policy if policy is not None else Policy()
     manifest = engine.snapshots.strong().manifest
-    wanted = (plan_all if everything else plan)(manifest, policy, _expired(engine, manifest))
+    wanted = (plan_all if everything else plan)(manifest, policy, expired(engine, manifest))
     if wanted is None:
         return CompactResult((), None, 0, manifest.epoch, "nothing due")
     about = {
@@ -146,7 +146,7 @@ def compact_once(
             lease.release()
 
 
-def _expired(engine: NamespaceEngine, manifest: Manifest) -> dict[str, int]:
+def expired(engine: NamespaceEngine, manifest: Manifest) -> dict[str, int]:
     """Live rows of each part that have expired."""
     if manifest.settings.expire_by is None:
         return {}

@@ -72,13 +72,18 @@ def plan(manifest: Manifest, policy: Policy, expired: Mapping[str, int] = NONE) 
             return found
     tiers: dict[int, list[Part]] = {}
     for part in parts:
-        tiers.setdefault(int(math.log(max(part.live, 1), policy.fan_in)), []).append(part)
-    for tier in sorted(tiers):
-        if len(tiers[tier]) >= policy.fan_in:
-            found = _bounded(tiers[tier], manifest, policy, f"tier {tier} is full")
+        tiers.setdefault(tier(part.live, policy.fan_in), []).append(part)
+    for number in sorted(tiers):
+        if len(tiers[number]) >= policy.fan_in:
+            found = _bounded(tiers[number], manifest, policy, f"tier {number} is full")
             if found is not None:
                 return found
     return _worn(parts, policy.dead_share, "dead rows", expired)
+
+
+def tier(live: int, fan_in: int) -> int:
+    """Of a part with so many live rows; a tier holds ``fan_in`` times as many as the one below."""
+    return int(math.log(max(live, 1), fan_in))
 
 
 def plan_all(manifest: Manifest, policy: Policy, expired: Mapping[str, int] = NONE) -> Plan | None:

@@ -19,6 +19,7 @@ from vecstore.server import (
     access,
     handlers,
     routes_aggregate,
+    routes_console,
     routes_docs,
     routes_history,
     routes_namespaces,
@@ -85,8 +86,9 @@ def create_app(
     routes_queries.register(app, backend, config)
     routes_recall.register(app, backend, config)
     readiness = Readiness(backend.ping, cache_dir=config.cache_dir, draining=draining)
-    routes_system.register(app, readiness, seen.metrics)
+    routes_system.register(app, backend, readiness, seen.metrics)
     routes_docs.register(app)
+    routes_console.register(app)
     flask = app.wsgi_app
     layers: WSGIApplication = Shortcut(flask, backend, config.max_body_bytes)
     if keyring is not None:

@@ -11,7 +11,16 @@ from vecstore.config import package_version
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES, MAX_NAME_BYTES, MAX_PAGE_SIZE
 from vecstore.server import scans, wire, wire_aggregate, wire_queries
 from vecstore.server.scopes import need
-from vecstore.types import CompactResult, NamespaceInfo, RecallEstimate, RecallReport, Tag, WarmResult
+from vecstore.types import (
+    CacheStats,
+    CompactResult,
+    NamespaceInfo,
+    PartsReport,
+    RecallEstimate,
+    RecallReport,
+    Tag,
+    WarmResult,
+)
 
 _TYPES: Final[tuple[Any, ...]] = (
     wire.CreateNamespace,
@@ -43,6 +52,8 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire.Health,
     wire.ErrorBody,
     NamespaceInfo,
+    PartsReport,
+    CacheStats,
     CompactResult,
     Tag,
     WarmResult,
@@ -138,6 +149,12 @@ def _paths() -> dict[str, Any]:
         },
         f"{one}/parts": {
             "parameters": [ns],
+            "get": _operation(
+                "listParts",
+                "The parts of an epoch, and of the current one what compaction does and would do",
+                {"200": _json("PartsReport", etag=True)},
+                parameters=[epoch],
+            ),
             "post": _operation(
                 "insertRows",
                 "Insert or upsert a batch, on a condition if one is given",
@@ -291,6 +308,13 @@ def _paths() -> dict[str, Any]:
                 body="Warm",
                 body_required=False,
             ),
+        },
+        "/v1/caches": {
+            "get": _operation(
+                "cacheStats",
+                "What the caches of the answering process have done and hold",
+                {"200": _json("CacheStats")},
+            )
         },
         "/healthz": {"get": _operation("healthz", "The server answers", {"200": _json("Health")})},
         "/readyz": {"get": _operation("readyz", "The store answers too", {"200": _json("Health")})},

@@ -1,4 +1,4 @@
-"""Namespaces: create, list, show, change, delete; their manifest; compaction, warming."""
+"""Namespaces: create, list, show, change, delete; their manifest and parts; compaction, warming."""
 
 from __future__ import annotations
 
@@ -69,6 +69,10 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         found = backend.manifest(ns, past_epoch(query("epoch")))
         return answer(veiled(found), at=(found["incarnation"], found["epoch"]))
 
+    def parts(ns: str) -> Response:
+        found = backend.parts(ns, past_epoch(query("epoch")))
+        return answer(found, at=(found.incarnation, found.epoch))
+
     def compact(ns: str) -> Response:
         query()
         asked = json_body(_compact, limit, default=wire.Compact())
@@ -87,6 +91,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     rule(one, "update", update, methods=["PATCH"])
     rule(one, "delete", delete, methods=["DELETE"])
     rule(f"{one}/manifest", "manifest", manifest, methods=["GET"])
+    rule(f"{one}/parts", "parts", parts, methods=["GET"])
     rule(f"{one}/compact", "compact", compact, methods=["POST"])
     rule(f"{one}/warm", "warm", warm, methods=["POST"])
 

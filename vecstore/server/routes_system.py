@@ -1,4 +1,4 @@
-"""Whether the server lives and is ready, its figures, and what it understands."""
+"""Whether the server lives and is ready, its figures, what its caches hold, and what it understands."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from vecstore.server import wire
 from vecstore.server.handlers import RETRY_AFTER_SECONDS, answer
 from vecstore.server.openapi import document
 from vecstore.server.readiness import OK, Readiness
+from vecstore.server.requests import query
 
 if TYPE_CHECKING:
+    from vecstore.api import Backend
     from vecstore.telemetry.metrics import Metrics
 
 
-def register(app: Flask, readiness: Readiness, metrics: Metrics | None) -> None:
+def register(app: Flask, backend: Backend, readiness: Readiness, metrics: Metrics | None) -> None:
     """Add the routes."""
 
     def healthz() -> Response:
@@ -34,12 +36,17 @@ def register(app: Flask, readiness: Readiness, metrics: Metrics | None) -> None:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
         return response
 
+    def caches() -> Response:
+        query()
+        return answer(backend.cache_stats())
+
     def openapi() -> Response:
         return answer(document())
 
     rule: Any = app.add_url_rule
     rule("/healthz", "healthz", healthz, methods=["GET"])
     rule("/readyz", "readyz", readyz, methods=["GET"])
+    rule("/v1/caches", "caches", caches, methods=["GET"])
     rule("/openapi.json", "openapi", openapi, methods=["GET"])
     if metrics is not None:
         told = metrics

@@ -22,10 +22,11 @@ from vecstore.errors import StorageCorrupt, VecstoreError
 from vecstore.observe import Observer, SearchWatch
 from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.buffers import Bytes, aligned_copy
-from vecstore.storage.disk import DiskCache, DiskStats
+from vecstore.storage.disk import DiskCache
 from vecstore.storage.forks import reset_in_children
 from vecstore.storage.ranges import MAX_GAP, MAX_JOINED, join_close
 from vecstore.storage.recency import Held, RecentPages
+from vecstore.types import CacheStats
 
 _Key = tuple[str, str, int, int, int]
 
@@ -117,32 +118,6 @@ class ReadTrace:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """Of a cache since it was made.
-
-    Attributes
-    ----------
-    hits, misses
-        Pages asked for that were in memory, and that were not.
-    bytes, pages
-        Held in memory now, with what a page takes beside its content.
-    requests, fetched
-        Sent to the store, and bytes received.
-    disk
-        None without a disk cache.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
-    bytes: int = 0
-    pages: int = 0
-    requests: int = 0
-    fetched: int = 0
-    disk: DiskStats | None = None
-
-
 class PageInHand(NamedTuple):
     """A page that was read.
 
@@ -198,7 +173,7 @@ class PageCache:
         self._lock = threading.Lock()
         self._kept: RecentPages[_Key] = RecentPages(self._max_bytes)
         self._in_flight: dict[_Key, Future[Bytes]] = {}
-        self._stats = CacheStats()
+        self._stats = CacheStats(max_bytes=self._max_bytes)
         self._generation = 0
 
     def read(

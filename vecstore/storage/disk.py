@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -34,6 +34,7 @@ from vecstore.storage.buffers import Bytes
 from vecstore.storage.forks import reset_in_children
 from vecstore.storage.mapping import map_file
 from vecstore.storage.segments import SegmentWriter, in_chunks
+from vecstore.types import DiskStats
 
 log = logging.getLogger(__name__)
 
@@ -82,34 +83,6 @@ class MappedPage(NamedTuple):
 
     data: Bytes
     segment: int
-
-
-@dataclass(frozen=True, slots=True)
-class DiskStats:
-    """Of the node's cache (``bytes``, ``pages``, ``segments``) and of this process's use of it.
-
-    Attributes
-    ----------
-    bytes
-        Of the disk that segments take, filled or not; at most ``max_bytes``.
-    evictions
-        Pages that this process's writes drove out.
-    damaged
-        Pages that failed their checksum, and were dropped.
-    failures
-        Times that the disk or the index could not be used, and was left alone for a moment; the log
-        says why.
-    """
-
-    max_bytes: int = 0
-    bytes: int = 0
-    pages: int = 0
-    segments: int = 0
-    hits: int = 0
-    written: int = 0
-    evictions: int = 0
-    damaged: int = 0
-    failures: int = 0
 
 
 class _Segment(NamedTuple):
