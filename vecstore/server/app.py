@@ -26,6 +26,7 @@ from vecstore.server import (
     routes_search,
     routes_system,
 )
+from vecstore.server.admission import Admission
 from vecstore.server.shortcut import Shortcut
 
 __all__ = ["create_app", "create_app_from_env", "open_database"]
@@ -59,7 +60,15 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_queries.register(app, backend, config)
     routes_recall.register(app, backend, config)
     routes_system.register(app, backend)
-    app.wsgi_app = Shortcut(app.wsgi_app, backend, config.max_body_bytes)  # type: ignore[method-assign]
+    flask = app.wsgi_app
+    layered = Admission(
+        Shortcut(flask, backend, config.max_body_bytes),
+        flask,
+        running=config.threads,
+        waiting=config.queue,
+        timeout=config.request_timeout,
+    )
+    app.wsgi_app = layered  # type: ignore[method-assign]
     return app
 
 
