@@ -498,7 +498,7 @@ class HttpBackend:
 def _may_repeat(error: BaseException, repeat: bool) -> bool:
     if isinstance(error, ServerUnavailable) and isinstance(error.__cause__, _NEVER_SENT):
         return True
-    if not repeat or not isinstance(error, VecstoreError):
+    if not repeat or not isinstance(error, VecstoreError) or isinstance(error, DeadlineExceeded):
         return False
     return isinstance(error, (ServerUnavailable, OutcomeUnknown)) or error.status in _RETRIED
 

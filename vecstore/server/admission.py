@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from vecstore import deadline
-from vecstore.errors import InvalidArgument, TooManyRequests, VecstoreError
+from vecstore.errors import DeadlineExceeded, InvalidArgument, TooManyRequests, VecstoreError
 from vecstore.server.paths import FAILED, namespace_of
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class Admission:
         began = environ.get("HTTP_X_REQUEST_START")
         if began is not None:
             seconds -= self._since(began)
+            if seconds <= 0.0:
+                raise DeadlineExceeded("the request has waited for longer than it may; nothing was done")
         return time.monotonic() + seconds
 
     def _since(self, began: str) -> float:
