@@ -30,7 +30,14 @@ from urllib3.exceptions import (
 )
 
 from vecstore import errors
-from vecstore.errors import InvalidArgument, OutcomeUnknown, PayloadTooLarge, ServerUnavailable, VecstoreError
+from vecstore.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    ServerUnavailable,
+    VecstoreError,
+)
 from vecstore.limits import MAX_BODY_BYTES
 from vecstore.progress import Progress, within
 from vecstore.rows.attributes import as_json, fitted, patch_as_json

@@ -68,11 +68,11 @@ def answer_of(connection: http.client.HTTPConnection) -> Answer:
 
 
 @contextmanager
-def site_of(folder: Path, changes: Mapping[str, str] | None = None, **env: str) -> Iterator[Site]:
+def site_of(folder: Path, changes: Mapping[str, str] | None = None, *, workers: int = 2) -> Iterator[Site]:
     """Ready, with a namespace ``docs`` of ten rows, (i, 0) by id."""
-    env = {"VECSTORE_MAX_BODY_BYTES": str(MAX_BODY), **env}
+    options = ("--workers", str(workers), "--no-maintenance")
     with (
-        running_server(folder / "data", "--workers", "2", "--no-maintenance", **env) as server,
+        running_server(folder / "data", *options, VECSTORE_MAX_BODY_BYTES=str(MAX_BODY)) as server,
         nginx(folder / "nginx", server.url.removeprefix("http://"), changes=changes) as proxy,
     ):
         site = Site(server, proxy)
@@ -116,7 +116,7 @@ class Load:
 
     def _run(self, request: Any, kept: bool) -> None:
         connection, number = self._site.connection(), 0
-        while not self._end.is_set():
+        while not self._end.wait(0.01):  # or clients would leave workers no processor to start on
             number += 1
             method, path, body, headers = request(number)
             try:

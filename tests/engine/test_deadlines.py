@@ -1,4 +1,4 @@
-"""Work whose time is up stops at its next step and changes nothing; a commit that has begun is seen through."""
+"""Work whose time is up stops at its next step and changes nothing; a begun commit is seen through."""
 
 from __future__ import annotations
 

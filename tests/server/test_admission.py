@@ -91,7 +91,7 @@ class Busy:
 
 
 @pytest.fixture
-def busy(database: Database) -> Iterator[Callable[..., Any]]:
+def busy(database: Database) -> Callable[..., Any]:
     for name in ("a", "b", "c"):
         database.create_namespace(name, 2, "l2")
 
@@ -104,7 +104,7 @@ def busy(database: Database) -> Iterator[Callable[..., Any]]:
             finally:
                 held.let_go(1_000)
 
-    yield make
+    return make
 
 
 def test_no_more_requests_run_at_once_than_there_are_places_and_all_are_answered(busy: Any) -> None:

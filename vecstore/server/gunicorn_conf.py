@@ -20,7 +20,7 @@ def settings(config: Config) -> dict[str, Any]:
         # JSON and validation hold it, so a worker a processor helps too. Workers share resident
         # data through memory maps. Figures of other classes: docs/decisions/0006.
         "workers": config.processes,
-        "worker_class": "gthread",
+        "worker_class": "vecstore.server.worker.Worker",  # gthread
         # Who waits for its turn waits in a thread, so that the bound on the queue (server/admission.py)
         # holds: what has no thread is in a queue of gunicorn's that knows neither bound nor fairness.
         "threads": config.threads + config.queue + SPARE_THREADS,

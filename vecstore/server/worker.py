@@ -1,0 +1,55 @@
+"""Gunicorn's threaded worker, which sends the head of an answer together with its body.
+
+Gunicorn sends them by two calls. A worker that is killed in between leaves a proxy with a head that it
+has passed on, so that it cannot ask another worker any more (`deploy/nginx.conf`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gunicorn.workers.gthread import ThreadWorker
+
+_TOGETHER: Final = 256 << 10  # bytes of a body up to which it is worth a copy
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """What `vecstore.server.gunicorn_conf` names."""
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer one request."""
+        plain = conn.sock
+        conn.sock = joined = _Joined(plain)
+        try:
+            kept = super().handle_request(req, conn)
+        finally:
+            conn.sock = plain
+        joined.flush()
+        return kept
+
+
+class _Joined:
+    """A socket that holds back what is sent first, the head, until there is more."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._held: bytes | None = None
+
+    def sendall(self, data: bytes) -> None:
+        if self._held is None:
+            self._held = data
+            return
+        held, self._held = self._held, b""
+        if held and len(data) <= _TOGETHER:
+            self._sock.sendall(held + data)
+            return
+        if held:
+            self._sock.sendall(held)
+        self._sock.sendall(data)
+
+    def flush(self) -> None:
+        if self._held:
+            self._sock.sendall(self._held)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
