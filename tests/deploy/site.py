@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deploy.support import Nginx, nginx
-from tests.server.support import Server, children, running_server
+from tests.server.support import Server, children, eventually, running_server
 
 JSON = {"Content-Type": "application/json"}
 SEARCH = "/v1/namespaces/docs/search"
@@ -91,6 +91,7 @@ class Load:
         self._end = threading.Event()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._rounds: dict[int, int] = {}
         self.done = 0
         self.failed: list[str] = []
 
@@ -108,6 +109,19 @@ class Load:
                 return "POST", PARTS, rows, {**JSON, **key}
 
             self._start(insert, kept=True)
+
+    def await_all(self, rounds: int = 3) -> None:
+        """Until each client has got so many answers more."""
+        with self._lock:
+            before = dict(self._rounds)
+        eventually(
+            "each client is answered",
+            lambda: (
+                len(self._rounds) == len(self._threads)
+                and all(done >= before.get(one, 0) + rounds for one, done in list(self._rounds.items()))
+            ),
+            60,
+        )
 
     def _start(self, request: Any, kept: bool) -> None:
         thread = threading.Thread(target=self._run, args=(request, kept))
@@ -129,6 +143,7 @@ class Load:
                 failure = f"{path}: {error!r}"
             with self._lock:
                 self.done += 1
+                self._rounds[threading.get_ident()] = number
                 if failure is not None:
                     self.failed.append(failure)
             if not kept or failure is not None:

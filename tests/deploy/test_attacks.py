@@ -18,7 +18,7 @@ from tests.deploy.site import JSON, MAX_BODY, PARTS, QUERY, SEARCH, Site, answer
 from tests.deploy.support import Nginx
 from tests.server.support import eventually
 
-MANY = 150  # slow clients: several times the threads of all workers
+MANY = 80  # slow clients: more than the threads of all workers, fewer than nginx takes of one address
 IDLE = 10_000
 STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
 

@@ -58,7 +58,7 @@ def test_no_server_is_told_as_json_and_when_to_come_back(tmp_path: Path) -> None
         for path in (SEARCH, PARTS):
             connection.request("POST", path, QUERY, {**JSON, "X-Request-Id": "mine"})
             answer = answer_of(connection)
-            assert (answer.status, answer.json["code"]) == (502, "server_unavailable")
+            assert (answer.status, answer.json["code"]) == (503, "server_unavailable")
             assert answer.headers["Retry-After"] == "1"
             assert answer.json["details"] == {"request_id": "mine"}
 
@@ -103,11 +103,10 @@ def test_a_reload_fails_no_request(site: Site) -> None:
         load.searches(1, kept=False)
         load.inserts(2, keyed=False)
         before = set(site.workers())
-        eventually("requests are answered", lambda: load.done > 20)
+        load.await_all()
         site.server.process.send_signal(signal.SIGHUP)
         eventually("all workers are others", lambda: gone(site, before), 60)
-        done = load.done
-        eventually("they answer", lambda: load.done > done + 20)
+        load.await_all()
     finally:
         load.end()
     assert load.failed == []
@@ -125,9 +124,9 @@ def test_workers_that_are_killed_fail_no_search_and_no_write_with_a_key(site: Si
         load.inserts(2, keyed=True)
         for kill in range(3):
             eventually("two workers", lambda: len(site.workers()) == 2)
-            done = load.done
-            eventually("requests are answered", lambda done=done: load.done > done + 30)
+            load.await_all()  # nginx sends a request twice, so two deaths may not hit the same one
             os.kill(site.workers()[kill % 2], signal.SIGKILL)
+        load.await_all()
     finally:
         load.end()
     assert load.failed == []
@@ -148,11 +147,10 @@ def test_a_node_that_stops_fails_no_search_where_there_is_another(tmp_path: Path
             try:
                 load.searches(3, kept=True)
                 load.inserts(1, keyed=True)
-                eventually("requests are answered", lambda: load.done > 30)
+                load.await_all()
                 first.process.terminate()
                 first.process.wait(30)
-                done = load.done
-                eventually("the other one answers", lambda: load.done > done + 30)
+                load.await_all()
             finally:
                 load.end()
             assert load.failed == []
