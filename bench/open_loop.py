@@ -25,20 +25,29 @@ _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One as it is sent; ``repeats`` says whether the client may send it again after a failure."""
+    """One as it is sent.
+
+    Attributes
+    ----------
+    repeats
+        Whether the client may send it again after a failure.
+    about
+        What the caller knows it by.
+    """
 
     kind: str
     data: bytes
     repeats: bool = False
+    about: object = None
 
 
-def post(path: str, body: bytes, *, kind: str, key: str | None = None) -> Request:
+def post(path: str, body: bytes, *, kind: str, key: str | None = None, about: object = None) -> Request:
     idempotency = f"Idempotency-Key: {key}\r\n" if key is not None else ""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n{idempotency}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    return Request(kind, head.encode() + body, repeats=key is not None)
+    return Request(kind, head.encode() + body, key is not None, about)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +60,12 @@ class Outcome:
     status: int
     attempt: int
     error: str = ""
+    about: object = None
 
 
 @dataclass(slots=True)
 class Outcomes:
-    """All of them; how many found no connection free, and by how many seconds this process was late itself."""
+    """All of them; how many found no connection free, and by how many seconds this process was late."""
 
     all: list[Outcome] = field(default_factory=list)
     late: int = 0
@@ -97,7 +107,8 @@ class Client:
                         status = await self._once(request)
                 except (OSError, EOFError, TimeoutError, ValueError) as failure:
                     error = repr(failure)
-            done = Outcome(request.kind, due, time.perf_counter() - due, status, attempt, error)
+            spent = time.perf_counter() - due
+            done = Outcome(request.kind, due, spent, status, attempt, error, request.about)
             outcomes.all.append(done)
             failed = status == 0 or status >= 500
             if not failed or not request.repeats or attempt == attempts:

@@ -2,10 +2,10 @@
 
 gunicorn with two workers on a directory, nginx with ``deploy/nginx.conf`` before it. A request is sixteen
 searches by id in the shipped sample: small to send, some milliseconds of a processor to answer, so that
-one process can send several times as many as two workers answer. Measured are, in this order: capacity (a closed loop over
-as many connections as are served at once), the normal latency (an open loop at 80 % of it), the
-overload (an open loop at 500 %), and how long it takes from its end until a second of requests at 80 % has
-a 99th percentile of at most twice the normal one and nothing is refused.
+one process can send several times as many as two workers answer. Measured are, in this order: capacity
+(a closed loop over as many connections as are served at once), the normal latency (an open loop at 80 %
+of it), the overload (an open loop at 500 %), and how long it takes from its end until a second of requests
+at 80 % has a 99th percentile of at most twice the normal one and nothing is refused.
 
 Floors: the p99 of accepted requests under overload at most four times the normal one; recovery within 5 s;
 no answer but 200 and 429. The exit status says whether they hold.
