@@ -117,9 +117,8 @@ class Work:
         ns, row = f"docs-{self.number % NAMESPACES}", self.number // NAMESPACES % 50
         vector = [float((self.number + i) % 7) for i in range(384)]
         body = {"ids": [row], "vectors": [vector], "attributes": {"number": [self.number]}}
-        return post(
-            f"/v1/namespaces/{ns}/parts", json.dumps(body).encode(), kind="upsert", key=f"k{self.number}"
-        )
+        about, data = (ns, row, self.number), json.dumps(body).encode()
+        return post(f"/v1/namespaces/{ns}/parts", data, kind="upsert", key=f"k{self.number}", about=about)
 
 
 def prepare(url: str) -> Work:

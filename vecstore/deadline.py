@@ -2,7 +2,7 @@
 
 Work that nobody waits for any more is stopped at its next step: between requests to storage, parts,
 blocks of rows, queries of a batch, and last before a commit. A deadline belongs to the call, not to the
-objects that it goes through, so it is a context variable (decision 0029): `carried` takes it along into
+objects that it goes through, so it is a context variable (decision 0029): `Carrying` takes it along into
 threads, `waived` keeps it from what is done for others too. Without one a step costs 50 ns.
 
 Imports errors alone.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, Token, copy_context
 from typing import Any, Final, ParamSpec, TypeVar
@@ -95,9 +95,15 @@ def _exceeded() -> DeadlineExceeded:
     return DeadlineExceeded("the request took longer than it may; it was stopped and changed nothing")
 
 
-class Threads(ThreadPoolExecutor):
-    """A pool whose work has the deadline, and the other context, of whoever submits it."""
+class Carrying(Executor):
+    """A pool whose work has the deadline, and all other context, of whoever submits it."""
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         context: Any = copy_context()
-        return super().submit(context.run, fn, *args, **kwargs)
+        return self._pool.submit(context.run, fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)

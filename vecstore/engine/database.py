@@ -8,13 +8,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from random import Random, SystemRandom
 from typing import Any, Final
 
 import msgspec
 
-from vecstore.deadline import Threads
+from vecstore.deadline import Carrying
 from vecstore.engine.monitor import RecallMonitor
 from vecstore.engine.namespace import NamespaceEngine, describe
 from vecstore.engine.open import OpenNamespaces
@@ -124,7 +124,7 @@ class EmbeddedDatabase:
         self._tombstones = TombstoneCache(store)
         self._namespaces = OpenNamespaces(open_namespaces, self._open)
         self._collected: dict[str, float] = {}
-        self._executor: Threads | None = None
+        self._executor: Carrying | None = None
         self._pid = os.getpid()
         self._threads = min(len(os.sched_getaffinity(0)), IO_THREADS) if threads is None else threads
         self._maintenance = MaintenanceThread(self.maintain) if maintenance else None
@@ -433,5 +433,6 @@ class EmbeddedDatabase:
         if self._executor is None:
             with self._lock:
                 if self._executor is None:
-                    self._executor = Threads(IO_THREADS, thread_name_prefix="vecstore-io")
+                    pool = ThreadPoolExecutor(IO_THREADS, thread_name_prefix="vecstore-io")
+                    self._executor = Carrying(pool)
         return self._executor
