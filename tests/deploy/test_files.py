@@ -80,10 +80,8 @@ def resources() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path.stem}: {one['kind']}", one
 
 
-@pytest.mark.parametrize(
-    ("name", "resource"), resources(), ids=lambda given: given if isinstance(given, str) else ""
-)
-def test_a_manifest_is_valid(name: str, resource: dict[str, Any]) -> None:
+@pytest.mark.parametrize("resource", [pytest.param(one, id=name) for name, one in resources()])
+def test_a_manifest_is_valid(resource: dict[str, Any]) -> None:
     kubernetes_validate.validate(resource, KUBERNETES, strict=True)
 
 

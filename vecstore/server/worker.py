@@ -1,11 +1,13 @@
-"""Gunicorn's threaded worker, which sends the head of an answer together with its body.
+"""Gunicorn's threaded worker, which sends head and body of an answer together, and says when it is ready.
 
 Gunicorn sends them by two calls. A worker that is killed in between leaves a proxy with a head that it
-has passed on, so that it cannot ask another worker any more (`deploy/nginx.conf`).
+has passed on, so that it cannot ask another worker any more (`deploy/nginx.conf`). And it ends the workers
+of before a reload when it has forked new ones, which take a second or two until they answer.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker
@@ -15,6 +17,16 @@ _TOGETHER: Final = 256 << 10  # bytes of a body up to which it is worth a copy
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """What `vecstore.server.gunicorn_conf` names."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers; known in its parent too, by the file that they share."""
+        return os.fstat(self.tmp.fileno()).st_size > 0
+
+    def run(self) -> None:
+        """Answer until the end."""
+        os.write(self.tmp.fileno(), b"1")
+        super().run()
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer one request."""
