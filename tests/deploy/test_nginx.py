@@ -6,7 +6,10 @@ import http.client
 import json
 import os
 import signal
+import socket
+import ssl
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,30 @@ def test_a_client_beyond_its_rate_gets_429_as_json(site: Site, tmp_path: Path) -
         assert [answer.status for answer in answers] == [200, 200, 429, 429]
         assert answers[-1].json["code"] == "too_many_requests"
         assert answers[-1].headers["Retry-After"] == "1"
+
+
+def test_requests_beyond_what_the_server_is_to_have_at_once_get_429(tmp_path: Path) -> None:
+    request = f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(QUERY)}\r\n\r\n{QUERY}"
+    with ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=200))
+        proxy = stack.enter_context(nginx(tmp_path, f"127.0.0.1:{silent.getsockname()[1]}"))
+        clients = [stack.enter_context(proxy.connect()) for _ in range(70)]
+        for client in clients:
+            client.sendall(request.encode())
+            client.settimeout(0)
+        refused: dict[int, bytes] = {}
+
+        def listen() -> int:
+            for number, client in enumerate(clients):
+                with suppress(ssl.SSLWantReadError):
+                    refused[number] = refused.get(number, b"") + client.recv(65_536)
+            return len(refused)
+
+        eventually("those beyond 64 are refused", lambda: listen() == 6)
+        for answer in refused.values():
+            assert answer.startswith(b"HTTP/1.1 429 ")
+            assert b"\r\nRetry-After: 1\r\n" in answer
+            assert b'"code":"too_many_requests"' in answer
 
 
 def test_etags_stay_strong_and_conditions_arrive(site: Site) -> None:
