@@ -81,7 +81,7 @@ def test_requests_beyond_what_the_server_is_to_have_at_once_get_429(tmp_path: Pa
     with ExitStack() as stack:
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=200))
         proxy = stack.enter_context(nginx(tmp_path, f"127.0.0.1:{silent.getsockname()[1]}"))
-        clients = [stack.enter_context(proxy.connect()) for _ in range(70)]
+        clients = [stack.enter_context(proxy.connect()) for _ in range(166)]
         for client in clients:
             client.sendall(request.encode())
             client.settimeout(0)
@@ -93,7 +93,7 @@ def test_requests_beyond_what_the_server_is_to_have_at_once_get_429(tmp_path: Pa
                     refused[number] = refused.get(number, b"") + client.recv(65_536)
             return len(refused)
 
-        eventually("those beyond 64 are refused", lambda: listen() == 6)
+        eventually("those beyond 160 are refused", lambda: listen() == 6)
         for answer in refused.values():
             assert answer.startswith(b"HTTP/1.1 429 ")
             assert b"\r\nRetry-After: 1\r\n" in answer

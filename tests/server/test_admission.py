@@ -129,6 +129,27 @@ def test_beyond_the_queue_a_request_is_refused_at_once_and_told_when_to_come_bac
         assert server.client.get("/v1/namespaces/a").status_code == 200
 
 
+def test_of_slow_requests_no_more_wait_than_run_where_that_takes_too_long(busy: Any) -> None:
+    with busy(threads=2, queue=16, queue_seconds=1e-6) as server:
+        for _ in range(2):  # what is known of before
+            (done,) = server.fill("a")
+            server.held.let_go()
+            assert done.result(SECONDS).status_code == 200
+        server.fill("a", 2)
+        server.queue("b", "c")
+        refused = server.client.get("/v1/namespaces/a")
+        assert refused.status_code == 429
+
+
+def test_of_quick_requests_as_many_wait_as_the_queue_holds(busy: Any) -> None:
+    with busy(threads=2, queue=16, queue_seconds=3_600) as server:
+        server.fill("a", 2)
+        sent = server.queue(*"abcabcabcabcabca")
+        assert server.client.get("/v1/namespaces/a").status_code == 429
+        server.held.let_go(18)
+        assert all(answer.result(SECONDS).status_code == 200 for answer in sent)
+
+
 def test_without_a_queue_what_finds_no_place_is_refused(busy: Any) -> None:
     with busy(threads=1, queue=0) as server:
         server.fill("a")

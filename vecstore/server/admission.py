@@ -1,6 +1,7 @@
 """How many requests a process works on at once, whose turn is next, and until when (decision 0029).
 
-At most so many run, at most so many wait. Namespaces take turns, whatever each of them sends: a busy one
+At most so many run, at most so many wait, and of slow ones fewer: a queue is bounded by the time that its
+last would wait. Namespaces take turns, whatever each of them sends: a busy one
 waits behind itself. Where the queue is full, room is made by refusing the latest request of the
 namespace that waits with most; whoever waits with most itself is refused, with 429. A request that
 is not answered in its time is stopped (`vecstore.deadline`), and that it has waited counts.
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 EXEMPT: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked most urgently when all else is busy
 _UNBOUNDED: Final = "/compact"  # may take as long as it does, unless it asks for less
 
+_WEIGHT: Final = 0.1  # of the latest request in what a place is held for
+_LONGEST: Final = 1.0  # seconds that count of one request, so that a compaction is soon forgotten
+
 
 class Admission:
     """WSGI: requests in turn to ``app``; those that are refused to ``flask``, which words the answer.
@@ -36,6 +40,8 @@ class Admission:
     ----------
     running, waiting
         Requests at most.
+    patience
+        Seconds that the last in the queue may have to wait, as things go, where more wait than run.
     timeout
         Seconds that a request may take at most, and does by default.
     clock
@@ -49,6 +55,7 @@ class Admission:
         *,
         running: int,
         waiting: int,
+        patience: float,
         timeout: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -56,7 +63,7 @@ class Admission:
         self._flask = flask
         self._timeout = timeout
         self._clock = clock
-        self._turns = Turns(running, waiting)
+        self._turns = Turns(running, waiting, patience)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -65,7 +72,7 @@ class Admission:
         token = None
         try:
             token = deadline.begin(self._ends(environ, path))
-            self._turns.enter(path)
+            began = self._turns.enter(path)
         except VecstoreError as error:
             if token is not None:
                 deadline.end(token)
@@ -74,7 +81,7 @@ class Admission:
         try:
             return self._app(environ, start_response)
         finally:
-            self._turns.leave()
+            self._turns.leave(began)
             deadline.end(token)
 
     def _ends(self, environ: dict[str, Any], path: str) -> float | None:
@@ -108,15 +115,17 @@ class Turns:
     While somebody waits no place is free: who leaves hands it on.
     """
 
-    def __init__(self, running: int, waiting: int) -> None:
+    def __init__(self, running: int, waiting: int, patience: float) -> None:
         self._lock = threading.Lock()
-        self._free = running
+        self._places = self._free = running
         self._most = waiting
+        self._patience = patience
+        self._held = 0.0  # seconds that a place is held, of late
         self._waiting = 0
         self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()  # the first has the next turn
 
-    def enter(self, path: str) -> None:
-        """Take a place, perhaps after a while.
+    def enter(self, path: str) -> float:
+        """Take a place, perhaps after a while; what `leave` is to be told.
 
         Raises
         ------
@@ -128,7 +137,7 @@ class Turns:
         with self._lock:
             if self._free:
                 self._free -= 1
-                return
+                return time.monotonic()
             waiter = self._queue(namespace_of(path) or "")
         left = deadline.remaining()
         if not waiter.gate.acquire(timeout=-1 if left is None else left):
@@ -139,10 +148,13 @@ class Turns:
                     raise _too_many(self._most)
         if waiter.refused:
             raise _too_many(self._most)
+        return time.monotonic()
 
-    def leave(self) -> None:
+    def leave(self, began: float) -> None:
         """Give the place back."""
+        held = min(_LONGEST, time.monotonic() - began)
         with self._lock:
+            self._held += _WEIGHT * (held - self._held)
             if not self._waiting:
                 self._free += 1
                 return
@@ -156,7 +168,7 @@ class Turns:
     def _queue(self, name: str) -> _Waiter:
         """Wait for a namespace; `TooManyRequests` if that cannot be."""
         queue = self._queues.get(name)
-        if self._waiting >= self._most:
+        if self._is_full():
             longest = max(self._queues.values(), key=len, default=None)
             if longest is None or len(longest) <= 1 + (len(queue) if queue is not None else 0):
                 raise _too_many(self._most)
@@ -169,6 +181,13 @@ class Turns:
         queue.append(waiter)
         self._waiting += 1
         return waiter
+
+    def _is_full(self) -> bool:
+        """Whether one more would have to wait for too long."""
+        if self._waiting < min(self._places, self._most):
+            return False
+        wait = (self._waiting + 1) * self._held / self._places
+        return self._waiting >= self._most or wait > self._patience
 
     def _take(self, waiter: _Waiter) -> None:
         """Out of the queue."""

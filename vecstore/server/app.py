@@ -66,6 +66,7 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
         flask,
         running=config.threads,
         waiting=config.queue,
+        patience=config.queue_seconds,
         timeout=config.request_timeout,
     )
     app.wsgi_app = layered  # type: ignore[method-assign]
