@@ -31,7 +31,14 @@ from urllib3.exceptions import (
 )
 
 from vecstore import errors
-from vecstore.errors import InvalidArgument, OutcomeUnknown, PayloadTooLarge, ServerUnavailable, VecstoreError
+from vecstore.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    ServerUnavailable,
+    VecstoreError,
+)
 from vecstore.limits import MAX_BODY_BYTES
 from vecstore.progress import Progress, within
 from vecstore.rows.attributes import as_json, fitted, patch_as_json
@@ -515,7 +522,7 @@ class HttpBackend:
 def _may_repeat(error: BaseException, repeat: bool) -> bool:
     if isinstance(error, ServerUnavailable) and isinstance(error.__cause__, _NEVER_SENT):
         return True
-    if not repeat or not isinstance(error, VecstoreError):
+    if not repeat or not isinstance(error, VecstoreError) or isinstance(error, DeadlineExceeded):
         return False
     return isinstance(error, (ServerUnavailable, OutcomeUnknown)) or error.status in _RETRIED
 

@@ -39,6 +39,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     allow_remote: bool = False
     workers: Annotated[int, Meta(ge=0, le=1_024)] = 0
     threads: Annotated[int, Meta(ge=1, le=1_024)] = 8
+    queue: Annotated[int, Meta(ge=0, le=1_024)] = 64
+    queue_seconds: Annotated[float, Meta(gt=0.0, le=3_600.0)] = 0.1
+    request_timeout: Annotated[float, Meta(gt=0.0, le=86_400.0)] = 300.0
     graceful_timeout: Annotated[int, Meta(ge=1, le=3_600)] = 30
     max_body_bytes: Annotated[int, Meta(ge=1_024, le=MAX_BODY_BYTES)] = MAX_BODY_BYTES
     cache_bytes: Annotated[int, Meta(ge=0)] = 256 << 20

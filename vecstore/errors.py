@@ -288,6 +288,13 @@ class ServerUnavailable(VecstoreError):
     retryable = True
 
 
+class DeadlineExceeded(VecstoreError):
+    """The caller's time was up, and the work was stopped: nothing was changed."""
+
+    code = "deadline_exceeded"
+    status = 504
+
+
 class ForkedHandle(VecstoreError):
     """A handle was opened in another process and cannot be used after ``fork``."""
 

@@ -141,7 +141,7 @@ def test_the_deployment_file_serves_with_the_same_settings(tmp_path: Path) -> No
     values = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
     settings = {name.strip(): value.strip() for name, value in values.items()}
     assert settings["bind"] == "['127.0.0.1:8123']"
-    assert (settings["workers"], settings["worker_class"]) == ("3", "gthread")
+    assert (settings["workers"], settings["worker_class"]) == ("3", "vecstore.server.worker.Worker")
     refused = subprocess.run(
         [*command()[:1], "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", "--check-config"],
         capture_output=True,

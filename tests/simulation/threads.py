@@ -1,8 +1,8 @@
 """The library's locks, threads and pools, on the scheduler.
 
-`simulated_threads` swaps what the modules of ``vecstore`` know as ``threading``, ``ThreadPoolExecutor``
-and ``Future``, so that a task which waits for another one gives the baton back, and the work that the
-library does side by side is interleaved like everything else.
+`simulated_threads` swaps what the modules of ``vecstore`` know as ``threading``, ``ThreadPoolExecutor``,
+``Pool`` and ``Future``, so that a task which waits for another one gives the baton back, and the work that
+the library does side by side is interleaved like everything else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.simulation.scheduler import Killed, Scheduler, Task
+from vecstore.storage.threads import Pool
 
 # A pool of these only shares out computing: its tasks call no store, and their number is the machine's.
 _COMPUTING = ("vecstore.part.", "vecstore.index.")
@@ -233,6 +234,8 @@ def simulated_threads(scheduler: Scheduler) -> Iterator[None]:
             concurrent.futures.ThreadPoolExecutor,
             lambda *args, **more: SimulatedExecutor(scheduler, BoundFuture, *args, **more),
         ),
+        # A context goes along for who looks at requests, which nobody does here.
+        "Pool": (Pool, lambda *args, **more: SimulatedExecutor(scheduler, BoundFuture, *args, **more)),
     }
     undo: list[tuple[Any, str, object]] = []
     for module_name, module in sorted(sys.modules.items()):

@@ -65,7 +65,7 @@ def _effort_options(command: F) -> F:
 @click.option("--host", help="Address to listen on; loopback unless there are keys.")
 @click.option("--port", type=int, help="Port; 8080 by default.")
 @click.option("--workers", type=int, help="Processes; one a processor by default.")
-@click.option("--threads", type=int, help="Requests at once in a process; 8 by default.")
+@click.option("--threads", type=int, help="Requests that run at once in a process; 8 by default.")
 @click.option("--keys-file", help="API keys, made by `vecstore keys`; without it anybody may do anything.")
 @click.option("--allow-remote", is_flag=True, default=None, help="Listen beyond loopback without keys.")
 @click.option("--cache-bytes", type=int, help="Memory of a process for what it reads from S3.")

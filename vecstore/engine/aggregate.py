@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Final
 
+from vecstore import deadline
 from vecstore.errors import InvalidArgument
 from vecstore.index.ordered import attribute_of
 from vecstore.index.view import OpenPart, View, read_side_by_side
@@ -56,6 +57,7 @@ def aggregate(
         alive = part.live.rows()
         step = rows_at_once(readers[name] for name in columns if name in read)
         for start in range(0, len(alive), step):
+            deadline.check()
             rows = alive[start : start + step]
             values = {
                 name: (values_in if name in read else presence_in)(readers[name], rows, known.type)

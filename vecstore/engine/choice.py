@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
+from vecstore import deadline
 from vecstore.errors import InvalidId
 from vecstore.index.filtered import bound_patterns
 from vecstore.manifest.draft import Draft
@@ -72,6 +73,7 @@ class Resolver:
         name = part.id, part.id_base
         found = self._found.get(name)
         if found is None:
+            deadline.check()
             found = self._found[name] = self._readers(manifest, part).find(self.ids, ReadTrace())
         return found
 
@@ -97,6 +99,7 @@ class Matching:
         key = content_of(part), bound
         found = self._found.get(key)
         if found is None:
+            deadline.check()
             rows = PartRows(self._readers(manifest, part), ReadTrace())
             found = self._found[key] = _matching(bound, rows) if may_match(bound, rows) else BitMap()
         return found

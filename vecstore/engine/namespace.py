@@ -16,6 +16,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vecstore import deadline
 from vecstore.engine.aggregate import aggregate
 from vecstore.engine.choice import check_id_kind
 from vecstore.engine.scan import ROW_BYTES, Scanner, check_names, position_of
@@ -193,6 +194,7 @@ class NamespaceEngine:
         live, allowance = self.live_view(manifest, ReadTrace()), Allowance()
         found: list[Hits | Aggregates] = []
         for i, one in enumerate(queries):
+            deadline.check()
             trace = ReadTrace()
             with told_of(i):
                 if isinstance(one, Query):
@@ -357,6 +359,7 @@ class NamespaceEngine:
         searcher = self._scratch.take(view.field.padded_dim)
         try:
             for i, q in enumerate(queries):
+                deadline.check()
                 trace = ReadTrace()
                 answer = self._answer(view, q, params, None, searcher, trace)
                 counts[i] = len(answer.rows)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from vecstore import deadline
 from vecstore.engine.namespace import NamespaceEngine
 from vecstore.errors import InvalidArgument, SnapshotExpired, StorageMissing
 from vecstore.index.exact import F64, I64, at_once, exact_distances, exact_search, live_rows, read_rows
@@ -161,7 +162,7 @@ def _measure(
         wanted = min(len(queries), _allowed(view, params, sample))
         if wanted < len(queries):
             queries = queries[rng.choice(len(queries), size=wanted, replace=False)]
-    found = compare(engine, view, queries, [params] * len(queries), trace, skip=skip)
+    found = compare(engine, view, queries, [params] * len(queries), trace, skip=skip, pace=deadline.check)
     mean, low, high = interval(found.recalls, asked.confidence)
     return RecallReport(
         recall=mean,

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from vecstore import deadline
 from vecstore.errors import InvalidArgument
 from vecstore.index.filtered import narrowed
 from vecstore.index.view import OpenPart, View
@@ -171,6 +172,7 @@ class Scanner:
         most = _rows_at_once(view, walked.parts, names)
         count, room, step = 0, MAX_SCAN_BYTES, min(SLICE_ROWS, most)
         while count < total:
+            deadline.check()
             some = slice(count, min(total, count + step))
             found = self._slice(view, walked.parts[some], walked.rows[some], names, trace)
             sizes = np.full(some.stop - count, a_row, dtype=np.int64)

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from vecstore import deadline
 from vecstore.engine.changes import DeleteRows, InsertRows, Refused, UpdateSchema
 from vecstore.engine.choice import Choice, Resolver, check_id_kind
 from vecstore.engine.patches import Copies, PatchRows
@@ -193,8 +194,9 @@ class Writes:
             ids,
             self.spec(manifest, mean),
             attributes=columns.items(),
-            progress=within(progress, 0.0, _BUILT),
+            progress=deadline.checked(within(progress, 0.0, _BUILT)),
         )
+        deadline.check()
         choice = None
         if ids is not None:
             readers = self._views.reader

@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from vecstore import deadline
 from vecstore.errors import InvalidFilter
 from vecstore.ext.masks import allow_rows
 from vecstore.index.view import OpenPart, View, read_side_by_side
@@ -61,6 +62,7 @@ class Matches:
             if found is not None:
                 self._kept.move_to_end(key)
                 return found[0]
+        deadline.check()
         rows = matching_rows(bound, PartRows(part.reader, trace))
         size = BESIDE + bytes_of(bound) + rows.words.nbytes
         with self.lock:

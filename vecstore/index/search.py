@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from vecstore import deadline
 from vecstore.ext.batch import GROUP, Batch
 from vecstore.ext.field import Plan
 from vecstore.ext.ivf import MAX_CAPACITY
@@ -304,6 +305,7 @@ def search_namespace(
     if missing is not None and not view.mapped and _choose_extents(view, plan, params, searcher, missing):
         missing = kernels.run()
     while missing is not None:
+        deadline.check()
         _read(view, searcher, missing, trace, executor)
         missing = kernels.run()
     ids, distances, parts, rows = searcher.hits()
@@ -413,6 +415,7 @@ def search_many(
     searcher = scratch.take(view.field.padded_dim)
     try:
         for i in left:
+            deadline.check()
             found = search_namespace(view, queries[i], params, searcher, ReadTrace(), executor)
             n = answer.counts[i] = len(found.rows)
             answer.distances[i, :n], answer.parts[i, :n], answer.rows[i, :n] = (
@@ -444,6 +447,7 @@ def _together(
     """Answer queries in groups that share their loads; the numbers of those that miss something yet."""
 
     def answer_group(start: int, end: int) -> list[int]:
+        deadline.check()
         span = slice(start, end)
         batch = scratch.take_batch(view.field.padded_dim)
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vecstore import deadline
 from vecstore.ext.field import Field
 from vecstore.index.recall import dot_length
 from vecstore.index.rotation import Rotation, padded
@@ -55,11 +56,16 @@ def read_side_by_side(
     """Reads that do not depend on each other: one dependent trip, whatever their number."""
     traces = [ReadTrace() for _ in reads]
     if len(reads) < 2:
-        found = [read(spent) for read, spent in zip(reads, traces, strict=True)]
+        found = [_step(read, spent) for read, spent in zip(reads, traces, strict=True)]
     else:
-        found = list(executor().map(lambda read, spent: read(spent), reads, traces))
+        found = list(executor().map(_step, reads, traces))
     join_traces(trace, traces)
     return found
+
+
+def _step(read: Callable[[ReadTrace], T], trace: ReadTrace) -> T:
+    deadline.check()
+    return read(trace)
 
 
 @dataclass(frozen=True, slots=True)

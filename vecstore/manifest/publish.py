@@ -28,6 +28,7 @@ import msgspec
 from msgspec.structs import replace
 from pyroaring import BitMap
 
+from vecstore import deadline
 from vecstore.errors import (
     IdempotencyMismatch,
     InvalidArgument,
@@ -250,6 +251,8 @@ class Publisher:
         ------
         OutcomeUnknown
             It may or may not have been applied, and that cannot be found out in time (R1).
+        DeadlineExceeded
+            Nobody waited any more before its turn came: nothing was applied. From then on there is none.
         NamespaceNotFound, PreconditionFailed
             The namespace is gone, is another incarnation (R4), or has moved on from ``expected``.
         IdempotencyMismatch, TooManyRequests
@@ -258,6 +261,7 @@ class Publisher:
             Nothing was applied.
         """
         _check_idempotency_key(change)
+        deadline.check()
         request = _Request(change)
         with self._mutex:
             self._queue.append(request)
@@ -266,7 +270,8 @@ class Publisher:
         try:
             while not request.done:
                 if self._await_turn(request):
-                    self._lead(request)
+                    with deadline.waived():  # the group has others in it, and what is begun is seen through
+                        self._lead(request)
         except BaseException:
             self._withdraw(request)
             raise
@@ -281,10 +286,13 @@ class Publisher:
         """Whether the caller must publish a group; false once its request has been answered."""
         with self._mutex:
             while not request.done:
+                waits = request in self._queue
+                if waits:
+                    deadline.check()
                 if not self._publishing:
                     self._publishing = True
                     return True
-                self._turn.wait()
+                self._turn.wait(deadline.remaining() if waits else None)
             return False
 
     def _gather(self) -> None:

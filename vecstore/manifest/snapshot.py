@@ -13,7 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vecstore import deadline
 from vecstore.errors import (
+    DeadlineExceeded,
     InvalidArgument,
     NamespaceNotFound,
     StorageMissing,
@@ -117,10 +119,12 @@ class SnapshotSource:
             while self._in_flight:
                 self._waiting += 1
                 try:
-                    self._answer.wait()
+                    self._answer.wait(deadline.remaining())
                 finally:
                     self._waiting -= 1
-                if self._answered > ticket:  # sent after we arrived
+                deadline.check()
+                # Sent after we arrived; that its sender was late says nothing to us.
+                if self._answered > ticket and not isinstance(self._failure, DeadlineExceeded):
                     return self._outcome()
             self._in_flight = True
             self._sent += 1

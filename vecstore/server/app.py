@@ -30,6 +30,7 @@ from vecstore.server import (
     routes_search,
     routes_system,
 )
+from vecstore.server.admission import Admission
 from vecstore.server.keyring import Keyring
 from vecstore.server.observe import Observe
 from vecstore.server.readiness import Readiness
@@ -90,7 +91,14 @@ def create_app(
     routes_docs.register(app)
     routes_console.register(app)
     flask = app.wsgi_app
-    layers: WSGIApplication = Shortcut(flask, backend, config.max_body_bytes)
+    layers: WSGIApplication = Admission(
+        Shortcut(flask, backend, config.max_body_bytes),
+        flask,
+        running=config.threads,
+        waiting=config.queue,
+        patience=config.queue_seconds,
+        timeout=config.request_timeout,
+    )
     if keyring is not None:
         layers = access.Access(layers, flask, keyring)
     app.wsgi_app = Observe(  # type: ignore[method-assign]

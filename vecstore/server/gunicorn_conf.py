@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 from gunicorn.glogging import Logger
 
@@ -11,6 +11,8 @@ from vecstore.config import Config
 from vecstore.keys import read_keys
 from vecstore.telemetry.logs import LogFormat, formatter
 from vecstore.telemetry.shared import remove, retire, share
+
+SPARE_THREADS: Final = 8  # beside requests that run or wait: refuse others, and answer health checks
 
 
 def settings(config: Config) -> dict[str, Any]:
@@ -26,8 +28,11 @@ def settings(config: Config) -> dict[str, Any]:
         # JSON and validation hold it, so a worker a processor helps too. Workers share resident
         # data through memory maps. Figures of other classes: docs/decisions/0006.
         "workers": config.processes,
-        "worker_class": "gthread",
-        "threads": config.threads,
+        "worker_class": "vecstore.server.worker.Worker",  # gthread
+        # Who waits for its turn waits in a thread, so that the bound on the queue (server/admission.py)
+        # holds: what has no thread is in a queue of gunicorn's that knows neither bound nor fairness.
+        "threads": config.threads + config.queue + SPARE_THREADS,
+        "worker_connections": 1_000 + config.threads + config.queue + SPARE_THREADS,  # idle ones included
         # Each worker opens its own handles: connections, locks and threads do not survive a fork.
         "preload_app": False,
         # With gthread this watches the worker's main loop, not the request: a long insert is not

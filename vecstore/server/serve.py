@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 RESTART_SECONDS: Final = 2.0
 STOP_SECONDS: Final = 10.0
 DRAIN_PAUSE: Final = 0.1
+BOOT_SECONDS: Final = 30.0
 
 
 def serve(config: Config) -> None:
@@ -82,7 +83,9 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         super().__init__(app)
 
     def manage_workers(self) -> None:
-        """Called about once a second, and whenever a child ends."""
+        """Called about once a second, whenever a child ends, and by a reload."""
+        if len(self.WORKERS) > self.num_workers:
+            self._await_new_workers()
         super().manage_workers()
         if not self._config.maintenance:
             return
@@ -110,6 +113,15 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
             self.murder_workers()
             self.manage_workers()
         super().handle_term()
+    def _await_new_workers(self) -> None:
+        """Until the youngest answer: there are more than are wanted, and the oldest are told to end next."""
+        give_up = time.monotonic() + BOOT_SECONDS
+        while time.monotonic() < give_up:
+            self.reap_workers()
+            youngest = sorted(self.WORKERS.values(), key=lambda worker: worker.age)[-self.num_workers :]
+            if all(worker.ready for worker in youngest):
+                return
+            time.sleep(0.05)
 
     def stop(self, graceful: bool = True) -> None:
         """End everything; maintenance may be cut off at any point without loss."""

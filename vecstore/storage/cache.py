@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Protocol
 
 from crc32c import crc32c
 
-from vecstore.errors import StorageCorrupt, VecstoreError
+from vecstore import deadline
+from vecstore.errors import DeadlineExceeded, StorageCorrupt, VecstoreError
 from vecstore.observe import Observer, SearchWatch
 from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.buffers import Bytes, aligned_copy
@@ -395,10 +396,11 @@ class PageCache:
 
     def _await(self, store: ObjectStore, key: str, page: Checked, future: Future[Bytes]) -> Bytes:
         """A page that another thread fetches; its failure is ours too, its interruption is not."""
+        deadline.wait_for(future)
         error = future.exception()
         if error is None:
             return future.result()
-        if isinstance(error, VecstoreError):
+        if isinstance(error, VecstoreError) and not isinstance(error, DeadlineExceeded):
             # One exception object must not be raised in two threads at once.
             raise type(error)(error.message, **error.details) from error
         return self.read(store, key, [page])[0]

@@ -1,6 +1,6 @@
 """Pools whose work belongs to whoever asked for it: context variables go along into the thread.
 
-So a request's id and its span are those of what is done for it elsewhere.
+So a request's id, its span and its deadline are those of what is done for it elsewhere.
 """
 
 from __future__ import annotations

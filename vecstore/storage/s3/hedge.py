@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Final, Generic, TypeVar
 
+from vecstore import deadline
 from vecstore.storage.s3.retry import Budget
 
 _T = TypeVar("_T")
@@ -110,11 +111,21 @@ class _Sent(Generic[_T]):
 
 
 def _sooner(first: _Sent[_T], second: _Sent[_T] | None) -> _T:
-    """The result of whichever succeeds first; the failure of the later one if both fail."""
+    """The result of whichever succeeds first; the failure of the later one if both fail.
+
+    Once nobody waits any more, both are left to end by themselves.
+    """
     if second is None:
-        return first.future.result()
-    ended, running = wait((first.future, second.future), return_when=FIRST_COMPLETED)
+        return _result(first.future)
+    ended, running = wait(
+        (first.future, second.future), timeout=deadline.remaining(), return_when=FIRST_COMPLETED
+    )
     for future in ended:
         if future.exception() is None:
             return future.result()
-    return (running or ended).pop().result()
+    return _result((running or ended).pop())
+
+
+def _result(future: Future[_T]) -> _T:
+    deadline.wait_for(future)
+    return future.result()

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import tenacity
 
+from vecstore import deadline
 from vecstore.errors import StorageRetryable
 
 _T = TypeVar("_T")
@@ -77,7 +78,7 @@ class Retries:
         self._budget.earn()
         return tenacity.Retrying(
             sleep=self._sleep,
-            stop=lambda state: self._stop(state) or not self._budget.take(),
+            stop=lambda state: self._stop(state) or not self._budget.take() or deadline.passed(),
             wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
             retry=tenacity.retry_if_exception_type(StorageRetryable),
             before_sleep=lambda _: self._retried(),

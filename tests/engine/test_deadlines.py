@@ -1,0 +1,184 @@
+"""Work whose time is up stops at its next step and changes nothing; a begun commit is seen through."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from tests.core import clustered, database, generator
+from tests.server.support import eventually
+from vecstore import deadline
+from vecstore.api import Namespace
+from vecstore.errors import DeadlineExceeded, StorageRetryable
+from vecstore.storage.cache import Page, PageCache
+from vecstore.storage.faults import Call, FaultyStore
+from vecstore.storage.memory import MemoryStore
+from vecstore.storage.s3.hedge import Hedges
+from vecstore.storage.s3.retry import Retries
+
+T = TypeVar("T")
+DIM = 8
+ROWS = clustered(generator(1), 400, DIM)
+SECONDS = 20.0
+
+
+class Held(FaultyStore):
+    """A store whose calls of some methods end when the test says so."""
+
+    def __init__(self, *methods: str) -> None:
+        super().__init__(MemoryStore(), lambda call: None)
+        self.methods = methods
+        self.reached = threading.Semaphore(0)
+        self.go = threading.Event()
+
+    def _around(self, call: Call, run: Callable[[], T]) -> T:
+        if call.method in self.methods:
+            self.reached.release()
+            assert self.go.wait(SECONDS)
+        return super()._around(call, run)
+
+
+def filled(store: Any = None) -> Namespace:
+    """Two parts with attributes."""
+    ns = database(store).create_namespace("ns", dim=DIM, metric="l2")
+    for start in (0, 200):
+        ids = np.arange(start, start + 200)
+        ns.insert(ROWS[start : start + 200], ids, attributes={"n": ids, "t": [f"t{i}" for i in ids]})
+    return ns
+
+
+WORK: dict[str, Callable[[Namespace], object]] = {
+    "a batch": lambda ns: ns.search_batch(ROWS[:40]),
+    "a batch one by one": lambda ns: ns.search_batch(ROWS[:2], include=["n"]),
+    "a filter": lambda ns: ns.search(ROWS[0], filter=["n", "Gte", 3]),
+    "an order": lambda ns: ns.search(order_by=("n", "asc")),
+    "attributes of hits": lambda ns: ns.search(ROWS[0], include=["t"]),
+    "an aggregate": lambda ns: ns.aggregate({"n": ["Sum", "n"]}),
+    "a scan": lambda ns: list(ns.scan()),
+    "recall": lambda ns: ns.measure_recall(sample=5),
+    "an insert": lambda ns: ns.insert(ROWS[:1], [9_000]),
+    "a patch": lambda ns: ns.patch(ids=[1], attributes={"n": [2]}),
+    "a delete": lambda ns: ns.delete(ids=[1]),
+    "a delete by filter": lambda ns: ns.delete(filter=["n", "Lt", 5]),
+    "a change of defaults": lambda ns: ns.update(probe_fraction=0.5),
+    "a compaction": lambda ns: ns.compact(),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_work_whose_time_is_up_is_stopped_and_changes_nothing(work: str) -> None:
+    ns = filled()
+    ns.search(ROWS[0])
+    before = ns.stats()
+    with deadline.within(0.0), pytest.raises(DeadlineExceeded):
+        WORK[work](ns)
+    assert ns.stats() == before
+    with deadline.within(SECONDS):
+        WORK[work](ns)
+
+
+def test_a_commit_that_has_begun_is_seen_through_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Held()
+    ns = filled(store)
+    store.methods = ("put_if_match",)
+    with ThreadPoolExecutor(1) as threads:
+
+        def insert() -> int:
+            with deadline.within(0.5):
+                done = ns.insert(ROWS[:1], [9_000])
+                assert deadline.passed()
+                return done.epoch
+
+        late = threads.submit(insert)
+        assert store.reached.acquire(timeout=SECONDS)
+        with deadline.within(0.5):
+            eventually("its time is up", deadline.passed)
+        store.go.set()
+        assert late.result(SECONDS) == ns.stats().epoch
+    assert ns.get(9_000).id == 9_000
+
+
+def test_who_waits_behind_another_commit_gives_up_in_time_and_is_not_applied_later() -> None:
+    store = Held()
+    ns = filled(store)
+    store.methods = ("put_if_match",)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(ns.insert, ROWS[:1], [9_000])
+        assert store.reached.acquire(timeout=SECONDS)
+        with deadline.within(0.3), pytest.raises(DeadlineExceeded):
+            ns.delete(ids=[1])
+        store.go.set()
+        first.result(SECONDS)
+    ns.insert(ROWS[:1], [9_001])
+    assert ns.get(1).id == 1
+    assert ns.stats().rows == 402
+
+
+def test_a_reader_does_not_wait_for_a_store_that_hangs_for_others() -> None:
+    store = Held()
+    ns = filled(store)
+    store.methods = ("get_if_changed",)
+    with ThreadPoolExecutor(1) as threads:
+        patient = threads.submit(ns.search, ROWS[0])
+        assert store.reached.acquire(timeout=SECONDS)
+        with deadline.within(0.05), pytest.raises(DeadlineExceeded):
+            ns.search(ROWS[0])
+        store.go.set()
+        assert len(patient.result(SECONDS)) == 10
+
+
+def test_an_answer_from_s3_is_waited_for_until_the_deadline() -> None:
+    go = threading.Event()
+    with ThreadPoolExecutor(2) as threads:
+        hedges = Hedges(lambda: threads, 0.0)
+        with deadline.within(0.05), pytest.raises(DeadlineExceeded):
+            hedges.run([lambda heard: go.wait(SECONDS)])
+        go.set()
+        with deadline.within(SECONDS):
+            assert hedges.run([lambda heard: "heard"]) == ["heard"]
+
+
+def test_what_fails_in_passing_is_not_tried_again_when_nobody_waits() -> None:
+    tried = []
+
+    def fail() -> None:
+        tried.append(1)
+        raise StorageRetryable("in passing")
+
+    retries = Retries(5, sleep=lambda seconds: None)
+    with deadline.within(0.0), pytest.raises(StorageRetryable):
+        retries.run(fail)
+    assert len(tried) == 1
+
+
+def test_who_waits_for_a_page_that_another_gives_up_on_fetches_it() -> None:
+    class Hurried(MemoryStore):
+        """Whose first reader runs out of time once another waits."""
+
+        calls = 0
+
+        def get_ranges(self, key: str, ranges: Any) -> Any:
+            self.calls += 1
+            if self.calls == 1:
+                reached.set()
+                assert go.wait(SECONDS)
+                raise DeadlineExceeded("the first reader's")
+            return super().get_ranges(key, ranges)
+
+    reached, go = threading.Event(), threading.Event()
+    store, cache = Hurried(), PageCache(1 << 20)
+    store.put_if_absent("page", b"")
+    page = Page("all", 0, 0, 0)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(cache.read, store, "page", [page])
+        assert reached.wait(SECONDS)
+        second = threads.submit(cache.read, store, "page", [page])
+        eventually("another waits", lambda: cache.stats().misses == 2)
+        go.set()
+        assert isinstance(first.exception(SECONDS), DeadlineExceeded)
+        assert [bytes(data) for data in second.result(SECONDS)] == [b""]

@@ -1,0 +1,255 @@
+"""How many requests run and wait, whose turn it is, and what becomes of those whose time is up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+import vecstore
+from tests.server.support import eventually, running_server
+from vecstore.api import Database
+from vecstore.config import Config
+from vecstore.errors import DeadlineExceeded
+from vecstore.server.app import create_app
+from vecstore.types import NamespaceInfo
+
+SECONDS = 20.0
+
+
+class Held:
+    """A backend whose ``info`` of a namespace ends when the test says so."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._turn = threading.Condition()
+        self._allowed = 0
+        self.began: list[str] = []
+        self.running = self.most = 0
+
+    def info(self, name: str) -> NamespaceInfo:
+        with self._turn:
+            self.began.append(name)
+            self.running += 1
+            self.most = max(self.most, self.running)
+            assert self._turn.wait_for(lambda: self._allowed > 0, SECONDS)
+            self._allowed -= 1
+            self.running -= 1
+        found: NamespaceInfo = self._inner.info(name)
+        return found
+
+    def let_go(self, requests: int = 1) -> None:
+        with self._turn:
+            self._allowed += requests
+            self._turn.notify_all()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class Busy:
+    """A server in this process, and requests to it that are under way."""
+
+    def __init__(self, held: Held, config: Config, threads: ThreadPoolExecutor) -> None:
+        self.held = held
+        self.app = create_app(Database(held), config)  # type: ignore[arg-type]
+        self._threads = threads
+
+    def send(self, namespace: str, **headers: str) -> Future[TestResponse]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._threads.submit(self.client.get, f"/v1/namespaces/{namespace}", headers=named)
+
+    @property
+    def client(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def fill(self, namespace: str, places: int = 1) -> list[Future[TestResponse]]:
+        """Requests that run."""
+        before = len(self.held.began)
+        sent = [self.send(namespace) for _ in range(places)]
+        eventually("they run", lambda: len(self.held.began) == before + places)
+        return sent
+
+    def wait_for(self, waiting: int) -> None:
+        """Until so many requests wait for their turn."""
+        admission: Any = self.app.wsgi_app
+        eventually(f"{waiting} wait", lambda: admission._turns._waiting == waiting)
+
+    def queue(self, *namespaces: str) -> list[Future[TestResponse]]:
+        """Requests that wait, each behind the one before."""
+        sent = []
+        for place, namespace in enumerate(namespaces, start=1):
+            sent.append(self.send(namespace))
+            self.wait_for(place)
+        return sent
+
+
+@pytest.fixture
+def busy(database: Database) -> Callable[..., Any]:
+    for name in ("a", "b", "c"):
+        database.create_namespace(name, 2, "l2")
+
+    @contextmanager
+    def make(**settings: Any) -> Iterator[Busy]:
+        held = Held(database.backend)
+        with ThreadPoolExecutor(32) as threads:
+            try:
+                yield Busy(held, Config(**settings), threads)
+            finally:
+                held.let_go(1_000)
+
+    return make
+
+
+def test_no_more_requests_run_at_once_than_there_are_places_and_all_are_answered(busy: Any) -> None:
+    with busy(threads=2, queue=16) as server:
+        sent = [server.send("abc"[i % 3]) for i in range(12)]
+        server.wait_for(10)
+        server.held.let_go(12)
+        assert [answer.result(SECONDS).status_code for answer in sent] == [200] * 12
+        assert server.held.most == 2
+
+
+def test_beyond_the_queue_a_request_is_refused_at_once_and_told_when_to_come_back(busy: Any) -> None:
+    with busy(threads=1, queue=1) as server:
+        running, waiting = server.fill("a"), server.queue("a")
+        refused = server.client.get("/v1/namespaces/a")
+        assert refused.status_code == 429
+        assert refused.headers["Retry-After"] == "1"
+        assert (refused.json["code"], refused.json["details"]["limit"]) == ("too_many_requests", 1)
+        server.held.let_go(2)
+        assert [one.result(SECONDS).status_code for one in (*running, *waiting)] == [200, 200]
+        server.held.let_go()
+        assert server.client.get("/v1/namespaces/a").status_code == 200
+
+
+def test_of_slow_requests_no_more_wait_than_run_where_that_takes_too_long(busy: Any) -> None:
+    with busy(threads=2, queue=16, queue_seconds=1e-6) as server:
+        for _ in range(2):  # what is known of before
+            (done,) = server.fill("a")
+            server.held.let_go()
+            assert done.result(SECONDS).status_code == 200
+        server.fill("a", 2)
+        server.queue("b", "c")
+        refused = server.client.get("/v1/namespaces/a")
+        assert refused.status_code == 429
+
+
+def test_of_quick_requests_as_many_wait_as_the_queue_holds(busy: Any) -> None:
+    with busy(threads=2, queue=16, queue_seconds=3_600) as server:
+        server.fill("a", 2)
+        sent = server.queue(*"abcabcabcabcabca")
+        assert server.client.get("/v1/namespaces/a").status_code == 429
+        server.held.let_go(18)
+        assert all(answer.result(SECONDS).status_code == 200 for answer in sent)
+
+
+def test_without_a_queue_what_finds_no_place_is_refused(busy: Any) -> None:
+    with busy(threads=1, queue=0) as server:
+        server.fill("a")
+        assert server.client.get("/v1/namespaces/b").status_code == 429
+
+
+def test_namespaces_take_turns_whatever_one_of_them_has_sent(busy: Any) -> None:
+    with busy(threads=1, queue=8) as server:
+        server.fill("c")
+        sent = server.queue("a", "a", "a", "a", "b", "b")
+        for done in range(6):
+            server.held.let_go()
+            eventually("the next one runs", lambda done=done: len(server.held.began) == done + 2)
+        assert server.held.began == ["c", "a", "b", "a", "b", "a", "a"]
+        server.held.let_go()
+        assert all(answer.result(SECONDS).status_code == 200 for answer in sent)
+
+
+def test_where_the_queue_is_full_the_one_who_waits_with_most_makes_room(busy: Any) -> None:
+    with busy(threads=1, queue=3) as server:
+        server.fill("a")
+        first, second, last = server.queue("a", "a", "a")
+        other = server.send("b")
+        assert last.result(SECONDS).status_code == 429
+        server.wait_for(3)
+        assert server.client.get("/v1/namespaces/a").status_code == 429
+        server.held.let_go(4)
+        assert [one.result(SECONDS).status_code for one in (first, second, other)] == [200] * 3
+
+
+def test_health_is_told_while_all_places_are_taken(busy: Any) -> None:
+    with busy(threads=1, queue=0) as server:
+        server.fill("a")
+        assert server.client.get("/healthz").status_code == 200
+        assert server.client.get("/readyz").status_code == 200
+
+
+def test_a_request_whose_time_passes_in_the_queue_is_answered_and_leaves_it(busy: Any) -> None:
+    with busy(threads=1, queue=1) as server:
+        (running,) = server.fill("a")
+        late = server.client.get("/v1/namespaces/a", headers={"X-Request-Timeout": "0.05"})
+        assert (late.status_code, late.json["code"]) == (504, "deadline_exceeded")
+        (waiting,) = server.queue("a")  # the place in the queue is free again
+        server.held.let_go(2)
+        assert [one.result(SECONDS).status_code for one in (running, waiting)] == [200, 200]
+        assert server.held.began == ["a", "a"]
+
+
+def search(client: FlaskClient, **headers: str) -> TestResponse:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post("/v1/namespaces/docs/search", json={"vectors": [[1, 2]], "top_k": 1}, headers=named)
+
+
+def test_what_a_request_has_waited_in_front_of_the_server_counts(database: Database) -> None:
+    database.create_namespace("docs", 2, "l2").insert([[1, 2]])
+    client = create_app(database, Config(request_timeout=30)).test_client()
+    assert search(client, X_Request_Start="t=1000000000.000").status_code == 504
+    for harmless in ("t=9999999999.000", "nonsense", "t=nan", "t=inf"):
+        assert search(client, X_Request_Start=harmless).status_code == 200
+    assert search(client).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "soon"])
+def test_a_time_that_is_none_is_refused_by_name(client: FlaskClient, text: str) -> None:
+    refused = search(client, X_Request_Timeout=text)
+    assert refused.status_code == 400
+    assert refused.json is not None
+    assert refused.json["details"]["field"] == "X-Request-Timeout"
+
+
+def test_a_write_whose_time_is_up_before_its_commit_changes_nothing(database: Database) -> None:
+    database.create_namespace("docs", 2, "l2").insert([[1, 2]], ids=[1])
+    client = create_app(database).test_client()
+    rows = {"vectors": [[1, 2]], "ids": [2]}
+    late = client.post("/v1/namespaces/docs/parts", json=rows, headers={"X-Request-Timeout": "1e-9"})
+    assert (late.status_code, late.json["code"]) == (504, "deadline_exceeded")  # type: ignore[index]
+    assert database.namespace("docs").stats().epoch == 2
+
+
+def test_a_compaction_may_take_longer_than_requests_may(database: Database) -> None:
+    ns = database.create_namespace("docs", 2, "l2")
+    for i in range(3):
+        ns.insert([[1, i]])
+    client = create_app(database, Config(request_timeout=1e-9)).test_client()
+    assert search(client).status_code == 504
+    hurried = client.post("/v1/namespaces/docs/compact", headers={"X-Request-Timeout": "1e-9"})
+    assert hurried.status_code == 504
+    assert ns.stats().parts == 3
+    done = client.post("/v1/namespaces/docs/compact")
+    assert (done.status_code, ns.stats().parts) == (200, 1)
+
+
+def test_the_python_client_is_told_that_its_time_was_up(tmp_path: Any) -> None:
+    options = ("--workers", "1", "--no-maintenance")
+    with (
+        running_server(tmp_path / "data", *options, VECSTORE_REQUEST_TIMEOUT="1e-9") as server,
+        vecstore.connect(server.url) as database,
+    ):
+        ns = database.create_namespace("docs", 2, "l2")
+        with pytest.raises(DeadlineExceeded):
+            ns.insert([[1, 2]])
+        with pytest.raises(DeadlineExceeded):
+            ns.search_batch([[1, 2]])

@@ -1,0 +1,60 @@
+"""Gunicorn's worker as we run it: answers in one piece, and no queue but the one that is bounded."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import vecstore
+from tests.server.support import Server, running_server
+from vecstore.api import Database
+from vecstore.client import HttpBackend
+from vecstore.errors import TooManyRequests
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One request at a time, and one that waits."""
+    store = tmp_path_factory.mktemp("narrow") / "data"
+    with vecstore.connect(str(store), maintenance="off") as database:
+        ns = database.create_namespace("docs", 64, "l2")
+        ns.insert(np.random.default_rng(1).standard_normal((4_000, 64), dtype=np.float32))
+    options = ("--workers", "1", "--threads", "1", "--no-maintenance")
+    with running_server(store, *options, VECSTORE_QUEUE="1") as server:
+        yield server
+
+
+def test_an_answer_comes_in_one_piece(narrow: Server) -> None:
+    host, _, port = narrow.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 20) as client:
+        for path, status in (("/healthz", b"200"), ("/nothing", b"404"), ("/v1/namespaces/docs", b"200")):
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 " + status)
+            assert f"\r\nContent-Length: {len(body)}".encode() in head + b"\r\n"
+
+
+def test_an_answer_without_a_body_comes_too(narrow: Server) -> None:
+    with vecstore.connect(narrow.url) as database:
+        database.create_namespace("gone", 2, "l2")
+        database.delete_namespace("gone")
+        assert [info.name for info in database.namespaces()] == ["docs"]
+
+
+def test_what_finds_neither_a_place_nor_room_in_the_queue_is_refused_by_the_process(narrow: Server) -> None:
+    def measure(number: int) -> bool:
+        with Database(HttpBackend(narrow.url, timeout=60.0, attempts=1)) as database:
+            try:
+                database.namespace("docs").measure_recall(sample=1_000, seed=number)
+            except TooManyRequests:
+                return False
+            return True
+
+    with ThreadPoolExecutor(16) as threads:
+        done = list(threads.map(measure, range(16)))
+    assert True in done
+    assert False in done

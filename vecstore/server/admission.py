@@ -1,0 +1,233 @@
+"""How many requests a process works on at once, whose turn is next, and until when (decision 0029).
+
+At most so many run, at most so many wait, and of slow ones fewer: a queue is bounded by the time that its
+last would wait. Namespaces take turns, whatever each of them sends: a busy one
+waits behind itself. Where the queue is full, room is made by refusing the latest request of the
+namespace that waits with most; whoever waits with most itself is refused, with 429. A request that
+is not answered in its time is stopped (`vecstore.deadline`), and that it has waited counts.
+
+A place is held until the answer is there, not until it is sent: who reads slowly holds a thread of
+gunicorn's, of which there are more than places (`vecstore.server.gunicorn_conf`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from vecstore import deadline
+from vecstore.errors import DeadlineExceeded, InvalidArgument, TooManyRequests, VecstoreError
+from vecstore.server.paths import FAILED, namespace_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+EXEMPT: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked most urgently when all else is busy
+_UNBOUNDED: Final = "/compact"  # may take as long as it does, unless it asks for less
+
+_WEIGHT: Final = 0.1  # of the latest request in what a place is held for
+_LONGEST: Final = 1.0  # seconds that count of one request, so that a compaction is soon forgotten
+
+
+class Admission:
+    """WSGI: requests in turn to ``app``; those that are refused to ``flask``, which words the answer.
+
+    Parameters
+    ----------
+    running, waiting
+        Requests at most.
+    patience
+        Seconds that the last in the queue may have to wait, as things go, where more wait than run.
+    timeout
+        Seconds that a request may take at most, and does by default.
+    clock
+        Seconds since the Unix epoch, as proxies tell them in ``X-Request-Start``.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        flask: WSGIApplication,
+        *,
+        running: int,
+        waiting: int,
+        patience: float,
+        timeout: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._app = app
+        self._flask = flask
+        self._timeout = timeout
+        self._clock = clock
+        self._turns = Turns(running, waiting, patience)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path in EXEMPT:
+            return self._app(environ, start_response)
+        token = None
+        try:
+            token = deadline.begin(self._ends(environ, path))
+            began = self._turns.enter(path)
+        except VecstoreError as error:
+            if token is not None:
+                deadline.end(token)
+            environ[FAILED] = error
+            return self._flask(environ, start_response)
+        try:
+            return self._app(environ, start_response)
+        finally:
+            self._turns.leave(began)
+            deadline.end(token)
+
+    def _ends(self, environ: dict[str, Any], path: str) -> float | None:
+        """By when a request must be answered, in monotonic seconds."""
+        asked = environ.get("HTTP_X_REQUEST_TIMEOUT")
+        if asked is None:
+            if path.endswith(_UNBOUNDED):
+                return None
+            seconds = self._timeout
+        else:
+            seconds = min(self._timeout, _seconds(asked))
+        began = environ.get("HTTP_X_REQUEST_START")
+        if began is not None:
+            seconds -= self._since(began)
+            if seconds <= 0.0:
+                raise DeadlineExceeded("the request has waited for longer than it may; nothing was done")
+        return time.monotonic() + seconds
+
+    def _since(self, began: str) -> float:
+        """Seconds since a proxy got a request, ``t=1700000000.123``; 0 where that says nothing."""
+        try:
+            waited = self._clock() - float(began.removeprefix("t="))
+        except ValueError:
+            return 0.0
+        return min(max(0.0, waited), self._timeout) if math.isfinite(waited) else 0.0
+
+
+class Turns:
+    """Places for requests, and who gets the next one. Thread-safe.
+
+    While somebody waits no place is free: who leaves hands it on.
+    """
+
+    def __init__(self, running: int, waiting: int, patience: float) -> None:
+        self._lock = threading.Lock()
+        self._places = self._free = running
+        self._most = waiting
+        self._patience = patience
+        self._held = 0.0  # seconds that a place is held, of late
+        self._waiting = 0
+        self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()  # the first has the next turn
+
+    def enter(self, path: str) -> float:
+        """Take a place, perhaps after a while; what `leave` is to be told.
+
+        Raises
+        ------
+        TooManyRequests
+            Nobody more can wait, or others than this namespace must be let wait.
+        DeadlineExceeded
+            It took too long.
+        """
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return time.monotonic()
+            waiter = self._queue(namespace_of(path) or "")
+        left = deadline.remaining()
+        if not waiter.gate.acquire(timeout=-1 if left is None else left):
+            with self._lock:
+                if not waiter.called:
+                    self._take(waiter)
+                    deadline.check()
+                    raise _too_many(self._most)
+        if waiter.refused:
+            raise _too_many(self._most)
+        return time.monotonic()
+
+    def leave(self, began: float) -> None:
+        """Give the place back."""
+        held = min(_LONGEST, time.monotonic() - began)
+        with self._lock:
+            self._held += _WEIGHT * (held - self._held)
+            if not self._waiting:
+                self._free += 1
+                return
+            name, queue = next(iter(self._queues.items()))
+            waiter = queue[0]
+            self._take(waiter)
+            if queue:
+                self._queues.move_to_end(name)
+            waiter.call()
+
+    def _queue(self, name: str) -> _Waiter:
+        """Wait for a namespace; `TooManyRequests` if that cannot be."""
+        queue = self._queues.get(name)
+        if self._is_full():
+            longest = max(self._queues.values(), key=len, default=None)
+            if longest is None or len(longest) <= 1 + (len(queue) if queue is not None else 0):
+                raise _too_many(self._most)
+            latest = longest[-1]
+            self._take(latest)
+            latest.call(refused=True)
+        if queue is None:
+            queue = self._queues[name] = deque()
+        waiter = _Waiter(name)
+        queue.append(waiter)
+        self._waiting += 1
+        return waiter
+
+    def _is_full(self) -> bool:
+        """Whether one more would have to wait for too long."""
+        if self._waiting < min(self._places, self._most):
+            return False
+        wait = (self._waiting + 1) * self._held / self._places
+        return self._waiting >= self._most or wait > self._patience
+
+    def _take(self, waiter: _Waiter) -> None:
+        """Out of the queue."""
+        queue = self._queues[waiter.name]
+        queue.remove(waiter)
+        self._waiting -= 1
+        if not queue:
+            del self._queues[waiter.name]
+
+
+class _Waiter:
+    """A request in the queue."""
+
+    __slots__ = ("called", "gate", "name", "refused")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.called = self.refused = False
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def call(self, *, refused: bool = False) -> None:
+        """Its turn has come, or never will."""
+        self.called, self.refused = True, refused
+        self.gate.release()
+
+
+def _too_many(limit: int) -> TooManyRequests:
+    return TooManyRequests(
+        f"the server is busy and {limit} requests wait already; try again later", limit=limit
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 < seconds < math.inf:
+        raise InvalidArgument(
+            "X-Request-Timeout must be a number of seconds above 0", field="X-Request-Timeout", limit=0
+        )
+    return seconds

@@ -1,0 +1,67 @@
+"""Gunicorn's threaded worker, which sends head and body of an answer together, and says when it is ready.
+
+Gunicorn sends them by two calls. A worker that is killed in between leaves a proxy with a head that it
+has passed on, so that it cannot ask another worker any more (`deploy/nginx.conf`). And it ends the workers
+of before a reload when it has forked new ones, which take a second or two until they answer.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from gunicorn.workers.gthread import ThreadWorker
+
+_TOGETHER: Final = 256 << 10  # bytes of a body up to which it is worth a copy
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """What `vecstore.server.gunicorn_conf` names."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers; known in its parent too, by the file that they share."""
+        return os.fstat(self.tmp.fileno()).st_size > 0
+
+    def run(self) -> None:
+        """Answer until the end."""
+        os.write(self.tmp.fileno(), b"1")
+        super().run()
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer one request."""
+        plain = conn.sock
+        conn.sock = joined = _Joined(plain)
+        try:
+            kept = super().handle_request(req, conn)
+        finally:
+            conn.sock = plain
+        joined.flush()
+        return kept
+
+
+class _Joined:
+    """A socket that holds back what is sent first, the head, until there is more."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._held: bytes | None = None
+
+    def sendall(self, data: bytes) -> None:
+        if self._held is None:
+            self._held = data
+            return
+        held, self._held = self._held, b""
+        if held and len(data) <= _TOGETHER:
+            self._sock.sendall(held + data)
+            return
+        if held:
+            self._sock.sendall(held)
+        self._sock.sendall(data)
+
+    def flush(self) -> None:
+        if self._held:
+            self._sock.sendall(self._held)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
