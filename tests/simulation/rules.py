@@ -28,6 +28,7 @@ from vecstore.errors import StorageMissing
 from vecstore.maintenance import branches, gc
 from vecstore.maintenance.compactor import SourceGone, SwapParts
 from vecstore.manifest import history, publish, snapshot
+from vecstore.manifest.adopt import Reserve
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key, part_key
 from vecstore.manifest.model import Manifest
@@ -115,9 +116,9 @@ def _keep_what_is_proposed(self: Publisher, switch: Any) -> None:
     history.write_copy(self.store, self.namespace, switch.manifest.epoch, switch.data)
 
 
-def _clean_up(self: Publisher, change: Change) -> Any:
+def _clean_up(self: Publisher, change: Change, arrival: object = None) -> Any:
     try:
-        return _commit(self, change)
+        return _commit(self, change, arrival)
     except Exception:
         if isinstance(change, InsertRows):
             self.store.delete(part_key(self.namespace, change.part.id))
@@ -134,6 +135,11 @@ def _no_barrier(self: Any) -> Iterator[Manifest]:
     self._barrier = self._publisher.snapshots.refresh()
     yield from self._read(range(self._base.epoch + 1, self._barrier.epoch))
     yield self._barrier.manifest
+
+
+def _reserve_nothing(self: Reserve, draft: Draft) -> dict[str, Any]:
+    draft.replace(history_floor=draft.manifest.history_floor)
+    return {}
 
 
 # -- R4: incarnations -----------------------------------------------------------------------
@@ -303,6 +309,11 @@ RULES: dict[str, Rule] = {
         "a writer whose commit failed deletes what it uploaded",
         ((Publisher, "commit", _clean_up),),
         play=schedules.in_doubt_until_the_deadline,
+    ),
+    "R2-copy": Rule(
+        "a copy between stores writes epochs of tags under numbers that will be committed",
+        ((Reserve, "apply", _reserve_nothing),),
+        kind(Setup.copied),
     ),
     "R3": Rule(
         "an upload from before the barrier is committed as it is",

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
-from vecstore.cli import history, stores, transfer, upkeep
+from vecstore.cli import copying, history, stores, transfer, upkeep
 from vecstore.cli.common import (
     F,
     Group,
@@ -445,6 +445,7 @@ def gc(
 
 for command in (
     stores.check_store,
+    copying.copy,
     upkeep.warm,
     upkeep.verify,
     history.get,
