@@ -1,19 +1,15 @@
-"""The HTTP transport behind the public API: `HttpBackend`.
+"""A database behind a server: `HttpBackend`. A `vecstore.transport` carries its requests.
 
-urllib3 carries the requests: boto3 brings it anyway, its pool is thread-safe, drops connections that
-the server has closed before it sends on them, and keeps a chunked or large body out of our hands. Its
-own retries are off, because what may be sent twice is decided here: reads and searches always; a write
-only under an idempotency key, or if it certainly never reached the server. Keys are the caller's to
-give: a namespace remembers a thousand a day, so one for every insert would fill its table.
+What may be sent twice is decided here: reads and searches always; a write only under an idempotency key,
+or if it certainly never reached the server. Keys are the caller's to give: a namespace remembers a
+thousand a day, so one for every insert would fill its table.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -22,13 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import tenacity
 import urllib3
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    LocationParseError,
-    NameResolutionError,
-    NewConnectionError,
-)
+from urllib3.exceptions import LocationParseError
 
 from vecstore import errors
 from vecstore.errors import (
@@ -50,6 +40,7 @@ from vecstore.server import wire
 from vecstore.server.scans import Scanned, page_of
 from vecstore.server.wire_aggregate import Aggregated
 from vecstore.server.wire_queries import Answers, OneAnswer
+from vecstore.transport import Answer, NeverSent, NoAnswer, Pooled, Transport
 from vecstore.types import (
     F32,
     AggregateParams,
@@ -84,8 +75,6 @@ from vecstore.types import (
 )
 
 ATTEMPTS: Final = 4
-CONNECTIONS: Final = 32
-_NEVER_SENT: Final = (NewConnectionError, ConnectTimeoutError, NameResolutionError)
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 
 T = TypeVar("T")
@@ -107,10 +96,18 @@ class HttpBackend:
         Seconds to wait for a connection, and between two bytes of an answer.
     attempts
         How often a request that may be repeated is sent at most.
+    transport
+        Makes what carries requests, given the timeout.
     """
 
     def __init__(
-        self, url: str, *, api_key: str | None = None, timeout: float = 60.0, attempts: int = ATTEMPTS
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        attempts: int = ATTEMPTS,
+        transport: Callable[[float], Transport] = Pooled,
     ) -> None:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
             raise InvalidArgument("timeout must be above 0 seconds", field="timeout", limit=0)
@@ -124,11 +121,8 @@ class HttpBackend:
             raise InvalidArgument("api_key must be printable ASCII without spaces", field="api_key")
         self._base = url.rstrip("/")
         self._authorization = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._timeout = urllib3.Timeout(connect=min(timeout, 10.0), read=timeout)
         self._attempts = attempts
-        self._lock = threading.Lock()
-        self._pid = -1
-        self._pool = self._new_pool()
+        self._transport = transport(timeout)
 
     # -- the API ---------------------------------------------------------------------------
 
@@ -431,22 +425,9 @@ class HttpBackend:
         self._send("GET", "/readyz", repeat=True)
 
     def close(self) -> None:
-        self._pool.clear()
+        self._transport.close()
 
-    # -- transport -------------------------------------------------------------------------
-
-    def _new_pool(self) -> urllib3.PoolManager:
-        self._pid = os.getpid()
-        return urllib3.PoolManager(
-            num_pools=1, maxsize=CONNECTIONS, block=False, timeout=self._timeout, retries=False
-        )
-
-    def _connections(self) -> urllib3.PoolManager:
-        if os.getpid() != self._pid:
-            with self._lock:
-                if os.getpid() != self._pid:
-                    self._pool = self._new_pool()
-        return self._pool
+    # -- requests --------------------------------------------------------------------------
 
     def _send(
         self,
@@ -456,7 +437,7 @@ class HttpBackend:
         *,
         headers: dict[str, str] | None = None,
         repeat: bool = False,
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Answer:
         """One request, repeated if that is safe; an answer of 2xx, or the error that it stands for."""
         data = None if body is None else _encode(body)
         if data is not None and len(data) > MAX_BODY_BYTES:
@@ -468,7 +449,7 @@ class HttpBackend:
         sent = {**(headers or {}), **(_JSON if data is not None else {}), **self._authorization}
         unknown: OutcomeUnknown | None = None
 
-        def once() -> urllib3.BaseHTTPResponse:
+        def once() -> Answer:
             nonlocal unknown
             try:
                 return self._once(method, path, data, sent)
@@ -480,6 +461,7 @@ class HttpBackend:
             retry=tenacity.retry_if_exception(lambda error: _may_repeat(error, repeat)),
             stop=tenacity.stop_after_attempt(self._attempts),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
+            sleep=self._transport.sleep,
             reraise=True,
         )
         try:
@@ -491,28 +473,19 @@ class HttpBackend:
                 raise unknown from error
             raise
 
-    def _once(
-        self, method: str, path: str, data: bytes | None, headers: dict[str, str]
-    ) -> urllib3.BaseHTTPResponse:
+    def _once(self, method: str, path: str, data: bytes | None, headers: dict[str, str]) -> Answer:
         reads = method == "GET" or (
             method == "POST" and path.endswith(("/search", "/aggregate", "/queries", "/recall", "/rows/scan"))
         )
         try:
-            answer = self._connections().request(
-                method, self._base + path, body=data, headers=headers, redirect=False
-            )
-        except _NEVER_SENT as error:
-            raise ServerUnavailable(
-                f"{self._base} cannot be reached: {_short(error)}", url=self._base
-            ) from error
-        except (HTTPError, OSError) as error:
+            answer = self._transport.request(method, self._base + path, data, headers)
+        except NeverSent as error:
+            raise ServerUnavailable(f"{self._base} cannot be reached: {error}", url=self._base) from error
+        except NoAnswer as error:
             if reads:
-                raise ServerUnavailable(
-                    f"{self._base} did not answer: {_short(error)}", url=self._base
-                ) from error
+                raise ServerUnavailable(f"{self._base} did not answer: {error}", url=self._base) from error
             raise OutcomeUnknown(
-                f"{self._base} did not say whether it carried out {method} {path}: {_short(error)}",
-                url=self._base,
+                f"{self._base} did not say whether it carried out {method} {path}: {error}", url=self._base
             ) from error
         if 200 <= answer.status < 300:
             return answer
@@ -520,17 +493,11 @@ class HttpBackend:
 
 
 def _may_repeat(error: BaseException, repeat: bool) -> bool:
-    if isinstance(error, ServerUnavailable) and isinstance(error.__cause__, _NEVER_SENT):
+    if isinstance(error, ServerUnavailable) and isinstance(error.__cause__, NeverSent):
         return True
     if not repeat or not isinstance(error, VecstoreError) or isinstance(error, DeadlineExceeded):
         return False
     return isinstance(error, (ServerUnavailable, OutcomeUnknown)) or error.status in _RETRIED
-
-
-def _short(error: BaseException) -> str:
-    """urllib3's words without its objects' addresses."""
-    text = str(error)
-    return text.split("): ", 1)[-1] if text.startswith(("<", "HTTP")) else text.split(": ", 1)[-1]
 
 
 def _classes() -> dict[str, type[VecstoreError]]:
@@ -544,7 +511,7 @@ def _classes() -> dict[str, type[VecstoreError]]:
     return found
 
 
-def _error(answer: urllib3.BaseHTTPResponse, *, reads: bool) -> VecstoreError:
+def _error(answer: Answer, *, reads: bool) -> VecstoreError:
     """The exception that an answer stands for: the class by its code, whatever it came through.
 
     What a proxy answers in a server's place does not say what that has done with a write.
@@ -605,21 +572,21 @@ def _encode(body: dict[str, Any]) -> bytes:
         raise InvalidArgument(f"the request has no JSON form: {error}", field="body") from error
 
 
-def _decode(answer: urllib3.BaseHTTPResponse, kind: type[T]) -> T:
+def _decode(answer: Answer, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(answer.data, type=kind)
     except msgspec.MsgspecError as error:
         raise VecstoreError(f"the server's answer is not one of vecstore: {error}") from error
 
 
-def _decode_found(answer: urllib3.BaseHTTPResponse) -> wire.Found:
+def _decode_found(answer: Answer) -> wire.Found:
     try:
         return _found_decoder.decode(answer.data)
     except msgspec.MsgspecError as error:
         raise VecstoreError(f"the server's answer is not one of vecstore: {error}") from error
 
 
-def _incarnation(answer: urllib3.BaseHTTPResponse) -> str:
+def _incarnation(answer: Answer) -> str:
     return wire.parse_etag(answer.headers["ETag"])[0] if "ETag" in answer.headers else ""
 
 

@@ -3,7 +3,7 @@
 A batch is one insert under an idempotency key made of the file's content, the batch's place in it and
 the namespace's settings of the load. A namespace remembers its keys for an hour: a second run asks
 for them once and skips the batches that they name, and a batch whose answer was lost is not applied
-twice. A batch ends before its rows take more than `BATCH_BYTES`.
+twice. A batch ends before its rows take more than `vecstore.batches.BATCH_BYTES`.
 
 A file that `vecstore.export` wrote says what its namespace was, so one like it can be made. Imports NumPy and
 the public API.
@@ -16,47 +16,23 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
 
 from vecstore.api import Database, Namespace
 from vecstore.arrow import pyarrow, values_of
+from vecstore.batches import BATCH_BYTES, Batch, VectorFile, fitting
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
 from vecstore.export import FORMAT, HEADER, Header
 from vecstore.limits import MAX_IDEMPOTENCY_KEYS
 from vecstore.types import F32, RowId, WriteMode
+from vecstore.vectorfiles import BinFile, NpyFile, NpzFile, VecsFile
 
-BATCH_BYTES: Final = 64 << 20  # of an insert, as the rows lie in their file; a request may have 256 MiB
 _CHUNK: Final = 1 << 20
 _ROWS_AT_ONCE: Final = 1_024  # of Parquet, before it is known how large they are
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Some rows of a file: f32[n, dim], their ids if it has any, and the values of their attributes."""
-
-    vectors: F32
-    ids: list[RowId] | None = None
-    attributes: dict[str, Any] | None = None
-
-
-class VectorFile(Protocol):
-    """A file of rows.
-
-    ``batches`` yields those from ``start`` on, ``size`` at a time or fewer. ``header`` is what an export
-    says of the namespace.
-    """
-
-    path: Path
-    rows: int
-    dim: int
-
-    @property
-    def header(self) -> Header | None: ...
-
-    def batches(self, size: int, start: int) -> Iterator[Batch]: ...
 
 
 def vectors_of(file: VectorFile) -> F32:
@@ -74,12 +50,20 @@ class Loaded:
 
 
 def open_file(path: Path) -> VectorFile:
-    """A reader by the file's suffix: .npy, .fvecs, .jsonl or .parquet."""
+    """A reader by the file's suffix: what ``docs/transfer.md`` lists."""
     readers: dict[str, Callable[[Path], VectorFile]] = {
         ".npy": NpyFile,
-        ".fvecs": FvecsFile,
+        ".npz": NpzFile,
+        ".fvecs": VecsFile,
+        ".ivecs": VecsFile,
+        ".bvecs": VecsFile,
+        ".fbin": BinFile,
+        ".u8bin": BinFile,
+        ".i8bin": BinFile,
         ".jsonl": JsonLinesFile,
-        ".parquet": ParquetFile,
+        ".parquet": parquet_file,
+        ".arrow": ipc_file,
+        ".feather": ipc_file,
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -88,7 +72,7 @@ def open_file(path: Path) -> VectorFile:
         return reader(path)
     except FileNotFoundError:
         raise InvalidArgument(f"{path} is not there", field="file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         if isinstance(error, InvalidArgument):
             raise
         raise InvalidArgument(f"{path} cannot be read: {error}", field="file") from error
@@ -227,54 +211,6 @@ def _digest(path: Path) -> str:
     return h.hexdigest()
 
 
-def _fitting(size: int, a_row: int) -> int:
-    return max(1, min(size, BATCH_BYTES // a_row))
-
-
-class NpyFile:
-    """A two-dimensional array of numbers; ids are assigned."""
-
-    header = None
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if self._array.ndim != 2 or self._array.dtype.kind not in "fiu":
-            raise InvalidArgument(
-                f"{path} holds {self._array.dtype}{list(self._array.shape)}, not rows of numbers",
-                field="file",
-            )
-        self.rows, self.dim = self._array.shape
-
-    def batches(self, size: int, start: int) -> Iterator[Batch]:
-        size = _fitting(size, 4 * self.dim)
-        for at in range(start, self.rows, size):
-            yield Batch(np.ascontiguousarray(self._array[at : at + size], dtype=np.float32))
-
-
-class FvecsFile:
-    """Rows of an int32 dimension and that many float32, as TEXMEX's sets are; ids are assigned."""
-
-    header = None
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        words = np.memmap(path, dtype="<i4", mode="r")
-        self.dim = int(words[0]) if len(words) else 0
-        if self.dim < 1 or len(words) % (self.dim + 1):
-            raise InvalidArgument(f"{path} is not fvecs: its size does not fit its dimension", field="file")
-        self._rows = words.reshape(-1, self.dim + 1)
-        if (self._rows[:, 0] != self.dim).any():
-            raise InvalidArgument(f"{path} is not fvecs: rows differ in dimension", field="file")
-        self.rows = len(self._rows)
-
-    def batches(self, size: int, start: int) -> Iterator[Batch]:
-        size = _fitting(size, 4 * self.dim)
-        for at in range(start, self.rows, size):
-            part = np.ascontiguousarray(self._rows[at : at + size, 1:])
-            yield Batch(part.view("<f4").astype(np.float32, copy=False))
-
-
 class _Line(msgspec.Struct):
     vector: list[float]
     id: RowId | None = None
@@ -361,16 +297,43 @@ class JsonLinesFile:
         return Batch(np.stack(vectors), given or None, columns or None)
 
 
-class ParquetFile:
-    """Columns ``vector`` (a list of numbers a row) and, if there, ``id``; all others are attributes."""
+def parquet_file(path: Path) -> ArrowFile:
+    """Parquet, its pages' checksums compared where there are some."""
+    pyarrow("Parquet")
+    import pyarrow.parquet as pq
 
-    def __init__(self, path: Path) -> None:
-        pyarrow("Parquet")
-        import pyarrow.parquet as pq
+    file: Any = pq.ParquetFile(path, page_checksum_verification=True)
+    return ArrowFile(path, file.schema_arrow, file.metadata.num_rows, file.iter_batches)
 
+
+def ipc_file(path: Path) -> ArrowFile:
+    """The file format of Arrow, which Feather is, too; mapped, so that memory does not grow with it."""
+    pa = pyarrow("Arrow")
+    file: Any = pa.ipc.open_file(pa.memory_map(str(path)))
+
+    def groups(size: int) -> Iterator[Any]:
+        for at in range(file.num_record_batches):
+            batch = file.get_batch(at)
+            for first in range(0, batch.num_rows, size):
+                yield batch.slice(first, size)
+
+    rows = sum(file.get_batch(at).num_rows for at in range(file.num_record_batches))
+    return ArrowFile(path, file.schema, rows, groups)
+
+
+class ArrowFile:
+    """Columns ``vector`` (a list of numbers a row) and, if there, ``id``; all others are attributes.
+
+    Parameters
+    ----------
+    groups
+        The rows, so many at a time or fewer.
+    """
+
+    def __init__(self, path: Path, told: Any, rows: int, groups: Callable[[int], Iterator[Any]]) -> None:
         self.path = path
-        self._file: Any = pq.ParquetFile(path, page_checksum_verification=True)
-        told = self._file.schema_arrow
+        self.rows = rows
+        self._read = groups
         if "vector" not in told.names:
             raise InvalidArgument(f"{path} has no column named vector", field="file")
         written = (told.metadata or {}).get(HEADER.encode())
@@ -379,21 +342,20 @@ class ParquetFile:
         for name in self._attributes:
             values_of(told.empty_table().column(name), name)  # refuses what is of no type that is kept
         self._with_ids = "id" in told.names
-        self.rows = self._file.metadata.num_rows
         if self.header is not None:
             self.dim = self.header.dim
         elif not self.rows:
             raise InvalidArgument(f"{path} has no rows", field="file")
         else:
-            first = next(self._file.iter_batches(1, columns=["vector"]))
-            self.dim = len(first.column("vector")[0])
+            first = next(group for group in self._groups(1) if group.num_rows)
+            self.dim = len(first.column("vector")[0].as_py() or ())
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
-        pa = pyarrow("Parquet")
+        pa = pyarrow("Arrow")
         behind = start
         held: list[Any] = []
         count = taken = 0
-        for some in self._groups(_fitting(min(size, _ROWS_AT_ONCE), 4 * self.dim)):
+        for some in self._groups(fitting(min(size, _ROWS_AT_ONCE), 4 * self.dim)):
             if behind >= some.num_rows:
                 behind -= some.num_rows
                 continue
@@ -417,7 +379,7 @@ class ParquetFile:
 
     def _groups(self, size: int) -> Iterator[Any]:
         try:
-            yield from self._file.iter_batches(size)
+            yield from self._read(size)
         except (OSError, ValueError) as error:
             raise InvalidArgument(f"{self.path} cannot be read: {error}", field="file") from error
 

@@ -125,7 +125,7 @@ def ingest(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Insert files of rows: .npy, .fvecs, .jsonl (id, vector, attributes), .parquet.
+    """Insert files of rows: .parquet, .arrow, .feather, .jsonl, .npy, .npz, .fvecs, .fbin and their like.
 
     An interrupted ingest is taken up again by the same command within an hour: batches that are in
     already are skipped. After that, or with another --batch, name the first row with --start-at.

@@ -1,0 +1,163 @@
+"""Files of vectors of others: every kind gives the rows that were written, from any row on, in pieces."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import feather
+
+import vecstore
+from vecstore.errors import InvalidArgument
+from vecstore.ingest import load, open_file
+
+ROWS = np.random.default_rng(2).integers(-100, 100, (25, 4))
+YEARS = list(range(2000, 2025))
+IDS = [f"row-{i}" for i in range(25)]
+
+
+def write_vecs(path: Path, rows: np.ndarray, dtype: str) -> None:
+    path.write_bytes(b"".join(struct.pack("<i", len(row)) + row.astype(dtype).tobytes() for row in rows))
+
+
+def write_bin(path: Path, rows: np.ndarray, dtype: str) -> None:
+    path.write_bytes(struct.pack("<II", *rows.shape) + rows.astype(dtype).tobytes())
+
+
+def write_npz(path: Path, rows: np.ndarray, save: Callable[..., None] = np.savez_compressed) -> None:
+    save(path, vectors=rows.astype("<f8"), ids=np.array(IDS), year=np.array(YEARS))
+
+
+def table(rows: np.ndarray) -> Any:
+    return pa.table({"id": IDS, "vector": list(rows.astype(np.float32)), "year": YEARS})
+
+
+def write_arrow(path: Path, rows: np.ndarray) -> None:
+    with pa.ipc.new_file(path, table(rows).schema) as file:
+        file.write_table(table(rows), max_chunksize=7)
+
+
+WRITERS: dict[str, Callable[[Path, np.ndarray], None]] = {
+    "fvecs": lambda path, rows: write_vecs(path, rows, "<f4"),
+    "ivecs": lambda path, rows: write_vecs(path, rows, "<i4"),
+    "bvecs": lambda path, rows: write_vecs(path, abs(rows), "u1"),
+    "fbin": lambda path, rows: write_bin(path, rows, "<f4"),
+    "u8bin": lambda path, rows: write_bin(path, abs(rows), "u1"),
+    "i8bin": lambda path, rows: write_bin(path, rows, "i1"),
+    "npz": write_npz,
+    "arrow": write_arrow,
+    "feather": lambda path, rows: feather.write_feather(table(rows), str(path), compression="lz4"),
+}
+UNSIGNED = {"bvecs", "u8bin"}
+LABELLED = {"npz", "arrow", "feather"}
+
+
+@pytest.fixture(params=sorted(WRITERS))
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / f"rows.{request.param}"
+    WRITERS[request.param](path, ROWS)
+    return path
+
+
+def test_rows_are_read_in_batches_from_any_row_on(written: Path) -> None:
+    kind = written.suffix[1:]
+    expected = abs(ROWS) if kind in UNSIGNED else ROWS
+    file = open_file(written)
+    assert (file.rows, file.dim, file.header) == (25, 4, None)
+    for start in (0, 3, 7, 8, 24):
+        parts = list(file.batches(10, start))
+        assert [len(part.vectors) for part in parts[:-1]] == [10] * (len(parts) - 1)
+        found = np.concatenate([part.vectors for part in parts])
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected[start:])
+        ids = [identity for part in parts for identity in part.ids or ()]
+        assert ids == (IDS[start:] if kind in LABELLED else [])
+
+
+def test_they_are_loaded_with_ids_and_attributes(written: Path) -> None:
+    with vecstore.connect("memory://", maintenance="off") as database:
+        ns = database.create_namespace("docs", 4, "l2")
+        assert load(ns, open_file(written), batch_rows=10).rows == 25
+        labelled = written.suffix[1:] in LABELLED
+        row = ns.get("row-13" if labelled else 13)
+        assert row.attributes == ({"year": 2013} if labelled else {})
+        np.testing.assert_array_equal(abs(row.vector), abs(ROWS[13]))
+
+
+@pytest.mark.parametrize("kind", sorted(WRITERS))
+def test_a_file_that_is_cut_off_is_refused_or_ends_in_an_error(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    WRITERS[kind](path, ROWS)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InvalidArgument, match="rows"):
+        list(open_file(path).batches(10, 0))
+
+
+@pytest.mark.parametrize("kind", sorted(WRITERS))
+def test_an_empty_file_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    path.write_bytes(b"")
+    with pytest.raises(InvalidArgument):
+        open_file(path)
+
+
+@pytest.mark.parametrize("kind", ["fvecs", "bvecs"])
+def test_rows_of_several_dimensions_are_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    WRITERS[kind](path, ROWS)
+    data = bytearray(path.read_bytes())
+    stride = len(data) // 25
+    data[stride * 3] = 5
+    path.write_bytes(data)
+    with pytest.raises(InvalidArgument, match="differ in dimension"):
+        open_file(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x": ROWS}, "no array named vectors"),
+        ({"vectors": ROWS[0]}, "not rows of numbers"),
+        ({"vectors": ROWS.astype(str)}, "not rows of numbers"),
+        ({"vectors": np.asfortranarray(ROWS)}, "by column"),
+        ({"vectors": ROWS, "year": np.arange(3)}, "year has the shape"),
+        ({"vectors": ROWS, "ids": np.arange(50).reshape(25, 2)}, "ids has the shape"),
+    ],
+)
+def test_an_archive_that_is_no_set_of_rows_is_refused(
+    arrays: dict[str, np.ndarray], words: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "rows.npz", **arrays)
+    with pytest.raises(InvalidArgument, match=words):
+        open_file(tmp_path / "rows.npz")
+
+
+@pytest.mark.parametrize("kind", ["npz", "arrow", "fbin", "fvecs"])
+def test_memory_does_not_grow_with_the_file(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    rows = np.zeros((40_000, 64), np.float32)  # 10 MB
+    if kind == "npz":
+        np.savez_compressed(path, vectors=rows)
+    elif kind == "arrow":
+        values = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), 64)
+        batch = pa.record_batch({"vector": values})
+        with pa.ipc.new_file(path, batch.schema) as file:
+            file.write_batch(batch)
+    else:
+        WRITERS[kind](path, rows)
+    tracemalloc.start()
+    held = pa.total_allocated_bytes()
+    try:
+        seen = sum(len(batch.vectors) for batch in open_file(path).batches(500, 0))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seen == len(rows)
+    assert peak < 3 << 20
+    assert pa.total_allocated_bytes() - held < 3 << 20

@@ -1,0 +1,44 @@
+"""Rows of a file as inserts take them, and what a file of rows is to those who load it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from vecstore.export import Header
+from vecstore.types import F32, RowId
+
+BATCH_BYTES: Final = 64 << 20  # of an insert, as the rows lie in their file; a request may have 256 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows of a file: f32[n, dim], their ids if it has any, and the values of their attributes."""
+
+    vectors: F32
+    ids: list[RowId] | None = None
+    attributes: dict[str, Any] | None = None
+
+
+class VectorFile(Protocol):
+    """A file of rows.
+
+    ``batches`` yields those from ``start`` on, ``size`` at a time or fewer. ``header`` is what an export
+    says of the namespace.
+    """
+
+    path: Path
+    rows: int
+    dim: int
+
+    @property
+    def header(self) -> Header | None: ...
+
+    def batches(self, size: int, start: int) -> Iterator[Batch]: ...
+
+
+def fitting(size: int, a_row: int) -> int:
+    """So many rows of ``a_row`` bytes, or as many as a batch holds."""
+    return max(1, min(size, BATCH_BYTES // a_row))

@@ -1,0 +1,1 @@
+"""Adapters to other projects, each behind an extra. They use the public API alone."""
