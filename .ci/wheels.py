@@ -1,9 +1,9 @@
 """Makes what is published, in ``dist/``: the source distribution, wheels, and a bill of materials.
 
-``make wheels`` runs it, with the tools that ``.ci/release.txt`` pins and the headers of the Python that it runs in,
-which is CPython 3.11. Zig's C compiler builds for glibc 2.28 and for any processor, on any. Wheels are built from the
-source distribution, twice, in folders of other names: the same bytes must come out. ``docs/packages.md`` says what is
-checked.
+``make wheels`` runs it, with the tools that ``.ci/release.txt`` pins and the headers of the Python that it
+runs in, which is CPython 3.11. Zig's C compiler builds for glibc 2.28 and for any processor, on any. Wheels
+are built from the source distribution, twice, in folders of other names: the same bytes must come out.
+``docs/packages.md`` says what is checked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--architecture", choices=ARCHITECTURES, help="only this one; all by default")
     chosen = parser.parse_args().architecture
     if sys.version_info[:2] != (3, 11):
-        sys.exit("wheels are built with CPython 3.11: its headers are those of the stable ABI that is kept to")
+        sys.exit("wheels are built with CPython 3.11, whose stable ABI they keep to")
     if run("git", "status", "--porcelain", "--untracked-files=no"):
         print("There are changes that are not committed: the revision ends with -dirty", flush=True)
     os.environ["SOURCE_DATE_EPOCH"] = run("git", "log", "-1", "--format=%ct")

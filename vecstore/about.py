@@ -1,4 +1,4 @@
-"""What this installation is: `vecstore --version` and ``vecstore info`` tell it, and a report of a bug should."""
+"""What this installation is: ``vecstore --version`` and ``vecstore info`` tell it."""
 
 from __future__ import annotations
 
