@@ -93,7 +93,7 @@ class RecallMonitor:
         self.rate = rate
         self.changed = threading.Condition()
         self._engine = engine
-        self._draw = Random(rng.getrandbits(64))  # noqa: S311  # nosec B311 - no secret
+        self._draw = Random(rng.getrandbits(64))  # noqa: S311  (no secret)  # nosec B311
         self._share = share
         self._pause = pause
         self._now = now
