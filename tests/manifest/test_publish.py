@@ -662,6 +662,54 @@ def test_changes_that_wait_are_committed_together_and_each_gets_its_own_answer()
     holds(store)
 
 
+def slow_copies(time: Time, copied: threading.Event | None = None) -> Callable[[Call], Any]:
+    """A request for the history takes an hour of the publisher's clock."""
+
+    def script(call: Call) -> Any:
+        if call.op == "put_if_absent" and "/manifest/" in call.key:
+            time.seconds += 3_600
+            if copied is not None:
+                copied.set()
+        return call.carry_out()
+
+    return script
+
+
+def test_a_leader_waits_for_a_writer_that_is_about_to_come() -> None:
+    store, time, copied = ScriptedStore(), Time(), threading.Event()
+    publisher = make_namespace(store, time=time)
+    mine, theirs = insert(publisher), insert(publisher)
+    result: list[Any] = []
+    with scripted(store, slow_copies(time, copied)), publisher.arriving() as arrival:
+        leader = in_thread(lambda: publisher.commit(theirs), result)
+        assert copied.wait(30)
+        assert publisher.commit(mine, arrival).epoch == 2
+        leader.join(30)
+    assert [committed.epoch for committed in result] == [2]
+    assert store.count("put_if_match") == 1
+    holds(store)
+
+
+def test_a_leader_waits_no_longer_for_a_writer_that_fails() -> None:
+    store, time, copied = ScriptedStore(), Time(), threading.Event()
+    publisher = make_namespace(store, time=time)
+    result: list[Any] = []
+    with scripted(store, slow_copies(time, copied)), publisher.arriving():
+        leader = in_thread(lambda: publisher.commit(insert(publisher)), result)
+        assert copied.wait(30)
+        assert not result
+    leader.join(30)
+    assert [committed.epoch for committed in result] == [2]
+
+
+def test_a_leader_does_not_wait_for_a_writer_that_takes_long() -> None:
+    store, time = ScriptedStore(), Time()
+    publisher = make_namespace(store, time=time)
+    with scripted(store, slow_copies(time)), publisher.arriving():
+        time.seconds += 2 * 3_600
+        assert publisher.commit(insert(publisher)).epoch == 2
+
+
 def test_one_that_fails_in_a_group_leaves_no_trace_and_does_not_harm_the_others() -> None:
     store = ScriptedStore()
     publisher = make_namespace(store)

@@ -115,9 +115,9 @@ def _keep_what_is_proposed(self: Publisher, switch: Any) -> None:
     history.write_copy(self.store, self.namespace, switch.manifest.epoch, switch.data)
 
 
-def _clean_up(self: Publisher, change: Change) -> Any:
+def _clean_up(self: Publisher, change: Change, arrival: object = None) -> Any:
     try:
-        return _commit(self, change)
+        return _commit(self, change, arrival)
     except Exception:
         if isinstance(change, InsertRows):
             self.store.delete(part_key(self.namespace, change.part.id))

@@ -157,11 +157,13 @@ class Scheduler:
         self._push(self.now + max(seconds, 0.0), task, task._ticket)
         self._park(task)
 
-    def block(self) -> None:
-        """Wait until another task calls `wake`."""
+    def block(self, timeout: float | None = None) -> None:
+        """Wait until another task calls `wake`, or so many virtual seconds have passed."""
         task = self._mine()
         task._ticket += 1
         task._blocked = True
+        if timeout is not None:
+            self._push(self.now + timeout, task, task._ticket)
         try:
             self._park(task)
         finally:

@@ -73,6 +73,30 @@ def test_a_condition_wakes_who_waits(scheduler: Scheduler) -> None:
     assert ready == [1, 2]
 
 
+def test_a_wait_with_a_timeout_ends_when_it_is_notified_or_over(scheduler: Scheduler) -> None:
+    condition = SimulatedCondition(scheduler)
+    began = scheduler.now
+    seen: list[tuple[bool, float]] = []
+
+    def wait() -> None:
+        with condition:
+            for timeout in (5.0, 5.0, 5.0):
+                seen.append((condition.wait(timeout), scheduler.now - began))
+
+    def wake() -> None:
+        scheduler.sleep(2.0)
+        with condition:
+            condition.notify_all()
+        scheduler.sleep(6.0)
+        with condition:
+            condition.notify_all()
+
+    scheduler.spawn("wait", wait)
+    scheduler.spawn("wake", wake)
+    scheduler.run(lambda: False)
+    assert seen == [(True, 2.0), (False, 7.0), (True, 8.0)]
+
+
 def test_a_killed_process_goes_no_further_and_cleans_up_in_vain(scheduler: Scheduler) -> None:
     process = Process("victim")
     seen: list[str] = []

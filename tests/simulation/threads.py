@@ -71,17 +71,18 @@ class SimulatedCondition:
         self.acquire, self.release = self._lock.acquire, self._lock.release
 
     def wait(self, timeout: float | None = None) -> bool:
-        if timeout is not None:
-            raise NotImplementedError("nothing that is simulated waits with a time-out")
         task = self._scheduler.current
         assert task is not None
         self._waiting.append(task)
         self._lock.release()
         try:
-            self._scheduler.block()
+            self._scheduler.block(timeout)
         finally:
             self._lock.acquire()
-        return True
+            notified = task not in self._waiting
+            if not notified:
+                self._waiting.remove(task)
+        return notified
 
     def notify(self, n: int = 1) -> None:
         for _ in range(min(n, len(self._waiting))):

@@ -69,7 +69,7 @@ log = logging.getLogger(__name__)
 
 CACHE_BYTES: Final = 256 << 20
 OPEN_NAMESPACES: Final = 1_000
-IO_THREADS: Final = 16
+IO_THREADS: Final = 64  # 16 writers at once wait for three requests each
 COLLECT_SECONDS: Final = 600.0  # between two collections of a namespace by one process
 
 

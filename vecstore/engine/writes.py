@@ -117,17 +117,18 @@ class Writes:
             idempotency_key=idempotency_key,
             progress=progress,
         )
-        known, change = self._snapshots.cached(), None
-        if known is not None and known.manifest.state == "active":
-            try:
-                change = build(known.manifest, fresh=False)
-            except InvalidArgument:  # unless it was answered before, which the current epoch tells
-                if idempotency_key is None and self._snapshots.strong().etag == known.etag:
-                    raise
-        if change is None:
-            change = build(self._snapshots.strong().manifest, fresh=True)
-            assert change is not None  # only what was known before can be outdated
-        done = self._publisher.commit(change)
+        with self._publisher.arriving() as arrival:
+            known, change = self._snapshots.cached(), None
+            if known is not None and known.manifest.state == "active":
+                try:
+                    change = build(known.manifest, fresh=False)
+                except InvalidArgument:  # unless it was answered before, which the current epoch tells
+                    if idempotency_key is None and self._snapshots.strong().etag == known.etag:
+                        raise
+            if change is None:
+                change = build(self._snapshots.strong().manifest, fresh=True)
+                assert change is not None  # only what was known before can be outdated
+            done = self._publisher.commit(change, arrival)
         self._wrote(self._name)
         within(progress, _BUILT, 1.0)(1.0)
         base, n = done.answer["id_base"], done.answer["n"]

@@ -17,7 +17,8 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -174,6 +175,7 @@ class Publisher:
         self._queue: list[_Request] = []
         self._publishing = False
         self._copying = threading.Lock()
+        self._arriving: dict[object, float] = {}  # writers on their way here, and since when
         self._copied: tuple[int, str] | None = None  # epoch and etag whose copy is known to be there
         self._made = ""  # etag of the last epoch that this process made
         self._trip = 0.0  # seconds of a request
@@ -206,6 +208,22 @@ class Publisher:
         except VecstoreError:
             return
 
+    @contextmanager
+    def arriving(self) -> Iterator[object]:
+        """Within it a writer is on its way to `commit`, which it hands what it is given here.
+
+        Whoever leads meanwhile waits for it a little, instead of letting it wait for the next group.
+        """
+        arrival = object()
+        with self._mutex:
+            self._arriving[arrival] = self.clock()
+        try:
+            yield arrival
+        finally:
+            with self._mutex:
+                if self._arriving.pop(arrival, None) is not None:
+                    self._turn.notify_all()
+
     def rehearse(self, change: Change) -> None:
         """Apply a change to a draft of the epoch that we know, which is then thrown away.
 
@@ -216,8 +234,10 @@ class Publisher:
         if base is not None:
             self._apply(base, [_Request(change)])
 
-    def commit(self, change: Change) -> Committed:
+    def commit(self, change: Change, arrival: object = None) -> Committed:
         """Apply a change durably, alone or in a group with others that wait.
+
+        ``arrival`` is what `arriving` gave, if the writer was announced.
 
         Raises
         ------
@@ -234,6 +254,8 @@ class Publisher:
         request = _Request(change)
         with self._mutex:
             self._queue.append(request)
+            if self._arriving.pop(arrival, None) is not None:
+                self._turn.notify_all()
         try:
             while not request.done:
                 if self._await_turn(request):
@@ -258,6 +280,19 @@ class Publisher:
                 self._turn.wait()
             return False
 
+    def _gather(self) -> None:
+        """Wait for writers that are about to come, no longer than a request takes.
+
+        One that has been on its way for longer than an upload takes brings much, or stalls: it is not
+        waited for.
+        """
+        with self._mutex:
+            now = self.clock()
+            until, late = now + self._trip, 2 * self._trip
+            while now < until and any(now - since < late for since in self._arriving.values()):
+                self._turn.wait(until - now)
+                now = self.clock()
+
     def _withdraw(self, request: _Request) -> None:
         """A request for which nobody waits any more is not published later, unless it has been taken."""
         with self._mutex:
@@ -281,6 +316,7 @@ class Publisher:
             # While the base is copied others may come to wait, and go along.
             if self.snapshots.cached() is not None:
                 self.prepare()
+            self._gather()
             group = self._take_group()
             self._publish(group)
         except Exception as error:
