@@ -1,7 +1,7 @@
 """Ends with status 1 if a file of git seems to hold a secret. A line may say ``pragma: allowlist secret``.
 
 detect-secrets looks; no service is asked whether what it found is live. What only looks random is not looked
-for: digests, ids and vectors do too. Nor is what has no lines of text.
+for: digests, ids and vectors do too. Nor is what has no lines of text, and what a benchmark wrote.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_cla
 from detect_secrets.settings import transient_settings
 
 NO_TEXT = (".gz", ".npy", ".png")
+FIGURES = "bench/results/"
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     found = SecretsCollection()
     with transient_settings(settings):
         for name in listed.split("\0")[:-1]:
-            if not name.endswith(NO_TEXT):
+            if not name.endswith(NO_TEXT) and not name.startswith(FIGURES):
                 found.scan_file(name)
     for name, secret in found:
         print(f"{name}:{secret.line_number}: {secret.type}")
