@@ -19,7 +19,7 @@ RELEASE := $(VENV)/.release
 MINUTES ?= 30
 SEED ?= 1000
 
-.PHONY: help demo serve test soak neon eval bench bench-small build \
+.PHONY: help demo serve test soak neon eval bench bench-small docs build \
 	audit audit-offline wheels clean
 .DEFAULT_GOAL := help
 
@@ -31,6 +31,7 @@ help:
 	@echo 'make neon    the NEON kernels against the scalar ones, under qemu (make test does it where it can)'
 	@echo 'make eval    recall on the benchmark sets'
 	@echo 'make bench   every figure of docs/benchmarks.md, beside other engines (SMALL=1: under 5 minutes)'
+	@echo 'make docs    the documentation site, into build/docs'
 	@echo 'make build   build the extension modules into vecstore/ext'
 	@echo 'make wheels  what is published, into dist: built, audited, installed and tried (CPython 3.11)'
 	@echo 'make audit-offline  bandit, licences, secrets'
@@ -71,6 +72,10 @@ bench: $(PEERS)
 
 bench-small:
 	@$(MAKE) --no-print-directory bench SMALL=1
+
+docs: $(DEV)
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo 'build/docs/index.html'
 
 build: $(BUILT)
 

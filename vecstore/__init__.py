@@ -1,6 +1,6 @@
 """Vector search whose only durable state is object storage."""
 
-from vecstore.api import Database, Namespace, connect
+from vecstore.api import Database, Namespace, connect, copy_store
 from vecstore.errors import VecstoreError
 
-__all__ = ["Database", "Namespace", "VecstoreError", "connect"]
+__all__ = ["Database", "Namespace", "VecstoreError", "connect", "copy_store"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, get_args
@@ -39,12 +40,14 @@ from vecstore.params import (
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
 from vecstore.scan import Scan
+from vecstore.storage.base import ObjectStore
 from vecstore.types import (
     AggregateParams,
     Aggregates,
     BatchHits,
     CompactResult,
     Consistency,
+    CopyResult,
     DeleteResult,
     Expected,
     GcResult,
@@ -227,6 +230,62 @@ def connect(
             recall_sample_rate=recall_sample_rate,
         )
     )
+
+
+def copy_store(
+    source: str | Database,
+    target: str | Database,
+    namespaces: Sequence[str] | None = None,
+    *,
+    dry_run: bool = False,
+    expect: Callable[[int], object] = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> CopyResult:
+    """Copy namespaces with their tags from one store to another: a backup, its restore, a move.
+
+    Each is copied as it is at one epoch, while others write to it. What the target has already is not sent
+    again. What is sent is checked against its checksums on the way, and once more where it arrived. At the
+    target a namespace changes by one commit in the end, or not at all. See ``docs/backup.md``.
+
+    Parameters
+    ----------
+    source, target
+        URLs of stores, or embedded databases that are connected to them. Not servers.
+    namespaces
+        Names; None for all that the source has. Others of the target are left as they are.
+    dry_run
+        Tell what would be sent; nothing is changed.
+    expect, progress
+        Told how many bytes will be sent, as that becomes known, and how many were.
+
+    Returns
+    -------
+    For each namespace what was sent and what was not, or why it could not be copied. ``diverged`` is the code
+    of one that was written to at the target: it is never replaced.
+    """
+    from vecstore.maintenance import copying
+
+    with _store_of(source, "source") as origin, _store_of(target, "target") as goal:
+        return copying.copy_store(origin, goal, namespaces, dry_run=dry_run, expect=expect, progress=progress)
+
+
+@contextmanager
+def _store_of(named: str | Database, field: str) -> Iterator[ObjectStore]:
+    from vecstore.engine.database import EmbeddedDatabase
+    from vecstore.storage.open import open_store
+
+    if isinstance(named, Database):
+        if not isinstance(named.backend, EmbeddedDatabase):
+            raise InvalidArgument(f"{field} is a server; stores are copied", field=field)
+        yield named.backend.store
+        return
+    if named.startswith(("http://", "https://")):
+        raise InvalidArgument(f"{field} is a server; stores are copied", field=field)
+    store = open_store(named)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def _check_bound(name: str, value: object, least: int) -> None:

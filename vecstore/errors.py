@@ -146,6 +146,13 @@ class LimitReached(VecstoreError):
     status = 409
 
 
+class Diverged(VecstoreError):
+    """A copy would replace a namespace that holds what the source does not know of."""
+
+    code = "diverged"
+    status = 409
+
+
 class SnapshotExpired(VecstoreError):
     """The epoch asked for has left the retention window (protocol R10)."""
 
@@ -236,6 +243,15 @@ class StorageCorrupt(StorageError):
     status = 500
 
 
+class UnsupportedFormat(StorageCorrupt):
+    """An object of a format that this build does not read, most likely a newer one.
+
+    ``details`` name the object, its section, and the formats that were found and are read. Upgrade vecstore.
+    """
+
+    code = "unsupported_format"
+
+
 class StorageFull(StorageError):
     """The store has no room left. Nothing was written."""
 
@@ -269,3 +285,16 @@ class ForkedHandle(VecstoreError):
     """A handle was opened in another process and cannot be used after ``fork``."""
 
     code = "forked_handle"
+
+
+def unsupported_format(
+    what: str, found: object, supported: int, *, key: str, section: str
+) -> UnsupportedFormat:
+    """The error of an object ``what`` that says it is of format ``found``."""
+    return UnsupportedFormat(
+        f"{key}: {what} format {found}; this build reads {supported}",
+        object=key,
+        section=section,
+        found=found,
+        supported=supported,
+    )

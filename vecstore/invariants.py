@@ -17,7 +17,7 @@ from vecstore.errors import StorageCorrupt, StorageMissing
 from vecstore.limits import MAX_IDEMPOTENCY_KEYS, MAX_PARTS, MAX_RECENT_COMMITS
 from vecstore.manifest import history
 from vecstore.manifest.keys import delete_key, part_key
-from vecstore.manifest.model import Manifest, Part, Tombstone
+from vecstore.manifest.model import Copied, Manifest, Part, Tombstone
 from vecstore.manifest.tombstones import read_tombstone
 from vecstore.storage.base import ObjectStore
 from vecstore.types import RowId
@@ -198,7 +198,7 @@ def _succession(before: Manifest, after: Manifest) -> Iterator[Violation]:
     if after.incarnation != before.incarnation:
         if before.state != "deleted":
             yield Violation("R4", f"{at} is another incarnation, and epoch {before.epoch} was not deleted")
-        if after.parts and not after.ancestors:
+        if after.parts and not after.ancestors and not isinstance(after.copied, Copied):
             yield Violation("R4", f"{at} is a new incarnation and has parts")
         return
     if before.state == "deleted" and after.state != "deleted":

@@ -205,6 +205,48 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class CopiedNamespace:
+    """What became of one namespace in a copy between stores.
+
+    Attributes
+    ----------
+    epoch
+        Of the source, that was copied; None if it failed.
+    copied, copied_bytes
+        Parts that were sent, or would be in a dry run.
+    skipped, skipped_bytes
+        Parts that the target had already.
+    changed
+        Whether the target needed a commit.
+    code, message
+        The error, if it failed; the target is then as it was.
+    """
+
+    name: str
+    epoch: int | None = None
+    copied: int = 0
+    copied_bytes: int = 0
+    skipped: int = 0
+    skipped_bytes: int = 0
+    changed: bool = False
+    code: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """What a copy between stores did, by namespace."""
+
+    namespaces: tuple[CopiedNamespace, ...]
+    dry_run: bool
+
+    @property
+    def failed(self) -> tuple[CopiedNamespace, ...]:
+        """Those that were not copied."""
+        return tuple(one for one in self.namespaces if one.code is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyReport:
     """What verification read and found.
 

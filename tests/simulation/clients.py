@@ -7,6 +7,7 @@ What it draws comes from its own generator.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,10 @@ from tests.simulation.ledger import (
     value_of,
     vector_of,
 )
+from tests.simulation.network import Link
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import (
+    Diverged,
     IdExists,
     NamespaceExists,
     NamespaceNotFound,
@@ -36,10 +39,16 @@ from vecstore.errors import (
     PreconditionFailed,
     RowNotFound,
     SnapshotExpired,
+    StorageCorrupt,
+    StorageMissing,
     TagNotFound,
     VecstoreError,
 )
+from vecstore.maintenance.copying import copy_store
+from vecstore.maintenance.gc import collect
 from vecstore.manifest import history
+from vecstore.manifest.lifecycle import delete_namespace
+from vecstore.manifest.model import Copied, Manifest
 from vecstore.types import Hits, RowId, SearchParams
 
 if TYPE_CHECKING:
@@ -661,3 +670,82 @@ class Collector(Client):
             self.world.check_error(error, began)
         else:
             self.world.count("objects collected", 0 if result.dry_run else result.deleted)
+
+
+class Copier(Client):
+    """Copies namespaces to another store and collects them there."""
+
+    pace = 2.0
+
+    def act(self) -> None:
+        ledger = self.ledger(self.world.setup.namespaces)
+        job = self.copy if self.rng.random() < 0.7 else self.collect
+        self.ask(ledger.name, lambda node: job(node, ledger), what="copy")
+
+    def _others(self, node: Node) -> dict[str, Any]:
+        world = self.world
+        rng = Random(self.rng.random())
+        return {"clock": lambda: world.now, "rng": rng, "sleep": world.scheduler.sleep}
+
+    def copy(self, node: Node, ledger: NamespaceLedger) -> None:
+        world, name = self.world, ledger.name
+        began, told, first = world.now, ledger.told, ledger.current
+        target = Link(world.backups, node.process)
+        (found,) = copy_store(node.db.store, target, [name], **self._others(node)).namespaces
+        if found.code is None:
+            if found.epoch is None or found.epoch < told:
+                raise PromiseBroken(f"{name}: epoch {found.epoch} was copied after {told} had been told")
+            world.count("copies" if found.changed else "copies up to date")
+        elif found.code == NamespaceNotFound.code:
+            world.check_gone(ledger, told, NamespaceNotFound(str(found.message)))
+        elif found.code == Diverged.code:
+            self._give_way(node, ledger, first)
+        elif found.code in (StorageMissing.code, StorageCorrupt.code):
+            kind = StorageMissing if found.code == StorageMissing.code else StorageCorrupt
+            world.check_error(kind(str(found.message)), began)
+        else:
+            world.count(f"copy: {found.code}")
+
+    def _give_way(self, node: Node, ledger: NamespaceLedger, first: int) -> None:
+        """Only to a copy of a namespace that is over, which is then deleted."""
+        world = self.world
+        current = history.read_current(world.backup, ledger.name).manifest
+        copied = current.copied
+        if isinstance(copied, Copied) and not ledger.some_epoch(
+            max(first, 1), lambda epoch: epoch.incarnation != copied.incarnation
+        ):
+            raise PromiseBroken(f"{ledger.name}: a copy that nobody wrote to was refused as another's")
+        with suppress(VecstoreError):
+            delete_namespace(
+                Link(world.backups, node.process),
+                ledger.name,
+                incarnation=current.incarnation,
+                **self._others(node),
+            )
+            world.count("copies deleted")
+
+    def collect(self, node: Node, ledger: NamespaceLedger) -> None:
+        setup = self.world.setup
+        with suppress(VecstoreError):
+            result = collect(
+                Link(self.world.backups, node.process),
+                ledger.name,
+                retention=setup.retention,
+                grace=setup.grace,
+                **self._others(node),
+            )
+            self.world.count("objects of copies collected", result.deleted)
+
+
+def check_copy(world: World, name: str, manifest: Manifest) -> None:
+    """A copy, and each tag of it, holds the rows of the epoch that it says it is of."""
+    copied = manifest.copied
+    assert isinstance(copied, Copied), "nobody writes there but copies"
+    ledger = world.ledgers[name]
+    db = EmbeddedDatabase(world.backup, threads=1, rng=Random(0))
+    for theirs, ours in ((copied.epoch, None), *copied.tags.values()):
+        if ours is not None and all(pin.epoch != ours for pin in manifest.pins):
+            continue
+        hits = db.search(name, np.zeros(DIM, np.float32), SearchParams(**EXACT, epoch=ours))
+        if rows_of(hits) != ledger.epoch(theirs).content:
+            raise PromiseBroken(f"copy of {name}: epoch {theirs} has other rows there")

@@ -275,7 +275,7 @@ class Link:
 
     @property
     def url(self) -> str:
-        return "simulated://"
+        return self._network.inner.url
 
     def _call(self, method: str, key: str, run: Callable[[], Any]) -> Any:
         if not self._process.alive:

@@ -28,6 +28,7 @@ from vecstore.errors import StorageMissing
 from vecstore.maintenance import branches, gc
 from vecstore.maintenance.compactor import SourceGone, SwapParts
 from vecstore.manifest import history, publish, snapshot
+from vecstore.manifest.adopt import Reserve
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key, part_key
 from vecstore.manifest.model import Manifest
@@ -134,6 +135,11 @@ def _no_barrier(self: Any) -> Iterator[Manifest]:
     self._barrier = self._publisher.snapshots.refresh()
     yield from self._read(range(self._base.epoch + 1, self._barrier.epoch))
     yield self._barrier.manifest
+
+
+def _reserve_nothing(self: Reserve, draft: Draft) -> dict[str, Any]:
+    draft.replace(history_floor=draft.manifest.history_floor)
+    return {}
 
 
 # -- R4: incarnations -----------------------------------------------------------------------
@@ -303,6 +309,11 @@ RULES: dict[str, Rule] = {
         "a writer whose commit failed deletes what it uploaded",
         ((Publisher, "commit", _clean_up),),
         play=schedules.in_doubt_until_the_deadline,
+    ),
+    "R2-copy": Rule(
+        "a copy between stores writes epochs of tags under numbers that will be committed",
+        ((Reserve, "apply", _reserve_nothing),),
+        kind(Setup.copied),
     ),
     "R3": Rule(
         "an upload from before the barrier is committed as it is",

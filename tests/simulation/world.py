@@ -82,6 +82,8 @@ class Setup:
         rng = Random(f"setup {seed}")
         grace = rng.choice((20.0, 120.0, 3600.0))
         kind = rng.choice((cls.spread, cls.crowded, cls.restless, cls.branching))
+        if seed % 7 == 0:
+            kind = cls.copied
         return kind(
             seed=seed,
             steps=steps,
@@ -120,6 +122,22 @@ class Setup:
         return cls(
             **more | {"nodes": 2, "namespaces": ("docs",), "written": ("docs",), "crew": crew, "pace": 0.2}
         )
+
+    @classmethod
+    def copied(cls, **more: Any) -> Setup:
+        """Namespaces are copied to another store, by several nodes at once, and collected there."""
+        crew = (
+            ("Writer", 5),
+            ("Reader", 1),
+            ("Archivist", 1),
+            ("Founder", 2),
+            ("Historian", 2),
+            ("Compactor", 2),
+            ("Collector", 1),
+            ("Copier", 3),
+        )
+        names = ("docs", "auto", "fleeting")
+        return cls(**more | {"namespaces": names, "written": names, "crew": crew, "pace": 0.5})
 
     @classmethod
     def restless(cls, **more: Any) -> Setup:
@@ -213,6 +231,8 @@ class World:
         self.weather = Weather(self.scheduler, rng, setup.climate, scale=setup.grace)
         self.inner = MemoryStore("simulated", clock=self._store_clock)
         self.network = Network(self.scheduler, self.inner, self.weather, self._landed, self._crash)
+        self.backup = MemoryStore("backup", clock=self._store_clock)
+        self.backups = Network(self.scheduler, self.backup, self.weather, self._backed_up, self._crash)
         self._skew = Random(f"clock {setup.seed}")
         auditor = Auditor(self.inner)
         self.auditor = auditor
@@ -322,7 +342,7 @@ class World:
     def _to_the_end(self, start: float, done: Callable[[], bool]) -> Report:
         try:
             self.scheduler.run(done)
-            self.resting = self.network.calm = True
+            self.resting = self.network.calm = self.backups.calm = True
             self._quiet_until = 0.0
             self.scheduler.run(lambda: False)
             self._look_at_everything()
@@ -373,6 +393,13 @@ class World:
             self._check(name)
             self._check_orphans(name, ledger.epochs[-1])
 
+        for name in self.backup.list_children("namespaces/"):
+            if not self.backup.list(current_key(name)).objects:
+                continue  # no copy came to its end
+            wrong = invariants.check_namespace(self.backup, name)
+            if wrong:
+                raise PromiseBroken(f"copy of {name}: {'; '.join(f'{w.rule}: {w.message}' for w in wrong)}")
+
     def _check(self, name: str) -> None:
         current = self.ledgers[name].epochs[-1].manifest
         wrong = invariants.check_namespace(self.inner, name, read_ids=self.auditor.ids(current))
@@ -403,6 +430,21 @@ class World:
                 ledger.deleted(key, self.now)
         elif key == current_key(name):
             self.ledgers[name].switched(self.now)
+
+    def _backed_up(self, method: str, key: str) -> None:
+        """Whatever is current in the other store is whole, and a state that this one went through."""
+        name = key.split("/")[1]
+        if method != "delete" and key != current_key(name):
+            return
+        try:
+            manifest = invariants.history.read_current(self.backup, name).manifest
+        except StorageMissing:
+            return
+        wrong = invariants.check_objects(self.backup, manifest)
+        if wrong:
+            raise PromiseBroken(f"copy of {name}: {wrong[0].rule}: {wrong[0].message}")
+        if method != "delete" and manifest.state == "active":
+            clients.check_copy(self, name, manifest)
 
     def _crash(self, process: Process) -> None:
         """The process dies, and its node comes back after a while."""

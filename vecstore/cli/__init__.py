@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
-from vecstore.cli import about, history, stores, transfer, upkeep
+from vecstore.cli import about, copying, history, stores, transfer, upkeep
 from vecstore.cli.common import (
     F,
     Group,
@@ -452,6 +452,7 @@ def gc(
 for command in (
     about.info,
     stores.check_store,
+    copying.copy,
     upkeep.warm,
     upkeep.verify,
     history.get,

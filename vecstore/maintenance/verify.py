@@ -16,7 +16,6 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from crc32c import crc32c
 
 from vecstore.errors import NamespaceNotFound, StorageCorrupt, StorageMissing
 from vecstore.index.rotation import padded
@@ -32,8 +31,9 @@ from vecstore.manifest.keys import (
 )
 from vecstore.manifest.model import Manifest, Part, Tombstone
 from vecstore.manifest.tombstones import Entry, decode_tombstones, read_tombstone
-from vecstore.part.format import HEADER_BYTES, KEYS_A_PAGE, read_ends
+from vecstore.part.format import KEYS_A_PAGE
 from vecstore.part.reader import PartReader
+from vecstore.part.whole import WholePart
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import Problem, VerifyReport
@@ -268,35 +268,14 @@ class _Verification:
 
     def _whole_part(self, key: str, part: Part, reader: PartReader) -> None:
         """Each page once, in the order of the object; a section that fails is told once."""
-        names: list[str] = []
-        ends: list[int] = []
-        crcs: list[int] = []
-        for name, its_ends, its_crcs in reader.page_ends():
-            names += [name] * len(its_ends)
-            ends += its_ends
-            crcs += its_crcs
-        failed: dict[str, int] = {}
-        header, rest = b"", bytearray()
-        page, crc, at = 0, 0, HEADER_BYTES
+        whole = WholePart(reader)
         for start, chunk in self._chunks(key, part.bytes, at_hand=reader.mapped):
-            header = header or chunk[:HEADER_BYTES]
-            view, stop = memoryview(chunk), start + len(chunk)
-            while page < len(ends) and ends[page] <= stop:
-                if crc32c(view[at - start : ends[page] - start], crc) != crcs[page]:
-                    failed.setdefault(names[page], at)
-                page, crc, at = page + 1, 0, ends[page]
-            if page < len(ends):
-                crc, at = crc32c(view[at - start :], crc), stop
-            else:
-                rest += view[max(0, at - start) :]
-        for name, offset in failed.items():
+            whole.feed(start, chunk)
+        for name, offset in whole.failed.items():
             why = f"section {name!r} fails its checksum"
             self._problem(key, name, _CHECKSUM, f"{key}: {why}", offset=offset)
         self._objects += 1
-        footer = read_ends(header, bytes(rest), start=ends[-1], key=key)
-        told = {name: (entry.offset, entry.length) for name, entry in footer.sections.items()}
-        if told != {name: (entry.offset, entry.length) for name, entry in part.sections.items()}:
-            self._problem(key, "footer", "R13", f"{key}: its sections are not those of the manifest")
+        whole.close()
 
     def _chunks(self, key: str, size: int, *, at_hand: bool) -> Iterator[tuple[int, bytes]]:
         """The object in order, with the place of each chunk; what is not at hand is read ahead."""

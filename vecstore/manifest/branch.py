@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from vecstore.errors import NamespaceExists, NamespaceNotFound, PreconditionFailed, StorageConflict
 from vecstore.manifest import history
 from vecstore.manifest.draft import Change, Draft
-from vecstore.manifest.lifecycle import FIRST_EPOCH, CreateUpon, create_first
+from vecstore.manifest.lifecycle import FIRST_EPOCH, CreateUpon, create_first, create_marker
 from vecstore.manifest.model import Ancestor, CommitRef, Manifest, Pin
 from vecstore.manifest.pins import PinForBranch
 from vecstore.manifest.publish import Committed, Publisher
@@ -108,21 +109,7 @@ def fence(target: Publisher, pin: Pin, like: Manifest) -> bool:
     try:
         found = target.snapshots.refresh()
     except NamespaceNotFound:
-        now = target.store.now()
-        marker = Manifest(
-            namespace=pin.name,
-            incarnation=new_uid(target.store.now, target.rng),
-            lineage=new_uid(target.store.now, target.rng),
-            epoch=FIRST_EPOCH,
-            state="deleted",
-            created_at=now,
-            committed_at=now,
-            dim=like.dim,
-            metric=like.metric,
-            rotation_seed=like.rotation_seed,
-            commits=(CommitRef(target.new_commit_id(), FIRST_EPOCH),),
-        )
-        return create_first(target, marker) is not None
+        return create_marker(target, like)
     if found.epoch >= pin.first:
         return False
     try:
@@ -198,6 +185,7 @@ def _first_manifest(target: Publisher, origin: Manifest) -> Manifest:
         pins=(),
         horizon=0.0,
         history_floor=0,
+        copied=UNSET,
     )
 
 

@@ -79,6 +79,7 @@ class Mark:
     pending: dict[str, BitMap]
     fields: dict[str, Any]
     idempotency: tuple[IdempotencyRecord, ...]
+    skipped: int
     edits: int
 
 
@@ -101,6 +102,7 @@ class Draft:
         self._pending: dict[str, BitMap] = {}
         self._fields: dict[str, Any] = {}
         self._idempotency = base.idempotency
+        self._skipped = 0
         self._edits = 0
         self._view: Manifest | None = base
 
@@ -125,6 +127,11 @@ class Draft:
     def changed(self) -> bool:
         """Whether anything differs from the base, so that there is something to commit."""
         return self._edits > 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that this will be."""
+        return self.base.epoch + 1 + self._skipped
 
     @property
     def pending(self) -> dict[str, BitMap]:
@@ -221,6 +228,14 @@ class Draft:
         if wanted > self.manifest.next_id:
             self.replace(next_id=wanted)
 
+    def skip_epochs(self, count: int) -> None:
+        """Let the next epoch be ``count`` later, so that those between are nobody's, ever.
+
+        History has no gap from its floor on, so that is raised to the next epoch.
+        """
+        self._skipped += count
+        self.replace(history_floor=self.epoch)
+
     def replace(self, **fields: Any) -> None:
         """Set fields of the manifest that have no method of their own (state, pins, horizon, …)."""
         reserved = _RESERVED.intersection(fields)
@@ -243,7 +258,12 @@ class Draft:
 
     def mark(self) -> Mark:
         return Mark(
-            dict(self._parts), dict(self._pending), dict(self._fields), self._idempotency, self._edits
+            dict(self._parts),
+            dict(self._pending),
+            dict(self._fields),
+            self._idempotency,
+            self._skipped,
+            self._edits,
         )
 
     def go_back(self, mark: Mark) -> None:
@@ -252,6 +272,7 @@ class Draft:
         self._pending = mark.pending
         self._fields = mark.fields
         self._idempotency = mark.idempotency
+        self._skipped = mark.skipped
         self._edits = mark.edits
         self._view = None
 

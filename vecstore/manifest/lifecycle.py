@@ -230,6 +230,7 @@ _OF_AN_INCARNATION = (
     "next_id",
     "schema",
     "next_attribute",
+    "copied",
 )
 
 
@@ -264,3 +265,25 @@ def create_first(publisher: Publisher, first: Manifest) -> Committed | None:
                 f"namespace {name!r} may or may not have been created", namespace=name
             ) from cause
         publisher.sleep(0.1 * publisher.rng.random())
+
+
+def create_marker(target: Publisher, like: Manifest) -> bool:
+    """Begin a name that was never used with a deletion marker; False if it has been used.
+
+    ``like`` is whence it takes what every manifest must have.
+    """
+    now = target.store.now()
+    marker = Manifest(
+        namespace=target.namespace,
+        incarnation=new_uid(target.store.now, target.rng),
+        lineage=new_uid(target.store.now, target.rng),
+        epoch=FIRST_EPOCH,
+        state="deleted",
+        created_at=now,
+        committed_at=now,
+        dim=like.dim,
+        metric=like.metric,
+        rotation_seed=like.rotation_seed,
+        commits=(CommitRef(target.new_commit_id(), FIRST_EPOCH),),
+    )
+    return create_first(target, marker) is not None

@@ -11,7 +11,7 @@ import msgspec
 from crc32c import crc32c
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from vecstore.errors import StorageCorrupt
+from vecstore.errors import StorageCorrupt, unsupported_format
 from vecstore.types import AttributeType, IdKind, Metric, RerankPrecision, StoreVectors
 
 FORMAT: Final = 0
@@ -205,6 +205,35 @@ class Pin(Struct, frozen=True, kw_only=True):
     first: Count = 0
 
 
+class Copied(Struct, frozen=True, kw_only=True):
+    """What the rows of a namespace are a copy of (decision 0032).
+
+    Attributes
+    ----------
+    incarnation, lineage, epoch, state
+        Of the namespace that was copied, at the epoch that was; ``state`` is its `rows_state`.
+    own_lineage, own_state
+        Of this namespace when that was committed.
+    settings, schema
+        Of both. Whichever has others now, or another lineage or state, has been written to since.
+    parts
+        Parts that have another id here than there: theirs, and ours.
+    tags
+        By name, of each tag that was copied: the epoch that it holds there, and here.
+    """
+
+    incarnation: str
+    lineage: str
+    epoch: Count
+    state: str
+    own_lineage: str
+    own_state: str
+    settings: Settings
+    schema: dict[str, Attribute] = {}
+    parts: dict[str, str] = {}
+    tags: dict[str, tuple[Count, Count]] = {}
+
+
 class Manifest(Struct, frozen=True, kw_only=True):
     """A namespace at one epoch. Frozen: a commit makes the next one with `msgspec.structs.replace`.
 
@@ -215,6 +244,8 @@ class Manifest(Struct, frozen=True, kw_only=True):
     schema, next_attribute
         Attributes by name, and the id that the next one gets, which never falls. Both absent as long
         as there never was one.
+    copied
+        Whence the rows came, if they did by a copy from another store.
     """
 
     format: int = FORMAT
@@ -241,6 +272,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     history_floor: Count = 0
     schema: dict[str, Attribute] | UnsetType = UNSET
     next_attribute: Count | UnsetType = UNSET
+    copied: Copied | UnsetType = UNSET
 
     @property
     def attributes(self) -> dict[str, Attribute]:
@@ -299,10 +331,10 @@ def decode_manifest(data: bytes, *, key: str, namespace: str) -> Manifest:
         fields = _any_decoder.decode(body)
         found = fields.get("format", FORMAT) if isinstance(fields, dict) else FORMAT
         if found != FORMAT:
-            raise corrupt(f"manifest format {found!r}; this build reads {FORMAT}") from error
+            raise unsupported_format("manifest", found, FORMAT, key=key, section="manifest") from error
         raise corrupt(f"malformed manifest: {error}") from error
     if manifest.format != FORMAT:
-        raise corrupt(f"manifest format {manifest.format}; this build reads {FORMAT}")
+        raise unsupported_format("manifest", manifest.format, FORMAT, key=key, section="manifest")
     if manifest.namespace != namespace:
         raise corrupt(f"manifest of namespace {manifest.namespace!r} found under {namespace!r}")
     return manifest

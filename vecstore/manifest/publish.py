@@ -421,7 +421,7 @@ class Publisher:
     def _seal(self, base: Snapshot, attempt: _Attempt) -> _Switch:
         """Turn a draft into the bytes of the next epoch and of its tombstones (R6)."""
         draft = attempt.draft
-        epoch = base.epoch + 1
+        epoch = draft.epoch
         parts = draft.manifest.parts
         delete_id, data = None, b""
         bitmaps: list[tuple[Tombstone, BitMap]] = []
@@ -668,7 +668,7 @@ def _record(draft: Draft, idempotency: tuple[str, str], answer: dict[str, Any]) 
         )
     keep = tuple(r for r in draft.manifest.idempotency if not _has_expired(r, draft.now))
     key, request = idempotency
-    draft.record(IdempotencyRecord(key, request, answer, draft.base.epoch + 1, draft.now), keep)
+    draft.record(IdempotencyRecord(key, request, answer, draft.epoch, draft.now), keep)
 
 
 def _has_expired(record: IdempotencyRecord, now: float) -> bool:

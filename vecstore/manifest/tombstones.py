@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from crc32c import crc32c
 from pyroaring import BitMap
 
-from vecstore.errors import StorageConflict, StorageCorrupt
+from vecstore.errors import StorageConflict, StorageCorrupt, unsupported_format
 from vecstore.manifest.keys import delete_key
 from vecstore.manifest.model import Part, Tombstone
 from vecstore.storage.base import ObjectStore
@@ -71,7 +71,7 @@ def decode_directory(data: bytes, *, key: str) -> tuple[Entry, ...]:
     if magic != MAGIC:
         raise corrupt("not a delete object")
     if version != FORMAT:
-        raise corrupt(f"delete object format {version}; this build reads {FORMAT}")
+        raise unsupported_format("delete object", version, FORMAT, key=key, section="directory")
     if any(data[_HEADER_FIELDS : _HEADER.size]):
         raise corrupt("padding is not zero")
     end = _HEADER.size + count * _ENTRY.size

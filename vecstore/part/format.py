@@ -16,7 +16,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 from msgspec import Struct
 
-from vecstore.errors import StorageCorrupt
+from vecstore.errors import StorageCorrupt, unsupported_format
 
 MAGIC: Final = b"VECPART\0"
 FORMAT: Final = 0
@@ -164,7 +164,7 @@ def read_ends(header: Buffer, rest: Buffer, *, start: int, key: str) -> Footer:
     if magic != MAGIC:
         raise corrupt("tail", "no part magic at the end")
     if form != FORMAT:
-        raise corrupt("tail", f"part format {form}; this build reads {FORMAT}")
+        raise unsupported_format("part", form, FORMAT, key=key, section="tail")
     if offset + length + _TAIL.size != start + len(view) or bytes(view[-36:-8]) != bytes(28):
         raise corrupt("tail", "footer does not end where the tail begins")
     if offset < start:

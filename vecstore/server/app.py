@@ -17,6 +17,7 @@ from vecstore.config import Config, load_config
 from vecstore.server import (
     handlers,
     routes_aggregate,
+    routes_docs,
     routes_history,
     routes_namespaces,
     routes_queries,
@@ -59,6 +60,7 @@ def create_app(database: Database, config: Config | None = None) -> Flask:
     routes_queries.register(app, backend, config)
     routes_recall.register(app, backend, config)
     routes_system.register(app, backend)
+    routes_docs.register(app)
     app.wsgi_app = Shortcut(app.wsgi_app, backend, config.max_body_bytes)  # type: ignore[method-assign]
     return app
 

@@ -287,6 +287,7 @@ def _paths() -> dict[str, Any]:
         "/openapi.json": {
             "get": _operation("openapi", "This document", {"200": _content({"type": "object"})})
         },
+        "/docs": {"get": _operation("docs", "This document for people", {"200": _page()})},
     }
 
 
@@ -341,6 +342,10 @@ def _json(schema: str, *, etag: bool = False) -> dict[str, Any]:
 
 def _content(schema: dict[str, Any], description: str = "JSON") -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _page() -> dict[str, Any]:
+    return {"description": "a page", "content": {"text/html": {"schema": {"type": "string"}}}}
 
 
 def _etag_header() -> dict[str, Any]:
