@@ -13,11 +13,14 @@ SOURCES := pyproject.toml setup.py $(shell find ext vecstore/ext -name '*.pyx' -
 BUILT := $(VENV)/.built
 DEV := $(VENV)/.dev
 PEERS := $(VENV)/.bench
+AUDIT := $(VENV)/.audit
+RELEASE := $(VENV)/.release
 
 MINUTES ?= 30
 SEED ?= 1000
 
-.PHONY: help demo serve test soak neon eval bench bench-small docs build clean
+.PHONY: help demo serve test soak neon eval bench bench-small docs build \
+	audit audit-offline wheels clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +33,9 @@ help:
 	@echo 'make bench   every figure of docs/benchmarks.md, beside other engines (SMALL=1: under 5 minutes)'
 	@echo 'make docs    the documentation site, into build/docs'
 	@echo 'make build   build the extension modules into vecstore/ext'
+	@echo 'make wheels  what is published, into dist: built, audited, installed and tried (CPython 3.11)'
+	@echo 'make audit-offline  bandit, licences, secrets'
+	@echo 'make audit   the same, and known vulnerabilities: needs a network'
 	@echo 'make clean   remove what was built, and .venv'
 
 demo: $(BUILT)
@@ -73,6 +79,16 @@ docs: $(DEV)
 
 build: $(BUILT)
 
+audit-offline: $(DEV) $(AUDIT)
+	@BIN=$(VENV)/audit/bin PYTHON=$(BIN)/python .ci/audit
+
+audit: audit-offline
+	@BIN=$(VENV)/audit/bin PYTHON=$(BIN)/python .ci/audit vulnerabilities
+
+wheels: $(RELEASE)
+	@$(VENV)/release/bin/python .ci/wheels.py
+	@$(VENV)/release/bin/python .ci/try_wheel.py dist/*_x86_64.whl dist/vecstore.cdx.json
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f vecstore/ext/*.so ext/*.c ext/*.html
@@ -83,6 +99,7 @@ clean:
 $(BUILT): $(SOURCES) .ci/venv
 	@.ci/venv $(VENV)
 	@echo 'Building vecstore (a minute or two the first time)'
+	@rm -f vecstore/ext/*.cpython-*.so  # of before the stable ABI: they would be found first
 	@$(PIP) -e .
 	@touch $@
 
@@ -94,4 +111,17 @@ $(DEV): $(BUILT) pyproject.toml
 $(PEERS): $(BUILT) pyproject.toml
 	@echo 'Installing what the benchmarks need'
 	@$(EXTRA) bench | $(PIP) -r /dev/stdin
+	@touch $@
+
+# Tools that the package is not to meet have environments of their own.
+
+$(AUDIT): $(BUILT) .ci/audit.txt
+	@$(BIN)/python -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install -q --disable-pip-version-check -r .ci/audit.txt
+	@touch $@
+
+$(RELEASE): .ci/venv .ci/release.txt
+	@.ci/venv $(VENV)
+	@$(BIN)/python -m venv $(VENV)/release
+	@$(VENV)/release/bin/python -m pip install -q --disable-pip-version-check -r .ci/release.txt
 	@touch $@

@@ -46,7 +46,7 @@ def connected(endpoint: str) -> Database:
         endpoint_url=endpoint,
         region="us-east-1",
         access_key="bench",
-        secret_key="bench",
+        secret_key="bench",  # pragma: allowlist secret
         addressing_style="path",
     )
 

@@ -6,13 +6,27 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The compiler makes more of these loops where the processor has wider registers; the C library picks. */
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__GLIBC__)
-#define VS_WIDER __attribute__((noinline, target_clones("arch=x86-64-v4", "avx2", "default")))
+#include "simd/processor.h"
+
+#define VS_WITHIN static inline __attribute__((always_inline))
+
+/* The compiler makes more of these loops where the processor has wider registers: what `run` says is compiled for each,
+ * and `name` is the widest that there is, chosen when the module is loaded. */
+#ifdef VS_HAVE_X86
+#define VS_FOR(isa) static __attribute__((noinline, target(isa)))
+#define VS_WIDEST(type, name, parameters, run)                                                              \
+    static __attribute__((noinline)) type name##_baseline parameters { run; }                               \
+    VS_FOR("avx2,fma,bmi,popcnt") type name##_avx2 parameters { run; }                                      \
+    VS_FOR("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,bmi,popcnt") type name##_avx512 parameters { run; } \
+    static type (*name) parameters = name##_baseline;                                                       \
+    __attribute__((constructor)) static void name##_choose(void) {                                          \
+        const int level = vs_x86_level();                                                                   \
+        name = level == VS_X86_AVX512 ? name##_avx512 : level == VS_X86_AVX2 ? name##_avx2 : name;          \
+    }
 #else
-#define VS_WIDER
+#define VS_WIDEST(type, name, parameters, run) \
+    static type name parameters { run; }
 #endif
-#define VS_WITHIN static inline __attribute__((always_inline)) /* what they are made of */
 
 #define VS_WORD 64      /* rows of a word */
 #define VS_FEW_ROWS 8   /* of a word, that are compared one by one */
@@ -73,9 +87,8 @@ VS_WITHIN uint64_t vs_inside_packed(const uint8_t *data, size_t width, uint64_t 
 }
 
 /* Clears the bits of those of n rows whose packed integers do not lie from low to high; low <= high <= the mask. */
-VS_WIDER
-static void vs_keep_between(const uint8_t *data, size_t width, size_t n, uint64_t low, uint64_t high,
-                                   uint64_t *bits) {
+VS_WITHIN void vs_keep_between_here(const uint8_t *data, size_t width, size_t n, uint64_t low, uint64_t high,
+                                    uint64_t *bits) {
     const uint64_t mask = vs_low_bits(width), span = high - low;
     for (size_t w = 0; w * VS_WORD < n; w++) {
         const uint64_t word = bits[w];
@@ -103,11 +116,13 @@ static void vs_keep_between(const uint8_t *data, size_t width, size_t n, uint64_
         bits[w] = word & found;
     }
 }
+VS_WIDEST(void, vs_keep_between,
+          (const uint8_t *data, size_t width, size_t n, uint64_t low, uint64_t high, uint64_t *bits),
+          vs_keep_between_here(data, width, n, low, high, bits))
 
 /* Slots of a part's lists from its rows: those that are alive. `empty` tells which lists hold none. */
-VS_WIDER
-static void vs_allow(const uint64_t *rows, size_t count, size_t k, const int64_t *first_rows,
-                     const int64_t *first_blocks, const uint32_t *live, uint32_t *words, uint8_t *empty) {
+VS_WITHIN void vs_allow_here(const uint64_t *rows, size_t count, size_t k, const int64_t *first_rows,
+                             const int64_t *first_blocks, const uint32_t *live, uint32_t *words, uint8_t *empty) {
     for (size_t i = 0; i < k; i++) {
         const size_t end = (size_t)first_rows[i + 1];
         size_t block = (size_t)first_blocks[i];
@@ -122,14 +137,18 @@ static void vs_allow(const uint64_t *rows, size_t count, size_t k, const int64_t
         empty[i] = any == 0;
     }
 }
+VS_WIDEST(void, vs_allow,
+          (const uint64_t *rows, size_t count, size_t k, const int64_t *first_rows, const int64_t *first_blocks,
+           const uint32_t *live, uint32_t *words, uint8_t *empty),
+          vs_allow_here(rows, count, k, first_rows, first_blocks, live, words, empty))
 
-VS_WIDER
-static size_t vs_bits_set(const uint32_t *words, size_t count) {
+VS_WITHIN size_t vs_bits_set_here(const uint32_t *words, size_t count) {
     size_t found = 0;
     for (size_t i = 0; i < count; i++)
         found += (size_t)__builtin_popcount(words[i]);
     return found;
 }
+VS_WIDEST(size_t, vs_bits_set, (const uint32_t *words, size_t count), return vs_bits_set_here(words, count))
 
 /* Sets the bits of rows, each as far above `first` as its integer says. Zero if one is not below `most`. */
 #define VS_MARK(type)                                                                           \

@@ -19,6 +19,17 @@ cdef extern from "simd/dispatch.h" nogil:
     int vs_supported(const VsKernels *variant)
 
 
+cdef extern from *:
+    """
+    #ifdef __clang__
+    #define VS_COMPILER __VERSION__ /* begins with its name */
+    #else
+    #define VS_COMPILER "GCC " __VERSION__
+    #endif
+    """
+    const char *VS_COMPILER
+
+
 cdef extern from "record.h" nogil:
     size_t vs_block_count(size_t n)
     size_t vs_block_bytes(size_t padded_dim)
@@ -42,6 +53,16 @@ cdef const VsKernels *_active = NULL
 
 cdef const VsKernels *active_kernels() noexcept nogil:
     return _active
+
+
+def compiler() -> str:
+    """What compiled this module, with its version."""
+    return VS_COMPILER.decode().strip()
+
+
+def simd_compiled() -> tuple:
+    """Names of the variants that the build holds, the plainest first."""
+    return tuple([vs_variants[i].name.decode() for i in range(vs_variant_count())])
 
 
 def simd_available() -> tuple:

@@ -343,10 +343,19 @@ def test_a_delete_of_a_word_among_numbers_is_refused(store: str) -> None:
 def test_info_says_what_is_in_use() -> None:
     told = json.loads(good("info", "--json"))
     assert told["simd"] in told["simd_available"]
+    assert set(told["simd_available"]) <= set(told["simd_compiled"])
     assert told["numpy"] == np.__version__
     assert "simd_available" in good("info")
-    assert good("--version").startswith("vecstore, version ")
     assert "ingest" in good("--help")
+
+
+def test_the_version_comes_with_the_facts_of_the_build() -> None:
+    told = dict(line.split(maxsplit=1) for line in good("--version").splitlines())
+    info = json.loads(good("info", "--json"))
+    for fact in ("vecstore", "compiler", "simd", "python", "platform"):
+        assert told[fact] == info[fact]
+    assert ("GCC" in told["compiler"]) != ("Clang" in told["compiler"])
+    assert told["simd_compiled"].split(", ")[0] == "serial"
 
 
 def test_maintain_compacts_alone_and_ends_on_sigterm(store: str) -> None:

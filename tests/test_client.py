@@ -494,6 +494,7 @@ def test_answers_that_are_not_ours_are_errors() -> None:
         HttpBackend(server.url, attempts=1).info("docs")
 
 
+# pragma: allowlist nextline secret
 @pytest.mark.parametrize("url", ["http://", "http://h?x=1", "http://user:pw@h", "http://h#f"])
 def test_urls_that_are_no_server_are_refused(url: str) -> None:
     with pytest.raises(InvalidArgument) as caught:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from vecstore.errors import StorageFull, StorageRetryable, Unauthorised
 
-LARGE_FILES: Final = "/var/tmp"  # noqa: S108 - on disk where /tmp lies in memory
+LARGE_FILES: Final = "/var/tmp"  # noqa: S108 - on disk where /tmp lies in memory  # nosec B108
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

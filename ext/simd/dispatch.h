@@ -4,6 +4,8 @@
 #ifndef VECSTORE_DISPATCH_H
 #define VECSTORE_DISPATCH_H
 
+#include "processor.h"
+
 #include "dot/serial.h"
 #include "encode/serial.h"
 #include "nearest/serial.h"
@@ -12,8 +14,7 @@
 #include "select/serial.h"
 #include "table/serial.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define VS_HAVE_X86 1
+#ifdef VS_HAVE_X86
 #include "dot/avx2.h"
 #include "dot/avx512.h"
 #include "encode/avx2.h"
@@ -93,15 +94,10 @@ static inline int vs_variant_count(void) { return (int)(sizeof vs_variants / siz
 
 static inline int vs_supported(const VsKernels *variant) {
 #ifdef VS_HAVE_X86
-    __builtin_cpu_init();
-    /* Every processor with AVX2 has F16C; GCC 10 cannot ask for it by name. */
-    const int avx2 =
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi");
     if (strcmp(variant->name, "avx2") == 0)
-        return avx2;
+        return vs_x86_level() >= VS_X86_AVX2;
     if (strcmp(variant->name, "avx512") == 0)
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+        return vs_x86_level() >= VS_X86_AVX512;
 #endif
 #ifdef VS_HAVE_NEON
     if (strcmp(variant->name, "neon") == 0)

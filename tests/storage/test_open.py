@@ -83,7 +83,7 @@ def test_the_environment_is_enough_for_s3(s3_url: str) -> None:
         "S3://bucket",
         "s3://",
         "s3:///prefix",
-        "s3://key:secret@bucket/x",
+        "s3://key:secret@bucket/x",  # pragma: allowlist secret
         "s3://bucket/a?region=x",
         "s3://bucket/a b",
         "file://host/path",

@@ -32,7 +32,7 @@ def _environment(bucket: Bucket) -> dict[str, str]:
     return {
         "AWS_ENDPOINT_URL_S3": bucket.endpoint,
         "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",  # pragma: allowlist secret
         "AWS_DEFAULT_REGION": "us-east-1",
     }
 

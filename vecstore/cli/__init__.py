@@ -6,7 +6,6 @@ when it runs, so that ``vecstore --help`` loads neither Flask nor boto3.
 
 from __future__ import annotations
 
-import platform
 import sys
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -14,7 +13,7 @@ from typing import Any, Final, Literal, get_args
 import click
 import msgspec
 
-from vecstore.cli import copying, history, keys, stores, transfer, upkeep
+from vecstore.cli import about, copying, history, keys, stores, transfer, upkeep
 from vecstore.cli.common import (
     F,
     Group,
@@ -26,7 +25,7 @@ from vecstore.cli.common import (
     row_id,
     show_info,
 )
-from vecstore.config import load_config, package_version
+from vecstore.config import load_config
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound
 from vecstore.types import Metric
 
@@ -34,7 +33,14 @@ _SOURCES: Final = {"rows": "stored rows", "recent": "recent queries", "queries":
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_version(), prog_name="vecstore")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=about.show_version,
+    help="Show the version and what was built, and exit.",
+)
 def main() -> None:
     """Vector search whose only durable state is object storage.
 
@@ -445,6 +451,7 @@ def gc(
 # -- of modules of their own ---------------------------------------------------------------
 
 for command in (
+    about.info,
     keys.keys,
     stores.check_store,
     copying.copy,
@@ -462,37 +469,7 @@ for command in (
     main.add_command(command)
 
 
-# -- about ---------------------------------------------------------------------------------
-
-
-@main.command()
-@json_option
-def info(as_json: bool) -> None:
-    """Versions, and the instruction set that the kernels use."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    from vecstore.ext import rabitq
-
-    found: dict[str, Any] = {
-        "vecstore": package_version(),
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "simd": rabitq.simd(),
-        "simd_available": list(rabitq.simd_available()),
-    }
-    for package in ("numpy", "msgspec", "pyroaring", "flask", "gunicorn", "boto3", "urllib3", "pyarrow"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    if as_json:
-        print_json(found)
-        return
-    for name, value in found.items():
-        text = (
-            ", ".join(value) if isinstance(value, list) else value if value is not None else "not installed"
-        )
-        click.echo(f"{name:<15} {text}")
+# -- the first minute ---------------------------------------------------------------------
 
 
 @main.command()

@@ -98,7 +98,7 @@ class RecallMonitor:
         self.rate = rate
         self.changed = threading.Condition()
         self._engine = engine
-        self._draw = Random(rng.getrandbits(64))  # noqa: S311  (which queries are measured is no secret)
+        self._draw = Random(rng.getrandbits(64))  # noqa: S311  (no secret)  # nosec B311
         self._share = share
         self._pause = pause
         self._now = now

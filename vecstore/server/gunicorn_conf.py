@@ -50,7 +50,7 @@ def settings(config: Config) -> dict[str, Any]:
         "limit_request_fields": 64,
         "limit_request_field_size": 8190,
         # Heartbeats are file times; on a disk that is busy flushing they can stall a healthy worker.
-        "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108
+        "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108  # nosec B108
         # Newer gunicorns open a control socket in the home directory, which servers of one user
         # would share.
         "control_socket_disable": True,

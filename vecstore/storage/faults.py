@@ -204,7 +204,7 @@ class FaultyStore(_Wrapper):
         self.plan = plan
         self.before = before
         self.after = after
-        self._rng = rng if rng is not None else random.Random(0)  # noqa: S311
+        self._rng = rng if rng is not None else random.Random(0)  # noqa: S311  # nosec B311
 
     def _around(self, call: Call, run: Callable[[], _T]) -> _T:
         fault = self.plan(call) if self.plan is not None else None
