@@ -153,7 +153,7 @@ class PartInfo:
     created_at
         When its upload began, in seconds of Unix time by the store's clock.
     owner
-        Namespace that holds the object; another one's where this is a branch.
+        Namespace that holds the object; another one where this is a branch, None if the key may not see it.
     """
 
     id: str
@@ -164,7 +164,7 @@ class PartInfo:
     bytes: int
     vectors: StoreVectors
     created_at: float
-    owner: str
+    owner: str | None
 
 
 @dataclass(frozen=True, slots=True)

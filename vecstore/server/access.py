@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask, Response, request
@@ -22,6 +23,7 @@ from vecstore.server.audit import record
 from vecstore.server.keyring import Keyring, no_key
 from vecstore.server.paths import FAILED, KEY, REQUEST_ID, namespace_of
 from vecstore.server.scopes import SEARCH, Need, need
+from vecstore.types import PartsReport
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -158,6 +160,20 @@ def veiled(manifest: dict[str, Any]) -> dict[str, Any]:
         if not key.covers(holder[field]):
             holder[field] = None
     return manifest
+
+
+def veiled_parts(report: PartsReport) -> PartsReport:
+    """The parts of a namespace with null in place of owners that the key of this request may not see."""
+    key: Key | None = request.environ.get(_HOLDER)
+    if key is None:
+        return report
+    return replace(
+        report,
+        parts=tuple(
+            part if part.owner is None or key.covers(part.owner) else replace(part, owner=None)
+            for part in report.parts
+        ),
+    )
 
 
 def _require(key: Key, ns: str, asked: Need) -> None:

@@ -11,7 +11,7 @@ from vecstore.api import Backend
 from vecstore.config import Config
 from vecstore.errors import InvalidArgument
 from vecstore.server import wire
-from vecstore.server.access import may, veiled, visible
+from vecstore.server.access import may, veiled, veiled_parts, visible
 from vecstore.server.handlers import answer
 from vecstore.server.requests import if_match, json_body, past_epoch, query
 from vecstore.types import NamespaceInfo
@@ -71,7 +71,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def parts(ns: str) -> Response:
         found = backend.parts(ns, past_epoch(query("epoch")))
-        return answer(found, at=(found.incarnation, found.epoch))
+        return answer(veiled_parts(found), at=(found.incarnation, found.epoch))
 
     def compact(ns: str) -> Response:
         query()

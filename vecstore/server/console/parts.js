@@ -20,7 +20,7 @@ export async function view({ name, params, signal, link, askKey }) {
     { label: "Size", num: true, by: (part) => part.bytes, cell: (part) => bytes(part.bytes) },
     { label: "Vectors", opt: true, cell: (part) => part.vectors },
     { label: "Made", by: (part) => part.created_at, cell: (part) => when(part.created_at) },
-    { label: "Notes", opt: true, cell: (part) => [due.has(part.id) ? "due for merging" : "", part.owner === name ? "" : `of ${part.owner}`].filter(Boolean).join(", ") },
+    { label: "Notes", opt: true, cell: (part) => [due.has(part.id) ? "due for merging" : "", part.owner === name ? "" : `of ${part.owner ?? "another namespace"}`].filter(Boolean).join(", ") },
   ];
   return [
     epoch ? h("p", { class: "note" }, `The parts of epoch ${count(data.epoch)}, which is past. `, h("a", { href: link(name, "parts") }, "Those of the current one")) : null,
@@ -85,7 +85,7 @@ function sections(part, line) {
   return [
     facts([
       ["Id", h("code", {}, part.id)],
-      ["Owner", part.owner],
+      ["Owner", part.owner ?? "another namespace"],
       ["Rows", count(part.rows)],
       ["Live", `${count(part.live)} (${share(part.live, part.rows)})`],
       ["Lists", part.lists === 1 ? "1, scanned whole" : count(part.lists)],
