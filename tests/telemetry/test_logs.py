@@ -78,7 +78,7 @@ def test_each_request_is_logged_if_a_setting_asks_for_it(lines: list[dict[str, A
     }
     lines.clear()
     client().get(DOCS)
-    assert lines == []
+    assert [line for line in lines if line["logger"] == "vecstore.access"] == []
 
 
 @pytest.mark.parametrize("given", [None, "", "a b", "x" * 65, "ä", "a\tb", "<script>"])
@@ -167,3 +167,23 @@ def test_all_lines_of_a_server_are_json_if_so_asked(tmp_path: Path) -> None:
 
         wanted = {"gunicorn.error", "vecstore.server.maintenance"}
         eventually("lines of gunicorn and of maintenance", lambda: wanted <= told())
+
+
+def test_nobody_writes_a_line_of_their_own_into_a_log_of_text() -> None:
+    lines: list[str] = []
+
+    class Text(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.extend(self.format(record).split("\n"))
+
+    handler, root = Text(), logging.getLogger()
+    handler.setFormatter(formatter("text"))
+    root.addHandler(handler)
+    try:
+        forged = "/v1/namespaces/docs/rows/é%0a2030-01-01 INFO 1 vecstore.audit: {}%1b[2J"
+        answer = client(request_timeout=10.0).get(forged, headers={"X-Request-Start": "t=1"})
+    finally:
+        root.removeHandler(handler)
+    assert answer.status_code == 504
+    assert any("/rows/é\\n2030-01-01 INFO 1 vecstore.audit: {}\\x1b[2J failed" in line for line in lines)
+    assert not any(line.startswith("2030") or "\x1b" in line for line in lines)

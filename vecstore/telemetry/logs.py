@@ -46,7 +46,8 @@ class TextLines(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (the library's name)
         line = super().formatMessage(record)
-        return " ".join([line, *(f"{name}={_shown(value)}" for name, value in _facts_of(record).items())])
+        told = [_on_one_line(line)]
+        return " ".join(told + [f"{name}={_shown(value)}" for name, value in _facts_of(record).items()])
 
 
 class JsonLines(logging.Formatter):
@@ -73,6 +74,13 @@ def _facts_of(record: logging.LogRecord) -> dict[str, Any]:
     if current is not None:
         found.setdefault("request_id", current)
     return found
+
+
+def _on_one_line(text: str) -> str:
+    """Without what ends lines or moves a terminal's cursor: a message may hold what a client has chosen."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shown(value: object) -> str:
