@@ -17,6 +17,7 @@ from tests.server.support import eventually, running_server
 from vecstore.api import Database
 from vecstore.config import Config
 from vecstore.errors import DeadlineExceeded
+from vecstore.server.admission import Admission
 from vecstore.server.app import create_app
 from vecstore.types import NamespaceInfo
 
@@ -79,6 +80,8 @@ class Busy:
     def wait_for(self, waiting: int) -> None:
         """Until so many requests wait for their turn."""
         admission: Any = self.app.wsgi_app
+        while not isinstance(admission, Admission):
+            admission = admission._inner
         eventually(f"{waiting} wait", lambda: admission._turns._waiting == waiting)
 
     def queue(self, *namespaces: str) -> list[Future[TestResponse]]:
@@ -240,6 +243,13 @@ def test_a_compaction_may_take_longer_than_requests_may(database: Database) -> N
     assert ns.stats().parts == 3
     done = client.post("/v1/namespaces/docs/compact")
     assert (done.status_code, ns.stats().parts) == (200, 1)
+
+
+def test_what_is_only_named_like_a_compaction_may_not(database: Database) -> None:
+    database.create_namespace("docs", 2, "l2").tag("compact")
+    client = create_app(database, Config(request_timeout=1e-9)).test_client()
+    assert client.delete("/v1/namespaces/docs/tags/compact").status_code == 504
+    assert [tag.name for tag in database.namespace("docs").tags()] == ["compact"]
 
 
 def test_the_python_client_is_told_that_its_time_was_up(tmp_path: Any) -> None:

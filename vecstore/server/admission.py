@@ -13,6 +13,7 @@ gunicorn's, of which there are more than places (`vecstore.server.gunicorn_conf`
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections import OrderedDict, deque
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 EXEMPT: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked most urgently when all else is busy
-_UNBOUNDED: Final = "/compact"  # may take as long as it does, unless it asks for less
+# What may take as long as it does, unless it asks for less. Ids and tags may be named like it.
+_UNBOUNDED: Final = re.compile(r"/v1/namespaces/[^/]+/compact")
 
 _WEIGHT: Final = 0.1  # of the latest request in what a place is held for
 _LONGEST: Final = 1.0  # seconds that count of one request, so that a compaction is soon forgotten
@@ -88,7 +90,7 @@ class Admission:
         """By when a request must be answered, in monotonic seconds."""
         asked = environ.get("HTTP_X_REQUEST_TIMEOUT")
         if asked is None:
-            if path.endswith(_UNBOUNDED):
+            if _UNBOUNDED.fullmatch(path):
                 return None
             seconds = self._timeout
         else:
