@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -103,6 +104,26 @@ def test_a_commit_that_has_begun_is_seen_through_and_told_of(monkeypatch: pytest
     assert ns.get(9_000).id == 9_000
 
 
+def test_a_creation_whose_answer_is_lost_is_found_out_though_its_time_is_up() -> None:
+    class Late(FaultyStore):
+        """Loses the answer to a creation once its time is up. Reads end with the deadline, as of S3."""
+
+        def _around(self, call: Call, run: Callable[[], T]) -> T:
+            if call.method == "get":
+                deadline.check()
+            done = super()._around(call, run)
+            if call.method == "put_if_absent":
+                eventually("its time is up", lambda: time.monotonic() > until)
+                raise StorageRetryable("the answer was lost")
+            return done
+
+    store = Late(MemoryStore(), lambda call: None)
+    until = time.monotonic() + 0.1
+    with deadline.within(0.1):
+        made = database(store).create_namespace("ns", dim=DIM)
+    assert made.stats().epoch == 1
+
+
 def test_who_waits_behind_another_commit_gives_up_in_time_and_is_not_applied_later() -> None:
     store = Held()
     ns = filled(store)
@@ -151,7 +172,7 @@ def test_what_fails_in_passing_is_not_tried_again_when_nobody_waits() -> None:
         raise StorageRetryable("in passing")
 
     retries = Retries(5, sleep=lambda seconds: None)
-    with deadline.within(0.0), pytest.raises(StorageRetryable):
+    with deadline.within(0.0), pytest.raises(DeadlineExceeded):  # which says nothing to others that wait
         retries.run(fail)
     assert len(tried) == 1
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from vecstore.deadline import waived
 from vecstore.errors import (
     InvalidArgument,
     NamespaceExists,
@@ -236,6 +237,11 @@ _OF_AN_INCARNATION = (
 
 def create_first(publisher: Publisher, first: Manifest) -> Committed | None:
     """Create-if-absent, resolved as R1 has it; None if the name has been used before."""
+    with waived():  # it may have been created once it was sent, so what became of it is found out
+        return _create_first(publisher, first)
+
+
+def _create_first(publisher: Publisher, first: Manifest) -> Committed | None:
     store, name, snapshots = publisher.store, publisher.namespace, publisher.snapshots
     clock, data = publisher.clock, encode_manifest(first)
     give_up = clock() + publisher.deadline

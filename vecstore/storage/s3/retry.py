@@ -74,8 +74,19 @@ class Retries:
         self._stop = tenacity.stop_after_attempt(attempts) | tenacity.stop_after_delay(_SECONDS)
 
     def run(self, attempt: Callable[[], _T]) -> _T:
-        """Run until it does not fail in passing; `StorageRetryable` when there are no more attempts."""
+        """Run until it does not fail in passing; `StorageRetryable` when there are no more attempts.
+
+        `DeadlineExceeded` where it is for the caller's deadline that there are none: those who wait for the
+        same may have longer, and would take any other failure for theirs.
+        """
         self._budget.earn()
+        try:
+            return self._retry(attempt)
+        except StorageRetryable:
+            deadline.check()
+            raise
+
+    def _retry(self, attempt: Callable[[], _T]) -> _T:
         return tenacity.Retrying(
             sleep=self._sleep,
             stop=lambda state: self._stop(state) or not self._budget.take() or deadline.passed(),
