@@ -113,6 +113,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
             self.murder_workers()
             self.manage_workers()
         super().handle_term()
+
     def _await_new_workers(self) -> None:
         """Until the youngest answer: there are more than are wanted, and the oldest are told to end next."""
         give_up = time.monotonic() + BOOT_SECONDS
