@@ -8,8 +8,10 @@ import os
 import signal
 import socket
 import ssl
+import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,57 @@ def test_no_server_is_told_as_json_and_when_to_come_back(tmp_path: Path) -> None
             assert (answer.status, answer.json["code"]) == (503, "server_unavailable")
             assert answer.headers["Retry-After"] == "1"
             assert answer.json["details"] == {"request_id": "mine"}
+
+
+@contextmanager
+def taker(*, closes: bool) -> Iterator[str]:
+    """A server that takes requests and answers none: it closes the connection, or keeps it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as kept:
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    client = kept.enter_context(listener.accept()[0])
+                    client.recv(65_536)
+                    if closes:
+                        client.close()
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("closes", "status", "read"), [(True, 503, "server_unavailable"), (False, 504, "deadline_exceeded")]
+)
+def test_what_became_of_a_write_that_was_sent_and_not_answered_is_not_known(
+    tmp_path: Path, closes: bool, status: int, read: str
+) -> None:
+    hurried = {
+        "proxy_read_timeout 310s": "proxy_read_timeout 1s",
+        "proxy_read_timeout 1h": "proxy_read_timeout 1s",
+    }
+    with taker(closes=closes) as server, nginx(tmp_path, server, changes=hurried) as proxy:
+        asked = {
+            "a search": ("POST", SEARCH, {}),
+            "an insert": ("POST", PARTS, {}),
+            "an insert with a key": ("POST", PARTS, {"Idempotency-Key": "mine"}),
+            "a deletion": ("DELETE", "/v1/namespaces/docs", {}),
+        }
+        found = {}
+        for what, (method, path, headers) in asked.items():
+            connection = http.client.HTTPSConnection(
+                proxy.host, proxy.port, timeout=20, context=proxy.context()
+            )
+            connection.request(method, path, QUERY, {**JSON, **headers})
+            answer = answer_of(connection)
+            connection.close()
+            found[what] = answer.status, answer.json["code"]
+    assert found == {what: (status, read if what == "a search" else "outcome_unknown") for what in asked}
 
 
 def test_a_client_beyond_its_rate_gets_429_as_json(site: Site, tmp_path: Path) -> None:
