@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from tests.server.keys import KeyFile, all_of, identity
 from vecstore.api import Database
 from vecstore.config import Config
+from vecstore.errors import StorageRetryable
 from vecstore.keys import Grant
 from vecstore.server import wire
 from vecstore.server.app import create_app
@@ -246,6 +247,24 @@ def test_a_list_of_parts_keeps_back_whose_they_are(
         for key in ("operator", "acme")
     }
     assert owners == {"operator": {"zeta-source", "acme-branch"}, "acme": {None, "acme-branch"}}
+
+
+def test_why_a_server_is_not_ready_is_told_to_its_operator_alone(
+    database: Database, keys: KeyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise StorageRetryable("http://10.0.0.7:9000/vault does not answer")
+
+    monkeypatch.setattr(database.backend, "ping", fail)
+    with_keys = create_app(database, Config(keys_file=str(keys.path))).test_client()
+    for key in ("acme", None):
+        answer = with_keys.get("/readyz", headers=keys.header(key))
+        assert answer.status_code == 503
+        assert answer.get_json()["details"] == {"checks": {"store": "failed", "draining": "ok"}}
+        assert b"vault" not in answer.get_data()
+    without = create_app(database).test_client()
+    for client, name in ((with_keys, "operator"), (without, None)):
+        assert b"vault" in client.get("/readyz", headers=keys.header(name)).get_data()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])

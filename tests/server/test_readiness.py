@@ -7,6 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
 import urllib3
 
 import vecstore
@@ -29,6 +30,18 @@ class Store:
         assert self.answers.wait(30)
         if self.error is not None:
             raise self.error
+
+
+def test_why_the_store_fails_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    store, now = Store(), [100.0]
+    ready = Readiness(store.ping, clock=lambda: now[0])
+    store.error = StorageRetryable("it is gone")
+    for _ in range(3):
+        assert ready.checks()["store"] != "ok"
+        now[0] += KEPT_SECONDS
+    assert [record.getMessage() for record in caplog.records] == [
+        "not ready, the store fails: storage_unavailable: it is gone"
+    ]
 
 
 def test_the_store_is_asked_once_a_second_whoever_probes() -> None:

@@ -51,6 +51,7 @@ class Access:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        environ[_HOLDER] = None  # nobody yet, and there are keys
         try:
             self._judge(environ, path)
         except Unauthenticated as error:
@@ -136,6 +137,14 @@ def may(scope: Scope, name: str) -> None:
         raise Unauthorised(
             f"this key has no scope {scope!r} for a namespace of that name", field="name", scope=scope
         )
+
+
+def operates() -> bool:
+    """Whether whoever asks may know the server's insides: its operator, or anybody if there are no keys."""
+    if _HOLDER not in request.environ:
+        return True
+    key: Key | None = request.environ[_HOLDER]
+    return key is not None and any("admin" in grant.scopes for grant in key.grants if not grant.prefix)
 
 
 def visible(prefix: str) -> list[str]:

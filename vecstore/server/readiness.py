@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -10,7 +11,10 @@ from typing import Final
 
 from vecstore.errors import VecstoreError
 
+log = logging.getLogger(__name__)
+
 OK: Final = "ok"
+FAILED: Final = "failed"  # what is told of a check to those who may not know why
 KEPT_SECONDS: Final = 1.0  # that an answer of the store holds for, so that probes do not become load
 PATIENCE: Final = 2.0  # seconds that a probe waits for the store
 
@@ -76,6 +80,8 @@ class Readiness:
             answer = f"{error.code}: {error.message}"
         except Exception as error:  # a probe must tell of it, whatever it is
             answer = repr(error)
+        if answer not in (OK, self._found[0]):  # once, not for each probe
+            log.warning("not ready, the store fails: %s", answer)
         with self._changed:
             self._asking = False
             self._found = answer, self._clock()

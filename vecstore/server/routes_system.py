@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Response
 
 from vecstore.server import wire
+from vecstore.server.access import operates
 from vecstore.server.handlers import RETRY_AFTER_SECONDS, answer
 from vecstore.server.openapi import document
-from vecstore.server.readiness import OK, Readiness
+from vecstore.server.readiness import FAILED, OK, Readiness
 from vecstore.server.requests import query
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ def register(app: Flask, backend: Backend, readiness: Readiness, metrics: Metric
         wrong = {name: found for name, found in checks.items() if found != OK}
         if not wrong:
             return answer(wire.Health(status="ready", checks=checks))
+        if not operates():  # it may name buckets, hosts and folders, and anybody may ask
+            wrong = dict.fromkeys(wrong, FAILED)
+            checks |= wrong
         # Not raised as an error: a probe that fails each second would fill the log with its stack.
         told = ", ".join(f"{name}: {found}" for name, found in wrong.items())
         response = answer(
