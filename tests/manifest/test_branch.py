@@ -22,7 +22,11 @@ from vecstore.maintenance.branches import release_pins
 from vecstore.manifest.branch import fence
 from vecstore.manifest.keys import current_key, history_key
 from vecstore.manifest.lifecycle import UpdateSettings
-from vecstore.manifest.pins import add_tag, remove_tag
+from vecstore.manifest.pins import ReleasePins, add_tag, remove_tag
+
+
+def says_nothing_of(ancestor: str, error: VecstoreError) -> bool:
+    return f"{ancestor!r}" not in error.message and ancestor not in error.details.values()
 
 
 @pytest.fixture
@@ -233,6 +237,19 @@ def test_what_cannot_be_branched_is_refused_and_nothing_is_pinned(world: World) 
     assert world.current("c") is None
 
 
+def test_a_refusal_for_what_an_ancestor_has_lost_names_the_source_alone(world: World) -> None:
+    made = world.branch("a", "b")
+    publisher = world("a")
+    over = frozenset({("b", made.incarnation)})
+    publisher.commit(ReleasePins(commit_id=publisher.new_commit_id(), over=over))
+    world.delete("a")
+    world.hours_pass(2)
+    with pytest.raises(SnapshotExpired) as refused:
+        world.branch("b", "c")
+    assert says_nothing_of("a", refused.value)
+    assert refused.value.details == {"namespace": "b", "epoch": made.epoch}
+
+
 def test_the_number_of_branches_is_bounded_and_those_that_are_over_do_not_count(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,8 +261,9 @@ def test_the_number_of_branches_is_bounded_and_those_that_are_over_do_not_count(
         world.branch("a", "e")
     assert world.current("e") is None
     world.delete("c")
-    with pytest.raises(LimitReached):
+    with pytest.raises(LimitReached) as refused:
         world.branch("b", "e")
+    assert says_nothing_of("a", refused.value)  # who may branch b need not know what it rests on
     world.hours_pass(2)
     world.branch("b", "e")
     assert [name for name, _ in world.pins("a")] == ["b", "d", "e"]

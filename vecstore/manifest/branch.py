@@ -16,7 +16,14 @@ from typing import Any, ClassVar
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from vecstore.errors import NamespaceExists, NamespaceNotFound, PreconditionFailed, StorageConflict
+from vecstore.errors import (
+    LimitReached,
+    NamespaceExists,
+    NamespaceNotFound,
+    PreconditionFailed,
+    SnapshotExpired,
+    StorageConflict,
+)
 from vecstore.manifest import history
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.lifecycle import FIRST_EPOCH, CreateUpon, create_first, create_marker
@@ -60,22 +67,30 @@ def branch(
     marker = _vacancy(target)
     first = _first_manifest(target, origin)
     begins = FIRST_EPOCH if marker is None else marker.epoch + 1
-    for ancestor in first.ancestors:
-        owner = publisher_of(ancestor.namespace)
-        owner.commit(
-            PinForBranch(
-                commit_id=owner.new_commit_id(),
-                pin=Pin(
-                    name=name,
-                    kind="branch",
-                    incarnation=ancestor.incarnation,
-                    epoch=ancestor.epoch,
-                    created_at=0.0,
-                    branch=first.incarnation,
-                    first=begins,
-                ),
+    try:
+        for ancestor in first.ancestors:
+            owner = publisher_of(ancestor.namespace)
+            owner.commit(
+                PinForBranch(
+                    commit_id=owner.new_commit_id(),
+                    pin=Pin(
+                        name=name,
+                        kind="branch",
+                        incarnation=ancestor.incarnation,
+                        epoch=ancestor.epoch,
+                        created_at=0.0,
+                        branch=first.incarnation,
+                        first=begins,
+                    ),
+                )
             )
-        )
+    # Whoever may branch the source need not know what that rests on.
+    except SnapshotExpired as error:
+        raise history.expired(source, origin.epoch) from error
+    except LimitReached as error:
+        raise LimitReached(
+            f"too many branches rest on what {source!r} is made of; delete one first", **error.details
+        ) from error
     if marker is None:
         done = create_first(target, first)
         if done is None:
