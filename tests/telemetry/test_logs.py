@@ -187,3 +187,11 @@ def test_nobody_writes_a_line_of_their_own_into_a_log_of_text() -> None:
     assert answer.status_code == 504
     assert any("/rows/é\\n2030-01-01 INFO 1 vecstore.audit: {}\\x1b[2J failed" in line for line in lines)
     assert not any(line.startswith("2030") or "\x1b" in line for line in lines)
+
+
+def test_a_request_that_was_late_is_logged_without_a_stack(lines: list[dict[str, Any]]) -> None:
+    asked = client(request_timeout=10.0)
+    lines.clear()
+    assert asked.get(DOCS, headers={"X-Request-Start": "t=1", "X-Request-Id": "late"}).status_code == 504
+    (line,) = lines
+    assert (line["level"], line["request_id"], "exception" in line) == ("warning", "late", False)

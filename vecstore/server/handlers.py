@@ -8,7 +8,7 @@ from typing import Any, Final
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from vecstore.errors import InvalidArgument, MethodNotAllowed, RouteNotFound, VecstoreError
+from vecstore.errors import DeadlineExceeded, InvalidArgument, MethodNotAllowed, RouteNotFound, VecstoreError
 from vecstore.server.paths import FAILED, REQUEST_ID, ROUTE, template
 from vecstore.server.requests import JSON, too_large
 from vecstore.server.wire import ErrorBody, encode, etag
@@ -63,13 +63,16 @@ def refusal(error: VecstoreError, cause: Exception | None = None) -> Response:
     details = dict(error.details)
     if error.status >= 500:
         request_id = details["request_id"] = request.environ[REQUEST_ID]
-        log.error(
+        # That a request was late is seldom a fault, and in an overload stacks would be most of the log.
+        late = isinstance(error, DeadlineExceeded)
+        log.log(
+            logging.WARNING if late else logging.ERROR,
             "%s %s failed, request %s: %s",
             request.method,
             request.path,
             request_id,
             error.message,
-            exc_info=cause if cause is not None else error,
+            exc_info=None if late else cause if cause is not None else error,
         )
     body = ErrorBody(code=error.code, message=error.message, details=details)
     try:
