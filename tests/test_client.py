@@ -31,8 +31,10 @@ from vecstore.errors import (
     RowNotFound,
     ServerUnavailable,
     StorageRetryable,
+    TooManyRequests,
     VecstoreError,
 )
+from vecstore.transport import Pooled
 
 DIM = 8
 RNG = np.random.default_rng(3)
@@ -403,6 +405,42 @@ def test_a_search_is_sent_again_after_a_reset_and_after_503() -> None:
         hits = HttpBackend(server.url).search("docs", ROWS[0], vecstore.api.SearchParams())
     assert hits.ids.tolist() == [1]
     assert len(server.requests) == 3
+
+
+class Patient(Pooled):
+    """Does not sleep, but remembers how long it should have."""
+
+    def __init__(self, timeout: float) -> None:
+        super().__init__(timeout)
+        self.slept: list[float] = []
+        PATIENT.append(self)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+PATIENT: list[Patient] = []
+
+
+def hurried(seconds: bytes) -> bytes:
+    body = b'{"code":"too_many_requests","message":"later","details":{"limit":1}}'
+    return said("429 Too Many Requests", body, b"Retry-After: " + seconds)
+
+
+def test_who_is_told_when_to_come_back_comes_back_then() -> None:
+    with Scripted(hurried(b"2"), hurried(b"soon"), FOUND) as server:
+        backend = HttpBackend(server.url, transport=Patient)
+        assert backend.search("docs", ROWS[0], vecstore.api.SearchParams()).ids.tolist() == [1]
+    first, second = PATIENT[-1].slept
+    assert 2.0 <= first < 2.5
+    assert second < 0.5
+
+
+def test_who_is_told_to_come_back_much_later_is_not_kept_waiting() -> None:
+    with Scripted(hurried(b"60")) as server, pytest.raises(TooManyRequests) as refused:
+        HttpBackend(server.url, transport=Patient).search("docs", ROWS[0], vecstore.api.SearchParams())
+    assert refused.value.details == {"limit": 1, "retry_after": 60}
+    assert PATIENT[-1].slept == []
 
 
 def test_a_write_with_a_key_is_sent_again_with_the_same_key() -> None:

@@ -27,6 +27,7 @@ from vecstore.errors import (
     OutcomeUnknown,
     PayloadTooLarge,
     ServerUnavailable,
+    TooManyRequests,
     VecstoreError,
 )
 from vecstore.limits import MAX_BODY_BYTES
@@ -76,6 +77,8 @@ from vecstore.types import (
 
 ATTEMPTS: Final = 4
 _RETRIED: Final = frozenset({429, 502, 503, 504})
+_PATIENCE: Final = 5  # seconds of Retry-After that a caller is kept waiting for
+_pause = tenacity.wait_random_exponential(multiplier=0.1, max=2.0)
 
 T = TypeVar("T")
 _JSON: Final = {"Content-Type": "application/json"}
@@ -458,9 +461,13 @@ class HttpBackend:
                 raise
 
         again = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: _may_repeat(error, repeat)),
+            retry=tenacity.retry_if_exception(
+                lambda error: _may_repeat(error, repeat) and _retry_after(error) <= _PATIENCE
+            ),
             stop=tenacity.stop_after_attempt(self._attempts),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
+            wait=lambda state: (
+                _pause(state) + _retry_after(None if state.outcome is None else state.outcome.exception())
+            ),
             sleep=self._transport.sleep,
             reraise=True,
         )
@@ -500,6 +507,12 @@ def _may_repeat(error: BaseException, repeat: bool) -> bool:
     return isinstance(error, (ServerUnavailable, OutcomeUnknown)) or error.status in _RETRIED
 
 
+def _retry_after(error: BaseException | None) -> int:
+    """Seconds before which a request that was one too many is refused again."""
+    told = error.details.get("retry_after", 0) if isinstance(error, TooManyRequests) else 0
+    return told if isinstance(told, int) else 0
+
+
 def _classes() -> dict[str, type[VecstoreError]]:
     found: dict[str, type[VecstoreError]] = {}
     waiting: list[type[VecstoreError]] = [VecstoreError]
@@ -526,7 +539,11 @@ def _error(answer: Answer, *, reads: bool) -> VecstoreError:
             return ServerUnavailable(message, status=answer.status)
         return VecstoreError(message, status=answer.status)
     kind = _classes().get(body.code, VecstoreError)
-    return kind(body.message, **{str(k): v for k, v in body.details.items() if k not in ("message", "self")})
+    details = {str(k): v for k, v in body.details.items() if k not in ("message", "self")}
+    told = answer.headers.get("Retry-After", "")
+    if answer.status == 429 and re.fullmatch(r"[0-9]{1,9}", told):
+        details["retry_after"] = int(told)
+    return kind(body.message, **details)
 
 
 def _path(name: str, *rest: str) -> str:
