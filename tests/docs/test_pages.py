@@ -16,7 +16,7 @@ from vecstore import errors
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ELSEWHERE = {"integrations.md", "migrating.md", "backup.md"}  # run by tests that look at what they leave behind
+ELSEWHERE = {"integrations.md", "migrating.md", "backup.md"}  # run by tests that look at what they leave
 PAGES = sorted(
     path for path in DOCS.rglob("*.md") if "decisions" not in path.parts and path.name not in ELSEWHERE
 )
