@@ -51,6 +51,12 @@ def test_what_nginx_refuses_has_the_shape_of_all_errors(
     assert answer.headers["Server"] == "nginx"  # without a version
 
 
+def test_figures_are_not_told_by_another_spelling(site: Site) -> None:
+    for path in ("//metrics", "/%2Fmetrics", "/%2F%2Fmetrics", "/x/..//metrics", "/./metrics", "/%6Detrics"):
+        answer = site.ask("GET", path)
+        assert (answer.status, answer.json["code"]) == (404, "route_not_found"), path
+
+
 def test_errors_of_the_server_pass_as_they_are(site: Site) -> None:
     answer = site.ask("POST", SEARCH, json.dumps({"vector": [1, 2, 3]}))
     assert (answer.status, answer.json["code"]) == (400, "dimension_mismatch")

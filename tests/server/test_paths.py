@@ -42,3 +42,12 @@ def test_an_error_from_in_front_of_flask_is_worded_like_all_others(
     assert answer.status_code == 429
     assert json.loads(answer.data) == {"code": error.code, "message": "too much", "details": {"limit": 3}}
     assert answer.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize("path", ["//healthz", "//v1/namespaces", "///v1/namespaces/docs"])
+def test_a_path_that_begins_with_slashes_is_no_other_path(client: FlaskClient, path: str) -> None:
+    """werkzeug strips them, while layers in front of it, and proxies, judge the path as it came."""
+    assert client.post("/v1/namespaces", json={"name": "docs", "dim": 2}).status_code == 201
+    assert client.get("/" + path.lstrip("/")).status_code == 200
+    answer = client.get("/", environ_overrides={"PATH_INFO": path})
+    assert (answer.status_code, answer.json["code"]) == (404, "route_not_found")  # type: ignore[index]

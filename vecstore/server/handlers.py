@@ -51,8 +51,14 @@ def register(app: Flask, max_body_bytes: int) -> None:
         if failed is not None:
             raise failed
 
+    def refuse_slashes() -> None:
+        # werkzeug strips them from the front of a path; layers before it, and proxies, judge it with them.
+        if request.environ.get("PATH_INFO", "").startswith("//"):
+            raise RouteNotFound(f"no route {request.path}", path=request.path)
+
     app.before_request(name_route)
     app.before_request(raise_again)
+    app.before_request(refuse_slashes)
     app.register_error_handler(VecstoreError, ours)
     app.register_error_handler(HTTPException, werkzeugs)
     app.register_error_handler(Exception, unexpected)
