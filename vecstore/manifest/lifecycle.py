@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from vecstore import deadline
 from vecstore.errors import (
     InvalidArgument,
     NamespaceExists,
@@ -235,7 +236,16 @@ _OF_AN_INCARNATION = (
 
 
 def create_first(publisher: Publisher, first: Manifest) -> Committed | None:
-    """Create-if-absent, resolved as R1 has it; None if the name has been used before."""
+    """Create-if-absent, resolved as R1 has it; None if the name has been used before.
+
+    As with a commit there is no deadline any more once it has begun: what it found would be in doubt.
+    """
+    deadline.check()
+    with deadline.waived():
+        return _create_first(publisher, first)
+
+
+def _create_first(publisher: Publisher, first: Manifest) -> Committed | None:
     store, name, snapshots = publisher.store, publisher.namespace, publisher.snapshots
     clock, data = publisher.clock, encode_manifest(first)
     give_up = clock() + publisher.deadline
