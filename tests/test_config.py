@@ -75,7 +75,7 @@ def test_a_bad_variable_is_refused_by_name(tmp_path: Path, name: str, value: str
 def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
     env = {
         "VECSTORE_SIMD": "serial",
-        "VECSTORE_API_KEY": "vs_x",
+        "VECSTORE_API_KEY": "vs_x",  # pragma: allowlist secret
         "VECSTORE_BENCH_DATA": "x",
         "VECSTORE_TEST_S3": "y",
         "VECSTORE_PORT": "",

@@ -40,6 +40,7 @@ from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache
 from vecstore.storage.disk import DiskCache
+from vecstore.storage.pages import all_children
 from vecstore.storage.threads import Pool
 from vecstore.types import (
     AggregateParams,
@@ -445,10 +446,7 @@ class EmbeddedDatabase:
 
     def names(self) -> Iterator[str]:
         """Every name ever used, those of deleted namespaces too: what there is to collect."""
-        after: str | None = None
-        while page := self.store.list_children(namespaces_prefix(), after=after, limit=1_000):
-            yield from page
-            after = page[-1]
+        return all_children(self.store, namespaces_prefix())
 
     def maintain(self, name: str) -> None:
         """Everything that is due in one namespace: compaction, and at times collection."""

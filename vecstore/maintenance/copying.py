@@ -52,6 +52,7 @@ from vecstore.part.reader import PartReader
 from vecstore.part.whole import WholePart
 from vecstore.storage.base import ObjectMeta, ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
+from vecstore.storage.pages import all_children, all_objects
 from vecstore.types import CopiedNamespace, CopyResult
 
 ROUNDS: Final = 100  # epochs of a source that are begun before a copy is given up
@@ -119,7 +120,7 @@ def copy_store(
             except VecstoreError as error:
                 return work.failed(error)
 
-        names = _names(source) if namespaces is None else dict.fromkeys(namespaces)
+        names = all_children(source, namespaces_prefix()) if namespaces is None else dict.fromkeys(namespaces)
         try:
             return CopyResult(tuple(one for one in pool.map(copied, names) if one is not None), dry_run)
         except BaseException:  # the pools wait for what runs: it ends with its next chunk
@@ -332,7 +333,8 @@ class _Copy:
     def _upload(self, plan: _Plan) -> None:
         """Put every missing part, unless it is there and young enough to be named."""
         horizon = 0.0 if plan.base is None else plan.base.horizon
-        present = {meta.key: meta for meta in _listed(self._target, f"{namespace_prefix(self._name)}parts/")}
+        below = f"{namespace_prefix(self._name)}parts/"
+        present = {meta.key: meta for meta in all_objects(self._target, below)}
         todo = [
             (manifest, part)
             for manifest, part in plan.missing.values()
@@ -605,20 +607,3 @@ def _checked(store: ObjectStore, manifest: Manifest, part: Part) -> Iterator[byt
         if start + len(chunk) == size:
             whole.close()
         yield chunk
-
-
-def _names(store: ObjectStore) -> Iterator[str]:
-    after: str | None = None
-    while page := store.list_children(namespaces_prefix(), after=after):
-        yield from page
-        after = page[-1]
-
-
-def _listed(store: ObjectStore, prefix: str) -> Iterator[ObjectMeta]:
-    after: str | None = None
-    while True:
-        page = store.list(prefix, after=after)
-        yield from page.objects
-        if page.next is None:
-            return
-        after = page.next

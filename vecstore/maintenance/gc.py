@@ -30,6 +30,7 @@ from vecstore.manifest.model import Manifest
 from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.storage.base import ObjectMeta, ObjectStore
+from vecstore.storage.pages import all_objects
 from vecstore.types import GcResult
 
 RETENTION: Final = 3600.0  # seconds of history that stay readable
@@ -183,8 +184,8 @@ class _Collection:
         """Objects that the base does not name and that are older than the barrier will be."""
         prefix = namespace_prefix(self._namespace)
         named = set(named_objects(self._base.manifest))
-        objects = chain(self._listed(prefix + "parts/"), self._listed(prefix + "deletes/"))
-        for meta in chain(objects, self._copies_below_floor()):
+        parts, deletes = (all_objects(self._store, prefix + folder) for folder in ("parts/", "deletes/"))
+        for meta in chain(parts, deletes, self._copies_below_floor()):
             if meta.key in named:
                 continue
             if meta.modified < self._deletable_before:
@@ -194,19 +195,10 @@ class _Collection:
 
     def _copies_below_floor(self) -> Iterator[ObjectMeta]:
         first_kept = history_key(self._namespace, self._floor)
-        for meta in self._listed(namespace_prefix(self._namespace) + "manifest/"):
+        for meta in all_objects(self._store, namespace_prefix(self._namespace) + "manifest/"):
             if meta.key >= first_kept:  # "current" sorts behind every number
                 return
             yield meta
-
-    def _listed(self, prefix: str) -> Iterator[ObjectMeta]:
-        after = None
-        while True:
-            page = self._store.list(prefix, after=after)
-            yield from page.objects
-            if page.next is None:
-                return
-            after = page.next
 
     def _worth_a_commit(self, batch: dict[str, ObjectMeta]) -> bool:
         """A barrier leaves a copy behind: for a single copy, an idle namespace would never rest."""

@@ -36,6 +36,7 @@ from vecstore.part.reader import PartReader
 from vecstore.part.whole import WholePart
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
+from vecstore.storage.pages import all_children, all_objects
 from vecstore.types import Problem, VerifyReport
 
 MAX_REPORTED: Final = 1_000  # problems, and orphans, that are told one by one
@@ -79,7 +80,7 @@ def verify(
                 run.namespace(name)
             return run.report()
         run.strangers()
-        for name in _names(store):
+        for name in all_children(store, namespaces_prefix()):
             with contextlib.suppress(NamespaceNotFound):  # collection took the last of it just now
                 run.namespace(name)
         return run.report()
@@ -118,7 +119,7 @@ class _Verification:
 
     def namespace(self, name: str) -> None:
         """All objects of one namespace, and those of others that it names."""
-        self._sizes = dict(_listed(self._store, namespace_prefix(name)))
+        self._sizes = {meta.key: meta.size for meta in all_objects(self._store, namespace_prefix(name))}
         self._done, self._bad, self._directories, self._readers = set(), set(), {}, {}
         if not self._sizes:
             raise NamespaceNotFound(f"no namespace {name!r}", namespace=name)
@@ -155,8 +156,8 @@ class _Verification:
         """Objects that belong to no namespace."""
         for folder in self._store.list_children(""):
             if f"{folder}/" != namespaces_prefix():
-                for key, size in _listed(self._store, f"{folder}/"):
-                    self._orphan(key, size)
+                for meta in all_objects(self._store, f"{folder}/"):
+                    self._orphan(meta.key, meta.size)
 
     # -- manifests -------------------------------------------------------------------------
 
@@ -441,23 +442,6 @@ def _read_ahead(
         chunk = pending.popleft().result()
         pending.extend(pool.submit(ask, start) for start in islice(left, 1))
         yield chunk
-
-
-def _names(store: ObjectStore) -> Iterator[str]:
-    after: str | None = None
-    while page := store.list_children(namespaces_prefix(), after=after):
-        yield from page
-        after = page[-1]
-
-
-def _listed(store: ObjectStore, prefix: str) -> Iterator[tuple[str, int]]:
-    after: str | None = None
-    while True:
-        page = store.list(prefix, after=after)
-        yield from ((meta.key, meta.size) for meta in page.objects)
-        if page.next is None:
-            return
-        after = page.next
 
 
 def _named(manifest: Manifest) -> Iterator[str]:

@@ -43,7 +43,7 @@ def share(folder: str = "") -> Path:
     elif inherited is not None:
         path = Path(inherited)
     else:
-        above = Path("/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir())  # noqa: S108
+        above = Path("/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir())  # noqa: S108  # nosec B108
         for other in above.glob(f"{_PREFIX}*"):
             if _is_left(other):
                 shutil.rmtree(other, ignore_errors=True)
