@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,100 @@ def test_an_empty_file_is_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"rows.{kind}"
     path.write_bytes(b"")
     with pytest.raises(InvalidArgument):
+        open_file(path)
+
+
+def npy(shape: tuple[int, ...], dtype: str, size: int = 0) -> bytes:
+    """The header of an array, and so many bytes of it."""
+    told = io.BytesIO()
+    head = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(told, head)
+    return told.getvalue() + bytes(size)
+
+
+def npz(**members: bytes) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(f"{name}.npy", data)
+    return archive.getvalue()
+
+
+VECTORS = npy((3, 4), "<f4", 48)
+WIDE = 1 << 28  # numbers of a vector: a GiB, if it were read
+OBJECTS = io.BytesIO()
+np.save(OBJECTS, np.array(["a", 1, None], dtype=object), allow_pickle=True)
+# By what is wrong: suffix, content, and the size to which it is filled with zeros.
+LIARS: dict[str, tuple[str, bytes, int]] = {
+    "an archive that is an array": ("npz", VECTORS, 0),
+    "an array that is an archive": ("npy", npz(vectors=VECTORS), 0),
+    "no numbers": ("npy", npy((3, 0), "<f4"), 0),
+    "no numbers in an archive": ("npz", npz(vectors=npy((3, 0), "<f4")), 0),
+    "fewer than no rows": ("npz", npz(vectors=npy((-1, 4), "<f4")), 0),
+    "wide array": ("npy", npy((1, WIDE), "|u1"), len(npy((1, WIDE), "|u1")) + WIDE),
+    "wide array in an archive": ("npz", npz(vectors=npy((1, WIDE), "<f4")), 0),
+    "wide u8bin": ("u8bin", struct.pack("<II", 1, WIDE), 8 + WIDE),
+    "wide bvecs": ("bvecs", struct.pack("<i", WIDE), 4 + WIDE),
+    "more rows than there are": ("npz", npz(vectors=npy((1 << 40, 4), "<f4", 48)), 0),
+    "more ids than rows": ("npz", npz(vectors=VECTORS, ids=npy((1 << 26,), "|u1", 1 << 26)), 0),
+    "wide ids": ("npz", npz(vectors=VECTORS, ids=npy((3,), f"|S{1 << 25}", 3 << 25)), 0),
+    "fewer ids than it says": ("npz", npz(vectors=VECTORS, ids=npy((3,), f"|S{1 << 17}")), 0),
+    "pickles": ("npz", npz(vectors=VECTORS, ids=OBJECTS.getvalue()), 0),
+}
+
+
+def damaged(archive: bytes, at: int, value: int) -> bytes:
+    """An archive of one member with another byte in its header, which lies in two places."""
+    found = bytearray(archive)
+    found[at] = found[found.find(b"PK\x01\x02") + 2 + at] = value
+    return bytes(found)
+
+
+LIARS["a member that is encrypted"] = ("npz", damaged(npz(vectors=VECTORS), 6, 1), 0)
+LIARS["a member compressed by nobody knows what"] = ("npz", damaged(npz(vectors=VECTORS), 8, 97), 0)
+LIARS["a member that does not inflate"] = ("npz", damaged(npz(vectors=VECTORS), 44, 255), 0)
+
+
+@pytest.mark.parametrize("wrong", LIARS)
+def test_what_a_file_says_of_itself_is_held_against_it_before_memory_is_taken(
+    wrong: str, tmp_path: Path
+) -> None:
+    kind, content, size = LIARS[wrong]
+    path = tmp_path / f"rows.{kind}"
+    with path.open("wb") as file:
+        file.write(content)
+        file.truncate(max(size, len(content)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidArgument, match="rows"):
+            list(open_file(path).batches(10, 0))
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        pa.array([None, [1.0]], pa.list_(pa.float32())),
+        pa.array(["a", "b"]),
+        pa.array([1, 2]),
+        pa.array([["a"], ["b"]]),
+    ],
+    ids=["null", "texts", "numbers", "lists of texts"],
+)
+def test_a_column_that_holds_no_vectors_is_refused(vectors: pa.Array, tmp_path: Path) -> None:
+    path = tmp_path / "rows.feather"
+    feather.write_feather(pa.table({"vector": vectors}), str(path))
+    with pytest.raises(InvalidArgument, match="vector"):
+        open_file(path)
+
+
+def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vecstore.ingest.BATCH_BYTES", 1_000)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"vector": [1.0]}\n{"vector": [1.0], "attributes": {"text": "' + "x" * 2_000 + '"}}\n')
+    with pytest.raises(InvalidArgument, match="line 2 has 1000 bytes or more"):
         open_file(path)
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from vecstore.errors import InvalidArgument
 from vecstore.export import Header
+from vecstore.limits import MAX_DIM
 from vecstore.types import F32, RowId
 
 BATCH_BYTES: Final = 64 << 20  # of an insert, as the rows lie in their file; a request may have 256 MiB
@@ -42,3 +44,13 @@ class VectorFile(Protocol):
 def fitting(size: int, a_row: int) -> int:
     """So many rows of ``a_row`` bytes, or as many as a batch holds."""
     return max(1, min(size, BATCH_BYTES // a_row))
+
+
+def check_dim(path: Path, dim: int) -> None:
+    """`InvalidArgument` if no namespace has vectors of ``dim`` numbers: before memory is taken for one."""
+    if not 1 <= dim <= MAX_DIM:
+        raise InvalidArgument(
+            f"{path} has vectors of {dim} numbers, and there may be 1 to {MAX_DIM}",
+            field="vector",
+            limit=MAX_DIM,
+        )

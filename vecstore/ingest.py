@@ -16,15 +16,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-from zipfile import BadZipFile
+from typing import IO, Any, Final
 
 import msgspec
 import numpy as np
 
 from vecstore.api import Database, Namespace
 from vecstore.arrow import pyarrow, values_of
-from vecstore.batches import BATCH_BYTES, Batch, VectorFile, fitting
+from vecstore.batches import BATCH_BYTES, Batch, VectorFile, check_dim, fitting
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
 from vecstore.export import FORMAT, HEADER, Header
 from vecstore.limits import MAX_IDEMPOTENCY_KEYS
@@ -72,7 +71,7 @@ def open_file(path: Path) -> VectorFile:
         return reader(path)
     except FileNotFoundError:
         raise InvalidArgument(f"{path} is not there", field="file") from None
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, InvalidArgument):
             raise
         raise InvalidArgument(f"{path} cannot be read: {error}", field="file") from error
@@ -232,16 +231,17 @@ class JsonLinesFile:
         self.header: Header | None = None
         self.rows = 0
         with path.open("rb") as lines:
-            first = lines.readline()
+            first = lines.readline(BATCH_BYTES)
             with suppress(msgspec.MsgspecError, UnicodeDecodeError):
                 self.header = _header(bytes(msgspec.json.decode(first, type=_First).vecstore), path)
             if self.header is None:
                 lines.seek(0)
             else:
                 self.dim = self.header.dim
-            for line in lines:
+            for number, line in self._lines(lines):
                 if not self.rows and self.header is None and line.strip():
-                    self.dim = len(self._parse(line, 1).vector)
+                    self.dim = len(self._parse(line, number).vector)
+                    check_dim(path, self.dim)
                 self.rows += bool(line.strip())
         if self.header is not None and self.rows != self.header.rows:
             raise InvalidArgument(
@@ -255,7 +255,7 @@ class JsonLinesFile:
         held: list[_Line] = []
         taken = row = 0
         with self.path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
+            for number, line in self._lines(lines):
                 if not line.strip() or (number == 1 and self.header is not None):
                     continue
                 row += 1
@@ -279,6 +279,20 @@ class JsonLinesFile:
                 taken += len(line)
         if held:
             yield self._batch(vectors, held, number)
+
+    def _lines(self, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+        """Lines and their numbers, from where the file is; none is longer than a batch may be."""
+        number = int(file.tell() > 0)
+        while line := file.readline(BATCH_BYTES):
+            number += 1
+            if len(line) == BATCH_BYTES:
+                raise InvalidArgument(
+                    f"{self.path} line {number} has {BATCH_BYTES} bytes or more",
+                    field="file",
+                    line=number,
+                    limit=BATCH_BYTES,
+                )
+            yield number, line
 
     def _parse(self, line: bytes, number: int) -> _Line:
         try:
@@ -336,6 +350,7 @@ class ArrowFile:
         self._read = groups
         if "vector" not in told.names:
             raise InvalidArgument(f"{path} has no column named vector", field="file")
+        _check_vectors(path, told.field("vector").type)
         written = (told.metadata or {}).get(HEADER.encode())
         self.header = None if written is None else _header(written, path)
         self._attributes = [name for name in told.names if name not in ("id", "vector")]
@@ -349,6 +364,7 @@ class ArrowFile:
         else:
             first = next(group for group in self._groups(1) if group.num_rows)
             self.dim = len(first.column("vector")[0].as_py() or ())
+            check_dim(path, self.dim)
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
         pa = pyarrow("Arrow")
@@ -394,3 +410,10 @@ class ArrowFile:
         ids = table.column("id").to_pylist() if self._with_ids else None
         attributes = {name: table.column(name) for name in self._attributes}
         return Batch(vectors, ids, attributes or None)
+
+
+def _check_vectors(path: Path, told: Any) -> None:
+    types: Any = pyarrow("Arrow").types
+    lists = types.is_list(told) or types.is_large_list(told) or types.is_fixed_size_list(told)
+    if not lists or not (types.is_floating(told.value_type) or types.is_integer(told.value_type)):
+        raise InvalidArgument(f"{path}: the column vector holds {told}, not lists of numbers", field="vector")

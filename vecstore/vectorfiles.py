@@ -5,18 +5,32 @@ Ids are assigned unless an ``.npz`` has some.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from vecstore.batches import Batch, fitting
+from vecstore.batches import Batch, check_dim, fitting
 from vecstore.errors import InvalidArgument
+from vecstore.limits import MAX_VALUE_BYTES
 
 _ROWS_AT_ONCE: Final = 1 << 20  # whose dimensions are compared
+_ITEM_BYTES: Final = 4 * MAX_VALUE_BYTES  # of a value of an archive: NumPy has four bytes a character
+# Of `zipfile`, beside `OSError` and `ValueError`; a `RuntimeError` is a member that is encrypted.
+_OF_ARCHIVES: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 _ELEMENTS: Final = {
     ".fvecs": "<f4",
     ".ivecs": "<i4",
@@ -34,7 +48,7 @@ class NpyFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._array = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._array = np.lib.format.open_memmap(path, mode="r")
         _check_array(path, self._array.dtype, self._array.shape)
         self.rows, self.dim = self._array.shape
 
@@ -47,40 +61,58 @@ class NpyFile:
 class NpzFile:
     """An archive of arrays: ``vectors``, perhaps ``ids``, and all others attributes, a value a row.
 
-    Vectors are read in pieces, compressed or not; the other arrays are held.
+    Vectors are read in pieces, compressed or not; the other arrays are held. What an array says of itself is
+    held against the archive before memory is taken for it.
     """
 
     header = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with np.load(path, allow_pickle=False) as archive:
-            if "vectors" not in archive.files:
+        with _archive(path) as archive:
+            members = (name for name in archive.namelist() if name.endswith(".npy"))
+            names = [name.removesuffix(".npy") for name in members]
+            if "vectors" not in names:
                 raise InvalidArgument(f"{path} has no array named vectors", field="file")
-            held = {name: archive[name] for name in archive.files if name != "vectors"}
-        with zipfile.ZipFile(path) as archive, archive.open("vectors.npy") as member:
-            shape, by_column, self._dtype = _array_header(member)
-            self._offset = member.tell()
-        _check_array(path, self._dtype, shape)
-        if by_column:
-            raise InvalidArgument(
-                f"{path}: vectors lie by column; save np.ascontiguousarray of them", field="file"
-            )
-        self.rows, self.dim = shape
-        for name, values in held.items():
-            if values.shape != (self.rows,):
+            with archive.open("vectors.npy") as member:
+                shape, by_column, self._dtype = _array_header(member)
+                self._offset = member.tell()
+            _check_array(path, self._dtype, shape)
+            if by_column:
                 raise InvalidArgument(
-                    f"{path}: {name} has the shape {list(values.shape)}, and there are {self.rows} vectors",
-                    field=name,
-                    limit=self.rows,
+                    f"{path}: vectors lie by column; save np.ascontiguousarray of them", field="file"
                 )
+            self.rows, self.dim = shape
+            _check_size(path, archive, "vectors", self._offset + self.rows * self.dim * self._dtype.itemsize)
+            held = {name: self._read(archive, name) for name in dict.fromkeys(names) if name != "vectors"}
         self._ids = held.pop("ids", None)
         self._attributes = held
+
+    def _read(self, archive: zipfile.ZipFile, name: str) -> Any:
+        """An array of a value a row."""
+        with archive.open(f"{name}.npy") as member:
+            shape, _, dtype = _array_header(member)
+            offset = member.tell()
+        if shape != (self.rows,):
+            raise InvalidArgument(
+                f"{self.path}: {name} has the shape {list(shape)}, and there are {self.rows} vectors",
+                field=name,
+                limit=self.rows,
+            )
+        if dtype.hasobject:
+            raise InvalidArgument(f"{self.path}: {name} holds objects of Python", field=name)
+        if dtype.itemsize > _ITEM_BYTES:
+            raise InvalidArgument(
+                f"{self.path}: {name} has {dtype.itemsize} bytes a value", field=name, limit=_ITEM_BYTES
+            )
+        _check_size(self.path, archive, name, offset + self.rows * dtype.itemsize)
+        with archive.open(f"{name}.npy") as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
         a_row = self._dtype.itemsize * self.dim
         size = fitting(size, max(a_row, 4 * self.dim))
-        with zipfile.ZipFile(self.path) as archive, closing(archive.open("vectors.npy")) as member:
+        with _archive(self.path) as archive, archive.open("vectors.npy") as member:
             member.seek(self._offset + start * a_row)
             for at in range(start, self.rows, size):
                 count = min(size, self.rows - at)
@@ -111,6 +143,7 @@ class VecsFile:
             raise InvalidArgument(
                 f"{path} is not {kind[1:]}: its size does not fit its dimension", field="file"
             )
+        check_dim(path, self.dim)
         self._data = data.reshape(-1, stride)
         self.rows = len(self._data)
         for at in range(0, self.rows, _ROWS_AT_ONCE):
@@ -143,6 +176,7 @@ class BinFile:
                 f"{path} is not {kind[1:]}: {self.rows} rows of {self.dim} do not fit its {size} bytes",
                 field="file",
             )
+        check_dim(path, self.dim)
         self._array = np.memmap(path, dtype, mode="r", offset=8, shape=(self.rows, self.dim))
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
@@ -152,8 +186,30 @@ class BinFile:
 
 
 def _check_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    if len(shape) != 2 or dtype.kind not in "fiu":
+    if len(shape) != 2 or shape[0] < 0 or dtype.kind not in "fiu":
         raise InvalidArgument(f"{path} holds {dtype}{list(shape)}, not rows of numbers", field="file")
+    check_dim(path, shape[1])
+
+
+def _check_size(path: Path, archive: zipfile.ZipFile, name: str, size: int) -> None:
+    """Whether an array's member is as long as the array says."""
+    found = archive.getinfo(f"{name}.npy").file_size
+    if found != size:
+        raise InvalidArgument(
+            f"{path}: {name} takes {found} bytes, and says that it takes {size}", field="file"
+        )
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive whose damage is an `InvalidArgument`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except _OF_ARCHIVES as error:
+        if isinstance(error, InvalidArgument):
+            raise
+        raise InvalidArgument(f"{path} cannot be read: {error}", field="file") from error
 
 
 def _array_header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from tests.core import engine
 from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound
+from vecstore.observe import Observer
+from vecstore.storage.faults import Call, Fault, FaultyStore
 from vecstore.storage.memory import MemoryStore
 from vecstore.types import NamespaceInfo, SearchParams
 
@@ -122,6 +125,33 @@ def test_a_dry_run_of_collection_deletes_nothing() -> None:
     assert store.list("").objects == before
     assert db.collect("ns", retention=1, grace=1, dry_run=False).deleted >= told.deleted
     assert db.search("ns", [0, 0], SearchParams()).ids.tolist() == [1, 2, 3] or db.info("ns").rows == 3
+
+
+def test_a_compaction_that_is_committed_needs_no_answer_of_the_store_to_be_counted() -> None:
+    counted: dict[str, float] = {}
+
+    class Counting(Observer):
+        def count(self, what: str, by: float = 1) -> None:
+            counted[what] = counted.get(what, 0.0) + by
+
+    class Unsure(FaultyStore):
+        """Reads of what is current fail once there is a part in place of two."""
+
+        def is_current(self, key: str, etag: str) -> bool:
+            return False
+
+    def failing(call: Call) -> Fault | None:
+        committed = counted.get("commits") == 3 and call.key.endswith("current")
+        return Fault.FAIL_BEFORE if committed and call.method.startswith("get") else None
+
+    db = EmbeddedDatabase(Unsure(MemoryStore(), failing), observer=Counting(), rng=Random(1))
+    db.create("ns", 2, "l2", {})
+    for ids in ([1, 2], [3, 4]):
+        insert(db, "ns", ids)
+    done = db.compact("ns", everything=True)
+    assert counted["compaction_parts"] == len(done.merged) == 2
+    assert counted["compaction_bytes"] > 0
+    assert "compaction_failures" not in counted
 
 
 def test_a_missing_namespace_is_missing_in_every_way() -> None:

@@ -21,6 +21,7 @@ from vecstore.storage.faults import Call, FaultyStore
 from vecstore.storage.memory import MemoryStore
 from vecstore.storage.s3.hedge import Hedges
 from vecstore.storage.s3.retry import Retries
+from vecstore.storage.threads import Pool
 
 T = TypeVar("T")
 DIM = 8
@@ -151,6 +152,26 @@ def test_a_reader_does_not_wait_for_a_store_that_hangs_for_others() -> None:
             ns.search(ROWS[0])
         store.go.set()
         assert len(patient.result(SECONDS)) == 10
+
+
+def test_a_read_from_s3_that_waits_for_a_thread_is_not_sent_once_nobody_wants_it() -> None:
+    go, busy = threading.Event(), threading.Event()
+    sent: list[str] = []
+
+    def first(heard: Callable[[], None]) -> None:
+        busy.set()
+        assert go.wait(SECONDS)
+
+    with Pool(1) as threads:
+        hedges = Hedges(lambda: threads, 0.0)
+        hung = threads.submit(first, lambda: None)
+        assert busy.wait(SECONDS)
+        with deadline.within(0.05), pytest.raises(DeadlineExceeded):
+            hedges.run([lambda heard: sent.append("late")])
+        go.set()
+        hung.result(SECONDS)
+        hedges.run([lambda heard: sent.append("wanted")])
+    assert sent == ["wanted"]
 
 
 def test_an_answer_from_s3_is_waited_for_until_the_deadline() -> None:

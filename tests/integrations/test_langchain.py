@@ -103,7 +103,8 @@ async def test_options_of_a_search_are_passed_on(store: VecstoreVectorStore) -> 
 
 
 async def test_deletes_take_ids_a_filter_or_nothing_for_all(store: VecstoreVectorStore) -> None:
-    store.delete(["0", "0", "none"])
+    store.delete(["0", "0", "none", "longer than an id may be, which is 64 bytes" * 2])
+    await store.adelete(["longer than an id may be, which is 64 bytes" * 2])
     assert {document.id for document in store.similarity_search("east", k=9)} == {"1", "2", "3"}
     await store.adelete(filter={"n": 1})
     store.delete([])
@@ -121,8 +122,9 @@ async def test_documents_come_by_id_in_their_order_with_their_metadata(store: Ve
         Document(id="2", page_content="north", metadata={"n": 2, "tags": ["a", "b"], "nested": {"n": 2}}),
         Document(id="0", page_content="east", metadata={"n": 0, "tags": [], "nested": {"n": 0}}),
     ]
-    assert store.get_by_ids(["2", "none", "0"]) == expected
-    assert await store.aget_by_ids(["2", "none", "0"]) == expected
+    ids = ["2", "none", "longer than an id may be, which is 64 bytes" * 2, "0"]
+    assert store.get_by_ids(ids) == expected
+    assert await store.aget_by_ids(ids) == expected
 
 
 def test_of_documents_with_one_id_the_last_stays(store: VecstoreVectorStore) -> None:

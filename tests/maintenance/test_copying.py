@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
@@ -207,6 +208,40 @@ def test_progress_adds_up() -> None:
     done = good(live, backup, expect=told["expect"].append, progress=told["progress"].append)
     size = sum(one.copied_bytes for one in done.values())
     assert (sum(told["expect"]), sum(told["progress"])) == (size, size)
+
+
+def test_an_interrupted_copy_ends_within_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, interrupted = threading.Event(), threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def __exit__(self, *raised: Any) -> bool | None:
+            interrupted.set()
+            return super().__exit__(*raised)
+
+    class Interrupting(CountingStore):
+        """Ctrl-C comes while the names of a store are listed and the first is being copied."""
+
+        def list_children(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> Any:
+            if after is None:
+                return super().list_children(prefix, limit=limit)
+            assert reading.wait(30)
+            raise KeyboardInterrupt
+
+        def get_range(self, key: str, start: int, length: int) -> bytes:
+            reading.set()
+            assert interrupted.wait(30)
+            return super().get_range(key, start, length)
+
+    monkeypatch.setattr(copying, "ThreadPoolExecutor", Pool)
+    live, backup = MemoryStore(), MemoryStore()
+    database(live).create_namespace("docs", DIM, "l2").insert(ROWS)
+    sent: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        copying.copy_store(Interrupting(live), backup, progress=sent.append)
+    assert not sent
+    assert not backup.list("").objects
+    good(live, backup)
+    sound(backup)
 
 
 # -- whose the target is -------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.manifest.helpers import (
     timed_out,
     until_queued,
 )
+from vecstore import deadline
 from vecstore.errors import (
     InvalidArgument,
     NamespaceExists,
@@ -39,9 +41,9 @@ from vecstore.storage.memory import MemoryStore
 
 
 def create(store: Any, seed: int = 1, **more: Any) -> Any:
-    time = Time()
+    clock = Time()
     return create_namespace(
-        store, NS, dim=4, metric="cosine", rng=Random(seed), clock=time, sleep=time.sleep, **more
+        store, NS, dim=4, metric="cosine", rng=Random(seed), clock=clock, sleep=clock.sleep, **more
     )
 
 
@@ -107,6 +109,32 @@ def test_a_creation_whose_answer_was_lost_succeeds_once(land: bool) -> None:
 
     with scripted(store, script):
         committed = create(store)
+    assert history.read_current(store, NS).manifest == committed.manifest
+
+
+def test_a_creation_whose_answer_was_lost_is_seen_through_though_nobody_waits() -> None:
+    """R1: "it was stopped and changed nothing" would not be true."""
+    store = ScriptedStore()
+    ends = time.monotonic() + 0.1
+    lost: list[str] = []
+
+    def script(call: Call) -> Any:
+        if call.op == "put_if_absent" and not lost:
+            lost.append(call.key)
+            call.carry_out()
+            while time.monotonic() <= ends:
+                pass
+            raise timed_out(call)
+        if call.op == "get":
+            deadline.check()  # as S3 does while it waits for an answer
+        return call.carry_out()
+
+    token = deadline.begin(ends)
+    try:
+        with scripted(store, script):
+            committed = create(store)
+    finally:
+        deadline.end(token)
     assert history.read_current(store, NS).manifest == committed.manifest
 
 

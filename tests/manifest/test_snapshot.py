@@ -254,6 +254,23 @@ def test_a_store_that_was_emptied_and_filled_anew_is_followed() -> None:
     assert source.strong().epoch == 1
 
 
+def test_an_epoch_of_a_store_that_was_emptied_does_not_hide_the_one_that_was_restored() -> None:
+    """A tag of a restored namespace may have a number that the lost one had used."""
+    store = ScriptedStore()
+    lost = make_namespace(store)
+    for _ in range(2):
+        lost.commit(insert(lost))
+    source = SnapshotSource(store, NS)
+    source.strong()
+    assert source.at_epoch(2).manifest.incarnation == lost.snapshots.strong().manifest.incarnation
+    store.objects.clear()
+    restored = make_namespace(store, 7)
+    for _ in range(3):
+        restored.commit(insert(restored))
+    assert source.strong().epoch == 4
+    assert source.at_epoch(2).manifest.incarnation == restored.snapshots.strong().manifest.incarnation
+
+
 def test_an_answer_from_before_a_creation_anew_does_not_bring_the_old_one_back() -> None:
     """R14: of two incarnations the later epoch wins, whichever answer arrives last."""
     store = ScriptedStore()

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vecstore.errors import StorageCorrupt, StorageMissing, StorageRetryable
+from vecstore.observe import Observer
 from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.cache import Page, PageCache, ReadTrace
 from vecstore.storage.disk import DiskCache
@@ -325,6 +326,30 @@ def test_those_who_wait_are_not_interrupted_with_the_one_who_fetches(store: Coun
     assert isinstance(first, KeyboardInterrupt)
     assert others == [content(page(0))] * 4
     assert gate.fetches == 2
+
+
+def test_an_observer_that_fails_leaves_nobody_waiting(store: CountingStore) -> None:
+    class Failing(Observer):
+        broken = True
+
+        def count(self, what: str, by: float = 1) -> None:
+            if self.broken and what == "cache_misses":
+                raise RuntimeError("no room")
+
+    observer = Failing()
+    cache = PageCache(1 << 20, observer=observer)
+    with pytest.raises(RuntimeError, match="no room"):
+        cache.read(store, KEY, [page(0)])
+    observer.broken = False
+    found: list[bytes] = []
+
+    def later() -> None:
+        found.append(cache.read(store, KEY, [page(0)])[0].tobytes())
+
+    thread = threading.Thread(target=later, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert found == [content(page(0))]
 
 
 def test_two_that_need_each_others_pages_both_go_on(store: CountingStore) -> None:

@@ -402,7 +402,9 @@ class EmbeddedDatabase:
             self._observer.count("compaction_failures")
             raise
         if done.merged:
-            size = sum(part.bytes for part in engine.manifest().parts if part.id == done.part_id)
+            known = engine.snapshots.cached()  # no request, which could fail, for what has been done
+            parts = () if known is None else known.manifest.parts
+            size = sum(part.bytes for part in parts if part.id == done.part_id)
             self._observer.compacted(self._clock() - began)
             self._observer.count("compaction_parts", len(done.merged))
             self._observer.count("compaction_rows", done.rows)

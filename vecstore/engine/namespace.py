@@ -6,9 +6,8 @@ Nothing here outlives the process but what the store holds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from functools import partial
 from random import Random
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -39,7 +38,7 @@ from vecstore.manifest.pins import tags_of
 from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
-from vecstore.observe import Observer, SearchWatch
+from vecstore.observe import Observer
 from vecstore.params import told_of
 from vecstore.part.rows import PartRows
 from vecstore.rows.allowance import Allowance
@@ -148,10 +147,15 @@ class NamespaceEngine:
         if watch is None:
             return self._read(self._snapshot(params, trace), params.epoch, self._search, q, params, trace)
         trace.watch = watch
-        with _ending(watch, trace):
+        try:
             watch.stage("snapshot")
             snapshot = self._snapshot(params, trace)
-            return self._read(snapshot, params.epoch, self._search, q, params, trace)
+            found = self._read(snapshot, params.epoch, self._search, q, params, trace)
+        except BaseException as error:
+            watch.end(trace, error)
+            raise
+        watch.end(trace)
+        return found
 
     def search_batch(self, queries: object, params: SearchParams) -> BatchHits:
         """The neighbours of M queries of dim numbers, all of one epoch."""
@@ -447,17 +451,6 @@ class NamespaceEngine:
     def tags(self) -> list[Tag]:
         """The tags, by name."""
         return [tag_of(pin) for pin in tags_of(self.manifest())]
-
-
-@contextmanager
-def _ending(watch: SearchWatch, trace: ReadTrace) -> Iterator[None]:
-    """Tell a watch how its search ended."""
-    try:
-        yield
-    except BaseException as error:
-        watch.end(trace, error)
-        raise
-    watch.end(trace)
 
 
 def _brings_vectors(params: SearchParams) -> bool:

@@ -20,7 +20,7 @@ from vecstore.aio.database import Threads
 from vecstore.api import Database, Namespace
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
 from vecstore.integrations.metadata import TEXT, to_columns, to_metadata
-from vecstore.limits import MAX_FILTER_VALUES
+from vecstore.limits import MAX_FILTER_VALUES, MAX_ID_BYTES
 from vecstore.types import Hits, Metric, NamespaceInfo
 
 BATCH_ROWS: Final = 2_000  # of one insert
@@ -203,7 +203,7 @@ class VecstoreVectorStore(VectorStore):
     def delete(self, ids: list[str] | None = None, *, filter: Filter | None = None, **kwargs: Any) -> bool:
         """Delete documents by id, those that a filter matches, or all; absent ids are no error."""
         chosen = _chosen(ids, filter)
-        if ids != []:
+        if chosen.get("ids") != []:
             self.namespace.delete(**chosen, **kwargs)
         return True
 
@@ -212,7 +212,7 @@ class VecstoreVectorStore(VectorStore):
     ) -> bool:
         """As `delete`."""
         chosen = _chosen(ids, filter)
-        if ids != []:
+        if chosen.get("ids") != []:
             await self.async_namespace.delete(**chosen, **kwargs)
         return True
 
@@ -415,11 +415,16 @@ def _chosen(ids: list[str] | None, filter: Filter | None) -> dict[str, Any]:
         return {"filter": _ALL if filter is None else as_filter(filter)}
     if filter is not None:
         raise InvalidArgument("a delete takes ids or a filter, not both", field="filter")
-    return {"ids": list(dict.fromkeys(ids))}
+    return {"ids": _possible(ids)}
+
+
+def _possible(ids: Sequence[str]) -> list[str]:
+    """Each once, without those that no row can have: they are as absent as any other."""
+    return [identity for identity in dict.fromkeys(ids) if 0 < len(identity.encode()) <= MAX_ID_BYTES]
 
 
 def _portions(ids: Sequence[str]) -> Iterable[list[str]]:
-    known = list(dict.fromkeys(ids))
+    known = _possible(ids)
     return (known[at : at + MAX_FILTER_VALUES] for at in range(0, len(known), MAX_FILTER_VALUES))
 
 

@@ -90,10 +90,12 @@ def copy_store(
     """
     if source.url == target.url:
         raise InvalidArgument(f"source and target are both {source.url}", field="target")
-    lock = threading.Lock()
+    lock, interrupted = threading.Lock(), threading.Event()
 
     def one_at_a_time(told: Told) -> Told:
         def tell(count: int) -> None:
+            if interrupted.is_set():
+                raise _Interrupted
             with lock:
                 told(count)
 
@@ -119,7 +121,15 @@ def copy_store(
                 return work.failed(error)
 
         names = all_children(source, namespaces_prefix()) if namespaces is None else dict.fromkeys(namespaces)
-        return CopyResult(tuple(one for one in pool.map(copied, names) if one is not None), dry_run)
+        try:
+            return CopyResult(tuple(one for one in pool.map(copied, names) if one is not None), dry_run)
+        except BaseException:  # the pools wait for what runs: it ends with its next chunk
+            interrupted.set()
+            raise
+
+
+class _Interrupted(Exception):
+    """The thread that wanted a copy has been interrupted."""
 
 
 class _Moved(Exception):

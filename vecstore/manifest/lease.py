@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from vecstore import deadline
 from vecstore.errors import StorageConflict, StorageMissing, StorageRetryable
 from vecstore.manifest.keys import lease_key
 from vecstore.manifest.uid import new_uid
@@ -142,7 +143,8 @@ def holder_of(store: ObjectStore, namespace: str, name: str) -> Held | None:
 def _etag_if_ours(store: ObjectStore, key: str, token: str) -> str | None:
     """After an answer that was lost or refused: the etag, if the object is our grant."""
     try:
-        found = store.get(key)
+        with deadline.waived():  # or nobody would have it until it expires
+            found = store.get(key)
     except StorageMissing:
         return None
     return found.meta.etag if _parse(found.data).token == token else None

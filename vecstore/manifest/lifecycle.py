@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from vecstore.deadline import waived
+from vecstore import deadline
 from vecstore.errors import (
     InvalidArgument,
     NamespaceExists,
@@ -236,8 +236,12 @@ _OF_AN_INCARNATION = (
 
 
 def create_first(publisher: Publisher, first: Manifest) -> Committed | None:
-    """Create-if-absent, resolved as R1 has it; None if the name has been used before."""
-    with waived():  # it may have been created once it was sent, so what became of it is found out
+    """Create-if-absent, resolved as R1 has it; None if the name has been used before.
+
+    As with a commit there is no deadline any more once it has begun: what it found would be in doubt.
+    """
+    deadline.check()
+    with deadline.waived():
         return _create_first(publisher, first)
 
 

@@ -189,6 +189,8 @@ class SnapshotSource:
             raise history.expired(self.namespace, epoch)
         with self._mutex:
             past = self._past.get(epoch)
+            if past is not None and past.manifest.incarnation != manifest.incarnation:
+                past = None  # a store that was restored may have that epoch, too
             if past is not None:
                 self._past.move_to_end(epoch)
         if past is None:

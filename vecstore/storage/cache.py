@@ -219,19 +219,23 @@ class PageCache:
                     mine[name] = page
                     self._in_flight[name] = Future()
             self._count(hits=len(found), misses=len(mine) + len(awaited))
-        if found:
-            self._observer.count("cache_hits", len(found))
-        if mine or awaited:
-            self._observer.count("cache_misses", len(mine) + len(awaited))
         trace.cache_hits += len(found)
         trace.cache_misses += len(awaited)
         trace.trips += 1 if awaited else 0
         if again and self._disk is not None:
             self._disk.mark([_disk_name(name) for name in again])
-        # What is ours comes first, so that two threads that wait for each other's pages both go on.
-        if mine:
-            obtained = self._obtain(store, key, mine, trace, waiting=bool(awaited))
-            found.update((name, PageInHand(data, stays=False)) for name, data in obtained.items())
+        hits, misses = len(found), len(mine) + len(awaited)
+        try:
+            # What is ours comes first, so that two threads that wait for each other's pages both go on.
+            if mine:
+                obtained = self._obtain(store, key, mine, trace, waiting=bool(awaited))
+                found.update((name, PageInHand(data, stays=False)) for name, data in obtained.items())
+        finally:
+            # Not before: whatever comes of it, what was promised to others is kept.
+            if hits:
+                self._observer.count("cache_hits", hits)
+            if misses:
+                self._observer.count("cache_misses", misses)
         for name, future in awaited.items():
             data = self._await(store, key, pages[keys.index(name)], future)
             found[name] = PageInHand(data, stays=False)
@@ -312,9 +316,6 @@ class PageCache:
                 evicted = sum(self._kept.admit(name, held) for name, held in good.items())
                 self._count(evictions=evicted)
                 size = self._kept.bytes
-            self._observer.hold("cache_bytes", size)
-            if evicted:
-                self._observer.count("cache_evictions", evicted)
             for name, future in futures.items():
                 if future is None:
                     continue  # this process was forked meanwhile
@@ -322,6 +323,9 @@ class PageCache:
                     future.set_result(good[name].data)
                 else:
                     future.set_exception(failure or AssertionError("a page was neither good nor bad"))
+            self._observer.hold("cache_bytes", size)  # now that nobody waits for us
+            if evicted:
+                self._observer.count("cache_evictions", evicted)
         return {name: held.data for name, held in good.items()}
 
     def _fetch(

@@ -21,7 +21,7 @@ class StageClock(SearchWatch):
         Scanned.
     """
 
-    __slots__ = ("_stage", "_told", "began", "lists", "namespace", "params", "rows", "seconds")
+    __slots__ = ("_since", "_stage", "_told", "began", "lists", "namespace", "params", "rows", "seconds")
 
     def __init__(
         self,
@@ -34,13 +34,15 @@ class StageClock(SearchWatch):
         self.seconds: dict[Stage, float] = {}
         self.lists = self.rows = 0
         self._told = told
-        self._stage: tuple[Stage, float] | None = None
-        self.began = time.perf_counter()
+        self._stage: Stage | None = None
+        self.began = self._since = time.perf_counter()
 
     def stage(self, stage: Stage) -> None:
-        self._close()
-        if stage != "scan":  # the kernels tell themselves
-            self._stage = stage, time.perf_counter()
+        now = time.perf_counter()
+        if self._stage is not None:
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
+        self._stage = None if stage == "scan" else stage  # the kernels tell themselves
+        self._since = now
 
     def ran(self, scan: float, rerank: float) -> None:
         seconds = self.seconds
@@ -52,11 +54,5 @@ class StageClock(SearchWatch):
         self.rows += rows
 
     def end(self, trace: ReadTrace, error: BaseException | None = None) -> None:
-        self._close()
+        self.stage("scan")  # which ends whatever is under way
         self._told(self, trace, error)
-
-    def _close(self) -> None:
-        if self._stage is not None:
-            stage, since = self._stage
-            self._stage = None
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - since

@@ -83,6 +83,7 @@ class Hedges:
         sent: _Sent[_T] = _Sent()
 
         def run() -> _T:
+            deadline.check()  # it may have waited for a thread for longer than anybody wants it
             sent.began = time.monotonic()
             return read(heard)
 
