@@ -6,8 +6,9 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The compiler makes more of these loops where the processor has wider registers; the C library picks. */
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__GLIBC__)
+/* The compiler makes more of these loops where the processor has wider registers; the C library picks. Clang takes
+ * no clones that are not to be inlined. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__GLIBC__)
 #define VS_WIDER __attribute__((noinline, target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
 #define VS_WIDER

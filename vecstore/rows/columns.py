@@ -13,10 +13,12 @@ Layout: ``docs/formats/columns.md``. Imports packing, values, attributes and err
 from __future__ import annotations
 
 import array
+import functools
+import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -24,9 +26,10 @@ import numpy.typing as npt
 from msgspec import Struct
 from pyroaring import BitMap
 
+from vecstore.errors import StorageCorrupt, VecstoreError
 from vecstore.ext.columns import rows_by_code
 from vecstore.ext.masks import keep_between, mark_bitmaps, mark_codes, mark_rows, place_of
-from vecstore.limits import MAX_U64
+from vecstore.limits import MAX_ARRAY_ELEMENTS, MAX_U64
 from vecstore.room import IN_MEMORY, Room
 from vecstore.rows.bits import RowBits
 from vecstore.rows.column import Column, ColumnBuilder, as_buffer
@@ -34,6 +37,7 @@ from vecstore.rows.packing import (
     BLOCK_BYTES,
     CHUNK,
     KEPT_BLOCKS,
+    WIDEST,
     Packing,
     Texts,
     pack,
@@ -109,6 +113,70 @@ def encode_directory(entries: Mapping[str, ColumnEntry]) -> bytes:
 def decode_directory(data: bytes) -> dict[str, ColumnEntry]:
     """`msgspec.MsgspecError` if it is none."""
     return _directory.decode(data)
+
+
+def check_entry(entry: ColumnEntry, n: int, size: int) -> None:
+    """`ValueError` unless a column can be what its entry says: of ``n`` rows, within ``size`` bytes.
+
+    Whatever is read from its pieces afterwards, is read from memory that is there, and is as much as the rows of
+    the part can have.
+    """
+    arrays, text = is_array(entry.type), is_text(element_type(entry.type))
+    most = n * MAX_ARRAY_ELEMENTS if arrays else n
+    stored = entry.elements if arrays else n
+    values = entry.distinct if entry.form == "dictionary" else stored
+    if not (0 <= entry.nulls <= n and 0 <= entry.distinct <= entry.elements <= most):
+        raise ValueError(f"has {entry.elements} elements, {entry.distinct} distinct ones, {entry.nulls} nulls of {n} rows")
+    if not arrays and entry.elements != n - entry.nulls:
+        raise ValueError(f"has {entry.elements} values and {entry.nulls} nulls of {n} rows")
+    if entry.elements and entry.form == "dictionary" and not entry.distinct:
+        raise ValueError("has a dictionary of nothing")
+    for bound in (entry.least, entry.greatest):
+        if bound is not None and isinstance(bound, bytes) != text:
+            raise ValueError("has a zone map of another type")
+    if (entry.lookup != "none") != entry.filterable or (entry.lookup == "sorted") != (
+        entry.lookup != "none" and entry.form == "plain"
+    ):
+        raise ValueError(f"is {entry.form}, and looked up by {entry.lookup}")
+    if entry.lookup == "sorted" and (arrays or text):
+        raise ValueError("is sorted and of more than a number a row")
+    counts: dict[str, int | None] = {}  # of integers; None: it holds none
+    if entry.nulls:
+        counts["nulls"] = None
+    if arrays:
+        counts["starts"] = n + 1
+    if entry.form == "dictionary":
+        counts["codes"] = stored
+    if text:
+        blocks = entry.pieces["block_ends"].packing if "block_ends" in entry.pieces else None
+        count = 0 if blocks is None else blocks.count
+        if not (1 if values else 0) <= count <= values:
+            raise ValueError(f"has {count} blocks of {values} texts")
+        counts |= {"blocks": None, "block_firsts": count, "block_ends": count}
+    else:
+        counts["keys"] = values
+    if entry.lookup == "bitmaps":
+        counts |= {"bitmaps": None, "bitmap_ends": entry.distinct}
+    elif entry.lookup != "none":
+        counts["order"] = entry.elements
+    if entry.lookup == "postings":
+        counts["order_starts"] = entry.distinct + 1
+    if counts.keys() - entry.pieces.keys():
+        raise ValueError(f"lacks {', '.join(sorted(counts.keys() - entry.pieces.keys()))}")
+    for name, piece in entry.pieces.items():
+        packing = piece.packing
+        if not 0 <= piece.offset <= piece.offset + piece.length <= size or piece.length < 0 or piece.offset % ALIGN:
+            raise ValueError("does not lie in section 'attributes'")
+        if packing is None:
+            if counts.get(name) is not None:
+                raise ValueError(f"has no integers in {name}")
+            continue
+        if not (0 <= packing.bits <= WIDEST or packing.bits == 64) or packing.count != counts.get(name, packing.count):
+            raise ValueError(f"has {packing.count} integers of {packing.bits} bits in {name}")
+        if name == "order" and packing.bits not in (0, 8, 16, 32):
+            raise ValueError(f"has rows of {packing.bits} bits")
+        if not 0 <= packing.low <= MAX_U64 or piece.length < packing.length:
+            raise ValueError(f"has less in {name} than {packing.count} integers")
 
 
 # -- writing -------------------------------------------------------------------------------
@@ -284,10 +352,15 @@ class Source(Protocol):
 
     Attributes
     ----------
+    key
+        What errors name.
     kept
         Where dictionaries are remembered once they were decoded, by column; None where they are not to be,
         because the data itself is not kept either.
     """
+
+    @property
+    def key(self) -> str: ...
 
     @property
     def kept(self) -> dict[str, Texts | Keys] | None: ...
@@ -296,6 +369,38 @@ class Source(Protocol):
 
     def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
         """See that these spans can be read without a request each."""
+
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _sound(read: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """A reader's method, of which an error is one of what it read: that passed its checksum, but is no column.
+
+    What is asked was validated before. To hold every integer of a column against what it may be, before its first
+    use, would cost what reading all of it costs.
+    """
+
+    @functools.wraps(read)
+    def told(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            found = read(*args, **kwargs)
+            if isinstance(found, RowBits) and found.beyond:
+                raise ValueError(f"it has a row beyond {found.n}")
+        except VecstoreError:
+            raise
+        except (ValueError, LookupError, OverflowError, zlib.error) as error:
+            column = cast(ColumnReader, args[0])
+            raise StorageCorrupt(
+                f"{column.source.key}: column {column.name!r} is malformed: {error}",
+                object=column.source.key,
+                section="attributes",
+                attribute=column.name,
+            ) from error
+        return found
+
+    return told
 
 
 @dataclass(slots=True, eq=False)  # not frozen, as one is made for every look
@@ -377,12 +482,15 @@ class ColumnReader:
 
     # -- values ----------------------------------------------------------------------------
 
+    @_sound
     def nulls(self) -> RowBits:
         """Rows without a value."""
         found = RowBits.none(self.n)
         if self.entry.nulls:
             data = self._piece("nulls")
             mark_bitmaps(data, np.zeros(1, dtype=np.int64), np.array([len(data)]), found.words)
+            if len(found) != self.entry.nulls:
+                raise ValueError(f"{len(found)} rows are null, not {self.entry.nulls}")
         return found
 
     def nulls_among(self, rows: I64) -> npt.NDArray[np.bool_]:
@@ -391,6 +499,7 @@ class ColumnReader:
             return np.zeros(len(rows), dtype=np.bool_)
         return self.nulls().holds(rows)
 
+    @_sound
     def column(self, rows: I64) -> Column:
         """The values of rows, in their order."""
         spec = Spec(self.entry.type, self.entry.filterable)
@@ -425,6 +534,7 @@ class ColumnReader:
         """A value a row, as JSON has it."""
         return self.column(rows).values()
 
+    @_sound
     def pour(self, rows: I64, to: ColumnBuilder, first: int, room: Room) -> None:
         """Add the values of rows, ascending, as those from row ``first`` on; little is read at a time."""
         text, arrays = is_text(element_type(self.entry.type)), is_array(self.entry.type)
@@ -479,6 +589,7 @@ class ColumnReader:
 
     # -- order -----------------------------------------------------------------------------
 
+    @_sound
     def ranks(self, rows: I64 | slice) -> U64:
         """Of rows with a value, of no array: numbers in the order of their values, the same for equal ones.
 
@@ -491,10 +602,12 @@ class ColumnReader:
             return one_zero(self._integers("keys", codes.astype(np.int64)), self.entry.type)
         return one_zero(self._integers("keys", rows), self.entry.type)
 
+    @_sound
     def elements_of(self, rows: I64) -> Elements:
         """The keys or texts of rows with a value, of no array."""
         return self._elements(rows)
 
+    @_sound
     def texts_of(self, codes: U64) -> Elements:
         """The texts of codes, which `ranks` gave."""
         wanted, where = np.unique(codes, return_inverse=True)
@@ -503,13 +616,18 @@ class ColumnReader:
         found[:] = [texts[code] for code in wanted.tolist()]
         return found[where]
 
+    @_sound
     def in_order(self, start: int, stop: int) -> I64:
         """Rows from one place to another in the order of their values; of an index that has them so."""
         piece = self.entry.pieces["order"]
         if piece.packing is None:
             raise AssertionError("an index has its rows in order")
-        return unpack_whole(piece.packing, self._piece("order"), start, stop).astype(np.int64)
+        rows = unpack_whole(piece.packing, self._piece("order"), start, stop).astype(np.int64)
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self.n:
+            raise ValueError(f"it has a row beyond {self.n}")
+        return rows
 
+    @_sound
     def up_to(self, key: int) -> tuple[I64, int | None]:
         """Rows of the elements up to a key, ascending, and the least element above it; None if there is none.
 
@@ -523,12 +641,14 @@ class ColumnReader:
             return rows, cast(int, dictionary[bisect_right(dictionary, key)])
         return rows, int(self.ranks(self.in_order(len(rows), len(rows) + 1))[0])
 
+    @_sound
     def rows_of_code(self, code: int) -> I64:
         """The rows of one value of a dictionary, ascending."""
         return self._rows_between(code, code + 1).rows()
 
     # -- look-ups --------------------------------------------------------------------------
 
+    @_sound
     def equal_to(self, keys: Sequence[Key]) -> RowBits:
         """Rows with an element that is one of ``keys``."""
         inside = [key for key in keys if self.may_hold(key, key)]
@@ -549,6 +669,7 @@ class ColumnReader:
                 codes.append(code)
         return self._rows_of(codes)
 
+    @_sound
     def between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> RowBits:
         """Rows with an element between two keys, each of them included or not; None: no bound."""
         if not self.may_hold(low, high):
@@ -558,6 +679,7 @@ class ColumnReader:
         first, last = self._codes_between(low, low_in, high, high_in)
         return self._rows_between(first, last)
 
+    @_sound
     def matching(self, pattern: Pattern) -> RowBits:
         """Rows with a text that a pattern matches."""
         texts = cast(Texts, self._dictionary())
@@ -668,6 +790,7 @@ class ColumnReader:
         everything = RowBits.every(self.n)
         return everything - self.nulls() if self.entry.nulls else everything
 
+    @_sound
     def among(self, rows: RowBits, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> RowBits:
         """As `between`, of rows that have a value, by their values; not of arrays."""
         name = "keys"
