@@ -237,7 +237,8 @@ class HostileStore:
         self._open: dict[int, HostilePart] = {}
         self._later: list[Callable[[], None]] = []  # changes of the manifest, once it says where sections lie
 
-    def _part(self, number: int) -> HostilePart:
+    def part(self, number: int) -> HostilePart:
+        """A part, to be changed."""
         if number not in self._open:
             line = self._before[number]
             key = f"namespaces/{line['owner']}/parts/{line['id']}.part"
@@ -245,7 +246,7 @@ class HostileStore:
         return self._open[number]
 
     def edit_part(self, dice: Dice) -> None:
-        self._part(dice.below(len(self._lines))).edit(dice)
+        self.part(dice.below(len(self._lines))).edit(dice)
 
     def edit_line(self, dice: Dice) -> None:
         """Change what the manifest says of a part."""
@@ -292,7 +293,7 @@ class HostileStore:
             change()
         for number, line in enumerate(self._lines):
             if number in self._open or line != self._before[number]:
-                part = self._part(number)
+                part = self.part(number)
                 self.objects[part.key] = part.sealed()
         body = _encoded(self.manifest)
         self.objects[current_key(NS)] = b'{"crc32c":"%08x","manifest":%s}' % (crc32c(body), body)

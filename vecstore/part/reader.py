@@ -356,8 +356,6 @@ class PartReader:
             or int(self.cell_lists[0]) != 0
             or int(self.cell_lists[-1]) != self.entry.k
             or bool((sizes < 1).any())
-            or self.cells is None
-            or not np.isfinite(self.cells).all()
             or len(self.centroid_codes) != blocks * (4 * self.padded_dim + 384)
         ):
             raise self._corrupt("cell_lists", "does not match the lists and their codes")

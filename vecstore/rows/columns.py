@@ -480,6 +480,15 @@ class ColumnReader:
             return []
         return [(piece.offset, piece.offset + piece.length) for piece in pieces if piece.length]
 
+    def _counts(self, starts: I64, ends: npt.NDArray[np.integer]) -> I64:
+        """How many elements lie from each place to another; none beyond those that there are."""
+        counts: I64 = ends.astype(np.int64) - starts
+        if len(counts) and not (
+            0 <= int(starts.min()) and 0 <= int(counts.min()) and int((starts + counts).max()) <= self.entry.elements
+        ):
+            raise ValueError(f"it has elements beyond {self.entry.elements}")
+        return counts
+
     # -- values ----------------------------------------------------------------------------
 
     @_sound
@@ -506,7 +515,7 @@ class ColumnReader:
         null = self.nulls_among(rows)
         if is_array(self.entry.type):
             starts = self._integers("starts", rows).astype(np.int64)
-            counts = self._integers("starts", rows + 1).astype(np.int64) - starts
+            counts = self._counts(starts, self._integers("starts", rows + 1))
             first = np.cumsum(counts) - counts
             places = np.repeat(starts - first, counts) + np.arange(int(counts.sum()))
         else:
@@ -557,7 +566,7 @@ class ColumnReader:
             if arrays:
                 bounds = self._run("starts", start, min(start + step, self.n) + 1).astype(np.int64)
                 starts = bounds[some - start]
-                counts = bounds[some - start + 1] - starts
+                counts = self._counts(starts, bounds[some - start + 1])
                 within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
                 places, begin, end = np.repeat(starts, counts) + within, int(bounds[0]), int(bounds[-1])
             else:
@@ -730,8 +739,7 @@ class ColumnReader:
         if self.entry.lookup == "bitmaps":
             return self._union(ordered)
         starts = self._integers("order_starts", ordered).astype(np.int64)
-        ends = self._integers("order_starts", ordered + 1).astype(np.int64)
-        counts = ends - starts
+        counts = self._counts(starts, self._integers("order_starts", ordered + 1))
         places = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
         return RowBits.of(self._integers("order", places), self.n)
 
