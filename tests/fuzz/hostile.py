@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -134,7 +135,9 @@ class HostilePart:
         elif kind == 2:
             del self.sections[name]
         elif kind == 3:
-            self.sections[dice.of(("vectors", "attributes", "cells", "calibration", "columns", "extra"))] = bytearray(data)
+            self.sections[dice.of(("vectors", "attributes", "cells", "calibration", "columns", "extra"))] = (
+                bytearray(data)
+            )
             self.required.setdefault("extra", False)
             for known in self.sections:
                 self.required.setdefault(known, True)
@@ -376,6 +379,6 @@ def _checksums(body: bytes, line: Any) -> list[int]:
         if name == "checksums" or not 0 <= length <= 1 << 24 or offset < 0:
             continue
         bounds = page_bounds(name, length, lists if name == "records" else None).tolist()
-        for start, stop in zip(bounds, bounds[1:], strict=False):
-            crcs.append(crc32c(body[max(0, offset + start) : max(0, offset + stop)]))
+        spans = ((max(0, offset + start), max(0, offset + stop)) for start, stop in pairwise(bounds))
+        crcs += [crc32c(body[start:stop]) for start, stop in spans]
     return crcs

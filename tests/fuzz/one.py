@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Final
 
 from tests.fuzz import sanitised
 
-# Modules of Python that guide the fuzzer, beside all of the extension modules. All of vecstore would halve its speed.
+# Modules of Python that guide the fuzzer, beside all extension modules. All of vecstore halves its speed.
+SECONDS: Final = 5.0  # of a processor, for one input
 GUIDES: Final = {
     "part": ("vecstore.part", "vecstore.rows.columns", "vecstore.rows.packing", "vecstore.index.recall"),
     "manifest": ("vecstore.manifest", "vecstore.invariants", "vecstore.index.view"),
@@ -37,8 +39,11 @@ def main() -> None:
     target, seen = TARGETS[name], set[str]()
 
     def run(data: bytes) -> None:
+        began = time.process_time()
         try:
             target(data)
+            if time.process_time() - began > SECONDS:
+                raise TimeoutError(f"an input took {time.process_time() - began:.1f} seconds")
         except Exception as error:
             where = _where(error)
             if where not in seen:
@@ -52,7 +57,11 @@ def main() -> None:
 def _where(error: BaseException) -> str:
     """What an error is and the last place of ours that it went through."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" for frame in frames if "vecstore/" in frame.filename]
+    ours = [
+        f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}"
+        for frame in frames
+        if "vecstore/" in frame.filename
+    ]
     return f"{type(error).__name__} at {ours[-1] if ours else 'the target'}"
 
 

@@ -1,8 +1,8 @@
 """The extension modules built with sanitizers, beside the ordinary ones, and the environment that they need.
 
 Clang with its address and undefined-behaviour sanitizers, and libFuzzer's coverage. The run-time library is
-atheris's, which holds all three; it is preloaded, since Python itself is not built so. pyroaring, whose C code
-reads bitmaps of others, is built likewise.
+atheris's, which holds all three; it is preloaded, since Python itself is not built so. pyroaring is built
+likewise: its C code reads bitmaps of others.
 """
 
 from __future__ import annotations
@@ -46,10 +46,8 @@ def clang() -> str:
 
 def build() -> Path:
     """Build what has changed since; returns the folder that holds it."""
-    sources = sorted(
-        [*glob(f"{ROOT}/ext/**/*.pyx", recursive=True), *glob(f"{ROOT}/ext/**/*.h", recursive=True)]
-        + [*glob(f"{ROOT}/vecstore/ext/*.pxd"), __file__]
-    )
+    patterns = ("ext/**/*.pyx", "ext/**/*.h", "vecstore/ext/*.pxd", "setup.py", "tests/fuzz/sanitised.py")
+    sources = sorted(name for pattern in patterns for name in glob(f"{ROOT}/{pattern}", recursive=True))
     digest = hashlib.sha256(b"".join(Path(name).read_bytes() for name in sources)).hexdigest()
     stamp = BUILT / "stamp"
     if stamp.exists() and stamp.read_text() == digest:
@@ -61,7 +59,7 @@ def build() -> Path:
         "CXX": compiler.replace("clang", "clang++"),
         "LDSHARED": f"{compiler} -shared",
         "CFLAGS": " ".join(FLAGS),
-        "LDFLAGS": f"{SANITIZERS}",
+        "LDFLAGS": SANITIZERS,
     }
     setup = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(BUILT)]
     subprocess.run([*setup, "--build-temp", f"{BUILT}-temp"], cwd=ROOT, env=environment, check=True)

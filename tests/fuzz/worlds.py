@@ -48,12 +48,14 @@ class World:
         return self.objects[current_key(NS)]
 
 
+CODED: dict[str, Any] = {"small_part_threshold": 0, "list_rows": 16}
 KINDS: dict[str, dict[str, Any]] = {
-    "coded": {"dim": 12, "metric": "l2", "attributes": True, "settings": {"small_part_threshold": 0, "list_rows": 16}},
+    "coded": {"dim": 12, "metric": "l2", "attributes": True, "settings": CODED},
     "strings": {"dim": 7, "metric": "cosine", "attributes": True, "strings": True,
-                "settings": {"small_part_threshold": 0, "list_rows": 16, "store_vectors": "fp16"}},
-    "codes alone": {"dim": 3, "metric": "dot", "attributes": True, "settings": {"small_part_threshold": 0, "store_vectors": "none"}},
-    "calibrated": {"dim": 6, "metric": "l2", "rows": 660, "settings": {"small_part_threshold": 0, "list_rows": 16}},
+                "settings": {**CODED, "store_vectors": "fp16"}},
+    "codes alone": {"dim": 3, "metric": "dot", "attributes": True,
+                    "settings": {"small_part_threshold": 0, "store_vectors": "none"}},
+    "calibrated": {"dim": 6, "metric": "l2", "rows": 660, "settings": CODED},
     "small": {"dim": 64, "metric": "l2", "attributes": True, "settings": {"expire_by": "at"}},
     "small int8": {"dim": 5, "metric": "cosine", "strings": True, "settings": {"store_vectors": "none"}},
     "one": {"dim": 1, "metric": "dot", "rows": 1, "attributes": True, "settings": {}},

@@ -1,7 +1,7 @@
 """A part that somebody wrote on purpose, with every checksum right, is refused where it lies about itself.
 
-Checksums tell of accidents. What kernels go by, which trust addresses, and what memory is made room by, is held
-against the manifest's rows and lists when a part is opened, and each record when it is first read.
+Checksums tell of accidents. What kernels go by, which trust addresses, and what memory is made room by, is
+held against the manifest's rows and lists when a part is opened, and each record when it is first read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ STORES = (MemoryStore, RangeStore)
 
 def search(ns: Namespace, which: World) -> None:
     ns.search(which.queries[0], 400, probe_fraction=1.0)
-    ns.search(which.queries[0], 400, probe_fraction=1.0, rerank_precision="fp32", filter=["id", "NotEq", None])
+    ns.search(
+        which.queries[0], 400, probe_fraction=1.0, rerank_precision="fp32", filter=["id", "NotEq", None]
+    )
 
 
 def everything(ns: Namespace, which: World) -> None:
@@ -243,5 +245,3 @@ def test_a_store_that_is_put_together_unchanged_answers_as_before() -> None:
             with db:
                 answers.append(db.namespace(NS).search(which.queries[0], 50).ids.tolist())
         assert answers[0] == answers[1]
-
-

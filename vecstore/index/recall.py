@@ -101,14 +101,14 @@ class Calibration(Struct, frozen=True):
         for name, table in tables.items():
             if len(table) != len(KS) or any(len(row) != points for row in table):
                 return f"{name} has other than {len(KS)} rows of {points} numbers"
-        if self.bought and (len(self.bought) != len(KS) or any(len(row) != len(PRICES) for row in self.bought)):
+        if self.bought and [len(row) for row in self.bought] != [len(PRICES)] * len(KS):
             return f"bought has other than {len(KS)} rows of {len(PRICES)} numbers"
         if self.quality.keys() != set(get_args(RerankPrecision)):
             return "quality is of other precisions"
         if any(len(row) != len(KS) for row in self.quality.values()):
             return f"quality has other than {len(KS)} numbers"
         shares = (*self.coverage, *self.errors, *self.bought, *self.quality.values())
-        if any(abs(share) > 2.0 for row in shares for share in row):  # no share is above 1, an error may be below 0
+        if any(abs(share) > 2.0 for row in shares for share in row):  # one less its errors may be below 0
             return "a share is none"
         if any(not 0.0 <= one <= MAX_REACH for row in self.reach for one in row):
             return "a reach is none"

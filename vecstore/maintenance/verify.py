@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-from vecstore.errors import NamespaceNotFound, StorageCorrupt, StorageMissing
+from vecstore.errors import NOT_JSON, NamespaceNotFound, StorageCorrupt, StorageMissing
 from vecstore.index.rotation import padded
 from vecstore.invariants import Violation, check_ancestors, check_manifest, check_successors
 from vecstore.manifest import history
@@ -408,7 +408,7 @@ class _Verification:
             self._read(key, len(data))
             try:
                 msgspec.json.decode(data)
-            except msgspec.DecodeError as error:
+            except NOT_JSON as error:
                 self._problem(key, "lease", _CHECKSUM, f"{key}: not a lease: {error}")
 
     def _size(self, key: str) -> int:

@@ -11,7 +11,7 @@ import msgspec
 from crc32c import crc32c
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from vecstore.errors import StorageCorrupt
+from vecstore.errors import NOT_JSON, StorageCorrupt
 from vecstore.limits import MAX_DIM, MAX_NAME_BYTES, MAX_PART_ROWS, MAX_U64
 from vecstore.types import AttributeType, IdKind, Metric, RerankPrecision, StoreVectors
 
@@ -293,16 +293,15 @@ def decode_manifest(data: bytes, *, key: str, namespace: str) -> Manifest:
 
     try:
         envelope = _envelope_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise corrupt(f"not a manifest: {error}") from error
     body = bytes(envelope.manifest)
     if envelope.crc32c != f"{crc32c(body):08x}":
         raise corrupt("manifest fails its checksum")
     try:
         manifest = _manifest_decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        fields = _any_decoder.decode(body)
-        found = fields.get("format", FORMAT) if isinstance(fields, dict) else FORMAT
+    except NOT_JSON as error:
+        found = _format_of(body)
         if found != FORMAT:
             raise corrupt(f"manifest format {found!r}; this build reads {FORMAT}") from error
         raise corrupt(f"malformed manifest: {error}") from error
@@ -316,8 +315,17 @@ def decode_manifest(data: bytes, *, key: str, namespace: str) -> Manifest:
     return manifest
 
 
+def _format_of(body: bytes) -> object:
+    """What another manifest says of its format, whatever else it holds."""
+    try:
+        fields = _any_decoder.decode(body)
+    except NOT_JSON:
+        return FORMAT
+    return fields.get("format", FORMAT) if isinstance(fields, dict) else FORMAT
+
+
 def _contradiction(manifest: Manifest) -> str | None:
-    """What readers rely on and types cannot say: `vecstore.invariants` holds all else against the protocol."""
+    """What readers rely on and types cannot say; `vecstore.invariants` holds the rest against the protocol."""
     if max(manifest.next_id, manifest.rotation_seed) > MAX_U64:
         return "a number is beyond 64 bits"
     means = {mean.id for mean in manifest.means}
@@ -332,7 +340,8 @@ def _contradiction(manifest: Manifest) -> str | None:
         bounds = [one for one in (part.id_min, part.id_max) if one is not None]
         if any(isinstance(one, other) for one in bounds) or (part.id_base is not None and kind is str):
             return f"part {part.id} has ids of another kind than the namespace"
-        if kind is int and not all(0 <= one + (part.id_base or 0) <= MAX_U64 for one in (0, *bounds)):  # type: ignore[operator]
+        base = part.id_base or 0
+        if kind is int and any(not 0 <= one + base <= MAX_U64 for one in (0, *bounds)):  # type: ignore[operator]
             return f"part {part.id} has ids beyond 64 bits"
         if len(bounds) == 2 and bounds[0] > bounds[1]:  # type: ignore[operator]
             return f"the least id of part {part.id} is above its greatest"

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-from vecstore.errors import StorageCorrupt
+from vecstore.errors import NOT_JSON, StorageCorrupt
 from vecstore.ext.ivf import record_layout
 from vecstore.index.extents import list_bounds
 from vecstore.index.recall import Calibration
@@ -36,9 +36,10 @@ from vecstore.part.format import (
     aligned,
     page_bounds,
 )
-from vecstore.rows.columns import ColumnEntry, Keys, check_entry, decode_directory
+from vecstore.rows.columns import ColumnEntry, Keys, decode_directory
 from vecstore.rows.ids import Ids, may_contain
 from vecstore.rows.packing import Texts
+from vecstore.rows.soundness import check_entry
 from vecstore.storage.base import ObjectStore, Stamp
 from vecstore.storage.cache import Checked, Page, PageCache, ReadTrace
 from vecstore.types import F32, U64, IdKind
@@ -337,7 +338,7 @@ class PartReader:
             and width == self.padded_dim
             and bool(flags & _HAS_BLOCKS) == coded
             and bool(flags & _HAS_U64_IDS) != strings
-            and (int8 or not coded and self.vector_dtype is not None)
+            and (int8 or (not coded and self.vector_dtype is not None))
         )
         if good:
             at = record_layout(n, width, coded, int8)[3]
@@ -366,7 +367,7 @@ class PartReader:
         size = int(data[:8].view("<u8")[0])
         try:
             found = msgspec.json.decode(data[8 : 8 + size].tobytes(), type=Calibration)
-        except msgspec.MsgspecError as error:
+        except NOT_JSON as error:
             raise self._corrupt("calibration", f"malformed: {error}") from error
         problem = found.contradiction(self.entry.k)
         if problem is not None:
@@ -380,7 +381,7 @@ class PartReader:
         size = int(data[:8].view("<u8")[0])
         try:
             found = decode_directory(data[8 : 8 + size].tobytes())
-        except msgspec.MsgspecError as error:
+        except NOT_JSON as error:
             raise self._corrupt("columns", f"malformed: {error}") from error
         columns = dict(zip(ids, found.values(), strict=False))
         if not len(columns) == len(ids) == len(found):
@@ -447,7 +448,11 @@ class PartReader:
         if name == "records":
             return [
                 _Record(
-                    self, p, start + int(bounds[p]), int(bounds[p + 1] - bounds[p]), int(self._crcs[first + p])
+                    self,
+                    p,
+                    start + int(bounds[p]),
+                    int(bounds[p + 1] - bounds[p]),
+                    int(self._crcs[first + p]),
                 )
                 for p in numbers
             ]
@@ -662,7 +667,7 @@ class PartReader:
         at = self._id_offset(n, record)
         if self.id_kind == "string":
             ends = record[at : at + 4 * n].view("<u4").astype(np.int64)
-            if n and (at + 4 * n + int(ends[-1]) > len(record) or (np.diff(ends) < 0).any()):
+            if n and (at + 4 * n + int(ends.max()) > len(record) or (np.diff(ends) < 0).any()):
                 raise self._corrupt("records", "ids end beyond their record")
             body = record[at + 4 * n :].tobytes()
             out = np.empty(n, dtype=object)

@@ -29,7 +29,7 @@ from pyroaring import BitMap
 from vecstore.errors import StorageCorrupt, VecstoreError
 from vecstore.ext.columns import rows_by_code
 from vecstore.ext.masks import keep_between, mark_bitmaps, mark_codes, mark_rows, place_of
-from vecstore.limits import MAX_ARRAY_ELEMENTS, MAX_U64
+from vecstore.limits import MAX_U64
 from vecstore.room import IN_MEMORY, Room
 from vecstore.rows.bits import RowBits
 from vecstore.rows.column import Column, ColumnBuilder, as_buffer
@@ -37,7 +37,6 @@ from vecstore.rows.packing import (
     BLOCK_BYTES,
     CHUNK,
     KEPT_BLOCKS,
-    WIDEST,
     Packing,
     Texts,
     pack,
@@ -113,70 +112,6 @@ def encode_directory(entries: Mapping[str, ColumnEntry]) -> bytes:
 def decode_directory(data: bytes) -> dict[str, ColumnEntry]:
     """`msgspec.MsgspecError` if it is none."""
     return _directory.decode(data)
-
-
-def check_entry(entry: ColumnEntry, n: int, size: int) -> None:
-    """`ValueError` unless a column can be what its entry says: of ``n`` rows, within ``size`` bytes.
-
-    Whatever is read from its pieces afterwards, is read from memory that is there, and is as much as the rows of
-    the part can have.
-    """
-    arrays, text = is_array(entry.type), is_text(element_type(entry.type))
-    most = n * MAX_ARRAY_ELEMENTS if arrays else n
-    stored = entry.elements if arrays else n
-    values = entry.distinct if entry.form == "dictionary" else stored
-    if not (0 <= entry.nulls <= n and 0 <= entry.distinct <= entry.elements <= most):
-        raise ValueError(f"has {entry.elements} elements, {entry.distinct} distinct ones, {entry.nulls} nulls of {n} rows")
-    if not arrays and entry.elements != n - entry.nulls:
-        raise ValueError(f"has {entry.elements} values and {entry.nulls} nulls of {n} rows")
-    if entry.elements and entry.form == "dictionary" and not entry.distinct:
-        raise ValueError("has a dictionary of nothing")
-    for bound in (entry.least, entry.greatest):
-        if bound is not None and isinstance(bound, bytes) != text:
-            raise ValueError("has a zone map of another type")
-    if (entry.lookup != "none") != entry.filterable or (entry.lookup == "sorted") != (
-        entry.lookup != "none" and entry.form == "plain"
-    ):
-        raise ValueError(f"is {entry.form}, and looked up by {entry.lookup}")
-    if entry.lookup == "sorted" and (arrays or text):
-        raise ValueError("is sorted and of more than a number a row")
-    counts: dict[str, int | None] = {}  # of integers; None: it holds none
-    if entry.nulls:
-        counts["nulls"] = None
-    if arrays:
-        counts["starts"] = n + 1
-    if entry.form == "dictionary":
-        counts["codes"] = stored
-    if text:
-        blocks = entry.pieces["block_ends"].packing if "block_ends" in entry.pieces else None
-        count = 0 if blocks is None else blocks.count
-        if not (1 if values else 0) <= count <= values:
-            raise ValueError(f"has {count} blocks of {values} texts")
-        counts |= {"blocks": None, "block_firsts": count, "block_ends": count}
-    else:
-        counts["keys"] = values
-    if entry.lookup == "bitmaps":
-        counts |= {"bitmaps": None, "bitmap_ends": entry.distinct}
-    elif entry.lookup != "none":
-        counts["order"] = entry.elements
-    if entry.lookup == "postings":
-        counts["order_starts"] = entry.distinct + 1
-    if counts.keys() - entry.pieces.keys():
-        raise ValueError(f"lacks {', '.join(sorted(counts.keys() - entry.pieces.keys()))}")
-    for name, piece in entry.pieces.items():
-        packing = piece.packing
-        if not 0 <= piece.offset <= piece.offset + piece.length <= size or piece.length < 0 or piece.offset % ALIGN:
-            raise ValueError("does not lie in section 'attributes'")
-        if packing is None:
-            if counts.get(name) is not None:
-                raise ValueError(f"has no integers in {name}")
-            continue
-        if not (0 <= packing.bits <= WIDEST or packing.bits == 64) or packing.count != counts.get(name, packing.count):
-            raise ValueError(f"has {packing.count} integers of {packing.bits} bits in {name}")
-        if name == "order" and packing.bits not in (0, 8, 16, 32):
-            raise ValueError(f"has rows of {packing.bits} bits")
-        if not 0 <= packing.low <= MAX_U64 or piece.length < packing.length:
-            raise ValueError(f"has less in {name} than {packing.count} integers")
 
 
 # -- writing -------------------------------------------------------------------------------
@@ -376,10 +311,10 @@ _Result = TypeVar("_Result")
 
 
 def _sound(read: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """A reader's method, of which an error is one of what it read: that passed its checksum, but is no column.
+    """A reader's method, whose errors are those of what it read: it passed its checksum, but is no column.
 
-    What is asked was validated before. To hold every integer of a column against what it may be, before its first
-    use, would cost what reading all of it costs.
+    What is asked was validated before. To hold every integer of a column against what it may be, before its
+    first use, would cost what reading all of it costs.
     """
 
     @functools.wraps(read)
@@ -483,9 +418,8 @@ class ColumnReader:
     def _counts(self, starts: I64, ends: npt.NDArray[np.integer]) -> I64:
         """How many elements lie from each place to another; none beyond those that there are."""
         counts: I64 = ends.astype(np.int64) - starts
-        if len(counts) and not (
-            0 <= int(starts.min()) and 0 <= int(counts.min()) and int((starts + counts).max()) <= self.entry.elements
-        ):
+        least = min(int(starts.min(initial=0)), int(counts.min(initial=0)))
+        if least < 0 or int((starts + counts).max(initial=0)) > self.entry.elements:
             raise ValueError(f"it has elements beyond {self.entry.elements}")
         return counts
 

@@ -19,11 +19,26 @@ OPERATORS = (
     "Eq", "NotEq", "In", "NotIn", "Lt", "Lte", "Gt", "Gte", "Contains", "NotContains", "ContainsAny",
     "NotContainsAny", "AnyLt", "AnyLte", "AnyGt", "AnyGte", "Glob", "NotGlob", "IGlob", "NotIGlob", "Regex",
 )  # fmt: skip
-NAMES = ("n", "u", "year", "score", "flag", "word", "text", "body", "at", "who", "tags", "sizes", "id", "none")
+NAMES = (
+    "n",
+    "u",
+    "year",
+    "score",
+    "flag",
+    "word",
+    "text",
+    "body",
+    "at",
+    "who",
+    "tags",
+    "sizes",
+    "id",
+    "none",
+)
 VALUES: tuple[Any, ...] = (
     None, True, 0, 1, -1, 2**63, -(2**63), 2**64 - 1, 2**64, 0.5, -0.0, 1e308, "", "word 3", "t1", "\u0000",
-    "2300-01-02", "2300-01-01T00:00:00.000Z", "00000000-0000-0000-0000-000000000001", [], [1, None], ["t1", "t2"],
-    [[1]], {}, {"$ref_new": "n"},
+    "2300-01-02", "2300-01-01T00:00:00.000Z", "00000000-0000-0000-0000-000000000001", [], [1, None],
+    ["t1", "t2"], [[1]], {}, {"$ref_new": "n"},
 )  # fmt: skip
 
 

@@ -29,14 +29,26 @@ def kernels(data: bytes) -> None:
             ends, bits = _bytes(dice.take(dice.below(99))), np.zeros(dice.below(200), dtype=np.uint64)
             mark_codes(_bytes(dice.rest()), base, ends, width, least, first, last, bits)
         elif kind == 3:
-            width, first, start, end = dice.below(70), dice.long() >> dice.byte() % 64, dice.byte(), dice.byte()
+            width, first, start, end = (
+                dice.below(70),
+                dice.long() >> dice.byte() % 64,
+                dice.byte(),
+                dice.byte(),
+            )
             bits = np.zeros(dice.below(99), dtype=np.uint64)
             mark_rows(_bytes(dice.rest()), width, first, start, end, bits)
         elif kind == 4:
             width, n, low, high = dice.below(70), dice.short() % 300, dice.long(), dice.long()
-            keep_between(_bytes(dice.rest()), width, n, low, high, np.full(-(-n // 64), 2**64 - 1, dtype=np.uint64))
+            keep_between(
+                _bytes(dice.rest()), width, n, low, high, np.full(-(-n // 64), 2**64 - 1, dtype=np.uint64)
+            )
         elif kind == 5:
-            widths, first, n, key = (dice.below(70), dice.below(70)), dice.long() >> dice.byte() % 64, dice.byte(), dice.long()
+            widths, first, n, key = (
+                (dice.below(70), dice.below(70)),
+                dice.long() >> dice.byte() % 64,
+                dice.byte(),
+                dice.long(),
+            )
             order, keys = _bytes(dice.take(dice.below(200))), _bytes(dice.rest())
             place_of(order, widths[0], first, keys, widths[1], n, key, bool(dice.below(2)))
         elif kind == 6:
@@ -44,12 +56,21 @@ def kernels(data: bytes) -> None:
             ends = np.array([dice.byte() - 2 for _ in range(n)], dtype=np.int64)
             used = np.frombuffer(dice.take(n), dtype=np.uint8) & 1
             entries = [np.zeros((room, 2), dtype=np.uint64) for _ in range(2)]
-            rank_texts(_bytes(dice.rest()), ends, used, *entries, np.zeros(n, dtype=np.int64), np.zeros(room, dtype=np.int64))
+            rank_texts(
+                _bytes(dice.rest()),
+                ends,
+                used,
+                *entries,
+                np.zeros(n, dtype=np.int64),
+                np.zeros(room, dtype=np.int64),
+            )
         elif kind == 7:
             n, m = dice.below(20), dice.below(30)
             codes = np.array([dice.byte() - 2 for _ in range(m)], dtype=np.int64)
             counts = np.array([dice.byte() - 2 for _ in range(n)], dtype=np.int64)
-            rows_by_code(codes, counts, np.zeros(dice.below(40), dtype=np.int64), np.zeros(m, dtype=np.uint32))
+            rows_by_code(
+                codes, counts, np.zeros(dice.below(40), dtype=np.int64), np.zeros(m, dtype=np.uint32)
+            )
             take_elements(codes.astype(np.uint64), counts, counts, np.zeros(m, dtype=np.uint64))
         else:
             k, n = 1 + dice.below(9), dice.below(9)

@@ -16,7 +16,9 @@ MOST_EDITS = 5
 
 def part(data: bytes) -> None:
     """A part, and what the manifest says of it."""
-    _run(data, (HostileStore.edit_part, HostileStore.edit_part, HostileStore.edit_part, HostileStore.edit_line))
+    _run(
+        data, (HostileStore.edit_part, HostileStore.edit_part, HostileStore.edit_part, HostileStore.edit_line)
+    )
 
 
 def manifest(data: bytes) -> None:
