@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-# What msgspec raises for bytes that are no JSON, or not of the type that is wanted: nested too deep, no UTF-8.
+# What msgspec raises for bytes that are no JSON, or none of the type: also if nested too deep, or no UTF-8.
 NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 

@@ -325,7 +325,7 @@ def _format_of(body: bytes) -> object:
 
 
 def _contradiction(manifest: Manifest) -> str | None:
-    """What readers rely on and types cannot say; `vecstore.invariants` holds the rest against the protocol."""
+    """What readers rely on and types cannot say; `vecstore.invariants` holds the rest against the rules."""
     if max(manifest.next_id, manifest.rotation_seed) > MAX_U64:
         return "a number is beyond 64 bits"
     means = {mean.id for mean in manifest.means}

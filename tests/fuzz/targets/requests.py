@@ -25,21 +25,25 @@ DOCS = f"/v1/namespaces/{NS}"
 MAX_BODY = 1 << 20
 ROUTES = (
     ("POST", f"{DOCS}/search"),
+    ("POST", f"{DOCS}/search"),
     ("GET", f"{DOCS}/search"),
     ("POST", f"{DOCS}/parts"),
-    ("POST", f"{DOCS}/rows/patch"),
-    ("POST", f"{DOCS}/rows/delete"),
-    ("POST", f"{DOCS}/scan"),
+    ("POST", f"{DOCS}/patches"),
+    ("POST", f"{DOCS}/deletes"),
+    ("POST", f"{DOCS}/rows/scan"),
     ("POST", f"{DOCS}/aggregate"),
     ("POST", f"{DOCS}/queries"),
     ("POST", f"{DOCS}/recall"),
     ("GET", f"{DOCS}/rows/"),
     ("POST", f"{DOCS}/restore"),
     ("POST", f"{DOCS}/branches"),
-    ("PUT", f"{DOCS}/tags/"),
+    ("POST", f"{DOCS}/tags"),
+    ("DELETE", f"{DOCS}/tags/"),
     ("PATCH", DOCS),
+    ("GET", f"{DOCS}/manifest"),
     ("POST", "/v1/namespaces"),
     ("GET", "/v1/namespaces"),
+    ("GET", "/v1/namespaces/"),
 )
 
 
