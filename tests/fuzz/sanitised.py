@@ -63,7 +63,18 @@ def build() -> Path:
     }
     setup = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", str(BUILT)]
     subprocess.run([*setup, "--build-temp", f"{BUILT}-temp"], cwd=ROOT, env=environment, check=True)
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-binary", ":all:", "--upgrade"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "--no-cache-dir",
+        "--upgrade",
+    ]
     subprocess.run(
         [*pip, "--no-build-isolation", "--target", str(BUILT), f"pyroaring=={version('pyroaring')}"],
         env=environment,

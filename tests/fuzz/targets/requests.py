@@ -8,6 +8,7 @@ import json
 import logging
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from flask.testing import FlaskClient
@@ -23,27 +24,28 @@ from vecstore.storage.memory import MemoryStore
 
 DOCS = f"/v1/namespaces/{NS}"
 MAX_BODY = 1 << 20
-ROUTES = (
-    ("POST", f"{DOCS}/search"),
-    ("POST", f"{DOCS}/search"),
-    ("GET", f"{DOCS}/search"),
-    ("POST", f"{DOCS}/parts"),
-    ("POST", f"{DOCS}/patches"),
-    ("POST", f"{DOCS}/deletes"),
-    ("POST", f"{DOCS}/rows/scan"),
-    ("POST", f"{DOCS}/aggregate"),
-    ("POST", f"{DOCS}/queries"),
-    ("POST", f"{DOCS}/recall"),
-    ("GET", f"{DOCS}/rows/"),
-    ("POST", f"{DOCS}/restore"),
-    ("POST", f"{DOCS}/branches"),
-    ("POST", f"{DOCS}/tags"),
-    ("DELETE", f"{DOCS}/tags/"),
-    ("PATCH", DOCS),
-    ("GET", f"{DOCS}/manifest"),
-    ("POST", "/v1/namespaces"),
-    ("GET", "/v1/namespaces"),
-    ("GET", "/v1/namespaces/"),
+# Each with the places in `_bodies` of those that suit it.
+ROUTES: tuple[tuple[str, str, range], ...] = (
+    ("POST", f"{DOCS}/search", range(6)),
+    ("POST", f"{DOCS}/search", range(6)),
+    ("GET", f"{DOCS}/search", range(6)),
+    ("POST", f"{DOCS}/parts", range(6, 9)),
+    ("POST", f"{DOCS}/patches", range(9, 11)),
+    ("POST", f"{DOCS}/deletes", range(11, 13)),
+    ("POST", f"{DOCS}/rows/scan", range(13, 15)),
+    ("POST", f"{DOCS}/aggregate", range(15, 16)),
+    ("POST", f"{DOCS}/queries", range(16, 17)),
+    ("POST", f"{DOCS}/recall", range(17, 18)),
+    ("GET", f"{DOCS}/rows/", range(1)),
+    ("POST", f"{DOCS}/restore", range(18, 19)),
+    ("POST", f"{DOCS}/branches", range(19, 20)),
+    ("POST", f"{DOCS}/tags", range(19, 20)),
+    ("DELETE", f"{DOCS}/tags/", range(1)),
+    ("PATCH", DOCS, range(21, 22)),
+    ("GET", f"{DOCS}/manifest", range(1)),
+    ("POST", "/v1/namespaces", range(20, 21)),
+    ("GET", "/v1/namespaces", range(1)),
+    ("GET", "/v1/namespaces/", range(1)),
 )
 
 
@@ -70,29 +72,30 @@ _servers = cache(_Servers)
 
 
 @cache
-def _bodies() -> tuple[Any, ...]:
-    """A sound body for each kind of request, which inputs then change."""
-    q = world("coded").queries[0].tolist()
-    packed = base64.b64encode(world("coded").queries[:3].astype("<f4").tobytes()).decode()
+def _bodies(name: str) -> tuple[Any, ...]:
+    """A sound body for each kind of request to a world, which inputs then change."""
+    queries, ids = world(name).queries, world(name).ids
+    q = queries[0].tolist()
+    packed = base64.b64encode(queries[:3].astype("<f4").tobytes()).decode()
     rows = attributes(3, 2)
     return (
         {"vector": q, "top_k": 5, "filter": FILTERS[17], "include": ["word", "vector"]},
         {"vector": base64.b64encode(np.float32(q).tobytes()).decode(), "target_recall": 0.9, "debug": True},
         {"vectors": packed, "top_k": 2, "nprobe": 3},
-        {"id": 5, "include_self": True, "filter": FILTERS[4], "max_distance": 4.5},
+        {"id": ids[5], "include_self": True, "filter": FILTERS[4], "max_distance": 4.5},
         {"order_by": ["year", "desc"], "top_k": 7, "exclude": ["body"]},
         {"vector": q, "limit_per_group": ["word", 2], "rerank_precision": "fp32", "rerank_scale": 2.0},
-        {"vectors": world("coded").queries[:3].tolist(), "ids": [1, 2, 900], "attributes": rows},
-        {"vectors": packed, "ids": [5, 6, 7], "mode": "insert_if_absent", "return_ids": True,
+        {"vectors": queries[:3].tolist(), "ids": ids[:3], "attributes": rows},
+        {"vectors": packed, "ids": ids[5:8], "mode": "insert_if_absent", "return_ids": True,
          "attributes": [{"n": 1, "tags": ["a"]}, {}, {"word": None}], "schema": {"new": "[]float"}},
-        {"vectors": packed, "condition": ["n", "Lt", {"$ref_new": "n"}], "ids": [1, 2, 3],
+        {"vectors": packed, "condition": ["n", "Lt", {"$ref_new": "n"}], "ids": ids[1:4],
          "attributes": {"n": [1, 2, 3]}},
-        {"ids": [1, 2, 3], "attributes": {"year": [1, None, 3]}, "condition": FILTERS[0]},
+        {"ids": ids[1:4], "attributes": {"year": [1, None, 3]}, "condition": FILTERS[0]},
         {"filter": FILTERS[0], "attributes": {"word": "x", "tags": ["a", "b"]}},
-        {"ids": [4, 5], "return_ids": True},
+        {"ids": ids[4:6], "return_ids": True},
         {"filter": FILTERS[18], "condition": FILTERS[1]},
-        {"filter": FILTERS[9], "limit": 20, "include": ["title", "vector"], "vector_encoding": "base64"},
-        {"limit": 3, "order": "stored", "cursor": "WyIwMSIsMl0="},
+        {"filter": FILTERS[9], "limit": 20, "include": ["word", "vector"], "vector_encoding": "base64"},
+        {"limit": 3, "order": "stored"},
         {"aggregate_by": {"n": ["Count"], "m": ["Avg", "year"], "d": ["CountDistinct", "text"]},
          "group_by": ["word"]},
         {"queries": [{"vector": q, "top_k": 2}, {"order_by": [SCALARS[0], "asc"]},
@@ -106,21 +109,25 @@ def _bodies() -> tuple[Any, ...]:
 
 
 def request(data: bytes) -> None:
-    asked, dice = Dice(data[:6]), Dice(data[6:])
-    method, path = ROUTES[asked.below(len(ROUTES))]
+    asked, dice = Dice(data[:5]), Dice(data[5:])
+    method, path, suited = ROUTES[asked.below(len(ROUTES))]
     form, headers_kind = asked.byte(), asked.byte()
-    body = _body(asked.below(len(_bodies())), dice)
+    number, chosen = asked.byte(), world(asked.of(("coded", "strings")))
+    bodies = _bodies(chosen.name)
+    body = _body(bodies[suited[number % len(suited)] if number < 224 else number % len(bodies)], dice)
     headers: dict[str, str] = {"Content-Type": "application/json"}
     if path.endswith("/"):
-        path += dice.take(dice.below(20)).decode("latin-1")
+        path += quote(dice.take(dice.below(20)), safe="/")
     if form & 1:
         body = gzip.compress(body)
         headers["Content-Encoding"] = "gzip"
-        if form & 2:
+        if form & 6 == 6:
             some = bytearray(body)
             for _ in range(3):
                 some[dice.below(len(some))] = dice.byte()
             body = bytes(some)
+    if headers_kind >= 96:  # most requests come as they should
+        headers_kind = 0
     if headers_kind & 1:
         headers["Idempotency-Key"] = _text(dice)
     if headers_kind & 2:
@@ -128,9 +135,8 @@ def request(data: bytes) -> None:
     if headers_kind & 4:
         headers["Content-Type"] = dice.of(("application/json; charset=utf-8", "text/plain", _text(dice)))
     query = ""
-    if method == "GET" or headers_kind & 8:
+    if headers_kind & 8:
         query = dice.of(("vector=", "epoch=", "top_k=", "filter=", "limit=", "after=", "x=")) + _text(dice)
-    chosen = world("strings" if headers_kind & 16 else "coded")
     logging.getLogger("vecstore").setLevel(logging.CRITICAL)
     client = _servers().client(chosen)
     answer = client.open(path, method=method, data=body, headers=headers, query_string=query)
@@ -141,10 +147,10 @@ def request(data: bytes) -> None:
         json.loads(told)["code"]
 
 
-def _body(which: int, dice: Dice) -> bytes:
+def _body(sound: Any, dice: Dice) -> bytes:
     """A sound body with changes in its values, or in its bytes."""
-    document = json.loads(json.dumps(_bodies()[which]))
-    kind = dice.below(4)
+    document = json.loads(json.dumps(sound))
+    kind = dice.below(6)
     if kind == 0:
         body = bytearray(json.dumps(document).encode())
         for _ in range(1 + dice.below(4)):
@@ -153,7 +159,7 @@ def _body(which: int, dice: Dice) -> bytes:
         return bytes(body)
     if kind == 1:
         return dice.rest()
-    for _ in range(1 + dice.below(3)):
+    for _ in range(dice.below(3)):
         json_edits.edit(document, dice)
     return json.dumps(document, ensure_ascii=bool(dice.below(2))).encode("utf-8", "surrogatepass")
 
