@@ -327,24 +327,41 @@ class PartReader:
         )
         if not sound:
             raise self._corrupt("lists", "does not match the manifest's rows and sections")
+        # Where ids begin behind int8 rows, which there have to be where there are codes, or no vectors.
+        plain = HEADER_BYTES + self.padded_dim + (blocks * (4 * self.padded_dim + 384) if coded else 0)
+        with_int8 = -(-(plain + self.list_rows * (self.padded_dim + 8)) // ALIGN) * ALIGN
+        fits = lengths - ids * self.list_rows
+        may_lack = not coded and self.vector_dtype is not None
+        self._room_for_ids = fits >= with_int8, (fits >= plain) & may_lack
+
+    def _check_records(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Of a mapped part, once their checksums were right, and before anything else is read of them."""
+        if self._map is None:
+            raise AssertionError("only a mapped part is verified in place")
+        words = np.frombuffer(self._map, dtype="<u4", count=len(self._map) // 4)
+        at = (self.lists["offset"][numbers].astype(np.int64) + self.entry.sections["records"].offset) // 4
+        good = self._are_records(numbers, words[at], words[at + 1], words[at + 4])
+        if not good.all():
+            raise self._other_record(int(numbers[np.argmin(good)]))
 
     def _check_record(self, number: int, record: memoryview) -> None:
-        """What a record says of itself decides where kernels read in it."""
         n, flags, width = _RECORD.unpack_from(record)
-        coded, strings = self.cells is not None, self.id_kind == "string"
-        int8 = bool(flags & _HAS_INT8)
-        good = (
-            n == self.list_rows[number]
-            and width == self.padded_dim
-            and bool(flags & _HAS_BLOCKS) == coded
-            and bool(flags & _HAS_U64_IDS) != strings
-            and (int8 or (not coded and self.vector_dtype is not None))
+        if not self._are_records(number, n, flags, width):
+            raise self._other_record(number)
+
+    def _are_records(self, numbers: Any, n: Any, flags: Any, width: Any) -> Any:
+        """Whether records say of themselves what they can be: that decides where kernels read in them."""
+        with_int8, without = self._room_for_ids
+        kind = (0 if self.cells is None else _HAS_BLOCKS) | (0 if self.id_kind == "string" else _HAS_U64_IDS)
+        return (
+            (n == self.list_rows[numbers])
+            & (width == self.padded_dim)
+            & (flags & (_HAS_BLOCKS | _HAS_U64_IDS) == kind)
+            & np.where(flags & _HAS_INT8, with_int8[numbers], without[numbers])
         )
-        if good:
-            at = record_layout(n, width, coded, int8)[3]
-            good = at + (4 if strings else 8) * n <= len(record)
-        if not good:
-            raise self._corrupt("records", f"has another record than the table says of list {number}")
+
+    def _other_record(self, number: int) -> StorageCorrupt:
+        return self._corrupt("records", f"has another record than the table says of list {number}")
 
     def _check_cells(self) -> None:
         sizes = np.diff(self.cell_lists.astype(np.int64))
@@ -417,9 +434,11 @@ class PartReader:
             data = self._map[start + int(bounds[page]) : start + int(bounds[page + 1])]
             if crc32c(data) != self._crcs[first + page]:
                 raise self._corrupt(name, "fails its checksum", offset=int(bounds[page]))
-            if name == "records":
-                self._check_record(page, data)
-            verified[page] = True
+            if name != "records":
+                verified[page] = True
+        if name == "records":
+            self._check_records(missing)
+            verified[missing] = True
         if name == "records" and self.ready is not None:
             self.ready[missing] = self._record_addresses[missing]
 
