@@ -17,9 +17,10 @@ AUDIT := $(VENV)/.audit
 RELEASE := $(VENV)/.release
 
 MINUTES ?= 30
+FUZZED := $(VENV)/.fuzz
 SEED ?= 1000
 
-.PHONY: help demo serve test soak neon eval bench bench-small docs build \
+.PHONY: help demo serve test soak fuzz neon eval bench bench-small docs build \
 	audit audit-offline wheels clean
 .DEFAULT_GOAL := help
 
@@ -28,6 +29,7 @@ help:
 	@echo 'make serve   keep a server up on $(DATA) (DATA=... for another store)'
 	@echo 'make test    ruff, mypy, and the tests with coverage (JOBS=$(JOBS) processes)'
 	@echo 'make soak    simulate one seed after another for MINUTES=$(MINUTES), from SEED=$(SEED) on'
+	@echo 'make fuzz    fuzz all that reads bytes for MINUTES=$(MINUTES), under sanitizers (docs/fuzzing.md)'
 	@echo 'make neon    the NEON kernels against the scalar ones, under qemu (make test does it where it can)'
 	@echo 'make eval    recall on the benchmark sets'
 	@echo 'make bench   every figure of docs/benchmarks.md, beside other engines (SMALL=1: under 5 minutes)'
@@ -57,6 +59,9 @@ test: $(DEV)
 
 soak: $(DEV)
 	@$(BIN)/python -m tests.simulation --seed $(SEED) --minutes $(MINUTES)
+
+fuzz: $(FUZZED)
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 neon: $(DEV)
 	@command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 && \
@@ -106,6 +111,11 @@ $(BUILT): $(SOURCES) .ci/venv
 $(DEV): $(BUILT) pyproject.toml
 	@echo 'Installing what the tests need'
 	@$(EXTRA) dev | $(PIP) -r /dev/stdin
+	@touch $@
+
+$(FUZZED): $(DEV)
+	@echo 'Installing what fuzzing needs'
+	@$(EXTRA) fuzz | $(PIP) -r /dev/stdin
 	@touch $@
 
 $(PEERS): $(BUILT) pyproject.toml

@@ -41,6 +41,7 @@ class Columns:
         self._data = np.frombuffer(data, dtype=np.uint8)
         self.n = len(next(iter(columns.values())))
         self.kept: Any = {}
+        self.key = "memory"
 
     def read(self, start: int, end: int) -> Any:
         return self._data[start:end]

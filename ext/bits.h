@@ -91,14 +91,13 @@ VS_WITHIN void vs_keep_between_here(const uint8_t *data, size_t width, size_t n,
                                     uint64_t *bits) {
     const uint64_t mask = vs_low_bits(width), span = high - low;
     for (size_t w = 0; w * VS_WORD < n; w++) {
-        const uint64_t word = bits[w];
+        const size_t rows = n - w * VS_WORD;
+        const uint64_t word = rows < VS_WORD ? bits[w] & vs_low_bits(rows) : bits[w];
         const uint8_t *at = data + w * 8 * width;
         uint64_t found = 0, left = word;
-        if (word == 0)
-            continue;
         for (size_t i = 0; i < VS_FEW_ROWS && left; i++)
             left &= left - 1;
-        if (!left || n - w * VS_WORD < VS_WORD) {
+        if (!left || rows < VS_WORD) {
             for (left = word; left; left &= left - 1)
                 if (vs_packed(at, (size_t)__builtin_ctzll(left), width, mask) - low <= span)
                     found |= left & -left;

@@ -13,11 +13,14 @@ cdef extern from "bits.h" nogil:
     void vs_allow(const uint64_t *rows, size_t count, size_t k, const int64_t *first_rows, const int64_t *first_blocks,
                   const uint32_t *live, uint32_t *words, uint8_t *empty)
     size_t vs_bits_set(const uint32_t *words, size_t count)
+    int __builtin_popcountll(uint64_t word)
+    int __builtin_clzll(uint64_t word)
     bint vs_mark(const uint8_t *data, size_t width, size_t n, uint64_t first, uint64_t most, uint64_t *bits)
 
 
 cdef enum:
     ROWS = 64  # of a word
+    BLOCK = 32  # rows of one
     WINDOW = 8  # bytes that are read for a packed integer
 
 
@@ -45,15 +48,23 @@ def allow_rows(const uint64_t[::1] rows not None, const int64_t[::1] first_rows 
     Raises
     ------
     ValueError
-        If shapes do not agree.
+        If shapes do not agree, or a list's rows have no blocks of their own.
     """
-    cdef Py_ssize_t k = first_rows.shape[0] - 1
+    cdef Py_ssize_t k = first_rows.shape[0] - 1, i
     cdef size_t alive
     if k < 1 or first_blocks.shape[0] != k + 1 or empty.shape[0] != k:
         raise ValueError("tables of lists of different lengths")
+    if first_rows[0] < 0 or first_blocks[0] < 0:
+        raise ValueError("lists begin before the first row or block")
+    for i in range(k):
+        # Differences of what is not negative, which cannot overflow.
+        if first_rows[i + 1] < first_rows[i] or first_blocks[i + 1] - first_blocks[i] < (
+            (first_rows[i + 1] - first_rows[i]) // BLOCK + ((first_rows[i + 1] - first_rows[i]) % BLOCK != 0)
+        ):
+            raise ValueError(f"list {i} has {first_rows[i + 1] - first_rows[i]} rows in other blocks")
     if live.shape[0] != first_blocks[k] or words.shape[0] != first_blocks[k]:
         raise ValueError(f"words are not those of {first_blocks[k]} blocks")
-    if rows.shape[0] != (first_rows[k] + ROWS - 1) // ROWS:
+    if rows.shape[0] != first_rows[k] // ROWS + (first_rows[k] % ROWS != 0):
         raise ValueError(f"{rows.shape[0]} words are not those of {first_rows[k]} rows")
     if words.shape[0] == 0:
         empty[:] = 1
@@ -241,6 +252,90 @@ cdef bint _mark_bitmap(const uint8_t *data, size_t length, uint64_t *bits, size_
                     return False
         at += size
     return True
+
+
+def check_bitmap(const uint8_t[::1] data not None, int64_t n) -> bool:
+    """Whether bytes are a roaring bitmap of rows below `n` as the portable format wants it, to the letter.
+
+    Containers, values and runs ascend, and containers hold as many rows as they say: what CRoaring relies on
+    without a look once it has read a bitmap.
+    """
+    cdef const uint8_t *start = &data[0] if data.shape[0] else NULL
+    cdef bint good
+    with nogil:
+        good = _is_bitmap(start, data.shape[0], n)
+    return good
+
+
+cdef bint _is_bitmap(const uint8_t *data, size_t length, int64_t n) noexcept nogil:
+    cdef const uint8_t *heads
+    cdef const uint8_t *runs = NULL
+    cdef size_t count, at, c, i, size
+    cdef uint32_t card
+    cdef int64_t key, before = -1, last, value, most, held
+    cdef uint64_t word
+    if length < 4:
+        return False
+    if _u16(data) == RUNS:
+        count = _u16(data + 2) + 1
+        runs = data + 4
+        at = 4 + (count + 7) // 8
+    elif _u32(data) == NO_RUNS and length >= 8:
+        count = _u32(data + 4)
+        at = 8
+    else:
+        return False
+    if count > 1 << 16:
+        return False
+    heads = data + at
+    at += 4 * count
+    if runs == NULL or count >= 4:
+        at += 4 * count
+    for c in range(count):
+        if at > length:
+            return False
+        key, card = _u16(heads + 4 * c), _u16(heads + 4 * c + 2) + 1
+        if key <= before:
+            return False
+        before, last, most = key, -1, n - (key << 16)
+        if runs != NULL and runs[c >> 3] >> (c & 7) & 1:
+            if at + 2 > length:
+                return False
+            size, held = 2 + 4 * <size_t>_u16(data + at), 0
+            if at + size > length:
+                return False
+            for i in range(2, size, 4):
+                value = _u16(data + at + i)
+                if value <= last:
+                    return False
+                last = value + _u16(data + at + i + 2)
+                held += last - value + 1
+            if last > 0xFFFF or held != card:
+                return False
+        elif card <= MOST_IN_ARRAY:
+            size = 2 * card
+            if at + size > length:
+                return False
+            for i in range(0, size, 2):
+                value = _u16(data + at + i)
+                if value <= last:
+                    return False
+                last = value
+        else:
+            size, held = 8 * CONTAINER_WORDS, 0
+            if at + size > length:
+                return False
+            for i in range(CONTAINER_WORDS):
+                memcpy(&word, data + at + 8 * i, 8)
+                if word:
+                    held += __builtin_popcountll(word)
+                    last = 64 * <int64_t>i + 63 - __builtin_clzll(word)
+            if held != card:
+                return False
+        if last >= most:
+            return False
+        at += size
+    return at <= length
 
 
 cdef inline void _fill(uint64_t *bits, uint32_t row, uint32_t last) noexcept nogil:

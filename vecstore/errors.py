@@ -6,7 +6,12 @@ nowhere else is that decided a second time. This module imports nothing of the p
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+# What msgspec raises for bytes that are no JSON, or none of the type: also if nested too deep, or no UTF-8.
+NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class VecstoreError(Exception):

@@ -9,7 +9,15 @@ import pytest
 from pyroaring import BitMap
 
 from tests.core import generator
-from vecstore.ext.masks import allow_rows, keep_between, mark_bitmaps, mark_codes, mark_rows, place_of
+from vecstore.ext.masks import (
+    allow_rows,
+    check_bitmap,
+    keep_between,
+    mark_bitmaps,
+    mark_codes,
+    mark_rows,
+    place_of,
+)
 from vecstore.live import LiveSet
 from vecstore.rows.bits import RowBits
 from vecstore.rows.packing import pack
@@ -196,3 +204,46 @@ def test_packed_integers_that_are_too_few_are_refused() -> None:
     rows = in_one(pack(np.array([0, 255]), whole_bytes=True)[1])
     with pytest.raises(ValueError, match="no key"):
         place_of(rows, 8, 0, data, 13, 2, 5_000, True)
+
+
+@pytest.mark.parametrize(
+    ("first_rows", "first_blocks"),
+    [
+        ([0, 40, 30], [0, 2, 3]),  # rows descend
+        ([0, 40, 70], [0, 1, 3]),  # two blocks' rows in one
+        ([0, 40, 70], [0, 2, 2]),  # none
+        ([0, 1 << 40, 70], [0, 2, 3]),
+        ([-64, 0, 70], [0, 2, 5]),
+        ([0, 40, 70], [-1, 2, 3]),
+    ],
+)
+def test_lists_whose_rows_have_no_blocks_of_their_own_are_refused(
+    first_rows: list[int], first_blocks: list[int]
+) -> None:
+    words = np.zeros(first_blocks[-1], dtype=np.uint32)
+    tables = np.array(first_rows, dtype=np.int64), np.array(first_blocks, dtype=np.int64)
+    with pytest.raises(ValueError, match="list"):
+        allow_rows(np.zeros(2, dtype=np.uint64), *tables, words, words.copy(), np.zeros(2, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_bits_beyond_the_last_row_are_cleared_and_nothing_is_read_for_them(width: int) -> None:
+    n = 70
+    data = packed(numbers(3, n, width), width)[: 8 + -(-n * width // 8)].copy()
+    bits = np.full(2, 2**64 - 1, dtype=np.uint64)
+    keep_between(data, width, n, 0, 2**64 - 1, bits)
+    assert bits.tolist() == [2**64 - 1, (1 << n - 64) - 1]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_bitmap_that_the_library_writes_is_sound_and_none_that_is_cut(seed: int) -> None:
+    rng = generator(seed)
+    n = 300_000
+    found = BitMap(rng.choice(n, [3, 4_000, 4_097, 70_000, 200_000, 1][seed], replace=False).tolist())
+    found.add_range(1_000, [1_001, 60_000][seed % 2])
+    if seed % 3 == 0:
+        found.run_optimize()
+    data = found.serialize()
+    assert check_bitmap(data, int(found.max()) + 1)
+    assert not check_bitmap(data, int(found.max()))
+    assert not any(check_bitmap(data[:size], n) for size in range(0, len(data), max(1, len(data) // 50)))

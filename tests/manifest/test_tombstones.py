@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import pytest
+from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -110,7 +112,7 @@ def test_a_bitmap_swapped_for_another_of_the_object_is_noticed() -> None:
     ("fields", "n", "match"),
     [
         ({"dead": 2}, 5000, "instead of 2"),
-        ({}, 9, "names row 9 of 9"),
+        ({}, 9, "names a row beyond 9"),
         ({"dead": 6000}, 5000, "dead rows"),
         ({"length": 1 << 40}, 5000, "bytes long"),
         ({"length": 0}, 5000, "bytes long"),
@@ -136,6 +138,57 @@ def test_a_length_beyond_any_bitmap_is_refused_before_it_is_read() -> None:
 def test_no_bitmap_is_longer_than_its_bound(rows: Any) -> None:
     _, entries = encode_tombstones({"a" * 32: BitMap(rows)})
     assert entries[0].length <= longest_bitmap(max(rows) + 1)
+
+
+def bitmap(*containers: tuple[int, int, bytes]) -> bytes:
+    """Containers without runs: key, rows that it says it has, what it holds."""
+    heads = b"".join(struct.pack("<HH", key, rows - 1) for key, rows, _ in containers)
+    return (
+        struct.pack("<II", 12_346, len(containers))
+        + heads
+        + bytes(4 * len(containers))
+        + b"".join(body for _, _, body in containers)
+    )
+
+
+def rows(*values: int) -> bytes:
+    return struct.pack(f"<{len(values)}H", *values)
+
+
+def runs(*spans: tuple[int, int], card: int) -> bytes:
+    """One container of runs."""
+    head = struct.pack("<HHBHH", 12_347, 0, 1, 0, card - 1)
+    return head + struct.pack("<H", len(spans)) + b"".join(struct.pack("<HH", *span) for span in spans)
+
+
+@pytest.mark.parametrize(
+    ("data", "dead"),
+    [
+        (b"", 1),
+        (b"\xff" * 16, 1),
+        (bitmap((0, 2, rows(5, 4))), 2),
+        (bitmap((0, 2, rows(5, 5))), 2),
+        (bitmap((1, 1, rows(5)), (0, 1, rows(5))), 2),
+        (bitmap((0, 1, rows(5)), (0, 1, rows(6))), 2),
+        (bitmap((0, 5_000, bytes(8_192))), 5_000),
+        (bitmap((0, 5_000, bytes(100))), 5_000),
+        (struct.pack("<II", 12_346, 0xFFFF_FFFF), 1),
+        (runs((5, 3), (6, 2), card=7), 7),
+        (runs((5, 3), card=9), 4),
+        (runs((65_000, 1_000), card=1_001), 1_001),
+        (runs((5, 3), card=4)[:-2], 4),
+    ],
+)
+def test_what_is_no_roaring_bitmap_does_not_reach_the_library(data: bytes, dead: int) -> None:
+    """With right checksums: the library trusts the order and the number of what it has read."""
+    store = ScriptedStore()
+    store._set(KEY, data)
+    reference = Tombstone(
+        delete_id=DELETE, owner=NS, offset=0, length=len(data), crc32c=crc32c(data), dead=dead, began=0.0
+    )
+    with pytest.raises(StorageCorrupt) as caught:
+        read_tombstone(store, reference, n=200_000)
+    assert caught.value.details["object"] == KEY
 
 
 def test_a_directory_that_is_damaged_is_refused() -> None:

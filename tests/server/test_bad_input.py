@@ -292,6 +292,8 @@ CASES = [
     raw("two JSON values", PARTS, b'{"vectors": [[1,2,3]]} {}', JSON, "body"),
     raw("JSON of the wrong shape", PARTS, b"[]", INVALID, "body"),
     raw("not UTF-8", "/v1/namespaces", b'{"name": "\xff", "dim": 3}', JSON, "body"),
+    raw("an id that is not UTF-8", DELETES, b'{"ids": ["\xff"]}', "invalid_id", "ids"),
+    raw("base64 that is not UTF-8", PARTS, b'{"vectors": "\xff\\\\/"}', INVALID, "vectors"),
     raw("nested too deeply", PARTS, b'{"vectors": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", JSON, "body"),
     raw("another content type", PARTS, b'{"vectors": [[1,2,3]]}', "unsupported_media_type", "Content-Type",
         status=415, headers={"Content-Type": "text/plain"}, limit="application/json"),

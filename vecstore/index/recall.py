@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ from vecstore.index.extents import PRICES, RANKED, found_at, gains_of, list_boun
 from vecstore.index.ivf import Partition
 from vecstore.index.neighbours import Encoded, nearest_rows
 from vecstore.index.training import in_parts
+from vecstore.limits import MAX_PART_ROWS
 from vecstore.manifest.model import Settings
 from vecstore.rows.vectors import MAX_NORM
 from vecstore.types import F32, Metric, RerankPrecision
@@ -86,6 +87,32 @@ class Calibration(Struct, frozen=True):
     reach: tuple[tuple[float, ...], ...] = ()
     bought: tuple[tuple[float, ...], ...] = ()
     rows: int = 0
+
+    def contradiction(self, k: int) -> str | None:
+        """What keeps a plan from resting on this, of a part of ``k`` lists; None if it can."""
+        points = len(self.probes)
+        if not points or self.probes[0] < 1 or self.probes[-1] != k or (np.diff(self.probes) < 1).any():
+            return f"its probes do not ascend to {k} lists"
+        if self.rows < 0 or self.rows > MAX_PART_ROWS:
+            return f"it is of {self.rows} rows"
+        tables = {"coverage": self.coverage, "errors": self.errors}
+        if self.reach:
+            tables["reach"] = self.reach
+        for name, table in tables.items():
+            if len(table) != len(KS) or any(len(row) != points for row in table):
+                return f"{name} has other than {len(KS)} rows of {points} numbers"
+        if self.bought and [len(row) for row in self.bought] != [len(PRICES)] * len(KS):
+            return f"bought has other than {len(KS)} rows of {len(PRICES)} numbers"
+        if self.quality.keys() != set(get_args(RerankPrecision)):
+            return "quality is of other precisions"
+        if any(len(row) != len(KS) for row in self.quality.values()):
+            return f"quality has other than {len(KS)} numbers"
+        shares = (*self.coverage, *self.errors, *self.bought, *self.quality.values())
+        if any(abs(share) > 2.0 for row in shares for share in row):  # one less its errors may be below 0
+            return "a share is none"
+        if any(not 0.0 <= one <= MAX_REACH for row in self.reach for one in row):
+            return "a reach is none"
+        return None
 
     def among(self, rows: int, k: int) -> Calibration:
         """What is known of a part of ``k`` of these lists, with some of the ``rows`` rows of this part.

@@ -18,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore import deadline
+from vecstore.errors import StorageCorrupt
 from vecstore.ext.field import Field
 from vecstore.index.recall import dot_length
 from vecstore.index.rotation import Rotation, padded
 from vecstore.live import LiveSet
+from vecstore.manifest.keys import current_key
 from vecstore.manifest.model import Manifest, Part
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.part.format import PAGE
@@ -219,6 +221,7 @@ class Views:
                 id_kind=manifest.id_kind or "u64",
                 trace=trace if trace is not None else ReadTrace(),
             )
+            _check_types(manifest, reader)
             with self._lock:
                 if entry.id not in self._readers:
                     self._keep({**self._readers, entry.id: reader})
@@ -243,6 +246,9 @@ class Views:
         )
         by_name = {mean.id: np.frombuffer(mean.f32, dtype="<f4") for mean in manifest.means}
         means = tuple(None if name is None else by_name[name] for name in names)
+        if not all(mean is None or np.isfinite(mean).all() for mean in means):
+            key = current_key(manifest.namespace)
+            raise StorageCorrupt(f"{key}: a mean is not finite", object=key, section="manifest")
         searched = [part for part in parts if part.live.alive]
         mapped = all(part.reader.mapped for part in parts)
         return View(
@@ -281,6 +287,19 @@ class Views:
             return OpenPart(number, reader, before.live, group)
         deletes = None if entry.tombstone is None else self._tombstones.dead(entry)
         return OpenPart(number, reader, LiveSet.from_deletes(deletes, entry.n, reader.list_rows), group)
+
+
+def _check_types(manifest: Manifest, reader: PartReader) -> None:
+    """Filters are bound to the schema, so columns have to be of its types."""
+    for name, known in manifest.attributes.items():
+        column = reader.columns.get(known.id)
+        if column is not None and (column.type, column.filterable) != (known.type, known.filterable):
+            raise StorageCorrupt(
+                f"{reader.key}: column {name!r} is of type {column.type}, the schema says {known.type}",
+                object=reader.key,
+                section="columns",
+                attribute=name,
+            )
 
 
 def _field(

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.errors import NamespaceNotFound, StorageCorrupt, StorageMissing
+from vecstore.errors import NOT_JSON, NamespaceNotFound, StorageCorrupt, StorageMissing
 from vecstore.index.rotation import padded
 from vecstore.invariants import Violation, check_ancestors, check_manifest, check_successors
 from vecstore.manifest import history
@@ -388,7 +388,7 @@ class _Verification:
             self._read(key, len(data))
             try:
                 msgspec.json.decode(data)
-            except msgspec.DecodeError as error:
+            except NOT_JSON as error:
                 self._problem(key, "lease", _CHECKSUM, f"{key}: not a lease: {error}")
 
     def _size(self, key: str) -> int:

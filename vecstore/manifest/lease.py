@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from vecstore import deadline
-from vecstore.errors import StorageConflict, StorageMissing, StorageRetryable
+from vecstore.errors import NOT_JSON, StorageConflict, StorageMissing, StorageRetryable
 from vecstore.manifest.keys import lease_key
 from vecstore.manifest.uid import new_uid
 from vecstore.storage.base import ObjectStore
@@ -154,5 +154,5 @@ def _parse(data: bytes) -> Held:
     """A lease that cannot be read is no reason to stop work for good: it counts as expired."""
     try:
         return _decoder.decode(data)
-    except msgspec.MsgspecError:
+    except NOT_JSON:
         return Held(holder="?", token="", expires_at=0.0)  # nosec B106

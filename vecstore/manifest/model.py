@@ -1,6 +1,6 @@
 """The manifest: the JSON view of a namespace at one epoch.
 
-Formats: ``docs/formats/manifest.md``. Rules: protocol R1-R17. Imports errors and types only.
+Formats: ``docs/formats/manifest.md``. Rules: protocol R1-R17. Imports errors, limits and types only.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ import msgspec
 from crc32c import crc32c
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from vecstore.errors import StorageCorrupt, unsupported_format
+from vecstore.errors import NOT_JSON, StorageCorrupt, unsupported_format
+from vecstore.limits import MAX_DIM, MAX_NAME_BYTES, MAX_PART_ROWS, MAX_U64
 from vecstore.types import AttributeType, IdKind, Metric, RerankPrecision, StoreVectors
 
 FORMAT: Final = 0
 
 Fraction = Annotated[float, Meta(gt=0.0, le=1.0)]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=(1 << 62))]  # of bytes or rows, or an epoch: sums of two are int64
+Rows = Annotated[int, Meta(ge=1, le=MAX_PART_ROWS)]
+Checksum = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+U64 = Annotated[int, Meta(ge=0)]  # at most `MAX_U64`, which msgspec cannot say
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z", max_length=MAX_NAME_BYTES)]
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -92,11 +97,11 @@ class Section(Struct, frozen=True, array_like=True):
 class Tombstone(Struct, frozen=True, kw_only=True):
     """The dead rows of one part: a roaring bitmap inside a delete object (R6: whole so far)."""
 
-    delete_id: str
-    owner: str
+    delete_id: Name
+    owner: Name
     offset: Count
     length: Count
-    crc32c: Count
+    crc32c: Checksum
     dead: Count
     began: float  # store time at which the upload of the object began (R3)
 
@@ -129,10 +134,10 @@ class Part(Struct, frozen=True, kw_only=True):
         directory. A column whose id the schema no longer names is no more.
     """
 
-    id: str
-    owner: str
-    n: Count
-    k: Count
+    id: Name
+    owner: Name
+    n: Rows
+    k: Rows
     bytes: Count
     began: float
     id_base: int | None = None
@@ -141,7 +146,7 @@ class Part(Struct, frozen=True, kw_only=True):
     mean: str | None = None
     vectors: StoreVectors = "fp32"
     sections: dict[str, Section]
-    checksums_crc32c: Count
+    checksums_crc32c: Checksum
     tombstone: Tombstone | None = None
     columns: tuple[Count, ...] | UnsetType = UNSET
 
@@ -177,7 +182,7 @@ class IdempotencyRecord(Struct, frozen=True):
 class Ancestor(Struct, frozen=True):
     """An epoch that a branch rests on: its namespace owns objects that the branch names (R9)."""
 
-    namespace: str
+    namespace: Name
     incarnation: str
     epoch: Count
 
@@ -196,7 +201,7 @@ class Pin(Struct, frozen=True, kw_only=True):
         begin: once that epoch is another's, the branch never was and never will be.
     """
 
-    name: str
+    name: Name
     kind: Literal["tag", "branch"]
     incarnation: str
     epoch: Count
@@ -257,14 +262,14 @@ class Manifest(Struct, frozen=True, kw_only=True):
     ancestors: tuple[Ancestor, ...] = ()
     created_at: float
     committed_at: float
-    dim: Annotated[int, Meta(ge=1)]
+    dim: Annotated[int, Meta(ge=1, le=MAX_DIM)]
     metric: Metric
     id_kind: IdKind | None = None
-    rotation_seed: Count
+    rotation_seed: U64
     settings: Settings = msgspec.field(default_factory=Settings)
     means: tuple[Mean, ...] = ()
     parts: tuple[Part, ...] = ()
-    next_id: Count = 0
+    next_id: U64 = 0
     commits: tuple[CommitRef, ...] = ()
     idempotency: tuple[IdempotencyRecord, ...] = ()
     pins: tuple[Pin, ...] = ()
@@ -320,16 +325,15 @@ def decode_manifest(data: bytes, *, key: str, namespace: str) -> Manifest:
 
     try:
         envelope = _envelope_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise corrupt(f"not a manifest: {error}") from error
     body = bytes(envelope.manifest)
     if envelope.crc32c != f"{crc32c(body):08x}":
         raise corrupt("manifest fails its checksum")
     try:
         manifest = _manifest_decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        fields = _any_decoder.decode(body)
-        found = fields.get("format", FORMAT) if isinstance(fields, dict) else FORMAT
+    except NOT_JSON as error:
+        found = _format_of(body)
         if found != FORMAT:
             raise unsupported_format("manifest", found, FORMAT, key=key, section="manifest") from error
         raise corrupt(f"malformed manifest: {error}") from error
@@ -337,4 +341,43 @@ def decode_manifest(data: bytes, *, key: str, namespace: str) -> Manifest:
         raise unsupported_format("manifest", manifest.format, FORMAT, key=key, section="manifest")
     if manifest.namespace != namespace:
         raise corrupt(f"manifest of namespace {manifest.namespace!r} found under {namespace!r}")
+    problem = _contradiction(manifest)
+    if problem is not None:
+        raise corrupt(f"malformed manifest: {problem}")
     return manifest
+
+
+def _format_of(body: bytes) -> object:
+    """What another manifest says of its format, whatever else it holds."""
+    try:
+        fields = _any_decoder.decode(body)
+    except NOT_JSON:
+        return FORMAT
+    return fields.get("format", FORMAT) if isinstance(fields, dict) else FORMAT
+
+
+def _contradiction(manifest: Manifest) -> str | None:
+    """What readers rely on and types cannot say; `vecstore.invariants` holds the rest against the rules."""
+    if max(manifest.next_id, manifest.rotation_seed) > MAX_U64:
+        return "a number is beyond 64 bits"
+    means = {mean.id for mean in manifest.means}
+    if any(len(mean.f32) != 4 * manifest.dim for mean in manifest.means):
+        return f"a mean has not {manifest.dim} dimensions"
+    kind, other = (str, int) if manifest.id_kind == "string" else (int, str)
+    seen: set[str] = set()
+    for part in manifest.parts:
+        if part.id in seen or part.k > part.n or (part.mean is not None and part.mean not in means):
+            return f"part {part.id} is named twice, has more lists than rows, or a mean that is not there"
+        seen.add(part.id)
+        bounds = [one for one in (part.id_min, part.id_max) if one is not None]
+        if any(isinstance(one, other) for one in bounds) or (part.id_base is not None and kind is str):
+            return f"part {part.id} has ids of another kind than the namespace"
+        base = part.id_base or 0
+        if kind is int and any(not 0 <= one + base <= MAX_U64 for one in (0, *bounds)):  # type: ignore[operator]
+            return f"part {part.id} has ids beyond 64 bits"
+        if len(bounds) == 2 and bounds[0] > bounds[1]:  # type: ignore[operator]
+            return f"the least id of part {part.id} is above its greatest"
+        tombstone = part.tombstone
+        if tombstone is not None and not 0 < tombstone.dead <= part.n:
+            return f"part {part.id} has {tombstone.dead} dead rows of {part.n}"
+    return None

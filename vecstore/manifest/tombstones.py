@@ -2,7 +2,7 @@
 
 Format: ``docs/formats/tombstones.md``. Rules: R6 (a bitmap is whole, not an increment; a part has at
 most one) and R13 (a reference carries length and checksum, and the reader compares both).
-Imports keys, model and storage.
+Imports keys, model, storage and a kernel.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from crc32c import crc32c
 from pyroaring import BitMap
 
 from vecstore.errors import StorageConflict, StorageCorrupt, unsupported_format
+from vecstore.ext.masks import check_bitmap
 from vecstore.manifest.keys import delete_key
 from vecstore.manifest.model import Part, Tombstone
 from vecstore.storage.base import ObjectStore
@@ -84,7 +85,11 @@ def decode_directory(data: bytes, *, key: str) -> tuple[Entry, ...]:
     for part_id, offset, length, crc, dead in _ENTRY.iter_unpack(directory):
         if offset < end or offset + length > len(data):
             raise corrupt("an entry points outside the object")
-        entries.append(Entry(part_id.rstrip(b"\0").decode("ascii"), offset, length, crc, dead))
+        try:
+            name = part_id.rstrip(b"\0").decode("ascii")
+        except UnicodeDecodeError as error:
+            raise corrupt("an entry names no part") from error
+        entries.append(Entry(name, offset, length, crc, dead))
     return tuple(entries)
 
 
@@ -104,6 +109,8 @@ def decode_tombstones(data: bytes, *, key: str) -> Iterator[tuple[Entry, BitMap]
         try:
             if crc32c(raw) != entry.crc32c:
                 raise ValueError("fails its checksum")
+            if not check_bitmap(raw, 1 << 32):
+                raise ValueError("is malformed")
             rows = BitMap.deserialize(raw)
             if len(rows) != entry.dead:
                 raise ValueError(f"has {len(rows)} rows instead of {entry.dead}")
@@ -155,14 +162,11 @@ def read_tombstone(store: ObjectStore, reference: Tombstone, *, n: int) -> BitMa
         raise corrupt("is cut short")
     if crc32c(data) != reference.crc32c:
         raise corrupt("fails its checksum")
-    try:
-        rows = BitMap.deserialize(data)
-    except ValueError as error:
-        raise corrupt("is malformed") from error
+    if not check_bitmap(data, n):  # before the C library sees it, which would trust it
+        raise corrupt(f"is malformed, or names a row beyond {n}")
+    rows = BitMap.deserialize(data)
     if len(rows) != reference.dead:
         raise corrupt(f"has {len(rows)} rows instead of {reference.dead}")
-    if rows and rows.max() >= n:
-        raise corrupt(f"names row {rows.max()} of {n}")
     return rows
 
 

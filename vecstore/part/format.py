@@ -16,7 +16,7 @@ import numpy.typing as npt
 from crc32c import crc32c
 from msgspec import Struct
 
-from vecstore.errors import StorageCorrupt, unsupported_format
+from vecstore.errors import NOT_JSON, StorageCorrupt, unsupported_format
 
 MAGIC: Final = b"VECPART\0"
 FORMAT: Final = 0
@@ -176,7 +176,7 @@ def read_ends(header: Buffer, rest: Buffer, *, start: int, key: str) -> Footer:
         raise corrupt("footer", "fails its checksum")
     try:
         footer = msgspec.json.decode(raw, type=Footer)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise corrupt("footer", f"malformed: {error}") from error
     for name, entry in footer.sections.items():
         if entry.offset % ALIGN or entry.length % ALIGN or entry.offset + entry.length > offset:

@@ -6,6 +6,7 @@ themselves against the manifest. `StorageCorrupt` names object and section.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -17,19 +18,30 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
-from vecstore.errors import StorageCorrupt
+from vecstore.errors import NOT_JSON, StorageCorrupt
 from vecstore.ext.ivf import record_layout
 from vecstore.index.extents import list_bounds
 from vecstore.index.recall import Calibration
 from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part
-from vecstore.part.format import HEAD, HEADER_BYTES, KEYS_A_PAGE, LIST_DTYPE, PAGE, ROWS_A_PAGE, page_bounds
-from vecstore.rows.columns import ColumnEntry, Keys, Piece, decode_directory
+from vecstore.part.format import (
+    ALIGN,
+    HEAD,
+    HEADER_BYTES,
+    KEYS_A_PAGE,
+    LIST_DTYPE,
+    PAGE,
+    ROWS_A_PAGE,
+    aligned,
+    page_bounds,
+)
+from vecstore.rows.columns import ColumnEntry, Keys, decode_directory
 from vecstore.rows.ids import Ids, may_contain
 from vecstore.rows.packing import Texts
+from vecstore.rows.soundness import check_entry
 from vecstore.storage.base import ObjectStore, Stamp
-from vecstore.storage.cache import Page, PageCache, ReadTrace
+from vecstore.storage.cache import Checked, Page, PageCache, ReadTrace
 from vecstore.types import F32, U64, IdKind
 
 Bytes = npt.NDArray[np.uint8]
@@ -37,6 +49,8 @@ Bytes = npt.NDArray[np.uint8]
 MOST_UNFILTERED: Final = 256 << 10  # bytes of keys and rows that are fetched sooner than a filter is asked
 FEW_KEYS: Final = 8  # whose pages are fetched beside a filter that is not known yet
 RECORDS_AT_ONCE: Final = 32 << 20  # bytes of records that are read together, and held
+_RECORD: Final = struct.Struct("<II8xI")  # n, flags, padded_dim
+_HAS_INT8, _HAS_BLOCKS, _HAS_U64_IDS = 1, 2, 4
 _VECTOR_DTYPES: Final[dict[str, Literal["f4", "f2"] | None]] = {"fp32": "f4", "fp16": "f2", "none": None}
 
 
@@ -70,6 +84,25 @@ class _Head:
 
     def section_at(self, offset: int) -> str:
         return self.reader._section_at(offset)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A record as a page: what it says of itself is held against the table of lists when it is read."""
+
+    reader: PartReader
+    number: int
+    start: int
+    length: int
+    crc32c: int
+
+    def check(self, key: str, data: Bytes) -> None:  # noqa: ARG002
+        if crc32c(data.data) != self.crc32c:
+            raise self.reader._corrupt("records", "fails its checksum", offset=self.start)
+        self.reader._check_record(self.number, data.data)
+
+    def section_at(self, offset: int) -> str:  # noqa: ARG002
+        return "records"
 
 
 class PartReader:
@@ -113,6 +146,7 @@ class PartReader:
         self.id_kind = id_kind
         self._store = store
         self._cache = cache
+        self._check_sections()
         self._map = self._open_map()
         head = self._verify_head(self._read_head(trace))
         self.list_rows = self.lists["rows"].astype(np.int64)
@@ -122,6 +156,8 @@ class PartReader:
         self.fence = head["id_fence"].view("<u8")[: -(-entry.n // KEYS_A_PAGE)].astype(np.uint64)
         self.cells: F32 | None = None
         if "cells" in head:
+            if entry.sections["cells"].length % (4 * padded_dim):
+                raise self._corrupt("cells", f"does not hold rows of {padded_dim} numbers")
             self.cells = head["cells"].view("<f4").reshape(-1, padded_dim)
             self.cell_lists = head["cell_lists"].view("<u4")[: len(self.cells) + 1]
             self.centroid_codes = head["centroid_codes"]
@@ -182,17 +218,40 @@ class PartReader:
                 return name
         return "footer"
 
+    def _check_sections(self) -> None:
+        """Kernels go by addresses: every array must be as long as the part's rows and lists make it."""
+        entry, sections = self.entry, self.entry.sections
+        for name, section in sections.items():
+            if section.offset % ALIGN or section.length % ALIGN or section.offset < HEADER_BYTES:
+                raise self._corrupt(name, "does not begin or end where a section may")
+            if section.offset + section.length > entry.bytes:
+                raise self._corrupt(name, "ends beyond the object")
+        sizes = {
+            "lists": LIST_DTYPE.itemsize * entry.k,
+            "id_keys": 8 * entry.n,
+            "id_rows": 4 * entry.n,
+            "id_fence": 8 * -(-entry.n // KEYS_A_PAGE),
+        }
+        if self.vector_dtype is not None:
+            sizes["vectors"] = self._vector_bytes * entry.n
+        for name, size in sizes.items():
+            if name not in sections or sections[name].length != aligned(size):
+                raise self._corrupt(name, f"does not hold what {entry.n} rows in {entry.k} lists need")
+        for name in ("records", "id_filter", "checksums"):
+            if name not in sections or not sections[name].length:
+                raise self._corrupt(name, "is missing")
+        if not {"cells", "cell_lists", "centroid_codes"} & sections.keys():
+            if entry.k != 1:
+                raise self._corrupt("cells", f"is missing, of a part of {entry.k} lists")
+        elif not {"cells", "cell_lists", "centroid_codes"} <= sections.keys():
+            raise self._corrupt("cells", "is there without its lists and their codes, or they without it")
+
     def _head_bounds(self) -> tuple[int, int]:
         """Where the sections lie that are needed first, side by side; checks that they are named."""
         sections = self.entry.sections
         names = [name for name in HEAD if name in sections]
-        if "checksums" not in names or "lists" not in names or "records" not in sections:
-            raise self._corrupt("manifest", "the manifest names no section lists, records or checksums")
         start = min(sections[name].offset for name in names)
-        stop = max(sections[name].offset + sections[name].length for name in names)
-        if stop > self.entry.bytes:
-            raise self._corrupt("manifest", "a section ends beyond the object")
-        return start, stop
+        return start, max(sections[name].offset + sections[name].length for name in names)
 
     def _read_head(self, trace: ReadTrace) -> Bytes:
         start, stop = self._head_bounds()
@@ -224,6 +283,9 @@ class PartReader:
         lists = head["lists"].view(LIST_DTYPE)[: self.entry.k]
         number = 0
         in_order = sorted(self.entry.sections.items(), key=lambda item: item[1].offset)
+        least = sum(section.length // PAGE for name, section in in_order if name != "records")
+        if least > len(self._crcs):  # before there is room made for so many
+            raise self._corrupt("checksums", f"holds fewer than {least} checksums")
         for name, section in in_order:
             if name == "checksums":
                 continue
@@ -247,22 +309,68 @@ class PartReader:
 
     def _check_lists(self) -> None:
         """The kernels trust the table, so it must describe memory that exists."""
-        lists, records = self.lists, self.entry.sections["records"]
-        ends = lists["offset"].astype(np.int64) + lists["length"].astype(np.int64)
+        entry, records = self.entry, self.entry.sections["records"]
+        lengths = self.lists["length"].astype(np.int64)
+        blocks = -(-self.list_rows // 32)
+        coded, ids = "cells" in entry.sections, 4 if self.id_kind == "string" else 8
+        shortest = HEADER_BYTES + self.padded_dim + ids * self.list_rows
+        if coded:
+            shortest += blocks * (4 * self.padded_dim + 384)
         sound = (
-            len(lists) == self.entry.k
-            and int(self.list_rows.sum()) == self.entry.n
-            and np.array_equal(np.append(lists["offset"][1:].astype(np.int64), records.length), ends)
-            and int(lists["offset"][0]) == 0
+            int(self.list_rows.sum()) == entry.n
+            and int(lengths.sum()) == records.length
+            and np.array_equal(self.lists["offset"].astype(np.int64), np.cumsum(lengths) - lengths)
+            and np.array_equal(self.first_rows, np.cumsum(self.list_rows) - self.list_rows)
+            and np.array_equal(self.first_blocks, np.cumsum(blocks) - blocks)
+            and not (lengths % ALIGN).any()
+            and not (lengths < shortest).any()
         )
         if not sound:
             raise self._corrupt("lists", "does not match the manifest's rows and sections")
+        # Where ids begin behind int8 rows, which there have to be where there are codes, or no vectors.
+        plain = HEADER_BYTES + self.padded_dim + (blocks * (4 * self.padded_dim + 384) if coded else 0)
+        with_int8 = -(-(plain + self.list_rows * (self.padded_dim + 8)) // ALIGN) * ALIGN
+        fits = lengths - ids * self.list_rows
+        may_lack = not coded and self.vector_dtype is not None
+        self._room_for_ids = fits >= with_int8, (fits >= plain) & may_lack
+
+    def _check_records(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Of a mapped part, once their checksums were right, and before anything else is read of them."""
+        if self._map is None:
+            raise AssertionError("only a mapped part is verified in place")
+        words = np.frombuffer(self._map, dtype="<u4", count=len(self._map) // 4)
+        at = (self.lists["offset"][numbers].astype(np.int64) + self.entry.sections["records"].offset) // 4
+        good = self._are_records(numbers, words[at], words[at + 1], words[at + 4])
+        if not good.all():
+            raise self._other_record(int(numbers[np.argmin(good)]))
+
+    def _check_record(self, number: int, record: memoryview) -> None:
+        n, flags, width = _RECORD.unpack_from(record)
+        if not self._are_records(number, n, flags, width):
+            raise self._other_record(number)
+
+    def _are_records(self, numbers: Any, n: Any, flags: Any, width: Any) -> Any:
+        """Whether records say of themselves what they can be: that decides where kernels read in them."""
+        with_int8, without = self._room_for_ids
+        kind = (0 if self.cells is None else _HAS_BLOCKS) | (0 if self.id_kind == "string" else _HAS_U64_IDS)
+        return (
+            (n == self.list_rows[numbers])
+            & (width == self.padded_dim)
+            & (flags & (_HAS_BLOCKS | _HAS_U64_IDS) == kind)
+            & np.where(flags & _HAS_INT8, with_int8[numbers], without[numbers])
+        )
+
+    def _other_record(self, number: int) -> StorageCorrupt:
+        return self._corrupt("records", f"has another record than the table says of list {number}")
 
     def _check_cells(self) -> None:
         sizes = np.diff(self.cell_lists.astype(np.int64))
         blocks = int((-(-sizes // 32)).sum())
         if (
-            len(self.cell_lists) != len(self.cells if self.cells is not None else ()) + 1
+            self.cells is None
+            or not len(self.cells)
+            or not np.isfinite(self.cells).all()
+            or len(self.cell_lists) != len(self.cells) + 1
             or int(self.cell_lists[0]) != 0
             or int(self.cell_lists[-1]) != self.entry.k
             or bool((sizes < 1).any())
@@ -275,9 +383,13 @@ class PartReader:
             return None
         size = int(data[:8].view("<u8")[0])
         try:
-            return msgspec.json.decode(data[8 : 8 + size].tobytes(), type=Calibration)
-        except msgspec.MsgspecError as error:
+            found = msgspec.json.decode(data[8 : 8 + size].tobytes(), type=Calibration)
+        except NOT_JSON as error:
             raise self._corrupt("calibration", f"malformed: {error}") from error
+        problem = found.contradiction(self.entry.k)
+        if problem is not None:
+            raise self._corrupt("calibration", f"malformed: {problem}")
+        return found
 
     def _read_directory(self, data: Bytes | None) -> dict[int, ColumnEntry]:
         ids = self.entry.columns
@@ -286,7 +398,7 @@ class PartReader:
         size = int(data[:8].view("<u8")[0])
         try:
             found = decode_directory(data[8 : 8 + size].tobytes())
-        except msgspec.MsgspecError as error:
+        except NOT_JSON as error:
             raise self._corrupt("columns", f"malformed: {error}") from error
         columns = dict(zip(ids, found.values(), strict=False))
         if not len(columns) == len(ids) == len(found):
@@ -296,10 +408,10 @@ class PartReader:
         section = self.entry.sections.get("attributes")
         most = 0 if section is None else section.length
         for name, entry in found.items():
-            for piece in entry.pieces.values():
-                end = piece.offset + piece.length
-                if piece.offset < 0 or piece.length < 0 or end > most or not _holds(piece):
-                    raise self._corrupt("columns", f"column {name!r} does not lie in section 'attributes'")
+            try:
+                check_entry(entry, self.entry.n, most)
+            except ValueError as error:
+                raise self._corrupt("columns", f"column {name!r} {error}", attribute=name) from error
         return columns
 
     def _corrupt(self, section: str, why: str, **details: Any) -> StorageCorrupt:
@@ -322,7 +434,11 @@ class PartReader:
             data = self._map[start + int(bounds[page]) : start + int(bounds[page + 1])]
             if crc32c(data) != self._crcs[first + page]:
                 raise self._corrupt(name, "fails its checksum", offset=int(bounds[page]))
-            verified[page] = True
+            if name != "records":
+                verified[page] = True
+        if name == "records":
+            self._check_records(missing)
+            verified[missing] = True
         if name == "records" and self.ready is not None:
             self.ready[missing] = self._record_addresses[missing]
 
@@ -345,9 +461,20 @@ class PartReader:
         found = iter(self._cache.read(self._store, self.key, pages, trace))
         return {name: list(islice(found, len(numbers))) for name, numbers in wanted.items()}
 
-    def _wanted(self, name: str, numbers: Sequence[int]) -> list[Page]:
+    def _wanted(self, name: str, numbers: Sequence[int]) -> Sequence[Checked]:
         bounds, first = self._bounds[name], self._first_page[name]
         start = self.entry.sections[name].offset
+        if name == "records":
+            return [
+                _Record(
+                    self,
+                    p,
+                    start + int(bounds[p]),
+                    int(bounds[p + 1] - bounds[p]),
+                    int(self._crcs[first + p]),
+                )
+                for p in numbers
+            ]
         return [
             Page(name, start + int(bounds[p]), int(bounds[p + 1] - bounds[p]), int(self._crcs[first + p]))
             for p in numbers
@@ -559,14 +686,17 @@ class PartReader:
         at = self._id_offset(n, record)
         if self.id_kind == "string":
             ends = record[at : at + 4 * n].view("<u4").astype(np.int64)
-            if len(ends) != n or at + 4 * n + int(ends[-1]) > len(record):
+            if n and (at + 4 * n + int(ends.max()) > len(record) or (np.diff(ends) < 0).any()):
                 raise self._corrupt("records", "ids end beyond their record")
             body = record[at + 4 * n :].tobytes()
             out = np.empty(n, dtype=object)
             start = 0
-            for i, end in enumerate(ends.tolist()):
-                out[i] = body[start:end].decode()
-                start = end
+            try:
+                for i, end in enumerate(ends.tolist()):
+                    out[i] = body[start:end].decode()
+                    start = end
+            except UnicodeDecodeError as error:
+                raise self._corrupt("records", f"has an id that is no text: {error}") from error
             return out
         return record[at : at + 8 * n].view("<u8").astype(np.uint64) + np.uint64(self.entry.id_base or 0)
 
@@ -728,8 +858,3 @@ class PartReader:
             return
         for page in range(len(self._bounds[name]) - 1):
             self._pages(name, [page], trace)
-
-
-def _holds(piece: Piece) -> bool:
-    """Whether a piece is as long as the integers need that are packed in it."""
-    return piece.packing is None or piece.length >= piece.packing.length

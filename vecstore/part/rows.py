@@ -28,6 +28,7 @@ class PartRows:
         self._reader = reader
         self._trace = trace
         self.n = reader.entry.n
+        self.key = reader.key
         self.kept = reader.dictionaries
 
     # -- attributes: `vecstore.rows.columns.Source` ----------------------------------------

@@ -48,6 +48,11 @@ class RowBits:
         mark_rows(held.view(np.uint8), 32, 0, 0, len(held), found.words)
         return found
 
+    @property
+    def beyond(self) -> bool:
+        """Whether a bit is set that is of no row, as what was read from storage may have it."""
+        return bool(self.n % WORD) and int(self.words[-1]) >> self.n % WORD != 0
+
     def __len__(self) -> int:
         return int(np.bitwise_count(self.words).sum(dtype=np.int64))
 

@@ -13,10 +13,12 @@ Layout: ``docs/formats/columns.md``. Imports packing, values, attributes and err
 from __future__ import annotations
 
 import array
+import functools
+import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -24,6 +26,7 @@ import numpy.typing as npt
 from msgspec import Struct
 from pyroaring import BitMap
 
+from vecstore.errors import StorageCorrupt, VecstoreError
 from vecstore.ext.columns import rows_by_code
 from vecstore.ext.masks import keep_between, mark_bitmaps, mark_codes, mark_rows, place_of
 from vecstore.limits import MAX_U64
@@ -284,10 +287,15 @@ class Source(Protocol):
 
     Attributes
     ----------
+    key
+        What errors name.
     kept
         Where dictionaries are remembered once they were decoded, by column; None where they are not to be,
         because the data itself is not kept either.
     """
+
+    @property
+    def key(self) -> str: ...
 
     @property
     def kept(self) -> dict[str, Texts | Keys] | None: ...
@@ -296,6 +304,38 @@ class Source(Protocol):
 
     def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
         """See that these spans can be read without a request each."""
+
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def _sound(read: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """A reader's method, whose errors are those of what it read: it passed its checksum, but is no column.
+
+    What is asked was validated before. To hold every integer of a column against what it may be, before its
+    first use, would cost what reading all of it costs.
+    """
+
+    @functools.wraps(read)
+    def told(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            found = read(*args, **kwargs)
+            if isinstance(found, RowBits) and found.beyond:
+                raise ValueError(f"it has a row beyond {found.n}")
+        except VecstoreError:
+            raise
+        except (ValueError, LookupError, OverflowError, zlib.error) as error:
+            column = cast(ColumnReader, args[0])
+            raise StorageCorrupt(
+                f"{column.source.key}: column {column.name!r} is malformed: {error}",
+                object=column.source.key,
+                section="attributes",
+                attribute=column.name,
+            ) from error
+        return found
+
+    return told
 
 
 @dataclass(slots=True, eq=False)  # not frozen, as one is made for every look
@@ -375,14 +415,25 @@ class ColumnReader:
             return []
         return [(piece.offset, piece.offset + piece.length) for piece in pieces if piece.length]
 
+    def _counts(self, starts: I64, ends: npt.NDArray[np.integer]) -> I64:
+        """How many elements lie from each place to another; none beyond those that there are."""
+        counts: I64 = ends.astype(np.int64) - starts
+        least = min(int(starts.min(initial=0)), int(counts.min(initial=0)))
+        if least < 0 or int((starts + counts).max(initial=0)) > self.entry.elements:
+            raise ValueError(f"it has elements beyond {self.entry.elements}")
+        return counts
+
     # -- values ----------------------------------------------------------------------------
 
+    @_sound
     def nulls(self) -> RowBits:
         """Rows without a value."""
         found = RowBits.none(self.n)
         if self.entry.nulls:
             data = self._piece("nulls")
             mark_bitmaps(data, np.zeros(1, dtype=np.int64), np.array([len(data)]), found.words)
+            if len(found) != self.entry.nulls:
+                raise ValueError(f"{len(found)} rows are null, not {self.entry.nulls}")
         return found
 
     def nulls_among(self, rows: I64) -> npt.NDArray[np.bool_]:
@@ -391,13 +442,14 @@ class ColumnReader:
             return np.zeros(len(rows), dtype=np.bool_)
         return self.nulls().holds(rows)
 
+    @_sound
     def column(self, rows: I64) -> Column:
         """The values of rows, in their order."""
         spec = Spec(self.entry.type, self.entry.filterable)
         null = self.nulls_among(rows)
         if is_array(self.entry.type):
             starts = self._integers("starts", rows).astype(np.int64)
-            counts = self._integers("starts", rows + 1).astype(np.int64) - starts
+            counts = self._counts(starts, self._integers("starts", rows + 1))
             first = np.cumsum(counts) - counts
             places = np.repeat(starts - first, counts) + np.arange(int(counts.sum()))
         else:
@@ -425,6 +477,7 @@ class ColumnReader:
         """A value a row, as JSON has it."""
         return self.column(rows).values()
 
+    @_sound
     def pour(self, rows: I64, to: ColumnBuilder, first: int, room: Room) -> None:
         """Add the values of rows, ascending, as those from row ``first`` on; little is read at a time."""
         text, arrays = is_text(element_type(self.entry.type)), is_array(self.entry.type)
@@ -447,7 +500,7 @@ class ColumnReader:
             if arrays:
                 bounds = self._run("starts", start, min(start + step, self.n) + 1).astype(np.int64)
                 starts = bounds[some - start]
-                counts = bounds[some - start + 1] - starts
+                counts = self._counts(starts, bounds[some - start + 1])
                 within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
                 places, begin, end = np.repeat(starts, counts) + within, int(bounds[0]), int(bounds[-1])
             else:
@@ -479,6 +532,7 @@ class ColumnReader:
 
     # -- order -----------------------------------------------------------------------------
 
+    @_sound
     def ranks(self, rows: I64 | slice) -> U64:
         """Of rows with a value, of no array: numbers in the order of their values, the same for equal ones.
 
@@ -491,10 +545,12 @@ class ColumnReader:
             return one_zero(self._integers("keys", codes.astype(np.int64)), self.entry.type)
         return one_zero(self._integers("keys", rows), self.entry.type)
 
+    @_sound
     def elements_of(self, rows: I64) -> Elements:
         """The keys or texts of rows with a value, of no array."""
         return self._elements(rows)
 
+    @_sound
     def texts_of(self, codes: U64) -> Elements:
         """The texts of codes, which `ranks` gave."""
         wanted, where = np.unique(codes, return_inverse=True)
@@ -503,13 +559,18 @@ class ColumnReader:
         found[:] = [texts[code] for code in wanted.tolist()]
         return found[where]
 
+    @_sound
     def in_order(self, start: int, stop: int) -> I64:
         """Rows from one place to another in the order of their values; of an index that has them so."""
         piece = self.entry.pieces["order"]
         if piece.packing is None:
             raise AssertionError("an index has its rows in order")
-        return unpack_whole(piece.packing, self._piece("order"), start, stop).astype(np.int64)
+        rows = unpack_whole(piece.packing, self._piece("order"), start, stop).astype(np.int64)
+        if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < self.n:
+            raise ValueError(f"it has a row beyond {self.n}")
+        return rows
 
+    @_sound
     def up_to(self, key: int) -> tuple[I64, int | None]:
         """Rows of the elements up to a key, ascending, and the least element above it; None if there is none.
 
@@ -523,12 +584,14 @@ class ColumnReader:
             return rows, cast(int, dictionary[bisect_right(dictionary, key)])
         return rows, int(self.ranks(self.in_order(len(rows), len(rows) + 1))[0])
 
+    @_sound
     def rows_of_code(self, code: int) -> I64:
         """The rows of one value of a dictionary, ascending."""
         return self._rows_between(code, code + 1).rows()
 
     # -- look-ups --------------------------------------------------------------------------
 
+    @_sound
     def equal_to(self, keys: Sequence[Key]) -> RowBits:
         """Rows with an element that is one of ``keys``."""
         inside = [key for key in keys if self.may_hold(key, key)]
@@ -549,6 +612,7 @@ class ColumnReader:
                 codes.append(code)
         return self._rows_of(codes)
 
+    @_sound
     def between(self, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> RowBits:
         """Rows with an element between two keys, each of them included or not; None: no bound."""
         if not self.may_hold(low, high):
@@ -558,6 +622,7 @@ class ColumnReader:
         first, last = self._codes_between(low, low_in, high, high_in)
         return self._rows_between(first, last)
 
+    @_sound
     def matching(self, pattern: Pattern) -> RowBits:
         """Rows with a text that a pattern matches."""
         texts = cast(Texts, self._dictionary())
@@ -608,8 +673,7 @@ class ColumnReader:
         if self.entry.lookup == "bitmaps":
             return self._union(ordered)
         starts = self._integers("order_starts", ordered).astype(np.int64)
-        ends = self._integers("order_starts", ordered + 1).astype(np.int64)
-        counts = ends - starts
+        counts = self._counts(starts, self._integers("order_starts", ordered + 1))
         places = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
         return RowBits.of(self._integers("order", places), self.n)
 
@@ -668,6 +732,7 @@ class ColumnReader:
         everything = RowBits.every(self.n)
         return everything - self.nulls() if self.entry.nulls else everything
 
+    @_sound
     def among(self, rows: RowBits, low: Key | None, low_in: bool, high: Key | None, high_in: bool) -> RowBits:
         """As `between`, of rows that have a value, by their values; not of arrays."""
         name = "keys"

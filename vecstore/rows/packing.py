@@ -1,6 +1,6 @@
 """Arrays of integers in as few bits as they need, and texts in compressed blocks; both read at any place.
 
-What is written is described in ``docs/formats/columns.md``. Imports NumPy and msgspec.
+What is written is described in ``docs/formats/columns.md``. Imports limits, NumPy and msgspec.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from vecstore.limits import MAX_VALUE_BYTES
 from vecstore.types import U64
 
 Bytes = npt.NDArray[np.uint8]
@@ -184,8 +185,11 @@ class Texts:
     def opened(self, number: int) -> tuple[npt.NDArray[np.uint32], bytes]:
         """u32 lengths of the texts of a block, and those one after another."""
         start, end = self.extent(number)
+        first = self._firsts[number]
         following = self._firsts[number + 1] if number + 1 < len(self._firsts) else self._count
-        return _opened(self._read(start, end), following - self._firsts[number])
+        if not 0 <= first <= following <= self._count:
+            raise ValueError(f"texts {first} to {following} of {self._count} are no block")
+        return _opened(self._read(start, end), following - first)
 
     def block(self, number: int) -> list[bytes]:
         """The texts of a block."""
@@ -231,6 +235,9 @@ def pack_texts(
 
 
 def _opened(data: Bytes, count: int) -> tuple[npt.NDArray[np.uint32], bytes]:
-    """u32 lengths of the texts of a block, and those one after another."""
-    raw = zlib.decompress(data.data)
+    """u32 lengths of the texts of a block, and those one after another; no more than a block can hold."""
+    inflate, most = zlib.decompressobj(), 4 * count + BLOCK_BYTES + MAX_VALUE_BYTES
+    raw = inflate.decompress(data.data, most)
+    if not inflate.eof:
+        raise ValueError(f"a block of {count} texts is cut off, or has more than {most} bytes")
     return np.frombuffer(raw, dtype="<u4", count=count), raw[4 * count :]

@@ -616,6 +616,8 @@ def ids(data: bytes | None, *, limit: int) -> list[int | str] | None:
         return _ids_decoder.decode(data)
     except msgspec.ValidationError as error:
         raise invalid(error, "ids") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # strings have only been skipped so far
+        raise InvalidId(f"ids hold what is no text: {error}", field="ids") from error
 
 
 def vector(raw: Raw | bytes, *, field: str = "vector") -> F32:
@@ -712,8 +714,15 @@ def _from_base64(quoted: bytes | memoryview, field: str) -> bytes:
         return _strict_base64(quoted[1:-1], field)
     except InvalidArgument:
         if b"\\" in bytes(quoted):  # some encoders write / as \/
-            return _strict_base64(msgspec.json.decode(quoted, type=str), field)
+            return _strict_base64(_text(quoted, field), field)
         raise
+
+
+def _text(quoted: bytes | memoryview, field: str) -> str:
+    try:
+        return msgspec.json.decode(quoted, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"{field} is not base64: {error}", field=field) from error
 
 
 def _strict_base64(text: str | bytes | memoryview, field: str) -> bytes:

@@ -24,6 +24,7 @@ class Memory:
 
     def __init__(self, data: bytes) -> None:
         self.kept: Any = {}
+        self.key = "memory"
         self._data = np.frombuffer(data, dtype=np.uint8)
 
     def read(self, start: int, end: int) -> Any:
