@@ -208,7 +208,7 @@ cdef class Batch:
         cdef Py_ssize_t i
         for i in range(self.left_count):
             total += (<Searcher>self.searcher_of[self.left[i]])._order()
-        if total > MOST_FORESEEN:
+        if total == 0 or total > MOST_FORESEEN:
             return True
         if total > self.asked_room:
             free(self.asked)

@@ -95,6 +95,10 @@ VS_WITHIN void vs_keep_between_here(const uint8_t *data, size_t width, size_t n,
         const uint64_t word = rows < VS_WORD ? bits[w] & vs_low_bits(rows) : bits[w];
         const uint8_t *at = data + w * 8 * width;
         uint64_t found = 0, left = word;
+        if (word == 0) {
+            bits[w] = 0;
+            continue;
+        }
         for (size_t i = 0; i < VS_FEW_ROWS && left; i++)
             left &= left - 1;
         if (!left || rows < VS_WORD) {

@@ -77,7 +77,8 @@ def rank_texts(const uint8_t[::1] data not None, const int64_t[::1] ends not Non
     cdef uint64_t prefix
     cdef Entry *source
     cdef Entry *target
-    cdef const uint8_t *bytes_ = &data[0] if data.shape[0] else NULL
+    cdef uint8_t nothing = 0
+    cdef const uint8_t *bytes_ = &data[0] if data.shape[0] else &nothing  # where all texts are empty
     cdef const int64_t *limits
     if used.shape[0] != count or ranks.shape[0] != count:
         raise ValueError("texts, uses and ranks of different lengths")

@@ -272,8 +272,6 @@ static inline size_t vs_foresee(const VsPool *pool, const VsRanked *order, size_
 /* Scores what was asked for by all queries of a batch, in the order in which it lies in memory. `order` has
  * room for twice as many. */
 static inline void vs_score_asked(const VsKernels *kernels, const VsAsked *asked, size_t count, VsRanked *order) {
-    if (count == 0) /* there may be no `order` then */
-        return;
     for (size_t i = 0; i < count; i++) {
         const size_t row = (size_t)asked[i].probe->int8 + asked[i].slot * asked[i].probe->table->padded_dim;
         order[i].key = (uint32_t)(row >> 6);

@@ -1,6 +1,6 @@
 """Fuzzes all targets, or one, for some minutes.
 
-    python -m tests.fuzz --minutes 60 [--target part] [--minimise]
+    python -m tests.fuzz --minutes 60 [--target part] [--keep]
 
 Inputs that reached something new are kept in ``out/fuzz/TARGET/corpus``, and findings beside them. A finding
 is a report of a sanitizer, an exception that is none of the engine's errors, an answer of 5xx, more than
@@ -28,6 +28,7 @@ SECONDS: Final = 120  # by the clock, until a process counts as hanging; see als
 MEGABYTES: Final = 3_000
 LONGEST: Final = 256  # bytes of an input
 SEEDS: Final = 200
+KEPT: Final = 40  # inputs of a target that the suite runs, beside those that were findings
 # Shares of the time. What reads parts has most to be found.
 SHARES: Final = {"part": 10, "manifest": 4, "tombstone": 2, "requests": 4, "filters": 2, "kernels": 2}
 
@@ -39,15 +40,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--target", choices=sorted(GUIDES))
     parser.add_argument(
-        "--minimise", action="store_true", help="write what is worth keeping to tests/fuzz/corpus"
+        "--keep", action="store_true", help="write some of what was reached to tests/fuzz/corpus"
     )
     asked = parser.parse_args()
-    sanitised.build()
     chosen = [asked.target] if asked.target else list(SHARES)
-    if asked.minimise:
+    if asked.keep:
         for target in chosen:
-            minimise(target)
+            keep(target)
         return
+    sanitised.build()
     whole, findings = sum(SHARES[target] for target in chosen), 0
     for target in chosen:
         findings += fuzz(target, 60 * asked.minutes * SHARES[target] / whole)
@@ -121,30 +122,20 @@ def kept(target: str) -> list[tuple[str, bytes]]:
         return [(name, archive.read(name)) for name in archive.namelist()]
 
 
-def minimise(target: str) -> None:
-    """Keep the fewest inputs that reach all that is reached, and those that once were findings."""
-    folder, least = OUT / target, OUT / target / "least"
-    least.mkdir(exist_ok=True)
-    for path in least.iterdir():
-        path.unlink()
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.fuzz.one", target, "--findings", str(folder), "-merge=1"),
-            *(f"-timeout={SECONDS}", f"-rss_limit_mb={MEGABYTES}", str(least), str(folder / "corpus")),
-        ],
-        cwd=sanitised.ROOT,
-        env=sanitised.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
-    )
-    found = {f"found-{path.name}": path for path in folder.glob("*-*") if path.suffix != ".txt"}
+def keep(target: str) -> None:
+    """Write some of the inputs that reached something new, and all that were findings, to the repository."""
+    folder = OUT / target
+    # Named by their digests, so that the first of them are a fair sample.
+    reached = [path for path in sorted((folder / "corpus").iterdir()) if not path.name.startswith("seed")]
+    chosen = {path.name: path.read_bytes() for path in reached[:KEPT]}
+    chosen |= {f"found-{p.name}": p.read_bytes() for p in folder.glob("*-*") if p.suffix != ".txt"}
+    chosen |= {name: data for name, data in kept(target) if name.startswith("found-")}
     CORPUS.mkdir(exist_ok=True)
-    with zipfile.ZipFile(CORPUS / f"{target}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, path in sorted({**{p.name: p for p in least.iterdir()}, **found}.items()):
+    with zipfile.ZipFile(CORPUS / f"{target}.zip", "w") as archive:
+        for name, data in sorted(chosen.items()):
             entry = zipfile.ZipInfo(name)  # of no date, so that the same inputs are the same file
             entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, path.read_bytes())
+            archive.writestr(entry, data)
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(manifest: Manifest, forge
 
 def test_a_part_that_is_named_twice_is_refused(manifest: Manifest) -> None:
     data = encode_manifest(replace(manifest, parts=manifest.parts * 2))
-    with pytest.raises(StorageCorrupt, match="named twice"):
+    with pytest.raises(StorageCorrupt, match="twice"):
         decode_manifest(data, key=KEY, namespace=NS)
 
 

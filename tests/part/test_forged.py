@@ -83,6 +83,14 @@ def shorter(name: str) -> Forge:
     return forge
 
 
+def emptied(name: str) -> Forge:
+    def forge(part: HostilePart) -> None:
+        del part.documents[name]
+        part.sections[name] = bytearray()
+
+    return forge
+
+
 def in_section(name: str, form: str, value: Any, at: int = 0) -> Forge:
     return lambda part: struct.pack_into(form, part.sections[name], at, value)
 
@@ -152,6 +160,8 @@ OPENED: dict[str, tuple[str, Forge, str]] = {
     "probes that do not ascend": ("calibrated", calibrated(probes=[3, 2, 1]), "calibration"),
     "no probes": ("calibrated", calibrated(probes=[]), "calibration"),
     "no shares": ("calibrated", calibrated(coverage=[[0.5]]), "calibration"),
+    "no calibration in its section": ("calibrated", emptied("calibration"), "calibration"),
+    "no columns in their section": ("coded", emptied("columns"), "columns"),
     "no quality": ("calibrated", calibrated(quality={}), "calibration"),
     "a column of fewer rows": ("coded", in_column("n", elements=3), "columns"),
     "a column of more texts than rows": ("coded", in_column("word", distinct=1 << 40), "columns"),

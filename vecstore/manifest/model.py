@@ -363,21 +363,24 @@ def _contradiction(manifest: Manifest) -> str | None:
     means = {mean.id for mean in manifest.means}
     if any(len(mean.f32) != 4 * manifest.dim for mean in manifest.means):
         return f"a mean has not {manifest.dim} dimensions"
-    kind, other = (str, int) if manifest.id_kind == "string" else (int, str)
-    seen: set[str] = set()
+    if len({part.id for part in manifest.parts}) != len(manifest.parts):
+        return "a part is named twice"
+    strings = manifest.id_kind == "string"
     for part in manifest.parts:
-        if part.id in seen or part.k > part.n or (part.mean is not None and part.mean not in means):
-            return f"part {part.id} is named twice, has more lists than rows, or a mean that is not there"
-        seen.add(part.id)
-        bounds = [one for one in (part.id_min, part.id_max) if one is not None]
-        if any(isinstance(one, other) for one in bounds) or (part.id_base is not None and kind is str):
-            return f"part {part.id} has ids of another kind than the namespace"
-        base = part.id_base or 0
-        if kind is int and any(not 0 <= one + base <= MAX_U64 for one in (0, *bounds)):  # type: ignore[operator]
-            return f"part {part.id} has ids beyond 64 bits"
-        if len(bounds) == 2 and bounds[0] > bounds[1]:  # type: ignore[operator]
-            return f"the least id of part {part.id} is above its greatest"
+        if part.k > part.n or (part.mean is not None and part.mean not in means):
+            return f"part {part.id} has more lists than rows, or a mean that is not there"
+        if not _ids_hold(part, strings):
+            return f"part {part.id} has ids of another kind than the namespace, or beyond 64 bits"
         tombstone = part.tombstone
         if tombstone is not None and not 0 < tombstone.dead <= part.n:
             return f"part {part.id} has {tombstone.dead} dead rows of {part.n}"
     return None
+
+
+def _ids_hold(part: Part, strings: bool) -> bool:
+    least, greatest, base = part.id_min, part.id_max, part.id_base or 0
+    if isinstance(least, int) and isinstance(greatest, int):
+        return not strings and 0 <= base <= base + least <= base + greatest <= MAX_U64
+    if isinstance(least, str) and isinstance(greatest, str):
+        return strings and part.id_base is None and least <= greatest
+    return least is None and greatest is None and 0 <= base <= MAX_U64  # nothing is said of them

@@ -237,9 +237,9 @@ class PartReader:
         for name, size in sizes.items():
             if name not in sections or sections[name].length != aligned(size):
                 raise self._corrupt(name, f"does not hold what {entry.n} rows in {entry.k} lists need")
-        for name in ("records", "id_filter", "checksums"):
+        for name in ("records", "id_filter", "checksums", *({"columns", "calibration"} & sections.keys())):
             if name not in sections or not sections[name].length:
-                raise self._corrupt(name, "is missing")
+                raise self._corrupt(name, "is missing, or empty")
         if not {"cells", "cell_lists", "centroid_codes"} & sections.keys():
             if entry.k != 1:
                 raise self._corrupt("cells", f"is missing, of a part of {entry.k} lists")

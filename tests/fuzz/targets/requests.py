@@ -6,6 +6,8 @@ import base64
 import gzip
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 from urllib.parse import quote
@@ -137,9 +139,9 @@ def request(data: bytes) -> None:
     query = ""
     if headers_kind & 8:
         query = dice.of(("vector=", "epoch=", "top_k=", "filter=", "limit=", "after=", "x=")) + _text(dice)
-    logging.getLogger("vecstore").setLevel(logging.CRITICAL)
     client = _servers().client(chosen)
-    answer = client.open(path, method=method, data=body, headers=headers, query_string=query)
+    with _quiet():
+        answer = client.open(path, method=method, data=body, headers=headers, query_string=query)
     told = answer.get_data()
     if answer.status_code >= 500:
         raise AssertionError(f"{method} {path}: {answer.status_code} {told[:300]!r}")
@@ -167,3 +169,15 @@ def _body(sound: Any, dice: Dice) -> bytes:
 def _text(dice: Dice) -> str:
     text = dice.take(dice.below(24)).decode("latin-1")
     return "".join(c for c in text if c not in "\r\n\0")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What is refused is logged, which would be most of what a run says."""
+    log = logging.getLogger("vecstore")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
