@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 
 from packaging.requirements import Requirement
 
-EXTRAS = {"dev", "bench"}  # for whoever works on it
+EXTRAS = {"dev", "bench", "fuzz"}  # for whoever works on it
 
 
 def brought(package: str, extras: frozenset[str], found: dict[str, str]) -> None:

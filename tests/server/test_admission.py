@@ -254,11 +254,15 @@ def test_what_is_only_named_like_a_compaction_may_not(database: Database) -> Non
 
 def test_the_python_client_is_told_that_its_time_was_up(tmp_path: Any) -> None:
     options = ("--workers", "1", "--no-maintenance")
+    with vecstore.connect(str(tmp_path / "data"), maintenance="off") as database:
+        database.create_namespace("docs", 2, "l2")
     with (
         running_server(tmp_path / "data", *options, VECSTORE_REQUEST_TIMEOUT="1e-9") as server,
         vecstore.connect(server.url) as database,
     ):
-        ns = database.create_namespace("docs", 2, "l2")
+        with pytest.raises(DeadlineExceeded):
+            database.create_namespace("other", 2, "l2")
+        ns = database.namespace("docs")
         with pytest.raises(DeadlineExceeded):
             ns.insert([[1, 2]])
         with pytest.raises(DeadlineExceeded):
