@@ -243,11 +243,11 @@ def statuses(proxy: Nginx, request: bytes) -> list[int]:
     """Of the answers to what is sent as it stands, until nothing more can come."""
     with proxy.connect() as client:
         client.sendall(request)
-        client.settimeout(0.3)
         received = b""
         try:
             while data := client.recv(65_536):
                 received += data
+                client.settimeout(0.3)  # one answer is there; another would follow at once
         except OSError:
             assert received, "no answer and no end"
     return [int(status) for status in STATUS.findall(received)]
