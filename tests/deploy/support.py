@@ -107,16 +107,16 @@ def rendered(
 ) -> str:
     """The configuration as it is delivered, for this machine; what is to be replaced must be there."""
     host, port, plain = address
-    both = backends if len(backends) > 1 else backends * 2
-    servers = "".join(rf"server {backend} max_fails=0\1;" for backend in both)
-    named = r"server 127\.0\.0\.1:8080 max_fails=0(.*);\n\s*server 127\.0\.0\.1:8080 max_fails=0\1;"
+    line = r"server 127\.0\.0\.1:8080 max_fails=0(.*);"
+    each = "".join(rf"server {backend} max_fails=0\1;" for backend in backends)
+    servers = (line, each, 8) if len(backends) == 1 else (rf"{line}(\n\s*server .*;)+", each, 3)
     temporary = "".join(f"{name}_temp_path {folder}/{name}; " for name in _FOLDERS)
     replaced = [
         (r"^user www-data;", f"user {getpass.getuser()};\npid {folder}/pid;", 1),
         (r"^http {", f"http {{ {temporary}", 1),
         (r"listen 80 ", f"listen {host}:{plain} ", 1),
         (r"listen 443 ", f"listen {host}:{port} ", 1),
-        (named, servers, 3),
+        servers,
         (r"/etc/nginx/tls/fullchain\.pem", f"{folder}/certificate.pem", 1),
         (r"/etc/nginx/tls/privkey\.pem", f"{folder}/key.pem", 1),
         (r"/var/log/nginx/", f"{folder}/", 2),

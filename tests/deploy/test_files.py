@@ -132,7 +132,7 @@ def test_the_numbers_of_nginx_fit_those_of_the_server() -> None:
     assert numbers("proxy_read_timeout")[0] > config.request_timeout
     kept_by_nginx = int(re.findall(r"keepalive_timeout ([0-9]+)s;\s+# less than", NGINX)[0])
     assert kept_by_nginx < gunicorn["keepalive"]
-    assert sum(numbers("max_conns")[:2]) == 2 * gunicorn["threads"]
+    assert sum(numbers("max_conns")[:4]) == 2 * gunicorn["threads"]
     assert gunicorn["threads"] > config.threads + config.queue
     assert gunicorn["worker_connections"] > sum(numbers("max_conns"))
 
