@@ -14,12 +14,12 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-import vecstore
 from vecstore.aio import AsyncNamespace
 from vecstore.aio.database import Threads
 from vecstore.api import Database, Namespace
-from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
+from vecstore.errors import InvalidArgument, SchemaConflict
 from vecstore.integrations.metadata import TEXT, to_columns, to_metadata
+from vecstore.integrations.opening import opened
 from vecstore.limits import MAX_FILTER_VALUES, MAX_ID_BYTES
 from vecstore.types import Hits, Metric, NamespaceInfo
 
@@ -93,18 +93,11 @@ class VecstoreVectorStore(VectorStore):
         options
             Of the class.
         """
-        if isinstance(database, str):
-            database = vecstore.connect(database)
-        try:
-            namespace = database.namespace(name)
-        except NamespaceNotFound:
-            try:
-                namespace = database.create_namespace(
-                    name, dim or len(embedding.embed_query("dimension")), metric
-                )
-            except NamespaceExists:  # somebody else just did
-                namespace = database.namespace(name)
-        return cls(namespace, embedding, **options)
+
+        def width() -> int:
+            return dim or len(embedding.embed_query("dimension"))
+
+        return cls(opened(database, name, width, metric), embedding, **options)
 
     @classmethod
     def from_texts(  # type: ignore[override]

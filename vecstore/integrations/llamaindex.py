@@ -18,13 +18,13 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 from pydantic import PrivateAttr
 
-import vecstore
 from vecstore.aio import AsyncNamespace
 from vecstore.aio.database import Threads
 from vecstore.api import Database, Namespace
-from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
+from vecstore.errors import InvalidArgument, SchemaConflict
 from vecstore.integrations.llamaindex_filters import ALL, Filter, to_filter
 from vecstore.integrations.metadata import REST, TEXT, Schema, to_columns
+from vecstore.integrations.opening import opened
 from vecstore.limits import MAX_FILTER_VALUES
 from vecstore.types import Hits, Metric
 
@@ -98,16 +98,7 @@ class VecstoreVectorStore(BasePydanticVectorStore):
         options
             Of the class.
         """
-        if isinstance(database, str):
-            database = vecstore.connect(database)
-        try:
-            namespace = database.namespace(name)
-        except NamespaceNotFound:
-            try:
-                namespace = database.create_namespace(name, dim, metric)
-            except NamespaceExists:  # somebody else just did
-                namespace = database.namespace(name)
-        return cls(namespace, **options)
+        return cls(opened(database, name, lambda: dim, metric), **options)
 
     @classmethod
     def class_name(cls) -> str:

@@ -484,18 +484,7 @@ class _Copy:
         delete_id = new_uid(self._target.now, self._publisher.rng)
         data, entries = encode_tombstones(dead)
         write_tombstones(self._target, self._name, delete_id, data)
-        return {
-            entry.part_id: Tombstone(
-                delete_id=delete_id,
-                owner=self._name,
-                offset=entry.offset,
-                length=entry.length,
-                crc32c=entry.crc32c,
-                dead=entry.dead,
-                began=began,
-            )
-            for entry in entries
-        }
+        return {entry.part_id: entry.reference(delete_id, self._name, began) for entry in entries}
 
     def _adopt(
         self, plan: _Plan, base: Manifest, anew: str, parts: dict[str, Part], pins: dict[str, Pin]

@@ -448,16 +448,7 @@ class Publisher:
             delete_id = new_uid(self.store.now, self.rng)
             data, entries = encode_tombstones(pending)
             references = {
-                entry.part_id: Tombstone(
-                    delete_id=delete_id,
-                    owner=self.namespace,
-                    offset=entry.offset,
-                    length=entry.length,
-                    crc32c=entry.crc32c,
-                    dead=entry.dead,
-                    began=draft.now,
-                )
-                for entry in entries
+                entry.part_id: entry.reference(delete_id, self.namespace, draft.now) for entry in entries
             }
             bitmaps = [(references[part_id], rows) for part_id, rows in pending.items()]
             parts = tuple(

@@ -41,6 +41,18 @@ class Entry:
     crc32c: int
     dead: int
 
+    def reference(self, delete_id: str, owner: str, began: float) -> Tombstone:
+        """How a manifest names it, in the delete object of that id."""
+        return Tombstone(
+            delete_id=delete_id,
+            owner=owner,
+            offset=self.offset,
+            length=self.length,
+            crc32c=self.crc32c,
+            dead=self.dead,
+            began=began,
+        )
+
 
 def encode_tombstones(dead: Mapping[str, BitMap]) -> tuple[bytes, tuple[Entry, ...]]:
     """The bytes of a delete object, and where each part's bitmap lies in them."""
