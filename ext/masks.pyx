@@ -188,31 +188,48 @@ cdef inline uint32_t _u32(const uint8_t *data) noexcept nogil:
     return value
 
 
-cdef bint _mark_bitmap(const uint8_t *data, size_t length, uint64_t *bits, size_t words) noexcept nogil:
-    """False if it is none, or has a row beyond the words."""
-    cdef const uint8_t *heads
-    cdef const uint8_t *runs = NULL
-    cdef size_t count, at, c, i, size, first
-    cdef uint32_t card, row, last
-    cdef uint64_t word
+cdef struct _Containers:
+    const uint8_t *heads  # key and cardinality less one of each
+    const uint8_t *runs  # a bit each, whether it is one of runs; NULL if none is
+    size_t count
+    size_t at  # of the first
+
+
+cdef bint _containers(const uint8_t *data, size_t length, _Containers *of) noexcept nogil:
+    """How a roaring bitmap begins; False if it does otherwise. That `at` lies within is the caller's to check."""
+    of.runs = NULL
     if length < 4:
         return False
     if _u16(data) == RUNS:
-        count = _u16(data + 2) + 1
-        runs = data + 4
-        at = 4 + (count + 7) // 8
+        of.count = _u16(data + 2) + 1
+        of.runs = data + 4
+        of.at = 4 + (of.count + 7) // 8
     elif _u32(data) == NO_RUNS and length >= 8:
-        count = _u32(data + 4)
-        at = 8
+        of.count = _u32(data + 4)
+        of.at = 8
     else:
         return False
-    if count > 1 << 16:
+    if of.count > 1 << 16:
         return False
-    heads = data + at
-    at += 4 * count
-    if runs == NULL or count >= 4:
-        at += 4 * count
-    for c in range(count):
+    of.heads = data + of.at
+    of.at += 4 * of.count
+    if of.runs == NULL or of.count >= 4:
+        of.at += 4 * of.count
+    return True
+
+
+cdef bint _mark_bitmap(const uint8_t *data, size_t length, uint64_t *bits, size_t words) noexcept nogil:
+    """False if it is none, or has a row beyond the words."""
+    cdef _Containers of
+    cdef const uint8_t *heads
+    cdef const uint8_t *runs
+    cdef size_t at, c, i, size, first
+    cdef uint32_t card, row, last
+    cdef uint64_t word
+    if not _containers(data, length, &of):
+        return False
+    heads, runs, at = of.heads, of.runs, of.at
+    for c in range(of.count):
         if at > length:
             return False
         first = <size_t>_u16(heads + 4 * c) * CONTAINER_WORDS
@@ -268,30 +285,17 @@ def check_bitmap(const uint8_t[::1] data not None, int64_t n) -> bool:
 
 
 cdef bint _is_bitmap(const uint8_t *data, size_t length, int64_t n) noexcept nogil:
+    cdef _Containers of
     cdef const uint8_t *heads
-    cdef const uint8_t *runs = NULL
-    cdef size_t count, at, c, i, size
+    cdef const uint8_t *runs
+    cdef size_t at, c, i, size
     cdef uint32_t card
     cdef int64_t key, before = -1, last, value, most, held
     cdef uint64_t word
-    if length < 4:
+    if not _containers(data, length, &of):
         return False
-    if _u16(data) == RUNS:
-        count = _u16(data + 2) + 1
-        runs = data + 4
-        at = 4 + (count + 7) // 8
-    elif _u32(data) == NO_RUNS and length >= 8:
-        count = _u32(data + 4)
-        at = 8
-    else:
-        return False
-    if count > 1 << 16:
-        return False
-    heads = data + at
-    at += 4 * count
-    if runs == NULL or count >= 4:
-        at += 4 * count
-    for c in range(count):
+    heads, runs, at = of.heads, of.runs, of.at
+    for c in range(of.count):
         if at > length:
             return False
         key, card = _u16(heads + 4 * c), _u16(heads + 4 * c + 2) + 1
