@@ -426,7 +426,9 @@ def test_readers_never_see_half_of_a_switch(root: Path) -> None:
     assert not seen
 
 
-@pytest.mark.parametrize("sizes", [(1,), (3 << 20,), (1 << 20,) * 5, (5, 2 << 20, 7), (700_001,) * 9, (2 << 20, 0, 1)])
+@pytest.mark.parametrize(
+    "sizes", [(1,), (3 << 20,), (1 << 20,) * 5, (5, 2 << 20, 7), (700_001,) * 9, (2 << 20, 0, 1)]
+)
 def test_files_are_written_by_whole_huge_pages(
     store: ObjectStore, root: Path, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
