@@ -3,7 +3,7 @@
 At most so many run, at most so many wait, and of slow ones fewer: a queue is bounded by the time that its
 last would wait. Namespaces take turns, whatever each of them sends: a busy one
 waits behind itself. Where the queue is full, room is made by refusing the latest request of the
-namespace that waits with most; whoever waits with most itself is refused, with 429, and told so half a
+namespace that waits with most; whoever waits with most itself is refused, with 429, and told so a
 second later. A request that is not answered in its time is stopped (`vecstore.deadline`), and that it has
 waited counts.
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HELD_REFUSALS: Final = 2  # times as many as may wait
-REFUSAL_SECONDS: Final = 0.5  # half of what a client is told to wait (Retry-After)
+REFUSAL_SECONDS: Final = 1.0  # as long as a client is told to wait (Retry-After)
 
 EXEMPT: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked most urgently when all else is busy
 # What may take as long as it does, unless it asks for less. Ids and tags may be named like it.
