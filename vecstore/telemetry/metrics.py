@@ -93,7 +93,7 @@ GAUGES: Final[dict[Held, _Gauge]] = {
 HELP: Final[dict[str, str]] = {
     "build_info": "1; the labels say what runs.",
     "http_requests": "Requests answered.",
-    "http_request_seconds": "Seconds from a request's headers to its answer, before that is sent; not of 429.",
+    "http_request_seconds": "Seconds from a request's headers to its answer, before that is sent; not 429.",
     "http_requests_in_flight": "Requests being answered.",
     "search_queries": "Queries answered, alone or in batches.",
     "search_stage_seconds": "Seconds of a stage of a query asked alone.",
