@@ -11,8 +11,6 @@
 #define VS_LISTS_AHEAD 4
 #define VS_ROWS_AHEAD 8
 #define VS_ROWS_WAITING 16
-#define VS_BLOCK_FETCHED 512 /* bytes of a block, after which the processor fetches the rest by itself */
-#define VS_FEW_IN_BLOCK 4
 
 /* How far off an int8 distance can be, in steps of its row times ||z - c||. Each number is off by at most
  * half a step: sqrt(Dp) at the very most. Over many dimensions errors are even and independent, and three
@@ -31,23 +29,31 @@ static inline float vs_centroid_distance(const VsKernels *kernels, const VsTable
     return (table->squared_norm - (2.0f * header.scale) * (table->step * inner)) + header.squared_norm;
 }
 
+/* A list as its candidates refer to it. */
+static inline VsProbe vs_probe_of(const VsTable *table, const uint8_t *record, VsHeader header, int64_t first_row,
+                                  float distance, int32_t part, int32_t place) {
+    const VsLayout at = vs_layout(header.n, table->padded_dim, header.flags);
+    VsProbe probe;
+    probe.record = record;
+    probe.int8 = header.flags & VS_HAS_INT8 ? (const int8_t *)(record + at.int8) : NULL;
+    probe.factors = (const VsInt8Factors *)(const void *)(record + at.factors);
+    probe.ids = header.flags & VS_HAS_U64_IDS ? record + at.ids : NULL;
+    probe.table = table;
+    probe.first_row = first_row;
+    probe.g_add = distance - table->q_shift;
+    probe.g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
+    probe.part = part;
+    probe.place = place;
+    return probe;
+}
+
 /* Notes that candidates of a list follow. Zero if there is no memory. */
 static inline int vs_note_probe(VsPool *pool, const VsTable *table, const uint8_t *record, VsHeader header,
                                 int64_t first_row, float distance, int32_t part, int32_t place) {
-    const VsLayout at = vs_layout(header.n, table->padded_dim, header.flags);
     VsProbe *probe = vs_pool_probe(pool);
     if (!probe)
         return 0;
-    probe->record = record;
-    probe->int8 = header.flags & VS_HAS_INT8 ? (const int8_t *)(record + at.int8) : NULL;
-    probe->factors = (const VsInt8Factors *)(const void *)(record + at.factors);
-    probe->ids = header.flags & VS_HAS_U64_IDS ? record + at.ids : NULL;
-    probe->table = table;
-    probe->first_row = first_row;
-    probe->g_add = distance - table->q_shift;
-    probe->g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
-    probe->part = part;
-    probe->place = place;
+    *probe = vs_probe_of(table, record, header, first_row, distance, part, place);
     return 1;
 }
 
@@ -158,9 +164,10 @@ static inline void vs_prefetch_int8(const VsProbe *probe, size_t slot) {
 }
 
 /* A scan without a pool of candidates: a row is scored by int8 as soon as its estimate, less its bound, lies within
- * the last of the nearest so far. Rows wait while they are fetched, so that memory and processor work side by side.
- * `pool` has the probes that waiting rows refer to, and no candidates. With `scored`, rows go there whose distances,
- * less twice their bounds (`slack`, see above), lie within the last of the nearest too. */
+ * the last of the nearest so far, or where its block has few. Rows that their estimates leave wait while they are
+ * fetched, so that memory and processor work side by side; those of a block with few were fetched ahead, which the
+ * mask tells. `pool` has the probes that waiting rows refer to, and no candidates. With `scored`, rows go there whose
+ * distances, less twice their bounds (`slack`, see above), lie within the last of the nearest too. */
 typedef struct {
     VsPool *pool;
     VsNearest *nearest;
@@ -185,21 +192,24 @@ static inline void vs_direct_begin(VsDirect *direct, VsPool *pool, VsNearest *ne
     direct->read = 0;
 }
 
-/* Scores the row that has waited longest. Zero if there is no memory. */
+/* Scores a row. Zero if there is no memory. */
+static inline int vs_direct_score(const VsKernels *kernels, VsDirect *direct, const VsProbe *probe, size_t slot) {
+    const float distance = vs_int8_of(kernels, probe, slot);
+    const float bound = direct->slack * probe->factors[slot].scale * probe->g_error;
+    direct->read++;
+    if (distance - 2.0f * bound > direct->nearest->threshold)
+        return 1;
+    const VsHit hit = vs_hit_at(probe, slot, distance);
+    vs_nearest_offer(direct->nearest, &hit);
+    return !direct->scored || vs_scored_add(direct->scored, &hit, bound);
+}
+
+/* Scores the row that has waited longest, if it is still near enough. Zero if there is no memory. */
 static inline int vs_direct_take(const VsKernels *kernels, VsDirect *direct) {
     const size_t at = direct->taken++ % VS_ROWS_WAITING;
     const uint64_t ref = direct->waiting[at].ref;
-    const VsProbe *probe = vs_pool_probe_of(direct->pool, ref);
-    if (direct->waiting[at].least > direct->nearest->threshold)
-        return 1;
-    direct->read++;
-    const float distance = vs_int8_of(kernels, probe, (uint32_t)ref);
-    const float bound = direct->slack * probe->factors[(uint32_t)ref].scale * probe->g_error;
-    if (distance - 2.0f * bound > direct->nearest->threshold)
-        return 1;
-    const VsHit hit = vs_hit_of(direct->pool, ref, distance);
-    vs_nearest_offer(direct->nearest, &hit);
-    return !direct->scored || vs_scored_add(direct->scored, &hit, bound);
+    return direct->waiting[at].least > direct->nearest->threshold ||
+           vs_direct_score(kernels, direct, vs_pool_probe_of(direct->pool, ref), (uint32_t)ref);
 }
 
 /* Has a row of the last probe wait. Zero if there is no memory. */
@@ -223,18 +233,33 @@ static inline int vs_direct_finish(const VsKernels *kernels, VsDirect *direct) {
     return 1;
 }
 
-/* Whether a block has so few rows that they are scored by int8 without a look at its codes, which hold 32. */
+/* Rows of a block that are scored by int8 without a look at its codes, which hold 32. */
+#define VS_FEW_IN_BLOCK 4
+
 static inline int vs_few(uint32_t allowed) {
     for (int i = 0; i < VS_FEW_IN_BLOCK && allowed; i++)
         allowed &= allowed - 1;
     return allowed == 0;
 }
 
-/* What `vs_scan_directly` reads first of a list: its centroid, and the codes of its first block. */
-static inline void vs_prefetch_directly(const uint8_t *record, size_t padded_dim, uint32_t word) {
-    vs_prefetch(record, VS_HEADER_BYTES + padded_dim);
-    if (!vs_few(word))
-        vs_prefetch(record + VS_HEADER_BYTES + padded_dim, VS_BLOCK_FETCHED);
+static inline void vs_prefetch_slots(const int8_t *rows, size_t padded_dim, uint32_t mask) {
+    for (; mask; mask &= mask - 1)
+        vs_prefetch((const uint8_t *)(rows + (size_t)__builtin_ctz(mask) * padded_dim), padded_dim);
+}
+
+/* What `vs_scan_directly` reads first of a list whose header is at hand: codes, or the rows of a block with few. */
+static inline void vs_prefetch_directly(const uint8_t *record, size_t padded_dim, const uint32_t *words,
+                                        size_t word_count) {
+    const VsHeader header = vs_header(record);
+    const int8_t *rows = (const int8_t *)(record + vs_layout(header.n, padded_dim, header.flags).int8);
+    const size_t blocks = header.padded_dim == padded_dim ? vs_block_count(header.n) : 0;
+    const uint8_t *block = record + VS_HEADER_BYTES + padded_dim;
+    for (size_t b = 0; b < blocks && b < word_count; b++) {
+        if (vs_few(words[b]))
+            vs_prefetch_slots(rows + b * VS_BLOCK_ROWS * padded_dim, padded_dim, words[b]);
+        else
+            vs_prefetch(block + b * vs_block_bytes(padded_dim), 512);
+    }
 }
 
 /* Scans a list as `VsDirect` says. Rows scored by their codes, or why not. */
@@ -251,31 +276,32 @@ static inline int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *
     if (blocks > word_count)
         return VS_NO_WORDS;
     const float distance = vs_centroid_distance(kernels, table, record, header);
-    if (!vs_note_probe(direct->pool, table, record, header, first_row, distance, part, place))
-        return VS_NO_MEMORY;
-    const VsProbe *probe = direct->pool->probes + direct->pool->probe_count - 1;
-    const float g_add = probe->g_add, g_error = probe->g_error;
+    const VsProbe probe = vs_probe_of(table, record, header, first_row, distance, part, place);
     const uint8_t *block = record + VS_HEADER_BYTES + padded_dim;
     int64_t scanned = 0;
+    int noted = 0;
     for (size_t b = 0; b < blocks; b++, block += block_bytes) {
-        float least[VS_BLOCK_ROWS];
-        const uint32_t allowed = words[b] & vs_first_slots(header.n - b * VS_BLOCK_ROWS);
-        if (b + 1 < blocks && !vs_few(words[b + 1]))
-            vs_prefetch(block + block_bytes, VS_BLOCK_FETCHED);
+        const size_t first = b * VS_BLOCK_ROWS;
+        uint32_t allowed = words[b] & vs_first_slots(header.n - first);
         scanned += vs_count(allowed);
         if (vs_few(allowed)) {
-            for (size_t j = 0; j < VS_BLOCK_ROWS; j++)
-                least[j] = -INFINITY;
-        } else {
-            const float *errors = (const float *)(const void *)(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS;
-            kernels->score_block(table, block, allowed, g_add, INFINITY, least);
-            for (size_t j = 0; j < VS_BLOCK_ROWS; j++)
-                least[j] -= g_error * errors[j];
+            for (; allowed; allowed &= allowed - 1)
+                if (!vs_direct_score(kernels, direct, &probe, first + (size_t)__builtin_ctz(allowed)))
+                    return VS_NO_MEMORY;
+            continue;
         }
-        for (uint32_t mask = allowed; mask; mask &= mask - 1) {
-            const size_t slot = (size_t)__builtin_ctz(mask);
+        if (!noted && !vs_note_probe(direct->pool, table, record, header, first_row, distance, part, place))
+            return VS_NO_MEMORY;
+        noted = 1;
+        const float *errors = (const float *)(const void *)(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS;
+        float least[VS_BLOCK_ROWS];
+        kernels->score_block(table, block, allowed, probe.g_add, INFINITY, least);
+        for (size_t j = 0; j < VS_BLOCK_ROWS; j++)
+            least[j] -= probe.g_error * errors[j];
+        for (; allowed; allowed &= allowed - 1) {
+            const size_t slot = (size_t)__builtin_ctz(allowed);
             if (!(least[slot] > direct->nearest->threshold) &&
-                !vs_direct_add(kernels, direct, b * VS_BLOCK_ROWS + slot, least[slot]))
+                !vs_direct_add(kernels, direct, first + slot, least[slot]))
                 return VS_NO_MEMORY;
         }
     }

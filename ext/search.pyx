@@ -567,14 +567,16 @@ cdef class Searcher:
         cdef const VsPart *part = self.parts + p
         cdef const uint64_t *addresses = self._addresses(p)
         cdef const int32_t *order = self.order + part.first_list
-        cdef int32_t i, ahead
+        cdef int32_t i, start = self.done[p], ahead = VS_LISTS_AHEAD
         cdef int64_t found, block
-        for i in range(self.done[p] - <int32_t>VS_LISTS_AHEAD, end):
-            ahead = i + <int32_t>VS_LISTS_AHEAD
-            if ahead < end and part.first_blocks[order[ahead]] < <int64_t>part.word_count:
-                vs_prefetch_directly(<const uint8_t *>addresses[order[ahead]], self.padded_dim,
-                                     part.words[part.first_blocks[order[ahead]]])
-            if i < self.done[p]:
+        for i in range(start - 2 * ahead, end):  # headers, then what they tell of, then the rows
+            if start <= i + 2 * ahead < end:
+                vs_prefetch_record(<const uint8_t *>addresses[order[i + 2 * ahead]])
+            if start <= i + ahead < end:
+                block = part.first_blocks[order[i + ahead]]
+                vs_prefetch_directly(<const uint8_t *>addresses[order[i + ahead]], self.padded_dim,
+                                     part.words + block, part.word_count - block)
+            if i < start:
                 continue
             block = part.first_blocks[order[i]]
             found = vs_scan_directly(
