@@ -17,7 +17,8 @@ import yaml
 from tests.deploy.support import certify, nginx_command, rendered
 from vecstore.config import Config, load_config
 from vecstore.limits import MAX_BODY_BYTES
-from vecstore.server.gunicorn_conf import settings
+from vecstore.server.admission import HELD_REFUSALS
+from vecstore.server.gunicorn_conf import SPARE_THREADS, settings
 
 ROOT = Path(__file__).parent.parent.parent
 INSTALLED = "/opt/vecstore/bin/vecstore"
@@ -132,8 +133,9 @@ def test_the_numbers_of_nginx_fit_those_of_the_server() -> None:
     assert numbers("proxy_read_timeout")[0] > config.request_timeout
     kept_by_nginx = int(re.findall(r"keepalive_timeout ([0-9]+)s;\s+# less than", NGINX)[0])
     assert kept_by_nginx < gunicorn["keepalive"]
-    assert sum(numbers("max_conns")[:4]) == 2 * gunicorn["threads"]
-    assert gunicorn["threads"] > config.threads + config.queue
+    assert sum(numbers("max_conns")[:4]) == 2 * (config.threads + config.queue + SPARE_THREADS)
+    held = HELD_REFUSALS * config.queue
+    assert gunicorn["threads"] == config.threads + config.queue + held + SPARE_THREADS
     assert gunicorn["worker_connections"] > sum(numbers("max_conns"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,29 @@ def test_the_part_does_not_depend_on_the_bound(
     assert sorted(np.concatenate(wide.moved).tolist()) == [-1] * len(ids[::9]) + list(
         range(2_000 - len(ids[::9]))
     )
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "threads"), [(4, 1 << 40, 3), (1, 1 << 40, 1), (8, 128 << 20, 2)]
+)
+def test_a_merge_leaves_a_processor_to_others(
+    cores: int, memory: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = engine()
+    found: set[int] = set()
+    ns = Database(db).create_namespace("ns", 32, "l2", small_part_threshold=0)
+    for i in range(2):
+        ns.insert(clustered(generator(i), 500, 32), range(500 * i, 500 * i + 500))
+
+    def counted(most: int) -> ThreadPoolExecutor:
+        found.add(most)
+        return ThreadPoolExecutor(most)
+
+    monkeypatch.setattr("vecstore.maintenance.merge.available_cores", lambda: cores)
+    for module in ("arrange", "builder"):
+        monkeypatch.setattr(f"vecstore.part.{module}.ThreadPoolExecutor", counted)
+    assert merged(db.namespace("ns"), memory=memory).image is not None
+    assert found == {threads}
 
 
 def test_a_merge_beyond_the_bound_needs_the_folder_and_one_within_does_not(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from tests.server.support import eventually, running_server
 from vecstore.api import Database
 from vecstore.config import Config
 from vecstore.errors import DeadlineExceeded
-from vecstore.server.admission import Admission
+from vecstore.server import admission
+from vecstore.server.admission import Admission, Refusals
 from vecstore.server.app import create_app
 from vecstore.types import NamespaceInfo
 
@@ -119,7 +120,7 @@ def test_no_more_requests_run_at_once_than_there_are_places_and_all_are_answered
         assert server.held.most == 2
 
 
-def test_beyond_the_queue_a_request_is_refused_at_once_and_told_when_to_come_back(busy: Any) -> None:
+def test_beyond_the_queue_a_request_is_refused_and_told_when_to_come_back(busy: Any) -> None:
     with busy(threads=1, queue=1) as server:
         running, waiting = server.fill("a"), server.queue("a")
         refused = server.client.get("/v1/namespaces/a")
@@ -181,6 +182,38 @@ def test_where_the_queue_is_full_the_one_who_waits_with_most_makes_room(busy: An
         assert server.client.get("/v1/namespaces/a").status_code == 429
         server.held.let_go(4)
         assert [one.result(SECONDS).status_code for one in (first, second, other)] == [200] * 3
+
+
+def test_so_many_refusals_are_held_and_what_is_beyond_them_is_told_at_once() -> None:
+    asleep: list[float] = []
+    wake = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        asleep.append(seconds)
+        assert wake.wait(SECONDS)
+
+    refusals = Refusals(2, 0.5, sleep)
+    with ThreadPoolExecutor(2) as threads:
+        held = [threads.submit(refusals.hold) for _ in range(2)]
+        eventually("two are held", lambda: len(asleep) == 2)
+        refusals.hold()
+        assert not any(one.done() for one in held)
+        wake.set()
+        for one in held:
+            one.result(SECONDS)
+    refusals.hold()
+    assert asleep == [0.5, 0.5, 0.5]
+
+
+def test_a_refusal_is_held_no_longer_than_its_request_may_take(
+    busy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "REFUSAL_SECONDS", 3_600.0)
+    with busy(threads=1, queue=1) as server:
+        server.fill("a")
+        server.queue("a")
+        refused = server.client.get("/v1/namespaces/a", headers={"X-Request-Timeout": "0.05"})
+        assert refused.status_code == 429
 
 
 def test_health_is_told_while_all_places_are_taken(busy: Any) -> None:

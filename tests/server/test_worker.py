@@ -1,19 +1,22 @@
-"""Gunicorn's worker as we run it: answers in one piece, and no queue but the one that is bounded."""
+"""Gunicorn's worker as we run it: answers in one piece, threads, and no queue but the bounded one."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import vecstore
-from tests.server.support import Server, running_server
+from tests.server.support import Server, children, running_server
 from vecstore.api import Database
 from vecstore.client import HttpBackend
+from vecstore.config import Config
 from vecstore.errors import TooManyRequests
+from vecstore.server.gunicorn_conf import settings
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,12 @@ def test_an_answer_comes_in_one_piece(narrow: Server) -> None:
             head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 " + status)
             assert f"\r\nContent-Length: {len(body)}".encode() in head + b"\r\n"
+
+
+def test_all_threads_run_before_there_is_a_request_for_them(narrow: Server) -> None:
+    (worker,) = children(narrow.process.pid)
+    running = len(list(Path(f"/proc/{worker}/task").iterdir()))
+    assert running > settings(Config(threads=1, queue=1))["threads"]
 
 
 def test_an_answer_without_a_body_comes_too(narrow: Server) -> None:

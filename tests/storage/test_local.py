@@ -424,3 +424,24 @@ def test_readers_never_see_half_of_a_switch(root: Path) -> None:
     done.set()
     reader.join()
     assert not seen
+
+
+@pytest.mark.parametrize(
+    "sizes", [(1,), (3 << 20,), (1 << 20,) * 5, (5, 2 << 20, 7), (700_001,) * 9, (2 << 20, 0, 1)]
+)
+def test_files_are_written_by_whole_huge_pages(
+    store: ObjectStore, root: Path, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = os.write
+
+    def counted(descriptor: int, data: Any) -> int:
+        written.append(write(descriptor, data))
+        return written[-1]
+
+    chunks = [os.urandom(size) for size in sizes]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", counted)
+        store.put_stream("a/b", chunks)
+    assert (root / "a/b").read_bytes() == b"".join(chunks)
+    assert all(size % (2 << 20) == 0 for size in written[:-1])

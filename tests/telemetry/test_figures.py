@@ -62,6 +62,16 @@ def test_processes_add_up(folder: Path) -> None:
         assert (found.value("cache_bytes"), found.value("disk_cache_bytes")) == (20, 10)
 
 
+def test_refusals_are_counted_and_are_no_latencies(folder: Path) -> None:
+    metrics = Metrics(folder)
+    for status, seconds in (("200", 0.004), ("429", 0.5), ("503", 0.1)):
+        metrics.began()
+        metrics.answered("/a", "GET", status, None, seconds)
+    found = told(metrics)
+    assert found.value("http_requests_total", route="/a", method="GET", status="429", namespace="") == 1
+    assert found.value("http_request_seconds_count", route="/a", method="GET") == 2
+
+
 def test_a_process_that_ended_leaves_its_counts_and_nothing_that_it_held(folder: Path) -> None:
     gone, here = Metrics(folder, process=ENDED), Metrics(folder, process=os.getpid())
     work(gone)

@@ -34,6 +34,7 @@ BUILT: Final = 0.7  # and all is done but for their attributes, where there are 
 ARRAYS: Final = 16  # times as much memory as the largest array that is not put into a file
 APPROXIMATE_ROWS: Final = 2_048  # at a time, whatever the bound: they are multiplied with a matrix
 THREAD_BYTES: Final = 64 << 20  # of the bound, for each thread that computes
+SPARE_CORES: Final = 1  # left to searches, where there are more (decision 0017)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def merge(
         return Merged(None, [np.full(source.part.reader.entry.n, -1, dtype=np.int64) for source in sources])
     vectors, ids = _gather(view, sources, kept, room, within(progress, 0.0, GATHERED))
     how = spec(vectors)
-    workers = max(1, min(available_cores(), memory // THREAD_BYTES))
+    workers = max(1, min(available_cores() - SPARE_CORES, memory // THREAD_BYTES))
     arranged = arrange(
         vectors, how, room=room, workers=workers, progress=within(progress, GATHERED, ARRANGED)
     )

@@ -3,8 +3,9 @@
 At most so many run, at most so many wait, and of slow ones fewer: a queue is bounded by the time that its
 last would wait. Namespaces take turns, whatever each of them sends: a busy one
 waits behind itself. Where the queue is full, room is made by refusing the latest request of the
-namespace that waits with most; whoever waits with most itself is refused, with 429. A request that
-is not answered in its time is stopped (`vecstore.deadline`), and that it has waited counts.
+namespace that waits with most; whoever waits with most itself is refused, with 429, and told so a
+second later. A request that is not answered in its time is stopped (`vecstore.deadline`), and that it has
+waited counts.
 
 A place is held until the answer is there, not until it is sent: who reads slowly holds a thread of
 gunicorn's, of which there are more than places (`vecstore.server.gunicorn_conf`).
@@ -26,6 +27,9 @@ from vecstore.server.paths import FAILED, namespace_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+HELD_REFUSALS: Final = 2  # times as many as may wait
+REFUSAL_SECONDS: Final = 1.0  # as long as a client is told to wait (Retry-After)
 
 EXEMPT: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked most urgently when all else is busy
 # What may take as long as it does, unless it asks for less. Ids and tags may be named like it.
@@ -66,6 +70,7 @@ class Admission:
         self._timeout = timeout
         self._clock = clock
         self._turns = Turns(running, waiting, patience)
+        self._refusals = Refusals(HELD_REFUSALS * waiting, REFUSAL_SECONDS)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
@@ -76,6 +81,8 @@ class Admission:
             token = deadline.begin(self._ends(environ, path))
             began = self._turns.enter(path)
         except VecstoreError as error:
+            if isinstance(error, TooManyRequests):
+                self._refusals.hold()
             if token is not None:
                 deadline.end(token)
             environ[FAILED] = error
@@ -109,6 +116,38 @@ class Admission:
         except ValueError:
             return 0.0
         return min(max(0.0, waited), self._timeout) if math.isfinite(waited) else 0.0
+
+
+class Refusals:
+    """How fast they follow one another. Thread-safe.
+
+    A refusal takes a millisecond of the process, and a proxy that has it sends the next request in its
+    place: told at once, they leave little of the process to those that were accepted. One that is held
+    takes nothing but a thread, and the proxy refuses the rest itself (`max_conns` in ``deploy/nginx.conf``).
+
+    Parameters
+    ----------
+    most
+        Refusals that are held at once; what is beyond them is told at once.
+    seconds
+        How long each is held, or until its deadline.
+    sleep
+        Waits for so many seconds.
+    """
+
+    def __init__(self, most: int, seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._seconds = seconds
+        self._sleep = sleep
+        self._places = threading.Semaphore(most)
+
+    def hold(self) -> None:
+        """Return when it is to be told."""
+        if self._places.acquire(blocking=False):
+            try:
+                left = deadline.remaining()
+                self._sleep(self._seconds if left is None else max(0.0, min(left, self._seconds)))
+            finally:
+                self._places.release()
 
 
 class Turns:

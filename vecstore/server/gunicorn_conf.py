@@ -9,6 +9,7 @@ from gunicorn.glogging import Logger
 
 from vecstore.config import Config
 from vecstore.keys import read_keys
+from vecstore.server.admission import HELD_REFUSALS
 from vecstore.telemetry.logs import LogFormat, formatter
 from vecstore.telemetry.shared import remove, retire, share
 
@@ -20,6 +21,7 @@ def settings(config: Config) -> dict[str, Any]:
     config.check_address()
     if config.keys_file:
         read_keys(config.keys_file)  # once here, or every worker would fail by itself, again and again
+    threads = config.threads + (1 + HELD_REFUSALS) * config.queue + SPARE_THREADS
     return {
         **(_figures(config) if config.metrics else {}),
         "bind": config.address,
@@ -31,8 +33,9 @@ def settings(config: Config) -> dict[str, Any]:
         "worker_class": "vecstore.server.worker.Worker",  # gthread
         # Who waits for its turn waits in a thread, so that the bound on the queue (server/admission.py)
         # holds: what has no thread is in a queue of gunicorn's that knows neither bound nor fairness.
-        "threads": config.threads + config.queue + SPARE_THREADS,
-        "worker_connections": 1_000 + config.threads + config.queue + SPARE_THREADS,  # idle ones included
+        # So does a refusal until it is told.
+        "threads": threads,
+        "worker_connections": 1_000 + threads,  # idle ones included
         # Each worker opens its own handles: connections, locks and threads do not survive a fork.
         "preload_app": False,
         # With gthread this watches the worker's main loop, not the request: a long insert is not

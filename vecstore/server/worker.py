@@ -1,13 +1,20 @@
-"""Gunicorn's threaded worker, which sends head and body of an answer together, and says when it is ready.
+"""Gunicorn's threaded worker: answers in one piece, all threads from the start, and when it is ready.
 
-Gunicorn sends them by two calls. A worker that is killed in between leaves a proxy with a head that it
-has passed on, so that it cannot ask another worker any more (`deploy/nginx.conf`). And it ends the workers
-of before a reload when it has forked new ones, which take a second or two until they answer.
+Gunicorn sends head and body of an answer by two calls. A worker that is killed in between leaves a proxy
+with a head that it has passed on, so that it cannot ask another worker any more (`deploy/nginx.conf`). And
+it ends the workers of before a reload when it has forked new ones, which take a second or two until they
+answer.
+
+A pool starts a thread when there is a request for it, in gunicorn's main loop, which then waits until it
+runs. With eight requests that hold the interpreter in turn this takes some 20 ms a thread: when an overload
+began, new connections waited for more than a second until they were taken (decision 0029).
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker
@@ -22,6 +29,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def ready(self) -> bool:
         """Whether it answers; known in its parent too, by the file that they share."""
         return os.fstat(self.tmp.fileno()).st_size > 0
+
+    def get_thread_pool(self) -> ThreadPoolExecutor:
+        """The pool, all of its threads started."""
+        pool: ThreadPoolExecutor = super().get_thread_pool()
+        all_run = threading.Barrier(self.cfg.threads)
+        for _ in range(self.cfg.threads):
+            pool.submit(all_run.wait)
+        return pool
 
     def run(self) -> None:
         """Answer until the end."""

@@ -33,6 +33,7 @@ _TMP: Final = ".tmp"
 _STALE_SECONDS: Final = 3600.0
 _LOCK_FILES: Final = 256  # shared by all keys; a lock is held for one write and never with another
 _READ_BYTES: Final = 1 << 20
+_WRITE_BYTES: Final = 2 << 20  # of a huge page
 _MAX_FOLDERS: Final = 10_000  # known to be durable
 _MAX_HELD: Final = 128  # descriptors of objects that are asked again and again whether they changed
 _MAX_WATCHED: Final = 256  # descriptors of objects that are watched; the others are asked by their paths
@@ -381,25 +382,44 @@ class _Held:
 
 
 class _Temporary:
-    """A file in ``.tmp`` that becomes an object, or goes."""
+    """A file in ``.tmp`` that becomes an object, or goes.
+
+    It is written by whole huge pages: a filesystem that keeps what it is given at once in one piece
+    of memory then maps it by such pages, and a search misses fewer translations (decision 0035).
+    """
 
     def __init__(self, key: str, path: str) -> None:
         self.path = path
         self.renamed = False
         self._key = key
         self._digest = _digest()
+        self._rest = bytearray()  # less than a huge page
         self.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def write(self, data: bytes | memoryview) -> None:
         view = memoryview(data).cast("B")
         self._digest.update(view)
-        while len(view):
-            view = view[os.write(self.descriptor, view) :]
+        if self._rest:
+            wanting = _WRITE_BYTES - len(self._rest)
+            self._rest += view[:wanting]
+            view = view[wanting:]
+            if len(self._rest) < _WRITE_BYTES:
+                return
+            self._write(memoryview(self._rest))
+            self._rest = bytearray()
+        whole = len(view) - len(view) % _WRITE_BYTES
+        self._write(view[:whole])
+        self._rest += view[whole:]
 
     def finish(self) -> ObjectMeta:
+        self._write(memoryview(self._rest))
         os.fsync(self.descriptor)
         found = os.fstat(self.descriptor)
         return ObjectMeta(self._key, found.st_size, self._digest.hexdigest(), found.st_mtime)
+
+    def _write(self, view: memoryview) -> None:
+        while len(view):
+            view = view[os.write(self.descriptor, view) :]
 
     def close(self) -> None:
         os.close(self.descriptor)

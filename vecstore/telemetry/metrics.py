@@ -27,6 +27,7 @@ from vecstore.types import SearchParams
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 MAX_NAMESPACES: Final = 1_000  # as values of a label; the others share "other"
+_REFUSED: Final = "429"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _REQUEST_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -92,7 +93,7 @@ GAUGES: Final[dict[Held, _Gauge]] = {
 HELP: Final[dict[str, str]] = {
     "build_info": "1; the labels say what runs.",
     "http_requests": "Requests answered.",
-    "http_request_seconds": "Seconds from a request's headers to its answer, before that is sent.",
+    "http_request_seconds": "Seconds from a request's headers to its answer, before that is sent; not 429.",
     "http_requests_in_flight": "Requests being answered.",
     "search_queries": "Queries answered, alone or in batches.",
     "search_stage_seconds": "Seconds of a stage of a query asked alone.",
@@ -199,7 +200,8 @@ class Metrics(Observer):
                 found = self._admit(route, method, status, named)
             self._in_flight.add(-1.0)
             found[0].add(1.0)
-            found[1].add(seconds)
+            if status != _REFUSED:  # how long a refusal is held says nothing of how long answers take
+                found[1].add(seconds)
 
     def _admit(self, route: str, method: str, status: str, namespace: str) -> tuple[Figure, Spread]:
         labels = {"route": route, "method": method}
