@@ -131,9 +131,11 @@ VS_WITHIN void vs_allow_here(const uint64_t *rows, size_t count, size_t k, const
         size_t block = (size_t)first_blocks[i];
         uint32_t any = 0;
         for (size_t row = (size_t)first_rows[i]; row < end; row += 32, block++) {
-            uint64_t window = rows[row >> 6] >> (row & 63);
-            if ((row & 63) > 32 && (row >> 6) + 1 < count)
-                window |= rows[(row >> 6) + 1] << (64 - (row & 63));
+            uint64_t window;
+            if ((row >> 3) + sizeof window <= sizeof window * count) /* else the last word holds what is left */
+                window = vs_packed((const uint8_t *)rows, row, 1, ~(uint64_t)0);
+            else
+                window = rows[row >> 6] >> (row & 63);
             words[block] = (uint32_t)window & live[block]; /* no slot beyond the list's end is alive */
             any |= words[block];
         }

@@ -137,16 +137,20 @@ static inline int vs_scored_add(VsScoredList *list, const VsHit *hit, float boun
 
 static inline void vs_scored_free(VsScoredList *list) { free(list->items); }
 
-/* A candidate of a pool as a hit at some distance. */
-static inline VsHit vs_hit_of(const VsPool *pool, uint64_t ref, float distance) {
-    const VsProbe *probe = vs_pool_probe_of(pool, ref);
+/* A row of a list that was scanned as a hit at some distance. */
+static inline VsHit vs_hit_at(const VsProbe *probe, size_t slot, float distance) {
     VsHit hit;
     hit.distance = distance;
     hit.part = probe->part;
-    hit.row = vs_pool_row_of(pool, ref);
+    hit.row = probe->first_row + (int64_t)slot;
     hit.place = probe->place;
-    hit.id = probe->ids ? probe->ids + 8 * (size_t)(uint32_t)ref : NULL;
+    hit.id = probe->ids ? probe->ids + 8 * slot : NULL;
     return hit;
+}
+
+/* A candidate of a pool as one. */
+static inline VsHit vs_hit_of(const VsPool *pool, uint64_t ref, float distance) {
+    return vs_hit_at(vs_pool_probe_of(pool, ref), (uint32_t)ref, distance);
 }
 
 #endif

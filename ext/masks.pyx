@@ -252,10 +252,12 @@ cdef bint _mark_bitmap(const uint8_t *data, size_t length, uint64_t *bits, size_
             size = 2 * card
             if at + size > length:
                 return False
+            if first + CONTAINER_WORDS > words:  # a row may lie beyond them
+                for i in range(0, size, 2):
+                    if first + (_u16(data + at + i) >> 6) >= words:
+                        return False
             for i in range(0, size, 2):
                 row = _u16(data + at + i)
-                if first + (row >> 6) >= words:
-                    return False
                 bits[first + (row >> 6)] |= <uint64_t>1 << (row & 63)
         else:
             size = 8 * CONTAINER_WORDS

@@ -10,6 +10,7 @@
  * at D = 384, four 8 to 10, more than that no less. */
 #define VS_LISTS_AHEAD 4
 #define VS_ROWS_AHEAD 8
+#define VS_ROWS_WAITING 16
 
 /* How far off an int8 distance can be, in steps of its row times ||z - c||. Each number is off by at most
  * half a step: sqrt(Dp) at the very most. Over many dimensions errors are even and independent, and three
@@ -28,23 +29,31 @@ static inline float vs_centroid_distance(const VsKernels *kernels, const VsTable
     return (table->squared_norm - (2.0f * header.scale) * (table->step * inner)) + header.squared_norm;
 }
 
+/* A list as its candidates refer to it. */
+static inline VsProbe vs_probe_of(const VsTable *table, const uint8_t *record, VsHeader header, int64_t first_row,
+                                  float distance, int32_t part, int32_t place) {
+    const VsLayout at = vs_layout(header.n, table->padded_dim, header.flags);
+    VsProbe probe;
+    probe.record = record;
+    probe.int8 = header.flags & VS_HAS_INT8 ? (const int8_t *)(record + at.int8) : NULL;
+    probe.factors = (const VsInt8Factors *)(const void *)(record + at.factors);
+    probe.ids = header.flags & VS_HAS_U64_IDS ? record + at.ids : NULL;
+    probe.table = table;
+    probe.first_row = first_row;
+    probe.g_add = distance - table->q_shift;
+    probe.g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
+    probe.part = part;
+    probe.place = place;
+    return probe;
+}
+
 /* Notes that candidates of a list follow. Zero if there is no memory. */
 static inline int vs_note_probe(VsPool *pool, const VsTable *table, const uint8_t *record, VsHeader header,
                                 int64_t first_row, float distance, int32_t part, int32_t place) {
-    const VsLayout at = vs_layout(header.n, table->padded_dim, header.flags);
     VsProbe *probe = vs_pool_probe(pool);
     if (!probe)
         return 0;
-    probe->record = record;
-    probe->int8 = header.flags & VS_HAS_INT8 ? (const int8_t *)(record + at.int8) : NULL;
-    probe->factors = (const VsInt8Factors *)(const void *)(record + at.factors);
-    probe->ids = header.flags & VS_HAS_U64_IDS ? record + at.ids : NULL;
-    probe->table = table;
-    probe->first_row = first_row;
-    probe->g_add = distance - table->q_shift;
-    probe->g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
-    probe->part = part;
-    probe->place = place;
+    *probe = vs_probe_of(table, record, header, first_row, distance, part, place);
     return 1;
 }
 
@@ -154,6 +163,76 @@ static inline void vs_prefetch_int8(const VsProbe *probe, size_t slot) {
     vs_prefetch((const uint8_t *)(probe->factors + slot), 1);
 }
 
+/* A scan without a pool of candidates: a row is scored by int8 as soon as its estimate, less its bound, lies within
+ * the last of the nearest so far, or where its block has few. Rows that their estimates leave wait while they are
+ * fetched, so that memory and processor work side by side; those of a block with few were fetched ahead, which the
+ * mask tells. `pool` has the probes that waiting rows refer to, and no candidates. With `scored`, rows go there whose
+ * distances, less twice their bounds (`slack`, see above), lie within the last of the nearest too. */
+typedef struct {
+    VsPool *pool;
+    VsNearest *nearest;
+    VsScoredList *scored; /* NULL where int8 decides */
+    float slack;
+    size_t added; /* of all rows that ever waited, as is the next */
+    size_t taken;
+    int64_t read;
+    struct {
+        uint64_t ref;
+        float least; /* its estimate less its bound */
+    } waiting[VS_ROWS_WAITING];
+} VsDirect;
+
+static inline void vs_direct_begin(VsDirect *direct, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
+                                   float slack) {
+    direct->pool = pool;
+    direct->nearest = nearest;
+    direct->scored = scored;
+    direct->slack = slack;
+    direct->added = direct->taken = 0;
+    direct->read = 0;
+}
+
+/* Scores a row. Zero if there is no memory. */
+static inline int vs_direct_score(const VsKernels *kernels, VsDirect *direct, const VsProbe *probe, size_t slot) {
+    const float distance = vs_int8_of(kernels, probe, slot);
+    const float bound = direct->slack * probe->factors[slot].scale * probe->g_error;
+    direct->read++;
+    if (distance - 2.0f * bound > direct->nearest->threshold)
+        return 1;
+    const VsHit hit = vs_hit_at(probe, slot, distance);
+    vs_nearest_offer(direct->nearest, &hit);
+    return !direct->scored || vs_scored_add(direct->scored, &hit, bound);
+}
+
+/* Scores the row that has waited longest, if it is still near enough. Zero if there is no memory. */
+static inline int vs_direct_take(const VsKernels *kernels, VsDirect *direct) {
+    const size_t at = direct->taken++ % VS_ROWS_WAITING;
+    const uint64_t ref = direct->waiting[at].ref;
+    return direct->waiting[at].least > direct->nearest->threshold ||
+           vs_direct_score(kernels, direct, vs_pool_probe_of(direct->pool, ref), (uint32_t)ref);
+}
+
+/* Has a row of the last probe wait. Zero if there is no memory. */
+static inline int vs_direct_add(const VsKernels *kernels, VsDirect *direct, size_t slot, float least) {
+    const size_t probe = direct->pool->probe_count - 1, at = direct->added % VS_ROWS_WAITING;
+    if (direct->added - direct->taken == VS_ROWS_WAITING && !vs_direct_take(kernels, direct))
+        return 0;
+    vs_prefetch_int8(direct->pool->probes + probe, slot);
+    direct->waiting[at].ref = (uint64_t)probe << 32 | slot;
+    direct->waiting[at].least = least;
+    direct->added++;
+    return 1;
+}
+
+/* Scores all that wait, and forgets the probes. Zero if there is no memory. */
+static inline int vs_direct_finish(const VsKernels *kernels, VsDirect *direct) {
+    while (direct->taken < direct->added)
+        if (!vs_direct_take(kernels, direct))
+            return 0;
+    vs_pool_clear(direct->pool);
+    return 1;
+}
+
 /* Rows of a block that are scored by int8 without a look at its codes, which hold 32. */
 #define VS_FEW_IN_BLOCK 4
 
@@ -183,13 +262,10 @@ static inline void vs_prefetch_directly(const uint8_t *record, size_t padded_dim
     }
 }
 
-/* Scans a list without a pool: a row is scored by int8 as soon as its estimate, less its bound, lies within the
- * last of the nearest so far, or where its block has few. With `scored`, those go there whose distances, less twice their bounds (`slack`, see
- * above), do too. Rows scored by their codes, or why not; those by int8 are added to `read`. */
-static inline int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *table, VsNearest *nearest,
-                                       VsScoredList *scored, float slack, const uint8_t *record, int64_t first_row,
-                                       const uint32_t *words, size_t word_count, int32_t part, int32_t place,
-                                       int64_t *read) {
+/* Scans a list as `VsDirect` says. Rows scored by their codes, or why not. */
+static inline int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *table, VsDirect *direct,
+                                       const uint8_t *record, int64_t first_row, const uint32_t *words,
+                                       size_t word_count, int32_t part, int32_t place) {
     const size_t padded_dim = table->padded_dim, block_bytes = vs_block_bytes(padded_dim);
     if (record == NULL)
         return VS_NO_RECORD;
@@ -199,44 +275,33 @@ static inline int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *
     const size_t blocks = vs_block_count(header.n);
     if (blocks > word_count)
         return VS_NO_WORDS;
-    const VsLayout at = vs_layout(header.n, padded_dim, header.flags);
-    const int8_t *rows = (const int8_t *)(record + at.int8);
-    const VsInt8Factors *factors = (const VsInt8Factors *)(const void *)(record + at.factors);
-    const uint8_t *ids = header.flags & VS_HAS_U64_IDS ? record + at.ids : NULL;
     const float distance = vs_centroid_distance(kernels, table, record, header);
-    const float g_add = distance - table->q_shift, g_error = distance > 0.0f ? sqrtf(distance) : 0.0f;
+    const VsProbe probe = vs_probe_of(table, record, header, first_row, distance, part, place);
     const uint8_t *block = record + VS_HEADER_BYTES + padded_dim;
     int64_t scanned = 0;
+    int noted = 0;
     for (size_t b = 0; b < blocks; b++, block += block_bytes) {
-        float estimates[VS_BLOCK_ROWS];
-        const uint32_t allowed = words[b] & vs_first_slots(header.n - b * VS_BLOCK_ROWS);
-        if (allowed == 0)
-            continue;
+        const size_t first = b * VS_BLOCK_ROWS;
+        uint32_t allowed = words[b] & vs_first_slots(header.n - first);
         scanned += vs_count(allowed);
-        uint32_t mask = allowed;
-        if (!vs_few(allowed)) {
-            const float *errors = (const float *)(const void *)(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS;
-            uint32_t near = 0;
-            mask = kernels->score_block(table, block, allowed, g_add, INFINITY, estimates);
-            for (size_t j = 0; j < VS_BLOCK_ROWS; j++)
-                near |= (uint32_t)!(estimates[j] - g_error * errors[j] > nearest->threshold) << j;
-            mask &= near;
-            vs_prefetch_slots(rows + b * VS_BLOCK_ROWS * padded_dim, padded_dim, mask);
+        if (vs_few(allowed)) {
+            for (; allowed; allowed &= allowed - 1)
+                if (!vs_direct_score(kernels, direct, &probe, first + (size_t)__builtin_ctz(allowed)))
+                    return VS_NO_MEMORY;
+            continue;
         }
-        *read += vs_count(mask);
-        for (; mask; mask &= mask - 1) {
-            const size_t slot = b * VS_BLOCK_ROWS + (size_t)__builtin_ctz(mask);
-            const float bound = slack * factors[slot].scale * g_error;
-            VsHit hit;
-            hit.distance = vs_int8_distance(kernels, table, g_add, rows + slot * padded_dim, factors[slot]);
-            if (hit.distance - 2.0f * bound > nearest->threshold)
-                continue;
-            hit.part = part;
-            hit.row = first_row + (int64_t)slot;
-            hit.place = place;
-            hit.id = ids ? ids + 8 * slot : NULL;
-            vs_nearest_offer(nearest, &hit);
-            if (scored && !vs_scored_add(scored, &hit, bound))
+        if (!noted && !vs_note_probe(direct->pool, table, record, header, first_row, distance, part, place))
+            return VS_NO_MEMORY;
+        noted = 1;
+        const float *errors = (const float *)(const void *)(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS;
+        float least[VS_BLOCK_ROWS];
+        kernels->score_block(table, block, allowed, probe.g_add, INFINITY, least);
+        for (size_t j = 0; j < VS_BLOCK_ROWS; j++)
+            least[j] -= probe.g_error * errors[j];
+        for (; allowed; allowed &= allowed - 1) {
+            const size_t slot = (size_t)__builtin_ctz(allowed);
+            if (!(least[slot] > direct->nearest->threshold) &&
+                !vs_direct_add(kernels, direct, first + slot, least[slot]))
                 return VS_NO_MEMORY;
         }
     }

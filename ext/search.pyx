@@ -34,6 +34,7 @@ from vecstore.ext.ivf cimport (
     VsHit,
     VsNearest,
     VsPool,
+    VsScored,
     VsScoredList,
     refuse,
     vs_add_lists,
@@ -58,6 +59,9 @@ from vecstore.ext.ivf cimport (
     vs_rank_lists,
     vs_rerank,
     vs_scan_directly,
+    vs_direct_begin,
+    vs_direct_finish,
+    VsDirect,
     vs_scan_int8,
     vs_scan_list,
     vs_scan_vectors,
@@ -86,6 +90,7 @@ Missing = namedtuple("Missing", "lists small vectors")
 Counts = namedtuple("Counts", "scanned reranked exact looks")
 STAGES = ("prepare", "rank", "scan", "rerank", "exact")
 
+cdef size_t VECTORS_AHEAD = 8  # on their way while one is scored
 cdef double MAX_NORM = 1e18  # of a query; see `vecstore.rows.vectors`
 
 
@@ -370,6 +375,8 @@ cdef class Searcher:
             return VS_NO_MEMORY
         if not vs_nearest_reserve(&self.nearest, self.plan.top_k) or not vs_scored_reserve(&self.scored, 0):
             return VS_NO_MEMORY
+        vs_direct_begin(&self.direct, &self.pool, &self.nearest, &self.scored if self.plan.kind == 2 else NULL,
+                        vs_int8_slack(self.field.dim, self.padded_dim))
         self._lap(PREPARE)
         return 0
 
@@ -537,43 +544,50 @@ cdef class Searcher:
         cdef const int32_t *order = self.order + part.first_list
         cdef int32_t i
         cdef int64_t found
-        cdef bint direct = self.plan.direct
-        cdef int32_t number
-        cdef int32_t ahead = VS_LISTS_AHEAD * (2 if direct else 1)
-        for i in range(self.done[p], min(self.done[p] + ahead, end)):
+        if self.plan.direct:
+            return self._scan_directly(p, end)
+        for i in range(self.done[p], min(self.done[p] + VS_LISTS_AHEAD, end)):
             vs_prefetch_record(<const uint8_t *>addresses[order[i]])
         for i in range(self.done[p], end):
-            if i + ahead < end:
-                vs_prefetch_record(<const uint8_t *>addresses[order[i + ahead]])
-            if direct and i + <int32_t>VS_LISTS_AHEAD < end:
-                number = order[i + <int32_t>VS_LISTS_AHEAD]
-                vs_prefetch_directly(<const uint8_t *>addresses[number], self.padded_dim,
-                                     part.words + part.first_blocks[number], part.word_count - part.first_blocks[number])
-            found = self._scan_list(part, addresses[order[i]], order[i], i)
-            if found != DONE:
+            if i + <int32_t>VS_LISTS_AHEAD < end:
+                vs_prefetch_record(<const uint8_t *>addresses[order[i + <int32_t>VS_LISTS_AHEAD]])
+            found = vs_scan_list(
+                self.kernels, self.table_of[part.group], &self.pool, <const uint8_t *>addresses[order[i]],
+                part.first_rows[order[i]], part.words + part.first_blocks[order[i]],
+                part.word_count - part.first_blocks[order[i]], part.number, i, True,
+            )
+            if found < 0:
                 return found
+            self.scanned += found
         self.done[p] = max(self.done[p], end)
         return DONE
 
-    cdef int64_t _scan_list(self, const VsPart *part, uint64_t address, int32_t number, int32_t place) noexcept nogil:
-        """Scan a list of a part; DONE, or why not."""
-        cdef int64_t found
-        cdef int64_t first_row = part.first_rows[number], block = part.first_blocks[number]
-        if self.plan.direct:
+    cdef int64_t _scan_directly(self, Py_ssize_t p, int32_t end) noexcept nogil:
+        """As `_scan_lists`, without a pool."""
+        cdef const VsPart *part = self.parts + p
+        cdef const uint64_t *addresses = self._addresses(p)
+        cdef const int32_t *order = self.order + part.first_list
+        cdef int32_t i, start = self.done[p], ahead = VS_LISTS_AHEAD
+        cdef int64_t found, block
+        for i in range(start - 2 * ahead, end):  # headers, then what they tell of, then the rows
+            if start <= i + 2 * ahead < end:
+                vs_prefetch_record(<const uint8_t *>addresses[order[i + 2 * ahead]])
+            if start <= i + ahead < end:
+                block = part.first_blocks[order[i + ahead]]
+                vs_prefetch_directly(<const uint8_t *>addresses[order[i + ahead]], self.padded_dim,
+                                     part.words + block, part.word_count - block)
+            if i < start:
+                continue
+            block = part.first_blocks[order[i]]
             found = vs_scan_directly(
-                self.kernels, self.table_of[part.group], &self.nearest, &self.scored if self.plan.kind == 2 else NULL,
-                vs_int8_slack(self.field.dim, self.padded_dim), <const uint8_t *>address, first_row,
-                part.words + block, part.word_count - block, part.number, place, &self.reranked,
+                self.kernels, self.table_of[part.group], &self.direct, <const uint8_t *>addresses[order[i]],
+                part.first_rows[order[i]], part.words + block, part.word_count - block, part.number, i,
             )
-        else:
-            found = vs_scan_list(
-                self.kernels, self.table_of[part.group], &self.pool, <const uint8_t *>address, first_row,
-                part.words + block, part.word_count - block, part.number, place, True,
-            )
-        if found < 0:
-            return found
-        self.scanned += found
-        return DONE
+            if found < 0:
+                return found
+            self.scanned += found
+        self.done[p] = max(self.done[p], end)
+        return DONE if vs_direct_finish(self.kernels, &self.direct) else VS_NO_MEMORY
 
     cdef int64_t _scan_nearest(self, int32_t share) noexcept nogil:
         """Scan one in `share` of the lists that are wanted, the nearest of each part; DONE, or why not."""
@@ -638,6 +652,7 @@ cdef class Searcher:
         cdef bint exact = self.plan.kind == 2
         self.margin = INFINITY
         if self.plan.direct:  # the scan did
+            self.reranked = self.direct.read
             return DONE
         vs_nearest_clear(&self.nearest)
         vs_take_estimates(&self.exact, &self.nearest)
@@ -707,14 +722,36 @@ cdef class Searcher:
         """How many lists of a part are no farther than its reach times the last hit."""
         cdef float edge = self.plan.reach[p] * self.nearest.threshold
         cdef const float *scores = self.scores + self.parts[p].first_list
-        cdef int32_t near = self.done[p], ranked = self.ranked[p]
+        cdef int32_t near = self.done[p], ranked = self.ranked[p], most = self.plan.limits[p]
+        cdef int32_t within
         if not edge < INFINITY:
             return 0
-        if self.kernels.count_within(scores + ranked, self.rest[p], edge):
+        within = <int32_t>self.kernels.count_within(scores + ranked, self.rest[p], edge)
+        if within and self.plan.direct and ranked + within <= most:  # all that are ranked lie within, too
+            return self._take_within(p, edge)
+        if within:
             ranked = <int32_t>self._rank_rest(p)
-        while near < min(self.plan.limits[p], ranked) and scores[near] <= edge:
+        while near < min(most, ranked) and scores[near] <= edge:
             near += 1
         return near
+
+    cdef int32_t _take_within(self, Py_ssize_t p, float edge) noexcept nogil:
+        """Put those first of the lists in no order whose estimates are within an edge; how many are ranked then.
+
+        Among them they stay in none: once there is a last hit, a direct scan spares nothing by their order.
+        """
+        cdef size_t first = self.parts[p].first_list + self.ranked[p], i
+        cdef int32_t *order = self.order + first
+        cdef float *scores = self.scores + first
+        cdef int32_t taken = 0
+        for i in range(<size_t>self.rest[p]):
+            if scores[i] <= edge:
+                order[i], order[taken] = order[taken], order[i]
+                scores[i], scores[taken] = scores[taken], scores[i]
+                taken += 1
+        self.ranked[p] += taken
+        self.rest[p] -= taken
+        return self.ranked[p]
 
     cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil:
         """So many places as a patient query goes, beside the farthest list of a part that held a hit."""
@@ -728,26 +765,27 @@ cdef class Searcher:
     cdef int64_t _choose(self) noexcept nogil:
         """The hits by int8 that their vectors can bring among the nearest; `nearest` takes the others."""
         cdef float last = self.nearest.threshold
-        cdef size_t i, kept = 0, most
+        cdef size_t i, near = 0, stored = 0, most
+        cdef VsScored *items = self.scored.items
         cdef VsHit *hit
         cdef uint64_t *where
-        for i in range(self.scored.size):
-            if (
-                not self.scored.items[i].hit.distance - 2 * self.scored.items[i].bound > last
-                and self.parts[self._place(self.scored.items[i].hit.part)].has_vectors
-            ):
-                self.scored.items[kept], self.scored.items[i] = self.scored.items[i], self.scored.items[kept]
-                kept += 1
-        most = min(kept, <size_t>self.plan.fp32_cap)
+        for i in range(self.scored.size):  # of the others none is a hit, whatever its vector says
+            if not items[i].hit.distance - 2 * items[i].bound > last:
+                items[near] = items[i]
+                stored += self._has_vector(&items[i].hit)
+                near += 1
+        self.scored.size = near
+        most = min(stored, <size_t>self.plan.fp32_cap)
         if not vs_nearest_reserve(&self.chosen, most):
             return VS_NO_MEMORY
-        for i in range(kept):
-            vs_nearest_offer(&self.chosen, &self.scored.items[i].hit)
+        for i in range(near):
+            if self._has_vector(&items[i].hit):
+                vs_nearest_offer(&self.chosen, &items[i].hit)
         vs_nearest_clear(&self.nearest)
         vs_take_estimates(&self.exact, &self.nearest)
-        for i in range(self.scored.size):
-            hit = &self.scored.items[i].hit
-            if i >= kept or most == 0 or vs_hit_less(self.chosen.hits, hit):
+        for i in range(near):
+            hit = &items[i].hit
+            if not self._has_vector(hit) or most == 0 or vs_hit_less(self.chosen.hits, hit):
                 vs_nearest_offer(&self.nearest, hit)
         if self.chosen.size > self.where_room:
             where = <uint64_t *>realloc(self.where, self.chosen.size * sizeof(uint64_t))
@@ -755,10 +793,12 @@ cdef class Searcher:
                 return VS_NO_MEMORY
             self.where = where
             self.where_room = self.chosen.size
-        vs_nearest_sort(&self.chosen)
         for i in range(self.chosen.size):
             self.where[i] = self._vector(self.chosen.hits + i)
         return DONE
+
+    cdef bint _has_vector(self, const VsHit *hit) noexcept nogil:
+        return self.parts[self._place(hit.part)].has_vectors
 
     cdef uint64_t _vector(self, const VsHit *hit) noexcept nogil:
         """Where the vector of a hit can be read; 0 if it cannot yet."""
@@ -773,18 +813,17 @@ cdef class Searcher:
 
     cdef int64_t _rescore(self) noexcept nogil:
         """The chosen hits by their vectors as given."""
-        cdef size_t i, j
+        cdef size_t i
         cdef VsHit hit
         for i in range(self.chosen.size):
             if self.where[i] == 0:
                 return NEEDS_VECTORS
+        for i in range(min(VECTORS_AHEAD, self.chosen.size)):
+            vs_prefetch(<const uint8_t *>self.where[i], 2 * self.field.dim)
         for i in range(self.chosen.size):
             hit = self.chosen.hits[i]
-            if i == 0:
-                for j in range(min(<size_t>4, self.chosen.size)):
-                    vs_prefetch(<const uint8_t *>self.where[j], 2 * self.field.dim)
-            if i + 4 < self.chosen.size:
-                vs_prefetch(<const uint8_t *>self.where[i + 4], 2 * self.field.dim)
+            if i + VECTORS_AHEAD < self.chosen.size:
+                vs_prefetch(<const uint8_t *>self.where[i + VECTORS_AHEAD], 2 * self.field.dim)
             hit.distance = vs_exact_distance(
                 self.kernels, self.q, <const void *>self.where[i], self.field.dim,
                 self.parts[self._place(hit.part)].half, self.field.metric,

@@ -129,10 +129,10 @@ def test_a_search_that_went_well_lets_none_in_that_is_only_equal(
     if name == "epoch":
         good = {"epoch": ns.stats().epoch}
         bad = {"epoch": type(bad["epoch"])(ns.stats().epoch)}
-    for _ in range(2):
-        ns.search(ROWS[0], **good)
+    for f in (None, None, ["id", "Gt", 1], ["id", "Gt", 2]):
+        ns.search(ROWS[0], filter=f, **good)
         with pytest.raises(InvalidArgument) as caught:
-            ns.search(ROWS[0], **bad)
+            ns.search(ROWS[0], filter=f, **bad)
         assert caught.value.details["field"] == name
 
 

@@ -41,6 +41,7 @@ from vecstore.types import (
 P = TypeVar("P", SearchParams, AggregateParams, Moment)
 
 CONFIDENCES = (0.5, 0.999)
+_FILTER = SearchParams.__slots__.index("filter")
 
 
 def search_params(*values: Any) -> SearchParams:
@@ -48,12 +49,17 @@ def search_params(*values: Any) -> SearchParams:
     try:
         return _known_params(*values)
     except TypeError:  # a value that cannot be hashed, and will be refused by name
-        return _known_params.__wrapped__(*values)
+        return check_params(SearchParams(*map(plain, values)))
 
 
 @lru_cache(maxsize=1_024, typed=True)
 def _known_params(*values: Any) -> SearchParams:
-    return check_params(SearchParams(*map(plain, values)))
+    params = SearchParams(*map(plain, values))
+    if params.filter is None:
+        return check_params(params)
+    _known_params(*values[:_FILTER], None, *values[_FILTER + 1 :])  # the others are seldom new with it
+    parse_filter(params.filter)
+    return params
 
 
 def params_of(top_k: int, options: dict[str, Any]) -> SearchParams:

@@ -58,10 +58,12 @@ def test_a_direct_batch_is_its_queries_one_by_one(metric: Metric, precision: str
     world = World(100, metric)
     field, batch, queries = world.field(), Batch(128), many(world)
     for top_k in (10, world.alive + 3):
-        plan = world.plan(top_k, 2, precision=precision, patience=2.5, looks=6, direct=True)
-        out = room(len(queries), top_k)
-        assert batch.run(field, plan, queries, *out) == []
-        assert_one_by_one(world, field, plan, queries, out)
+        for reach in (0.0, 1.1):
+            more = {"reach": np.full(4, reach, np.float32), "patience": 2.5, "looks": 6}
+            plan = world.plan(top_k, 2, precision=precision, direct=True, **more)
+            out = room(len(queries), top_k)
+            assert batch.run(field, plan, queries, *out) == []
+            assert_one_by_one(world, field, plan, queries, out)
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])

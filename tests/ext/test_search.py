@@ -401,6 +401,7 @@ def test_every_variant_gives_the_same_hits(name: str, metric: Metric) -> None:
     reach=st.sampled_from([0.0, 0.5, 1.0, 1.3, 1e30]),
     margin=st.sampled_from([0.0, 0.8, 1e30]),
     looks=st.integers(0, 6),
+    direct=st.booleans(),
     resident=st.booleans(),
 )
 def test_no_row_is_lost_or_comes_twice_however_often_a_query_looks_again(
@@ -415,6 +416,7 @@ def test_no_row_is_lost_or_comes_twice_however_often_a_query_looks_again(
     reach: float,
     margin: float,
     looks: int,
+    direct: bool,
     resident: bool,
 ) -> None:
     world = World(64, metric, seed=seed)
@@ -429,6 +431,7 @@ def test_no_row_is_lost_or_comes_twice_however_often_a_query_looks_again(
         margin=margin,
         widen=2,
         looks=looks,
+        direct=direct,
     )
     field, searcher = world.field(resident), Searcher(64)
     for q in world.queries[::5]:
@@ -453,15 +456,16 @@ def test_a_pool_that_is_widened_to_everything_is_one_that_had_room_at_first() ->
         assert searcher.counts().looks > 1
 
 
+@pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("limit", [2, 10_000])
 @pytest.mark.parametrize("reach", [0.0, 1e30])
 @pytest.mark.parametrize("probes", [0, 1, 2])
 def test_a_second_look_goes_no_farther_than_its_limit_nor_than_there_are_lists(
-    limit: int, reach: float, probes: int
+    limit: int, reach: float, probes: int, direct: bool
 ) -> None:
     world = World(64, "l2")
-    limits, reaches = np.full(4, limit, np.int32), np.full(4, reach, np.float32)
-    plan = world.plan(10, probes, precision="int8", patience=1e30, reach=reaches, limits=limits, looks=6)
+    more = {"limits": np.full(4, limit, np.int32), "reach": np.full(4, reach, np.float32)}
+    plan = world.plan(10, probes, precision="int8", patience=1e30, looks=6, direct=direct, **more)
     for q in world.queries:
         searcher = Searcher(64)
         answer(world, world.field(), plan, q, searcher)
@@ -470,24 +474,30 @@ def test_a_second_look_goes_no_farther_than_its_limit_nor_than_there_are_lists(
             assert searcher.probed()[part.number] <= max(1, min(part.k, max(limit, 8 * (probes == 0))))
 
 
+@pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("reach", [0.9, 1.0, 1.2, 1.5])
-def test_a_query_reaches_for_the_lists_that_are_as_near_as_its_last_hit(reach: float) -> None:
+def test_a_query_reaches_for_the_lists_that_are_as_near_as_its_last_hit(reach: float, direct: bool) -> None:
     world = World(64, "l2")
     field, reaches = world.field(), np.full(4, reach, np.float32)
-    plan = world.plan(5, 1, precision="int8", reach=reaches, looks=1)
+    once = world.plan(5, 1, precision="int8", direct=direct)
+    plan = world.plan(5, 1, precision="int8", direct=direct, reach=reaches, looks=1)
     for q in world.queries:
         searcher = Searcher(64)
-        _, first, _, _ = answer(world, field, world.plan(5, 1, precision="int8"), q, searcher)
+        _, first, _, _ = answer(world, field, once, q, searcher)
         begun = searcher.probed()
         answer(world, field, plan, q, searcher)
+        rows = 0
         for part in world.parts:
-            if part.small:
-                continue
-            table, scores = QueryTable(64), np.empty(part.k, np.float32)
-            table.take(q, world.means[part.group], world.rotation.signs)
-            ivf.rank_lists(table, part.cells, part.cell_lists, part.codes, part.k, scores)
-            near = int(np.argmax(np.append(scores, np.inf) > np.float32(reach) * first[-1]))
-            assert searcher.probed()[part.number] == max(begun[part.number], near)
+            lists = np.arange(1)
+            if not part.small:
+                table, scores = QueryTable(64), np.empty(part.k, np.float32)
+                table.take(q, world.means[part.group], world.rotation.signs)
+                lists = ivf.rank_lists(table, part.cells, part.cell_lists, part.codes, part.k, scores)
+                near = int(np.argmax(np.append(scores, np.inf) > np.float32(reach) * first[-1]))
+                lists = lists[: max(begun[part.number], near)]
+                assert searcher.probed()[part.number] == len(lists)
+            rows += sum(int(part.live[part.starts[i] : part.starts[i + 1]].sum()) for i in lists)
+        assert searcher.counts().scanned == rows
 
 
 def test_rows_that_are_alike_come_in_the_order_of_parts_and_rows() -> None:

@@ -45,3 +45,11 @@ def test_the_bitmap_of_a_set_holds_its_rows(n: int, share: float) -> None:
 def test_a_row_beyond_them_is_refused() -> None:
     with pytest.raises(ValueError, match="128"):
         RowBits.of(np.array([128]), 100)
+
+
+def test_the_set_of_every_row_is_shared_and_cannot_be_changed() -> None:
+    every = RowBits.every(100)
+    with pytest.raises(ValueError, match="read-only"):
+        every.words[0] = 0
+    assert rows_of(~RowBits.none(100) - RowBits.of(np.array([3]), 100)) == [i for i in range(100) if i != 3]
+    assert rows_of(RowBits.every(100)) == list(range(100))

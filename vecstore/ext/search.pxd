@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from vecstore.ext.field cimport Field, Plan, VsPart
-from vecstore.ext.ivf cimport VsAsked, VsHit, VsNearest, VsPool, VsScoredList, VsShortlist
+from vecstore.ext.ivf cimport VsAsked, VsDirect, VsHit, VsNearest, VsPool, VsScoredList, VsShortlist
 from vecstore.ext.rabitq cimport VsKernels, VsRanked, VsTable
 
 
@@ -32,6 +32,7 @@ cdef class Searcher:
     cdef VsNearest nearest
     cdef VsNearest chosen
     cdef VsScoredList scored
+    cdef VsDirect direct
     cdef const VsRanked *candidates  # of the pool, in order
     cdef size_t candidate_count
     cdef const float *known  # their distances by int8 where a batch has them, else NULL
@@ -90,7 +91,7 @@ cdef class Searcher:
     cdef uint64_t _small_record(self, Py_ssize_t p) noexcept nogil
     cdef int64_t _scan_nearest(self, int32_t share) noexcept nogil
     cdef int64_t _scan_lists(self, Py_ssize_t p, int32_t end) noexcept nogil
-    cdef int64_t _scan_list(self, const VsPart *part, uint64_t address, int32_t number, int32_t place) noexcept nogil
+    cdef int64_t _scan_directly(self, Py_ssize_t p, int32_t end) noexcept nogil
     cdef int64_t _scan_small(self) noexcept nogil
     cdef void _count(self, int64_t rows) noexcept nogil
     cdef bint _fill(self) noexcept nogil
@@ -99,8 +100,10 @@ cdef class Searcher:
     cdef size_t _foresee(self, float *known, VsAsked *asked) noexcept nogil
     cdef bint _look_again(self) noexcept nogil
     cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil
+    cdef int32_t _take_within(self, Py_ssize_t p, float edge) noexcept nogil
     cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil
     cdef int64_t _choose(self) noexcept nogil
+    cdef bint _has_vector(self, const VsHit *hit) noexcept nogil
     cdef uint64_t _vector(self, const VsHit *hit) noexcept nogil
     cdef int64_t _rescore(self) noexcept nogil
     cdef Py_ssize_t _place(self, int32_t number) noexcept nogil

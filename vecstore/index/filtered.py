@@ -13,7 +13,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -98,15 +97,16 @@ def narrowed(view: View, filter_json: bytes, trace: ReadTrace, executor: Callabl
     searched = [part for part in masked if part.live.alive]
     by_number = {part.number: part for part in masked}
     ground = view.field if view.ground is None else view.ground
-    found = replace(
-        view,
+    found = View(
+        manifest=manifest,
+        rotation=view.rotation,
         parts=tuple(by_number.get(part.number, part) for part in view.parts),
         searched=searched,
+        mapped=view.mapped,
+        means=view.means,
         alive=sum(part.live.alive for part in searched),
         field=ground.narrowed([(p.number, p.live.words, p.empty) for p in searched]),
-        plans={},
-        narrowed={},
-        lasting=[],
+        matches=view.matches,
         whole=view,
         ground=ground,
     )

@@ -6,6 +6,7 @@ Row r is bit r % 64 of word r // 64. Imports NumPy, pyroaring and the kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -35,10 +36,7 @@ class RowBits:
 
     @classmethod
     def every(cls, n: int) -> RowBits:
-        words = np.full(-(-n // WORD), EVERY, dtype=np.uint64)
-        if n % WORD:
-            words[-1] = (1 << n % WORD) - 1
-        return cls(words, n)
+        return _every(n)
 
     @classmethod
     def of(cls, rows: npt.NDArray[np.integer], n: int) -> RowBits:
@@ -106,3 +104,12 @@ class RowBits:
         head = np.array([NO_RUNS, len(keys)], dtype="<u4").tobytes() + np.array(keys, dtype="<u2").tobytes()
         lengths = np.array([len(head) + 4 * len(keys), *map(len, bodies)], dtype="<u4")
         return BitMap.deserialize(head + np.cumsum(lengths[:-1], dtype="<u4").tobytes() + b"".join(bodies))
+
+
+@lru_cache(maxsize=4)  # parts that are asked in turn
+def _every(n: int) -> RowBits:
+    words = np.full(-(-n // WORD), EVERY, dtype=np.uint64)
+    if n % WORD:
+        words[-1] = (1 << n % WORD) - 1
+    words.setflags(write=False)
+    return RowBits(words, n)

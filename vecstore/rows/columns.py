@@ -600,6 +600,10 @@ class ColumnReader:
         if self.entry.lookup == "sorted":
             return self._sorted_equal([int(key) for key in inside])
         dictionary = self._dictionary()
+        if isinstance(dictionary, Keys) and len(inside) == 1:
+            code = int(dictionary.values.searchsorted(np.uint64(inside[0])))
+            same = code < len(dictionary) and dictionary[code] == inside[0]
+            return self._rows_between(code, code + same)
         if isinstance(dictionary, Keys):
             wanted = np.array(inside, dtype=np.uint64)
             places = np.searchsorted(dictionary.values, wanted)
