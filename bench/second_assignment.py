@@ -7,8 +7,8 @@ row's residuals in both, so that the second is no copy of the first's error.
 
 Without ``--engine`` lists are those of plain k-means; queries probe them in the order of their centroids'
 true distances; a neighbour counts as found when a list that holds it is probed. So these are rows and
-lists that any scan needs at the least, and nothing of what codes and pools lose: the gain of an idea before it
-is built, not a speed.
+lists that any scan needs at the least, and nothing of what codes and pools lose: the gain of an idea before
+it is built, not a speed.
 
 With ``--engine`` the engine itself searches a namespace in which each row is stored twice, in both of its
 lists, and asks for twice as many hits, of which the doubles are dropped; beside it one as it is, each at its
