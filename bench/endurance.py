@@ -80,6 +80,9 @@ def main() -> None:
             "VECSTORE_GC_INTERVAL": "60",
             "VECSTORE_GC_RETENTION": "60",
             "VECSTORE_GC_GRACE": "300",
+            # So small that it is full before the quiet time: a cache that fills would look like growth.
+            "VECSTORE_CACHE_BYTES": str(4 << 20),
+            "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",  # as deploy/ sets it
             **dict(one.split("=", 1) for one in options.set),
         }
         with (

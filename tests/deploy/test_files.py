@@ -27,6 +27,7 @@ UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 NGINX = (DEPLOY / "nginx.conf").read_text()
 KUBERNETES = "1.31"
+MALLOC = "GLIBC_TUNABLES=glibc.malloc.tcache_count=0"
 # What boto3 reads of the environment, as far as our examples name it.
 BOTO3 = {
     "AWS_ACCESS_KEY_ID",
@@ -61,6 +62,7 @@ def test_a_unit_is_valid_and_sets_what_exists(path: Path, tmp_path: Path) -> Non
     (stop,) = re.findall(r"TimeoutStopSec=([0-9]+)", text)
     if "vecstore serve" in text:
         assert int(stop) > Config().graceful_timeout
+        assert f"Environment={MALLOC}\n" in text
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze")
     here = tmp_path / path.name
@@ -117,6 +119,7 @@ def test_pods_end_later_than_the_server_and_are_asked_what_means_something() -> 
 
 
 def test_the_container_file_has_nothing_to_complain_of() -> None:
+    assert f"    {MALLOC} \\\n" in (DEPLOY / "Containerfile").read_text()
     command = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([command, DEPLOY / "Containerfile"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
