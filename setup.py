@@ -24,6 +24,7 @@ from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).parent
 
+
 def require_toolchain() -> None:
     """Stop with one line where the build could only end in a traceback."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
