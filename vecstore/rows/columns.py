@@ -47,7 +47,7 @@ from vecstore.rows.packing import (
 )
 from vecstore.rows.schema import Spec, element_type, is_array
 from vecstore.rows.texts import TextArray
-from vecstore.rows.values import SIGN, Elements, Key, is_text
+from vecstore.rows.values import SIGN, Elements, Key, Objects, is_text, value_of
 from vecstore.types import U64, AttributeType
 
 Bytes = npt.NDArray[np.uint8]
@@ -458,19 +458,29 @@ class ColumnReader:
         return Column(spec, null, counts, self._elements(places))
 
     def _elements(self, places: I64) -> Elements:
-        text = is_text(element_type(self.entry.type))
+        kind = element_type(self.entry.type)
         if self.entry.form == "dictionary" and len(places):
             places = self._integers("codes", places).astype(np.int64)
-        if not text:
-            return self._integers("keys", places)
-        out = np.empty(len(places), dtype=object)
-        if not len(places):
-            return out
-        texts = self._dictionary()
+        if not is_text(kind):
+            return self._keys_at(places)
+        return self._texts_at(places) if len(places) else np.empty(0, dtype=object)
+
+    def _keys_at(self, places: I64 | slice) -> U64:
+        """The keys of places, each of which can be a value."""
+        keys, kind = self._integers("keys", places), element_type(self.entry.type)
+        if kind == "datetime" and self.entry.elements and len(keys):  # of numbers only these can be none
+            value_of(int(keys.min()), kind)
+            value_of(int(keys.max()), kind)
+        return keys
+
+    def _texts_at(self, places: npt.NDArray[np.integer]) -> Objects:
+        """The texts of places, each of which can be a value."""
+        texts, kind = self._dictionary(), element_type(self.entry.type)
         wanted, where = np.unique(places, return_inverse=True)
         found = np.empty(len(wanted), dtype=object)
         for i, place in enumerate(wanted.tolist()):
             found[i] = texts[place]
+            value_of(found[i], kind)
         return found[where]
 
     def values(self, rows: I64) -> list[Any]:
@@ -542,8 +552,8 @@ class ColumnReader:
             codes = self._integers("codes", rows)
             if is_text(element_type(self.entry.type)):
                 return codes
-            return one_zero(self._integers("keys", codes.astype(np.int64)), self.entry.type)
-        return one_zero(self._integers("keys", rows), self.entry.type)
+            return one_zero(self._keys_at(codes.astype(np.int64)), self.entry.type)
+        return one_zero(self._keys_at(rows), self.entry.type)
 
     @_sound
     def elements_of(self, rows: I64) -> Elements:
@@ -553,11 +563,7 @@ class ColumnReader:
     @_sound
     def texts_of(self, codes: U64) -> Elements:
         """The texts of codes, which `ranks` gave."""
-        wanted, where = np.unique(codes, return_inverse=True)
-        texts = self._dictionary()
-        found = np.empty(len(wanted), dtype=object)
-        found[:] = [texts[code] for code in wanted.tolist()]
-        return found[where]
+        return self._texts_at(codes)
 
     @_sound
     def in_order(self, start: int, stop: int) -> I64:
