@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import BrokenBarrierError
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gunicorn.workers.gthread import ThreadWorker
 
 import vecstore
 from tests.server.support import Server, children, running_server
@@ -17,6 +20,7 @@ from vecstore.client import HttpBackend
 from vecstore.config import Config
 from vecstore.errors import TooManyRequests
 from vecstore.server.gunicorn_conf import settings
+from vecstore.server.worker import Worker
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,25 @@ def test_an_answer_comes_in_one_piece(narrow: Server) -> None:
             head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 " + status)
             assert f"\r\nContent-Length: {len(body)}".encode() in head + b"\r\n"
+
+
+def test_a_worker_that_gets_too_few_threads_leaves_none_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ThreadPoolExecutor(4)
+    waiting: list[Future[int]] = []
+
+    def submit(work: Callable[[], int]) -> None:
+        if len(waiting) == 2:
+            raise RuntimeError("can't start new thread")
+        waiting.append(ThreadPoolExecutor.submit(pool, work))
+
+    worker = object.__new__(Worker)
+    worker.cfg = SimpleNamespace(threads=4)
+    monkeypatch.setattr(pool, "submit", submit)
+    monkeypatch.setattr(ThreadWorker, "get_thread_pool", lambda _: pool)
+    with pytest.raises(RuntimeError, match="new thread"):
+        worker.get_thread_pool()
+    assert all(isinstance(one.exception(timeout=30), BrokenBarrierError) for one in waiting)
+    pool.shutdown()
 
 
 def test_all_threads_run_before_there_is_a_request_for_them(narrow: Server) -> None:

@@ -34,8 +34,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """The pool, all of its threads started."""
         pool: ThreadPoolExecutor = super().get_thread_pool()
         all_run = threading.Barrier(self.cfg.threads)
-        for _ in range(self.cfg.threads):
-            pool.submit(all_run.wait)
+        try:
+            for _ in range(self.cfg.threads):
+                pool.submit(all_run.wait)
+        except BaseException:  # no more threads are to be had: those that wait for them would never end
+            all_run.abort()
+            raise
         return pool
 
     def run(self) -> None:
