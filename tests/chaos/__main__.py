@@ -16,10 +16,13 @@ from tests.chaos.run import Plan, run
 @click.option("--seed", type=int, default=1, show_default=True, help="Of who is killed and who does what.")
 @click.option("--kill-every", type=float, default=2.0, show_default=True, help="Seconds.")
 @click.option("--restarts", type=int, default=2, show_default=True, help="Of the store.")
+@click.option("--down", type=float, default=2.0, show_default=True, help="Seconds that the store is away.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Keep store and journals here.")
-def main(minutes: float, seed: int, kill_every: float, restarts: int, folder: Path | None) -> None:
+def main(
+    minutes: float, seed: int, kill_every: float, restarts: int, down: float, folder: Path | None
+) -> None:
     """Writers, readers, a compactor and a collector on SeaweedFS, one of them killed every so often."""
-    plan = Plan(60 * minutes, seed, kill_every=kill_every, restarts=restarts)
+    plan = Plan(60 * minutes, seed, kill_every=kill_every, restarts=restarts, down=down)
     with tempfile.TemporaryDirectory(prefix="vecstore-chaos-") as own:
         if folder is not None:
             folder.mkdir(parents=True)

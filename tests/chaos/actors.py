@@ -31,6 +31,8 @@ from vecstore.errors import (
     TooManyRequests,
 )
 from vecstore.maintenance import compactor
+from vecstore.storage.base import ObjectMeta
+from vecstore.storage.s3.store import S3Store
 
 NAMESPACE = "chaos"
 DIM = 4
@@ -78,6 +80,7 @@ class Actor:
 
 def act(actor: Actor) -> None:
     os.environ.update(actor.env)
+    _note_switches(actor)
     roles: dict[str, Callable[[Actor, vecstore.Namespace], None]] = {
         "writer": _write,
         "reader": _read,
@@ -86,6 +89,26 @@ def act(actor: Actor) -> None:
     }
     with vecstore.connect(actor.url, maintenance="off") as db:
         roles[actor.role](actor, vecstore.Namespace(db.backend, NAMESPACE))
+
+
+def _note_switches(actor: Actor) -> None:
+    """Note down what the store answers to each compare-and-set: it is what all promises rest on."""
+    journal = Journal(actor.folder / f"switches-{actor.role}-{actor.number}-{actor.life:04}.jsonl")
+    put_if_match = S3Store.put_if_match
+
+    def noted(self: S3Store, key: str, data: bytes, etag: str) -> ObjectMeta:
+        began = time.monotonic_ns()
+        try:
+            meta = put_if_match(self, key, data, etag)
+        except Exception as error:
+            journal.write(
+                key=key, old=etag, failed=type(error).__name__, began=began, ended=time.monotonic_ns()
+            )
+            raise
+        journal.write(key=key, old=etag, new=meta.etag, began=began, ended=time.monotonic_ns())
+        return meta
+
+    S3Store.put_if_match = noted  # type: ignore[method-assign]
 
 
 def _noting(journal: Journal, work: Callable[[], None]) -> None:

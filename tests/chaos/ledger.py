@@ -130,6 +130,23 @@ def judge(writers: Iterable[Records], readers: Iterable[Records]) -> Verdict:
     return verdict
 
 
+def twice_replaced(switches: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What the store said to have replaced more than once: a compare-and-set has one winner, or is none.
+
+    ``switches`` has the ``key``, the etags ``old`` and ``new``, and when each success began and ended.
+    """
+    winners: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for switch in switches:
+        if "new" in switch:
+            winners.setdefault((switch["key"], switch["old"]), []).append(switch)
+    return [
+        f"the store let {key} at {old} be replaced {len(won)} times: "
+        + ", ".join(f"by {w['new']} from {w['began']} to {w['ended']}" for w in won)
+        for (key, old), won in winners.items()
+        if len(won) > 1
+    ]
+
+
 # -- reading the journals -----------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ import boto3
 import vecstore
 from tests.chaos import actors
 from tests.chaos.actors import BATCHES, LANES, NAMESPACE, Actor
-from tests.chaos.ledger import ROWS, Verdict, judge
+from tests.chaos.ledger import ROWS, Verdict, judge, twice_replaced
 from tests.journal import Journal, read_journal
 from tests.seaweed import KEY, SeaweedFS, seaweedfs
 from tests.server.support import environment
@@ -265,7 +265,10 @@ def _judge(journals: Path) -> Verdict:
     """Readers first: whoever is asked for what they saw has noted down before that it was to come."""
     readers = [read_journal(path) for path in sorted(journals.glob("reader-*.jsonl"))]
     writers = [read_journal(path) for path in sorted(journals.glob("writer-*.jsonl"))]
-    return judge(writers, readers)
+    verdict = judge(writers, readers)
+    for problem in twice_replaced(_records(journals, "switches")):
+        verdict.tell(problem)
+    return verdict
 
 
 def _records(journals: Path, role: str) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.ledger import ROWS, Verdict, judge
+from tests.chaos.ledger import ROWS, Verdict, judge, twice_replaced
 
 BATCHES = 2
 
@@ -308,3 +308,18 @@ def test_whoever_ended_with_an_error_or_saw_something_odd_is_told_of(told: Told)
     told.readers[1].append({"broken": "Traceback"})
     told.writer.append({"broken": "Traceback"})
     assert told.judge().wrong == 3
+
+
+def switch(old: str, new: str | None, key: str = "current") -> dict[str, Any]:
+    record: dict[str, Any] = {"key": key, "old": old, "began": 1, "ended": 2}
+    return record | ({"failed": "StorageConflict"} if new is None else {"new": new})
+
+
+def test_one_winner_a_compare_and_set_is_sound() -> None:
+    switches = [switch("a", "b"), switch("a", None), switch("b", "c"), switch("a", "b", key="other")]
+    assert twice_replaced(switches) == []
+
+
+def test_two_winners_of_a_compare_and_set_are_the_stores_fault() -> None:
+    (problem,) = twice_replaced([switch("a", "b"), switch("b", "c"), switch("a", "d")])
+    assert "current at a be replaced 2 times: by b from 1 to 2, by d from 1 to 2" in problem
