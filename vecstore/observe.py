@@ -34,6 +34,7 @@ Counted = Literal[
     "commits",
     "commit_changes",
     "commit_conflicts",
+    "commits_lost",
     "rows_inserted",
     "compaction_rows",
     "compaction_parts",

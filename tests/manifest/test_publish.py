@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -55,7 +56,9 @@ from vecstore.manifest.keys import current_key, history_key
 from vecstore.manifest.lifecycle import UpdateSettings, create_namespace, delete_namespace
 from vecstore.manifest.model import Mean, Settings, decode_manifest
 from vecstore.manifest.publish import IDEMPOTENCY_SECONDS, Publisher, longest_way
+from vecstore.manifest.snapshot import SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache, read_tombstone
+from vecstore.observe import Counted, Observer
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
 
@@ -259,6 +262,50 @@ def test_a_lost_race_is_applied_again_upon_the_winner() -> None:
     assert request.attempts == 2
     assert len(committed.manifest.parts) == 2
     holds(store)
+
+
+class Counting(Observer):
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def count(self, what: Counted, by: float = 1) -> None:
+        self.counts[what] += int(by)
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_a_commit_that_the_store_has_lost_to_another_winner_is_told_of(
+    followed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, apart = ScriptedStore(), ScriptedStore()
+    make_namespace(store)
+    apart.objects.update(store.objects)
+    observer = Counting()
+    loser = Publisher(store, NS, SnapshotSource(store, NS), observer=observer)
+    winner = Publisher(apart, NS, SnapshotSource(apart, NS))
+    loser.commit(insert(loser))
+    for _ in range(1 + followed):
+        winner.commit(insert(winner))
+    store.objects.update(apart.objects)  # as a store has it that compared both before it replaced
+    if not followed:
+        with pytest.raises(OutcomeUnknown):  # for all that we know the other has come after ours
+            loser.commit(insert(loser))
+    loser.commit(insert(loser))
+    loser.commit(insert(loser))
+    assert observer.counts["commits_lost"] == 1
+    (record,) = [r for r in caplog.records if r.levelname == "CRITICAL"]
+    assert f"epoch 2 of {NS!r}" in record.getMessage()
+
+
+def test_a_commit_that_others_have_built_upon_is_not_told_of_as_lost() -> None:
+    store = ScriptedStore()
+    make_namespace(store)
+    observer = Counting()
+    first = Publisher(store, NS, SnapshotSource(store, NS), observer=observer)
+    other = make_publisher(store)
+    for _ in range(3):
+        first.commit(insert(first))
+        other.commit(insert(other))
+    assert observer.counts["commits_lost"] == 0
 
 
 def test_a_commit_is_found_behind_the_list_in_current_by_walking_history() -> None:

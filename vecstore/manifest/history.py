@@ -105,13 +105,21 @@ def was_committed(
     The list in ``current`` tells of the last `MAX_RECENT_COMMITS`; the copy of ``epoch`` tells of
     it for as long as it is kept. `StorageMissing` if neither can tell.
     """
+    told = lists_commits(current, epoch, commit_ids)
+    if told is None:
+        told = lists_commits(read_copy(store, namespace, epoch).manifest, epoch, commit_ids)
+    return bool(told)
+
+
+def lists_commits(current: Manifest, epoch: int, commit_ids: Collection[str]) -> bool | None:
+    """Whether ``current`` says that these commits made ``epoch``; None if it tells no more of that epoch."""
     listed = current.commits
+    wanted = set(commit_ids)
+    if any(commit.epoch == epoch and commit.id in wanted for commit in listed):
+        return True
     # The oldest epoch in a list that was cut may have lost some of its commits.
     complete = len(listed) < MAX_RECENT_COMMITS or listed[0].epoch < epoch or current.epoch == epoch
-    if not complete:
-        listed = read_copy(store, namespace, epoch).manifest.commits
-    wanted = set(commit_ids)
-    return any(commit.epoch == epoch and commit.id in wanted for commit in listed)
+    return False if complete else None
 
 
 def expired(namespace: str, epoch: int) -> SnapshotExpired:

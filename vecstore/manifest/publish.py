@@ -13,6 +13,7 @@ requests arrived.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import threading
@@ -65,6 +66,8 @@ from vecstore.manifest.tombstones import TombstoneCache, encode_tombstones, writ
 from vecstore.manifest.uid import new_uid
 from vecstore.observe import Observer
 from vecstore.storage.base import ObjectStore
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Change", "Committed", "Draft", "Publisher"]
 
@@ -184,7 +187,8 @@ class Publisher:
         self._copying = threading.Lock()
         self._arriving: dict[object, float] = {}  # writers on their way here, and since when
         self._copied: tuple[int, str] | None = None  # epoch and etag whose copy is known to be there
-        self._made = ""  # etag of the last epoch that this process made
+        self._made = ""  # etag of the last epoch that this process made ...
+        self._to_confirm: tuple[int, frozenset[str]] | None = None  # ... which nobody has built upon yet
         self._trip = 0.0  # seconds of a request
         self._courtesy = 0.0  # requests
 
@@ -359,6 +363,7 @@ class Publisher:
             base, fresh, self._courtesy = self.snapshots.refresh(), True, self._courtesy / 2
         losses = 0
         while True:
+            self._confirm(base)
             attempt = self._apply(base, group)
             switch = self._seal(base, attempt) if attempt.draft.changed else None
             too_large = switch is not None and len(switch.data) > MAX_MANIFEST_BYTES
@@ -395,6 +400,25 @@ class Publisher:
                 self.sleep(longest_way(losses) * self.rng.random())
             read = self.snapshots.cached() if losses == 1 else None
             base, fresh = read if read is not None else self.snapshots.refresh(), True
+
+    def _confirm(self, base: Snapshot) -> None:
+        """Tell if what others have built upon is not what we were told had landed.
+
+        It cannot be on a store whose compare-and-set has one winner, and nobody can undo it on one whose has
+        two: but whoever runs it should hear of it.
+        """
+        if self._to_confirm is None or base.etag == self._made or base.epoch < self._to_confirm[0]:
+            return
+        epoch, commit_ids = self._to_confirm
+        self._to_confirm = None
+        if history.lists_commits(base.manifest, epoch, commit_ids) is False:
+            self._observer.count("commits_lost")
+            log.critical(
+                "the store has lost epoch %d of %r, which it had answered: two writers were let win;"
+                " see docs/stores.md",
+                epoch,
+                self.namespace,
+            )
 
     def _apply(self, base: Snapshot, group: Sequence[_Request]) -> _Attempt:
         """Apply a group in sequence to a draft of ``base`` (R5)."""
@@ -547,6 +571,7 @@ class Publisher:
                 cause = error
             else:
                 self._made = meta.etag
+                self._to_confirm = (switch.manifest.epoch, switch.commit_ids)
                 self.snapshots.observe(Snapshot(switch.manifest, switch.data, meta.etag, sent_at))
                 return True
             landed = self._what_became_of(switch, give_up, cause)

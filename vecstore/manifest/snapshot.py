@@ -236,9 +236,12 @@ class SnapshotSource:
             self._adopt(found, sent_at)
         elif found.epoch == known.epoch and found.etag == known.etag:
             self._state = (known, max(confirmed_at, sent_at))
-        elif found.manifest.incarnation != known.manifest.incarnation and nothing_since:
-            # Only somebody who emptied the store can bring this about. The request was sent after
-            # all that we know had been adopted, so its answer is the later one.
+        elif nothing_since and (
+            found.epoch == known.epoch or found.manifest.incarnation != known.manifest.incarnation
+        ):
+            # Only somebody who emptied the store can bring this about, or a store that let two writers
+            # make one epoch. The request was sent after all that we know had been adopted, so its answer
+            # is the later one.
             self._past.clear()
             self._adopt(found, sent_at)
 

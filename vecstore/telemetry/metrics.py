@@ -56,6 +56,10 @@ COUNTERS: Final[dict[Counted, tuple[str, str]]] = {
     "commits": ("commits", "Epochs committed."),
     "commit_changes": ("commit_changes", "Changes in them: writes are committed in groups."),
     "commit_conflicts": ("commit_conflicts", "Attempts to commit that lost to another writer."),
+    "commits_lost": (
+        "commits_lost",
+        "Commits that the store had answered and then did not have.",
+    ),
     "rows_inserted": ("rows_inserted", "Rows of inserts and upserts that were acknowledged."),
     "compaction_rows": ("compaction_rows", "Rows written by compactions."),
     "compaction_parts": ("compaction_parts", "Parts that compactions merged."),
