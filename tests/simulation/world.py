@@ -27,6 +27,7 @@ from vecstore.errors import (
 from vecstore.maintenance.gc import named_objects
 from vecstore.maintenance.policy import Policy
 from vecstore.manifest.keys import current_key, history_key, namespace_prefix
+from vecstore.observe import Counted, Observer
 from vecstore.storage.memory import MemoryStore
 from vecstore.types import RowId
 
@@ -190,6 +191,14 @@ class Report:
     faults: dict[str, int]
 
 
+class _NothingLost(Observer):
+    """Hears of a commit that its writer was told of and does not find under what others have built."""
+
+    def count(self, what: Counted, by: float = 1) -> None:
+        if what == "commits_lost":
+            raise PromiseBroken("P4: a commit was lost whose answer the store had given")
+
+
 class Node:
     """A process that serves calls; it comes back some time after it died, and knows nothing."""
 
@@ -211,6 +220,7 @@ class Node:
             rng=Random(f"{world.setup.seed} {self.process.name}"),
             clock=lambda: world.now,
             sleep=world.scheduler.sleep,
+            observer=_NothingLost(),
         )
 
     def seen(self, namespace: str) -> int:

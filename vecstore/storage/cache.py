@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from crc32c import crc32c
@@ -25,7 +26,7 @@ from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.buffers import Bytes, aligned_copy
 from vecstore.storage.disk import DiskCache
 from vecstore.storage.forks import reset_in_children
-from vecstore.storage.ranges import MAX_GAP, MAX_JOINED, join_close
+from vecstore.storage.ranges import MAX_GAP, MAX_JOINED, in_pieces, join_close
 from vecstore.storage.recency import Held, RecentPages
 from vecstore.types import CacheStats
 
@@ -133,6 +134,14 @@ class PageInHand(NamedTuple):
     stays: bool
 
 
+@dataclass(slots=True)
+class _Fetched:
+    """What came of one thread's promise to get some pages."""
+
+    good: dict[_Key, Held]
+    failure: BaseException | None
+
+
 class PageCache:
     """Pages of immutable objects. Thread-safe; a forked child starts with an empty one.
 
@@ -173,7 +182,7 @@ class PageCache:
     def reset_after_fork(self) -> None:
         self._lock = threading.Lock()
         self._kept: RecentPages[_Key] = RecentPages(self._max_bytes)
-        self._in_flight: dict[_Key, Future[Bytes]] = {}
+        self._in_flight: dict[_Key, Future[_Fetched]] = {}
         self._stats = CacheStats(max_bytes=self._max_bytes)
         self._generation = 0
 
@@ -198,11 +207,12 @@ class PageCache:
             ``section`` and ``offset``.
         """
         trace = trace if trace is not None else ReadTrace()
-        keys = [(store.url, key, page.start, page.length, page.crc32c) for page in pages]
+        keys = _names(store, key, pages)
         found: dict[_Key, PageInHand] = {}
         again: list[_Key] = []
         mine: dict[_Key, Checked] = {}
-        awaited: dict[_Key, Future[Bytes]] = {}
+        awaited: dict[_Key, Future[_Fetched]] = {}
+        promise: Future[_Fetched] = Future()
         with self._lock:
             for name, page in zip(keys, pages, strict=True):
                 if name in found or name in mine or name in awaited:
@@ -217,7 +227,7 @@ class PageCache:
                     awaited[name] = self._in_flight[name]
                 else:
                     mine[name] = page
-                    self._in_flight[name] = Future()
+                    self._in_flight[name] = promise
             self._count(hits=len(found), misses=len(mine) + len(awaited))
         trace.cache_hits += len(found)
         trace.cache_misses += len(awaited)
@@ -228,7 +238,7 @@ class PageCache:
         try:
             # What is ours comes first, so that two threads that wait for each other's pages both go on.
             if mine:
-                obtained = self._obtain(store, key, mine, trace, waiting=bool(awaited))
+                obtained = self._obtain(store, key, mine, promise, trace, waiting=bool(awaited))
                 found.update((name, PageInHand(data, stays=False)) for name, data in obtained.items())
         finally:
             # Not before: whatever comes of it, what was promised to others is kept.
@@ -237,13 +247,13 @@ class PageCache:
             if misses:
                 self._observer.count("cache_misses", misses)
         for name, future in awaited.items():
-            data = self._await(store, key, pages[keys.index(name)], future)
+            data = self._await(store, key, name, pages[keys.index(name)], future)
             found[name] = PageInHand(data, stays=False)
         return [found[name] for name in keys]
 
     def lacks(self, store: ObjectStore, key: str, pages: Sequence[Checked]) -> int:
         """How many of these pages are neither in memory nor on disk, nor being fetched."""
-        keys = {(store.url, key, page.start, page.length, page.crc32c) for page in pages}
+        keys = _names(store, key, pages)
         with self._lock:
             absent = {name for name in keys if name not in self._kept and name not in self._in_flight}
         if absent and self._disk is not None:
@@ -293,7 +303,14 @@ class PageCache:
     # -- below: pages that are not in memory ------------------------------------------------
 
     def _obtain(
-        self, store: ObjectStore, key: str, mine: dict[_Key, Checked], trace: ReadTrace, *, waiting: bool
+        self,
+        store: ObjectStore,
+        key: str,
+        mine: dict[_Key, Checked],
+        promise: Future[_Fetched],
+        trace: ReadTrace,
+        *,
+        waiting: bool,
     ) -> dict[_Key, Bytes]:
         """Get what this thread has promised to others, and keep the promise whatever happens."""
         good: dict[_Key, Held] = {}
@@ -312,17 +329,12 @@ class PageCache:
             raise
         finally:
             with self._lock:
-                futures = {name: self._in_flight.pop(name, None) for name in mine}
+                for name in mine:
+                    self._in_flight.pop(name, None)  # none if this process was forked meanwhile
                 evicted = sum(self._kept.admit(name, held) for name, held in good.items())
                 self._count(evictions=evicted)
                 size = self._kept.bytes
-            for name, future in futures.items():
-                if future is None:
-                    continue  # this process was forked meanwhile
-                if name in good:
-                    future.set_result(good[name].data)
-                else:
-                    future.set_exception(failure or AssertionError("a page was neither good nor bad"))
+            promise.set_result(_Fetched(good, failure))
             self._observer.hold("cache_bytes", size)  # now that nobody waits for us
             if evicted:
                 self._observer.count("cache_evictions", evicted)
@@ -363,14 +375,17 @@ class PageCache:
         if not wanted:
             return {}
         ranges = self._coalesce(wanted.values())
+        pieces = in_pieces(ranges)
         try:
-            bodies = store.get_ranges(key, ranges)
+            parts = iter(store.get_ranges(key, [piece for one in pieces for piece in one]))
         except StorageCorrupt as error:
             size = error.details.get("size", 0)
             cut = [page for page in wanted.values() if page.start + page.length > size]
             first = min(cut or wanted.values(), key=lambda page: page.start)
             raise _cut_off(key, first, size) from error
-        requests, received = sum(1 for r in ranges if r.length), sum(len(body) for body in bodies)
+        bodies = [next(parts) if len(one) == 1 else b"".join(islice(parts, len(one))) for one in pieces]
+        requests = sum(1 for one in pieces for piece in one if piece.length)
+        received = sum(len(body) for body in bodies)
         trace.requests += requests
         trace.bytes += received
         with self._lock:
@@ -398,12 +413,15 @@ class PageCache:
         wanted = (ByteRange(page.start, page.length) for page in pages)
         return join_close(wanted, max_gap=self._max_gap, max_joined=self._max_request)
 
-    def _await(self, store: ObjectStore, key: str, page: Checked, future: Future[Bytes]) -> Bytes:
+    def _await(
+        self, store: ObjectStore, key: str, name: _Key, page: Checked, promise: Future[_Fetched]
+    ) -> Bytes:
         """A page that another thread fetches; its failure is ours too, its interruption is not."""
-        deadline.wait_for(future)
-        error = future.exception()
-        if error is None:
-            return future.result()
+        deadline.wait_for(promise)
+        fetched = promise.result()
+        if name in fetched.good:
+            return fetched.good[name].data
+        error = fetched.failure
         if isinstance(error, VecstoreError) and not isinstance(error, DeadlineExceeded):
             # One exception object must not be raised in two threads at once.
             raise type(error)(error.message, **error.details) from error
@@ -455,6 +473,11 @@ class PageCache:
         self._stats = replace(
             self._stats, **{name: getattr(self._stats, name) + by for name, by in more.items()}
         )
+
+
+def _names(store: ObjectStore, key: str, pages: Sequence[Checked]) -> list[_Key]:
+    url = store.url
+    return [(url, key, page.start, page.length, page.crc32c) for page in pages]
 
 
 def _order(page: Checked) -> tuple[int, int]:

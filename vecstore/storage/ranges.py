@@ -5,7 +5,7 @@ Imports the store protocol alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from vecstore.storage.base import ByteRange
@@ -17,6 +17,9 @@ MANY: Final = 26  # requests; while there are more, bytes cost less than they do
 MANY_GAP: Final = 1 << 20  # ... so that gaps up to this are closed
 MANY_SPARE: Final = 40 << 20  # ... for so many bytes in all
 
+FEW: Final = 3  # requests; as long as there are fewer, long ranges are fetched in pieces ...
+LEAST_PIECE: Final = 1 << 20  # ... of no fewer bytes
+
 
 def join_close(
     wanted: Iterable[ByteRange], *, max_gap: int = MAX_GAP, max_joined: int = MAX_JOINED
@@ -27,13 +30,17 @@ def join_close(
     again as are wanted, or `LEAST_SPARE`; then larger ones while there are more than `MANY` ranges.
     """
     runs: list[ByteRange] = []
-    for one in sorted(wanted, key=lambda one: (one.start, -one.length)):
-        if runs and one.start <= runs[-1].stop:
-            length = max(runs[-1].stop, one.stop) - runs[-1].start
-            if length <= max(max_joined, runs[-1].length):
-                runs[-1] = ByteRange(runs[-1].start, length)
-                continue
-        runs.append(one)
+    start, stop = 0, -1
+    for low, less in sorted((one.start, -one.length) for one in wanted):  # integers: there may be hundreds
+        high = low - less
+        if low <= stop and max(stop, high) - start <= max(max_joined, stop - start):
+            stop = max(stop, high)
+            continue
+        if stop >= 0:
+            runs.append(ByteRange(start, stop - start))
+        start, stop = low, high
+    if stop >= 0:
+        runs.append(ByteRange(start, stop - start))
     closed = _closed(runs, max_gap)
     joined: list[ByteRange] = []
     for number, run in enumerate(runs):
@@ -56,3 +63,23 @@ def _closed(runs: list[ByteRange], max_gap: int) -> set[int]:
             break
         closed.add(number)
     return closed
+
+
+def in_pieces(ranges: Sequence[ByteRange]) -> list[list[ByteRange]]:
+    """Each range as the pieces that it is to be fetched in, side by side.
+
+    The first byte of an answer takes long, and then a connection has its own rate. Where requests are few,
+    pieces bring the bytes sooner than the slowest of their first bytes comes later (decision 0024).
+    """
+    spare = FEW - len(ranges)
+    counts = [1] * len(ranges)
+    for i in sorted(range(len(ranges)), key=lambda i: -ranges[i].length):
+        counts[i] = max(1, min(1 + spare, ranges[i].length // LEAST_PIECE))
+        spare -= counts[i] - 1
+    return [
+        [
+            ByteRange(one.start + one.length * i // n, one.length * (i + 1) // n - one.length * i // n)
+            for i in range(n)
+        ]
+        for one, n in zip(ranges, counts, strict=True)
+    ]
