@@ -473,7 +473,9 @@ def simulated(setup: Setup) -> Iterator[World]:
             stack.enter_context(patch(f"vecstore.{module}.MAX_RECENT_COMMITS", setup.commits))
         for module in ("manifest.publish", "invariants"):
             stack.enter_context(patch(f"vecstore.{module}.MAX_IDEMPOTENCY_KEYS", setup.keys))
-        logging.getLogger("vecstore").setLevel(logging.ERROR)
+        log = logging.getLogger("vecstore")
+        stack.callback(log.setLevel, log.level)
+        log.setLevel(logging.ERROR)
         scheduler = Scheduler()
         stack.enter_context(simulated_threads(scheduler))
         yield World(setup, scheduler)

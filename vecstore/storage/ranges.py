@@ -17,7 +17,7 @@ MANY: Final = 26  # requests; while there are more, bytes cost less than they do
 MANY_GAP: Final = 1 << 20  # ... so that gaps up to this are closed
 MANY_SPARE: Final = 40 << 20  # ... for so many bytes in all
 
-FEW: Final = 3  # requests; as long as there are fewer, long ranges are fetched in pieces ...
+FEW: Final = 2  # requests; as long as there are fewer, long ranges are fetched in pieces ...
 LEAST_PIECE: Final = 1 << 20  # ... of no fewer bytes
 
 
@@ -68,8 +68,8 @@ def _closed(runs: list[ByteRange], max_gap: int) -> set[int]:
 def in_pieces(ranges: Sequence[ByteRange]) -> list[list[ByteRange]]:
     """Each range as the pieces that it is to be fetched in, side by side.
 
-    The first byte of an answer takes long, and then a connection has its own rate. Where requests are few,
-    pieces bring the bytes sooner than the slowest of their first bytes comes later (decision 0024).
+    The first byte of an answer takes long, and then a connection has its own rate: two of them bring the
+    bytes sooner than the slower of two first bytes comes later. Three gain no more (decision 0024).
     """
     spare = FEW - len(ranges)
     counts = [1] * len(ranges)
