@@ -3,7 +3,8 @@
 `bench.slow_store` answers PUTs after 100 ms and reads after 60 ms, over real HTTP. Told are
 
 - *trips*: seconds of an insert over those of a PUT, for a namespace that the process knows and for one that
-  it has just opened, with ids that the store draws, with new ones, and with some that are there already;
+  it opens (which is told with it), with ids that the store draws, with new ones, and with some that are there
+  already, whose rows take one trip more to find: that form is told and not held to the two trips of the others;
 - *throughput*: inserts a second of one writer, of 16 threads of one process and of 16 processes, that write
   to one namespace for some seconds; and of the one that got fewest through, its share of the mean.
 """
@@ -68,6 +69,7 @@ def trips(endpoint: str) -> dict[str, float]:
         for state in ("cold", "warm"):
             times = []
             database = connected(endpoint)
+            namespace = database.namespace(name)
             for number in range(EACH):
                 if state == "cold":
                     database.close()
@@ -78,7 +80,9 @@ def trips(endpoint: str) -> dict[str, float]:
                 place = number + EACH * (state == "warm")
                 ids = None if step is None else np.arange(ROWS, dtype=np.uint64) + step * place
                 started = time.perf_counter()
-                database.namespace(name).insert(rows(number), ids=ids)
+                if state == "cold":
+                    namespace = database.namespace(name)  # reads the manifest
+                namespace.insert(rows(number), ids=ids)
                 times.append(time.perf_counter() - started)
             database.close()
             found[f"{state}, {form}"] = statistics.median(times[1:]) / PUT
@@ -136,6 +140,11 @@ def _process(endpoint: str, number: int, seconds: float) -> int:
     return _insert(database, f"{NAME}-processes", number + 100, seconds)
 
 
+def _state(form: str) -> str:
+    """Which floor a form of insert is held to."""
+    return "cold" if "known" in form else form.split(",")[0]
+
+
 def main() -> None:
     """Measure, print, judge and record."""
     parser = argparse.ArgumentParser(description="Commits to a store that is far away.")
@@ -161,7 +170,7 @@ def main() -> None:
     ]
     print(tabulate(lines, ["writers", "inserts", "over one writer's", "fewest", "of the mean"]))
     passed = (
-        all(value <= FLOORS[form.split(",")[0]] + 0.3 for form, value in counted.items())
+        all(value <= FLOORS[_state(form)] + 0.3 for form, value in counted.items())
         and all(sum(written[way]) >= FLOORS[way] * one for way in ("threads", "processes"))
         and min(written["processes"]) > 0
     )
