@@ -3,8 +3,8 @@
 `bench.slow_store` answers PUTs after 100 ms and reads after 60 ms, over real HTTP. Told are
 
 - *trips*: seconds of an insert over those of a PUT, for a namespace that the process knows and for one that
-  it opens (which is told with it), with ids that the store draws, with new ones, and with some that are there
-  already, whose rows take one trip more to find: that form is told and not held to the two trips of the others;
+  it opens (which is told with it), with ids that the store draws, with new ones, and with some that are
+  there already, whose rows take one trip more to find: that form is not held to the two trips of the others;
 - *throughput*: inserts a second of one writer, of 16 threads of one process and of 16 processes, that write
   to one namespace for some seconds; and of the one that got fewest through, its share of the mean.
 """
