@@ -13,9 +13,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
 
 KEY = "testing"  # both keys of its one account
-_SERVICES = ("master", "volume", "filer", "admin", "s3")
+_SERVICES = ("master", "volume", "filer", "admin", "s3")  # the gateway last: it may be a process of its own
 _GRPC_ABOVE = 10_000  # ports between a service's own and the one that its clients guess
 _READY_SECONDS = 60.0
 
@@ -50,6 +54,17 @@ class SeaweedFS:
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._ports['s3']}"
+
+    def client(self) -> Any:
+        """Boto3's, of the one account."""
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=KEY,
+            aws_secret_access_key=KEY,
+            region_name="us-east-1",
+            config=Config(signature_version="s3v4"),
+        )
 
     def start(self) -> None:
         """Returns once it serves objects."""
@@ -182,8 +197,8 @@ def _end(process: subprocess.Popen[bytes] | None, *, kill: bool) -> None:
 def seaweedfs(folder: Path) -> Iterator[SeaweedFS]:
     """A running server; stopped at the end."""
     server = SeaweedFS(folder)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()

@@ -80,20 +80,20 @@ class Actor:
 
 def act(actor: Actor) -> None:
     os.environ.update(actor.env)
-    _note_switches(actor)
     roles: dict[str, Callable[[Actor, vecstore.Namespace], None]] = {
         "writer": _write,
         "reader": _read,
         "compactor": _compact,
         "collector": _collect,
     }
-    with vecstore.connect(actor.url, maintenance="off") as db:
+    switches = actor.folder / f"switches-{actor.role}-{actor.number}-{actor.life:04}.jsonl"
+    with Journal(switches) as journal, vecstore.connect(actor.url, maintenance="off") as db:
+        _note_switches(journal)
         roles[actor.role](actor, vecstore.Namespace(db.backend, NAMESPACE))
 
 
-def _note_switches(actor: Actor) -> None:
+def _note_switches(journal: Journal) -> None:
     """Note down what the store answers to each compare-and-set: it is what all promises rest on."""
-    journal = Journal(actor.folder / f"switches-{actor.role}-{actor.number}-{actor.life:04}.jsonl")
     put_if_match = S3Store.put_if_match
 
     def noted(self: S3Store, key: str, data: bytes, etag: str) -> ObjectMeta:

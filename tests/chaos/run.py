@@ -15,8 +15,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import boto3
-
 import vecstore
 from tests.chaos import actors
 from tests.chaos.actors import BATCHES, LANES, NAMESPACE, Actor
@@ -113,14 +111,7 @@ def run(plan: Plan, folder: Path, *, tell: Callable[[str], None] = print) -> Rep
             "secret_key": KEY,
             "region": "us-east-1",
         }
-        client = boto3.client(
-            "s3",
-            endpoint_url=store.endpoint,
-            aws_access_key_id=KEY,
-            aws_secret_access_key=KEY,
-            region_name="us-east-1",
-        )
-        client.create_bucket(Bucket="chaos")
+        store.client().create_bucket(Bucket="chaos")
         url = "s3://chaos/store"
         with vecstore.connect(url, maintenance="off", **account) as db:
             ns = db.create_namespace(NAMESPACE, dim=actors.DIM, metric="l2", small_part_threshold=0)

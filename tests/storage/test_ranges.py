@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vecstore.storage.base import ByteRange
 from vecstore.storage.ranges import (
-    FEW,
     LEAST_PIECE,
     LEAST_SPARE,
     MANY,
     MANY_GAP,
     MANY_SPARE,
-    in_pieces,
     join_close,
+    lone_in_two,
 )
 
 
@@ -89,22 +86,12 @@ def test_joined_ranges_are_in_order_bounded_and_hold_all_that_is_wanted(
     assert len(joined) <= len(wanted)
 
 
-def test_a_long_range_comes_in_pieces_where_there_are_few_requests() -> None:
-    (pieces,) = in_pieces([ByteRange(5, 10 * LEAST_PIECE + 1)])
-    assert len(pieces) == FEW
-    assert [len(parts) for parts in in_pieces([ByteRange(0, 1), ByteRange(9, 9 * LEAST_PIECE)])] == [
-        1,
-        FEW - 1,
-    ]
-    assert [len(parts) for parts in in_pieces([ByteRange(i, 9 * LEAST_PIECE) for i in range(FEW)])] == [
-        1
-    ] * FEW
+def test_a_long_range_comes_in_two_if_it_is_the_only_one() -> None:
+    first, second = lone_in_two([ByteRange(5, 2 * LEAST_PIECE + 1)])
+    assert first == ByteRange(5, LEAST_PIECE)
+    assert second == ByteRange(5 + LEAST_PIECE, LEAST_PIECE + 1)
 
 
-@given(st.lists(st.builds(ByteRange, st.integers(0, 1 << 40), st.integers(0, 5 * LEAST_PIECE)), max_size=6))
-def test_pieces_are_the_ranges_in_their_order_and_few(ranges: list[ByteRange]) -> None:
-    pieces = in_pieces(ranges)
-    assert [ByteRange(one[0].start, sum(p.length for p in one)) for one in pieces] == ranges
-    assert all(a.stop == b.start for one in pieces for a, b in pairwise(one))
-    assert all(p.length >= LEAST_PIECE for one in pieces if len(one) > 1 for p in one)
-    assert sum(map(len, pieces)) <= max(FEW, len(ranges))
+def test_short_ranges_and_several_stay_as_they_are() -> None:
+    for ranges in ([], [ByteRange(5, 2 * LEAST_PIECE - 1)], [ByteRange(0, 1), ByteRange(9, 9 * LEAST_PIECE)]):
+        assert lone_in_two(ranges) == ranges

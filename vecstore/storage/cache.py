@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 from crc32c import crc32c
@@ -26,7 +25,7 @@ from vecstore.storage.base import ByteRange, ObjectStore
 from vecstore.storage.buffers import Bytes, aligned_copy
 from vecstore.storage.disk import DiskCache
 from vecstore.storage.forks import reset_in_children
-from vecstore.storage.ranges import MAX_GAP, MAX_JOINED, in_pieces, join_close
+from vecstore.storage.ranges import MAX_GAP, MAX_JOINED, join_close, lone_in_two
 from vecstore.storage.recency import Held, RecentPages
 from vecstore.types import CacheStats
 
@@ -212,7 +211,7 @@ class PageCache:
         again: list[_Key] = []
         mine: dict[_Key, Checked] = {}
         awaited: dict[_Key, Future[_Fetched]] = {}
-        promise: Future[_Fetched] = Future()
+        promise: Future[_Fetched] | None = None
         with self._lock:
             for name, page in zip(keys, pages, strict=True):
                 if name in found or name in mine or name in awaited:
@@ -226,6 +225,7 @@ class PageCache:
                 elif name in self._in_flight:
                     awaited[name] = self._in_flight[name]
                 else:
+                    promise = promise or Future()
                     mine[name] = page
                     self._in_flight[name] = promise
             self._count(hits=len(found), misses=len(mine) + len(awaited))
@@ -237,7 +237,7 @@ class PageCache:
         hits, misses = len(found), len(mine) + len(awaited)
         try:
             # What is ours comes first, so that two threads that wait for each other's pages both go on.
-            if mine:
+            if promise is not None:
                 obtained = self._obtain(store, key, mine, promise, trace, waiting=bool(awaited))
                 found.update((name, PageInHand(data, stays=False)) for name, data in obtained.items())
         finally:
@@ -375,17 +375,17 @@ class PageCache:
         if not wanted:
             return {}
         ranges = self._coalesce(wanted.values())
-        pieces = in_pieces(ranges)
+        pieces = lone_in_two(ranges)
         try:
-            parts = iter(store.get_ranges(key, [piece for one in pieces for piece in one]))
+            bodies = store.get_ranges(key, pieces)
         except StorageCorrupt as error:
             size = error.details.get("size", 0)
             cut = [page for page in wanted.values() if page.start + page.length > size]
             first = min(cut or wanted.values(), key=lambda page: page.start)
             raise _cut_off(key, first, size) from error
-        bodies = [next(parts) if len(one) == 1 else b"".join(islice(parts, len(one))) for one in pieces]
-        requests = sum(1 for one in pieces for piece in one if piece.length)
-        received = sum(len(body) for body in bodies)
+        requests, received = sum(1 for one in pieces if one.length), sum(len(body) for body in bodies)
+        if len(pieces) > len(ranges):
+            bodies = [b"".join(bodies)]
         trace.requests += requests
         trace.bytes += received
         with self._lock:

@@ -17,8 +17,7 @@ MANY: Final = 26  # requests; while there are more, bytes cost less than they do
 MANY_GAP: Final = 1 << 20  # ... so that gaps up to this are closed
 MANY_SPARE: Final = 40 << 20  # ... for so many bytes in all
 
-FEW: Final = 2  # requests; as long as there are fewer, long ranges are fetched in pieces ...
-LEAST_PIECE: Final = 1 << 20  # ... of no fewer bytes
+LEAST_PIECE: Final = 1 << 20  # bytes of each of the two pieces of a range that would be the only request
 
 
 def join_close(
@@ -65,21 +64,14 @@ def _closed(runs: list[ByteRange], max_gap: int) -> set[int]:
     return closed
 
 
-def in_pieces(ranges: Sequence[ByteRange]) -> list[list[ByteRange]]:
-    """Each range as the pieces that it is to be fetched in, side by side.
+def lone_in_two(ranges: Sequence[ByteRange]) -> Sequence[ByteRange]:
+    """A long range that would be the only request, as two that are sent side by side; others as they are.
 
     The first byte of an answer takes long, and then a connection has its own rate: two of them bring the
     bytes sooner than the slower of two first bytes comes later. Three gain no more (decision 0024).
     """
-    spare = FEW - len(ranges)
-    counts = [1] * len(ranges)
-    for i in sorted(range(len(ranges)), key=lambda i: -ranges[i].length):
-        counts[i] = max(1, min(1 + spare, ranges[i].length // LEAST_PIECE))
-        spare -= counts[i] - 1
-    return [
-        [
-            ByteRange(one.start + one.length * i // n, one.length * (i + 1) // n - one.length * i // n)
-            for i in range(n)
-        ]
-        for one, n in zip(ranges, counts, strict=True)
-    ]
+    if len(ranges) != 1 or ranges[0].length < 2 * LEAST_PIECE:
+        return ranges
+    (one,) = ranges
+    half = one.length // 2
+    return [ByteRange(one.start, half), ByteRange(one.start + half, one.length - half)]
