@@ -26,7 +26,9 @@ from bench.filters import real_attributes
 from vecstore.manifest.model import Attribute
 from vecstore.rows.attributes import Column, parse_attributes
 from vecstore.rows.bits import RowBits
-from vecstore.rows.columns import ColumnReader, encode_columns, encode_directory
+from vecstore.rows.columns import ColumnReader
+from vecstore.rows.directory import encode_directory
+from vecstore.rows.encoding import encode_columns
 from vecstore.rows.filters import bind, filter_bytes, matching_rows, parse_filter
 from vecstore.rows.filters.binding import Between, Matching
 

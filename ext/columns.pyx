@@ -1,7 +1,7 @@
 """Columns of attributes: texts in a buffer put in order, elements moved with their rows, values turned to rows.
 
-Kernels of ``rows/columns.py`` and ``rows/attributes.py``. What they write to may lie in a mapped file. All
-release the GIL.
+Kernels of ``rows/encoding.py``, ``rows/columns.py`` and ``rows/attributes.py``. What they write to may lie in a
+mapped file. All release the GIL.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t

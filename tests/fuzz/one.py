@@ -19,7 +19,13 @@ from tests.fuzz import sanitised
 # Modules of Python that guide the fuzzer, beside all extension modules. All of vecstore halves its speed.
 SECONDS: Final = 5.0  # of a processor, for one input
 GUIDES: Final = {
-    "part": ("vecstore.part", "vecstore.rows.columns", "vecstore.rows.packing", "vecstore.index.recall"),
+    "part": (
+        "vecstore.part",
+        "vecstore.rows.columns",
+        "vecstore.rows.directory",
+        "vecstore.rows.packing",
+        "vecstore.index.recall",
+    ),
     "manifest": ("vecstore.manifest", "vecstore.invariants", "vecstore.index.view"),
     "tombstone": ("vecstore.manifest.tombstones", "vecstore.live"),
     "requests": ("vecstore.server", "vecstore.params", "vecstore.rows.given", "vecstore.rows.attributes"),

@@ -15,7 +15,8 @@ from tests.maintenance.test_merge import MIB, merged
 from tests.rows.filters.oracle import TYPES, random_rows
 from vecstore.api import Database, Namespace
 from vecstore.rows.attributes import parse_attributes
-from vecstore.rows.columns import ColumnEntry, encode_columns
+from vecstore.rows.directory import ColumnEntry
+from vecstore.rows.encoding import encode_columns
 from vecstore.rows.schema import Spec
 from vecstore.storage.memory import MemoryStore
 

@@ -35,7 +35,7 @@ from vecstore.manifest.lease import Lease, holder_of
 from vecstore.manifest.model import Manifest, Mean, Part
 from vecstore.part.builder import PartSpec
 from vecstore.progress import Progress, within
-from vecstore.rows.columns import bitmap_of
+from vecstore.rows.bits import bitmap_of
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32, CompactResult
 

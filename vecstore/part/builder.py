@@ -30,7 +30,8 @@ from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, alig
 from vecstore.progress import Progress, within
 from vecstore.room import IN_MEMORY, Room
 from vecstore.rows.column import Column
-from vecstore.rows.columns import ColumnEntry, encode_columns, encode_directory
+from vecstore.rows.directory import ColumnEntry, encode_directory
+from vecstore.rows.encoding import encode_columns
 from vecstore.rows.ids import Ids, build_filter
 from vecstore.types import F32, Metric, StoreVectors
 

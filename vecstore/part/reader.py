@@ -36,7 +36,8 @@ from vecstore.part.format import (
     aligned,
     page_bounds,
 )
-from vecstore.rows.columns import ColumnEntry, Keys, decode_directory
+from vecstore.rows.columns import Keys
+from vecstore.rows.directory import ColumnEntry, decode_directory
 from vecstore.rows.ids import Ids, may_contain
 from vecstore.rows.packing import Texts
 from vecstore.rows.soundness import check_entry

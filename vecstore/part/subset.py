@@ -17,7 +17,7 @@ from vecstore.index.ivf import BLOCK, Partition
 from vecstore.part.builder import PartImage, PartSpec, list_table, write_strings
 from vecstore.part.reader import PartReader
 from vecstore.rows.column import Column
-from vecstore.rows.columns import encode_columns
+from vecstore.rows.encoding import encode_columns
 from vecstore.rows.ids import Ids
 from vecstore.storage.cache import ReadTrace
 

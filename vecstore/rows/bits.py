@@ -5,6 +5,7 @@ Row r is bit r % 64 of word r // 64. Imports NumPy, pyroaring and the kernels.
 
 from __future__ import annotations
 
+import array
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -113,3 +114,10 @@ def _every(n: int) -> RowBits:
         words[-1] = (1 << n % WORD) - 1
     words.setflags(write=False)
     return RowBits(words, n)
+
+
+def bitmap_of(rows: npt.NDArray[np.integer]) -> BitMap:
+    """A bitmap of rows, in any order."""
+    if len(rows) > 1:
+        rows = np.sort(rows)
+    return BitMap(array.array("I", np.ascontiguousarray(rows, dtype=np.uint32).tobytes()))

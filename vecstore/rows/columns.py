@@ -1,285 +1,50 @@
-"""Columns in a part: how the values of an attribute are laid out, read, and looked up.
+"""Columns in a part, read: values of rows, rows in the order of their values, and look-ups of values.
 
-A column has a *value side*, from rows to values, and where it is filterable an *inverted side*, from
-values to rows. Statistics of the column choose the form of both:
-
-    dictionary   sorted distinct values, and a code an element; looked up by a bitmap of rows a value, or
-                 where values have few rows each, by the rows in the order of their values (*postings*)
-    plain        values in the order of rows; numbers are looked up by the rows in the order of their values
-
-Layout: ``docs/formats/columns.md``. Imports packing, values, attributes and errors.
+Imports directory, packing, values, bits and errors.
 """
 
 from __future__ import annotations
 
-import array
 import functools
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct
-from pyroaring import BitMap
 
 from vecstore.errors import StorageCorrupt, VecstoreError
-from vecstore.ext.columns import rows_by_code
 from vecstore.ext.masks import keep_between, mark_bitmaps, mark_codes, mark_rows, place_of
 from vecstore.limits import MAX_U64
-from vecstore.room import IN_MEMORY, Room
+from vecstore.room import Room
 from vecstore.rows.bits import RowBits
-from vecstore.rows.column import Column, ColumnBuilder, as_buffer
+from vecstore.rows.column import Column, ColumnBuilder
+from vecstore.rows.directory import ColumnEntry
 from vecstore.rows.packing import (
     BLOCK_BYTES,
     CHUNK,
     KEPT_BLOCKS,
     Packing,
     Texts,
-    pack,
-    pack_texts,
     unpack,
     unpack_one,
     unpack_whole,
 )
 from vecstore.rows.schema import Spec, element_type, is_array
-from vecstore.rows.texts import TextArray
 from vecstore.rows.values import SIGN, Elements, Key, Objects, is_text, value_of
 from vecstore.types import U64, AttributeType
 
 Bytes = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 
-ALIGN: Final = 8
-BITMAP_ROWS: Final = 16  # rows a value, on average, from which on bitmaps are kept rather than postings
-REPEATED: Final = 2  # elements a value, likewise, from which on a dictionary is worth it where none must be
-NUMBERS_REPEATED: Final = 16  # the same of numbers, which are short themselves
-ZONE_BYTES: Final = 64  # of a text in a zone map; a longer one bounds nothing
 SCAN_WORTH: Final = 12  # values that are compared in the time that one row takes to be marked
 SCAN_WORTH_PACKED: Final = 2  # the same of values that do not begin with a byte
 POURED: Final = 16_384  # rows that are copied at a time
 POURED_ARRAYS: Final = 64  # the same of arrays, which may have thousands of elements each
 OPEN_BLOCKS: Final = 8  # of texts that are no dictionary: one for each who reads them just now
 WHOLE_BYTES: Final = 4 << 20  # of what a filter needs of a column that is read at once rather than by and by
-
-
-class Piece(Struct, frozen=True, array_like=True):
-    """Where a piece of a column lies in its section, and how it is packed if it is made of integers."""
-
-    offset: int
-    length: int
-    packing: Packing | None = None
-
-
-class ColumnEntry(Struct, frozen=True, kw_only=True):
-    """A column in the directory of a part.
-
-    Attributes
-    ----------
-    elements, nulls, distinct
-        How many; ``distinct`` is 0 where they were not counted.
-    least, greatest
-        Zone map: no element lies outside. Keys, or texts of at most `ZONE_BYTES`; None bounds nothing.
-    form, lookup
-        Of the value side, and of the inverted one.
-    pieces
-        By name: ``nulls``, ``starts``, ``codes``, ``keys``, ``blocks``, ``block_firsts``, ``block_ends``,
-        ``bitmaps``, ``bitmap_ends``, ``order``, ``order_starts``.
-    """
-
-    type: AttributeType
-    filterable: bool
-    elements: int
-    nulls: int
-    distinct: int
-    least: int | bytes | None
-    greatest: int | bytes | None
-    form: Literal["dictionary", "plain"]
-    lookup: Literal["none", "bitmaps", "postings", "sorted"]
-    pieces: dict[str, Piece]
-
-
-_directory = msgspec.json.Decoder(dict[str, ColumnEntry])
-
-
-def encode_directory(entries: Mapping[str, ColumnEntry]) -> bytes:
-    return msgspec.json.encode(entries)
-
-
-def decode_directory(data: bytes) -> dict[str, ColumnEntry]:
-    """`msgspec.MsgspecError` if it is none."""
-    return _directory.decode(data)
-
-
-# -- writing -------------------------------------------------------------------------------
-
-
-def encode_columns(
-    columns: Mapping[str, Column] | Iterable[tuple[str, Column]], room: Room = IN_MEMORY
-) -> tuple[memoryview, dict[str, ColumnEntry]]:
-    """The data of columns, one after another, and their directory; one is held at a time if they come so."""
-    writer = _Writer(room)
-    pairs = columns.items() if isinstance(columns, Mapping) else columns
-    entries = {name: _encode(column, writer, room) for name, column in pairs}
-    return writer.data.array().data, entries
-
-
-class _Writer:
-    """Lays pieces one after another."""
-
-    def __init__(self, room: Room) -> None:
-        self.data = room.spool()
-        self._room = room
-        self._pieces: dict[str, Piece] = {}
-
-    def put(self, name: str, data: Iterable[bytes | Bytes], packing: Packing | None = None) -> None:
-        begin = self.data.size
-        for some in data:
-            self.data.write(some)
-        self._pieces[name] = Piece(begin, self.data.size - begin, packing)
-        self.data.write(bytes(-self.data.size % ALIGN))
-
-    def integers(self, name: str, values: npt.NDArray[np.integer], *, whole_bytes: bool = False) -> None:
-        packing, data = pack(values, whole_bytes=whole_bytes)
-        self.put(name, data, packing)
-
-    def texts(self, values: Iterable[bytes]) -> None:
-        blocks = self._room.spool()
-        firsts, ends = pack_texts(values, blocks.write)
-        self.integers("block_firsts", firsts)
-        self.integers("block_ends", ends)
-        self.put("blocks", [blocks.array()])
-
-    def bitmaps(self, rows: npt.NDArray[np.uint32], starts: I64) -> None:
-        """A bitmap for each value, whose rows lie from one start to the next."""
-        found, ends = self._room.spool(), array.array("q")
-        for code in range(len(starts) - 1):
-            bitmap = bitmap_of(rows[starts[code] : starts[code + 1]])
-            bitmap.run_optimize()
-            found.write(bitmap.serialize())
-            ends.append(found.size)
-        self.integers("bitmap_ends", np.frombuffer(ends, dtype=np.int64))
-        self.put("bitmaps", [found.array()])
-
-    def take(self) -> dict[str, Piece]:
-        found, self._pieces = self._pieces, {}
-        return found
-
-
-def _encode(column: Column, to: _Writer, room: Room) -> ColumnEntry:
-    arrays, filterable = is_array(column.spec.type), column.spec.filterable
-    elements = as_buffer(column.elements)
-    if column.null.any():
-        to.put("nulls", [bitmap_of(np.flatnonzero(column.null)).serialize()])
-    if arrays:
-        starts = room.empty((len(column) + 1,), np.int64)
-        starts[0] = 0
-        np.cumsum(column.counts, out=starts[1:])
-        to.integers("starts", starts)
-    if isinstance(elements, TextArray):
-        codes, firsts = elements.ranked(room)
-        distinct = len(firsts)
-        dictionary = filterable or len(codes) >= REPEATED * max(1, distinct)
-        if dictionary:
-            to.integers("codes", _spread(column, codes, 0, room))
-            to.texts(elements.texts(firsts))
-        else:
-            to.texts(elements.texts(_spread(column, elements.at, -1, room)))
-        ends = list(elements.texts(firsts[[0, -1]])) if distinct else [None, None]
-    else:
-        keys = _distinct(elements, room)
-        distinct = len(keys)
-        dictionary = (filterable and arrays) or len(elements) >= NUMBERS_REPEATED * max(1, distinct)
-        codes = _places(elements, keys, room) if dictionary or filterable else np.empty(0, dtype=np.int64)
-        if dictionary:
-            to.integers("codes", _spread(column, codes, 0, room))
-            to.integers("keys", keys)
-        else:
-            to.integers("keys", _spread(column, elements, keys[0] if distinct else 0, room))
-        ends = keys[[0, -1]].tolist() if distinct else [None, None]
-    lookup: Literal["none", "bitmaps", "postings", "sorted"] = "none"
-    if filterable:
-        lookup = _invert(column, codes, distinct, dictionary, to, room)
-    return ColumnEntry(
-        type=column.spec.type,
-        filterable=filterable,
-        elements=len(elements),
-        nulls=int(np.count_nonzero(column.null)),
-        distinct=distinct,
-        least=_zone(ends[0]),
-        greatest=_zone(ends[1]),
-        form="dictionary" if dictionary else "plain",
-        lookup=lookup,
-        pieces=to.take(),
-    )
-
-
-def _invert(
-    column: Column, codes: I64, distinct: int, dictionary: bool, to: _Writer, room: Room
-) -> Literal["bitmaps", "postings", "sorted"]:
-    """Lay the rows of each value."""
-    starts, rows = room.empty((distinct + 1,), np.int64), room.empty((len(codes),), np.uint32)
-    rows_by_code(codes, column.counts, starts, rows)
-    if dictionary and len(codes) >= BITMAP_ROWS * max(1, distinct):
-        to.bitmaps(rows, starts)
-        return "bitmaps"
-    to.integers("order", rows, whole_bytes=True)
-    if not dictionary:
-        return "sorted"
-    to.integers("order_starts", starts)
-    return "postings"
-
-
-def _distinct(elements: U64, room: Room) -> U64:
-    """Distinct keys in order."""
-    found: U64 = room.empty((len(elements),), np.uint64)
-    found[:] = elements
-    found.sort()
-    kept = 0
-    for start in range(0, len(found), CHUNK):
-        some = found[start : start + CHUNK]
-        new = np.ones(len(some), dtype=np.bool_)
-        np.not_equal(some[1:], some[:-1], out=new[1:])
-        new[0] = not kept or some[0] != found[kept - 1]
-        values = some[new]
-        found[kept : kept + len(values)] = values
-        kept += len(values)
-    return found[:kept]
-
-
-def _places(elements: U64, keys: U64, room: Room) -> I64:
-    """The place of each element among the distinct ones."""
-    found: I64 = room.empty((len(elements),), np.int64)
-    for start in range(0, len(elements), CHUNK):
-        found[start : start + CHUNK] = np.searchsorted(keys, elements[start : start + CHUNK])
-    return found
-
-
-def _spread(column: Column, elements: npt.NDArray[Any], empty: int, room: Room) -> npt.NDArray[Any]:
-    """Elements as they are stored: of a scalar one a row, also where it is null."""
-    if is_array(column.spec.type) or not column.null.any():
-        return elements
-    out = room.empty((len(column),), elements.dtype)
-    out[:] = empty
-    out[~column.null] = elements
-    return out
-
-
-def _zone(value: int | bytes | None) -> int | bytes | None:
-    return None if isinstance(value, bytes) and len(value) > ZONE_BYTES else value
-
-
-def bitmap_of(rows: npt.NDArray[np.integer]) -> BitMap:
-    """A bitmap of rows, in any order."""
-    if len(rows) > 1:
-        rows = np.sort(rows)
-    return BitMap(array.array("I", np.ascontiguousarray(rows, dtype=np.uint32).tobytes()))
-
-
-# -- reading -------------------------------------------------------------------------------
 
 
 class Source(Protocol):

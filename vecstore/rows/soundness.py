@@ -7,7 +7,7 @@ read, and how much memory that takes, is held against the rows of the part. Impo
 from __future__ import annotations
 
 from vecstore.limits import MAX_ARRAY_ELEMENTS, MAX_U64
-from vecstore.rows.columns import ALIGN, ColumnEntry, Piece
+from vecstore.rows.directory import ALIGN, ColumnEntry, Piece
 from vecstore.rows.packing import WIDEST
 from vecstore.rows.schema import element_type, is_array
 from vecstore.rows.values import is_text

@@ -11,7 +11,8 @@ from tests.rows.filters.oracle import TYPES, matches, random_filter, random_rows
 from vecstore.manifest.model import Attribute
 from vecstore.rows.attributes import Column, parse_attributes
 from vecstore.rows.bits import RowBits
-from vecstore.rows.columns import ColumnReader, encode_columns
+from vecstore.rows.columns import ColumnReader
+from vecstore.rows.encoding import encode_columns
 from vecstore.rows.filters import bind, evaluate, filter_bytes, parse_filter
 from vecstore.rows.filters.binding import Between, Matching
 from vecstore.rows.schema import Spec
