@@ -13,6 +13,7 @@ from typing import Any
 from pyroaring import BitMap
 
 from vecstore.errors import StorageConflict, StorageCorrupt, StorageMissing, StorageRetryable
+from vecstore.invariants import check_namespace
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import create_namespace
@@ -316,3 +317,22 @@ def run_all(*jobs: Callable[[], Any]) -> list[Any]:
         thread.join(30)
         assert not thread.is_alive(), "a job hangs"
     return results
+
+
+def grouped(publisher: Publisher, store: ScriptedStore, *requests: AddPart) -> list[Any]:
+    """Commit ``requests`` in one group, in this order, behind a first one of their own."""
+    results: list[list[Any]] = [[] for _ in requests]
+    with Gate(store) as gate:
+        threads = [in_thread(lambda: publisher.commit(insert(publisher)))]
+        assert gate.reached.wait(30)
+        for i, request in enumerate(requests):
+            threads.append(in_thread(lambda request=request: publisher.commit(request), results[i]))
+            until_queued(publisher, i + 1)
+    for thread in threads:
+        thread.join(30)
+    return [result for (result,) in results]
+
+
+def holds(store: Any) -> None:
+    """What is stored breaks no invariant."""
+    assert check_namespace(store, NS) == []

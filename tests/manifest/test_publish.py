@@ -1,10 +1,9 @@
-"""The commit protocol: what an acknowledgement means, whatever storage does to the answers."""
+"""Commits: groups, races, history, and what a failure before the switch leaves."""
 
 from __future__ import annotations
 
 import heapq
 import threading
-from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +17,11 @@ from tests.manifest.helpers import (
     NS,
     AddPart,
     Call,
-    Gate,
     ScriptedStore,
     Time,
     change,
+    grouped,
+    holds,
     in_thread,
     insert,
     make_namespace,
@@ -30,43 +30,28 @@ from tests.manifest.helpers import (
     scripted,
     timed_out,
     until_queued,
-    upload,
 )
 from vecstore.errors import (
-    IdempotencyMismatch,
     InvalidId,
     NamespaceNotFound,
-    OutcomeUnknown,
     PreconditionFailed,
     StorageConflict,
     StorageCorrupt,
-    StorageFull,
     StorageRetryable,
     TooManyRequests,
     Unauthorised,
-    VecstoreError,
 )
-from vecstore.invariants import check_namespace, check_successors
-from vecstore.limits import MAX_RECENT_COMMITS, MAX_U64
-from vecstore.maintenance.gc import Barrier
+from vecstore.invariants import check_successors
 from vecstore.manifest import history
 from vecstore.manifest import publish as publish_module
 from vecstore.manifest.draft import Draft
 from vecstore.manifest.keys import current_key, history_key
-from vecstore.manifest.lifecycle import UpdateSettings, create_namespace, delete_namespace
 from vecstore.manifest.model import Mean, Settings, decode_manifest
-from vecstore.manifest.publish import IDEMPOTENCY_SECONDS, Publisher, longest_way
-from vecstore.manifest.snapshot import SnapshotSource
-from vecstore.manifest.tombstones import TombstoneCache, read_tombstone
-from vecstore.observe import Counted, Observer
+from vecstore.manifest.publish import longest_way
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
 
 CURRENT = current_key(NS)
-
-
-def holds(store: Any) -> None:
-    assert check_namespace(store, NS) == []
 
 
 # -- an uncontended commit ------------------------------------------------------------------
@@ -161,94 +146,7 @@ def test_a_change_that_changes_nothing_costs_no_epoch_but_a_look_at_the_current_
     assert history.read_current(store, NS).manifest.epoch == 2
 
 
-# -- R1: lost answers -----------------------------------------------------------------------
-
-
-def lose_answer_once(call: Call, state: list[int], *, land: bool) -> Any:
-    if call.op == "put_if_match" and not state:
-        state.append(1)
-        if land:
-            call.carry_out()
-        raise timed_out(call)
-    return call.carry_out()
-
-
-@pytest.mark.parametrize("land", [True, False])
-def test_a_switch_whose_answer_was_lost_is_applied_exactly_once(land: bool) -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    request = insert(publisher)
-    state: list[int] = []
-    with scripted(store, lambda call: lose_answer_once(call, state, land=land)):
-        committed = publisher.commit(request)
-    assert committed.epoch == 2
-    assert request.attempts == 1
-    assert [part.id for part in history.read_current(store, NS).manifest.parts] == [request.part.id]
-    assert store.count("put_if_match") == (1 if land else 2)
-    holds(store)
-
-
-def test_a_refusal_of_our_own_resent_switch_is_not_taken_for_a_conflict() -> None:
-    """The client library lost the answer, sent again by itself, and reports the 412 of the second."""
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    request = insert(publisher)
-
-    def script(call: Call) -> Any:
-        if call.op == "put_if_match":
-            call.carry_out()
-        return call.carry_out()
-
-    with scripted(store, script):
-        assert publisher.commit(request).epoch == 2
-    assert request.attempts == 1
-    holds(store)
-
-
-def test_a_switch_that_lands_after_it_was_looked_for_is_not_applied_again() -> None:
-    store, time = ScriptedStore(), Time()
-    publisher = make_namespace(store, time=time)
-    request = insert(publisher)
-    under_way: list[Call] = []
-
-    def script(call: Call) -> Any:
-        if call.op == "put_if_match" and not under_way:
-            under_way.append(call)
-            raise timed_out(call)
-        return call.carry_out()
-
-    def arrive() -> None:
-        """It lands at last while the publisher, which did not find it, waits to send again."""
-        time.during_sleep = None
-        under_way[0].carry_out()
-
-    time.during_sleep = arrive
-    with scripted(store, script):
-        committed = publisher.commit(request)
-    assert committed.epoch == 2
-    assert request.attempts == 1
-    assert store.count("put_if_match") == 2
-    holds(store)
-
-
-def test_a_switch_that_lands_after_ours_was_sent_again_fails_by_its_etag() -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    under_way: list[Call] = []
-
-    def script(call: Call) -> Any:
-        if call.op == "put_if_match" and not under_way:
-            under_way.append(call)
-            raise timed_out(call)
-        return call.carry_out()
-
-    with scripted(store, script):
-        publisher.commit(insert(publisher))
-    publisher.commit(insert(publisher))
-    with pytest.raises(StorageConflict):
-        under_way[0].carry_out()
-    assert len(history.read_current(store, NS).manifest.parts) == 2
-    holds(store)
+# -- races, failures, interruptions ---------------------------------------------------------
 
 
 def test_a_lost_race_is_applied_again_upon_the_winner() -> None:
@@ -262,171 +160,6 @@ def test_a_lost_race_is_applied_again_upon_the_winner() -> None:
     assert request.attempts == 2
     assert len(committed.manifest.parts) == 2
     holds(store)
-
-
-class Counting(Observer):
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def count(self, what: Counted, by: float = 1) -> None:
-        self.counts[what] += int(by)
-
-
-@pytest.mark.parametrize("followed", [False, True])
-def test_a_commit_that_the_store_has_lost_to_another_winner_is_told_of(
-    followed: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    store, apart = ScriptedStore(), ScriptedStore()
-    make_namespace(store)
-    apart.objects.update(store.objects)
-    observer = Counting()
-    loser = Publisher(store, NS, SnapshotSource(store, NS), observer=observer)
-    winner = Publisher(apart, NS, SnapshotSource(apart, NS))
-    loser.commit(insert(loser))
-    for _ in range(1 + followed):
-        winner.commit(insert(winner))
-    store.objects.update(apart.objects)  # as a store has it that compared both before it replaced
-    if not followed:
-        with pytest.raises(OutcomeUnknown):  # for all that we know the other has come after ours
-            loser.commit(insert(loser))
-    loser.commit(insert(loser))
-    loser.commit(insert(loser))
-    assert observer.counts["commits_lost"] == 1
-    (record,) = [r for r in caplog.records if r.levelname == "CRITICAL"]
-    assert f"epoch 2 of {NS!r}" in record.getMessage()
-
-
-def test_a_commit_that_others_have_built_upon_is_not_told_of_as_lost() -> None:
-    store = ScriptedStore()
-    make_namespace(store)
-    observer = Counting()
-    first = Publisher(store, NS, SnapshotSource(store, NS), observer=observer)
-    other = make_publisher(store)
-    for _ in range(3):
-        first.commit(insert(first))
-        other.commit(insert(other))
-    assert observer.counts["commits_lost"] == 0
-
-
-def test_a_commit_is_found_behind_the_list_in_current_by_walking_history() -> None:
-    store = ScriptedStore()
-    one, other = make_namespace(store), make_publisher(store, 2)
-    request = insert(one)
-    state: list[int] = []
-
-    def script(call: Call) -> Any:
-        if call.op == "put_if_match" and not state:
-            state.append(1)
-            call.carry_out()
-            for i in range(MAX_RECENT_COMMITS + 5):
-                other.commit(
-                    UpdateSettings(commit_id=other.new_commit_id(), changes={"nprobe_cap": i % 2 + 1})
-                )
-            raise timed_out(call)
-        return call.carry_out()
-
-    with scripted(store, script):
-        committed = one.commit(request)
-    assert committed.epoch == 2
-    assert request.attempts == 1
-    current = history.read_current(store, NS).manifest
-    assert all(ref.id != request.commit_id for ref in current.commits)
-    assert len(current.commits) == MAX_RECENT_COMMITS
-    assert len(current.parts) == 1
-    # Without the epoch in which it would be found, nobody can tell.
-    store.delete(history_key(NS, 2))
-    late = insert(one)
-    with pytest.raises(Exception, match="no namespaces/docs/manifest/00000000000000000002"):
-        history.was_committed(store, NS, current, 2, {late.commit_id})
-
-
-def test_an_outcome_that_history_no_longer_tells_is_unknown() -> None:
-    store = ScriptedStore()
-    one, other = make_namespace(store), make_publisher(store, 2)
-    state: list[int] = []
-
-    def script(call: Call) -> Any:
-        if call.op == "put_if_match" and not state:
-            state.append(1)
-            call.carry_out()
-            for i in range(MAX_RECENT_COMMITS + 1):
-                other.commit(
-                    UpdateSettings(commit_id=other.new_commit_id(), changes={"nprobe_cap": i % 2 + 1})
-                )
-            store.delete(history_key(NS, 2))
-            raise timed_out(call)
-        return call.carry_out()
-
-    with scripted(store, script), pytest.raises(OutcomeUnknown):
-        one.commit(insert(one))
-
-
-@pytest.mark.parametrize("land", [True, False])
-def test_a_switch_that_stays_in_doubt_is_unknown_and_never_success_or_failure(land: bool) -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    request = insert(publisher)
-    sent: list[Call] = []
-
-    def script(call: Call) -> Any:
-        if call.key != CURRENT:
-            return call.carry_out()
-        if call.op == "put_if_match" and land and not sent:
-            sent.append(call)
-            call.carry_out()
-        raise timed_out(call)
-
-    with scripted(store, script), pytest.raises(OutcomeUnknown):
-        publisher.commit(request)
-    assert len(history.read_current(store, NS).manifest.parts) == int(land)
-
-
-@pytest.mark.parametrize("refusal", [Unauthorised, StorageFull])
-def test_a_switch_that_is_refused_and_not_found_did_not_happen(refusal: type[VecstoreError]) -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-
-    def script(call: Call) -> Any:
-        if call.op == "put_if_match":
-            raise refusal("no")
-        return call.carry_out()
-
-    with scripted(store, script), pytest.raises(refusal):
-        publisher.commit(insert(publisher))
-    assert store.count("put_if_match") == 1
-
-
-def test_a_refusal_after_a_lost_answer_stays_in_doubt() -> None:
-    """The first switch may still be under way."""
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-
-    def script(call: Call) -> Any:
-        if call.op == "put_if_match":
-            raise StorageRetryable("timed out") if store.count("put_if_match") == 1 else Unauthorised("no")
-        return call.carry_out()
-
-    with scripted(store, script), pytest.raises(OutcomeUnknown):
-        publisher.commit(insert(publisher))
-    assert store.count("put_if_match") == 2
-
-
-def test_the_same_bytes_are_sent_again_while_the_epoch_has_not_moved() -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    sent: list[tuple[Any, ...]] = []
-    real = store.put_if_match
-
-    def put(key: str, data: bytes, etag: str) -> Any:
-        sent.append((key, data, etag))
-        if len(sent) < 4:
-            raise StorageRetryable("timed out")
-        return real(key, data, etag)
-
-    store.put_if_match = put  # type: ignore[method-assign]
-    publisher.commit(insert(publisher))
-    assert len(sent) == 4
-    assert len(set(sent)) == 1
 
 
 @pytest.mark.parametrize("failing", ["/manifest/0", "/deletes/"])
@@ -595,105 +328,7 @@ def test_a_writer_deletes_nothing() -> None:
     assert store.count("delete") == 0
 
 
-# -- R3: the barrier ------------------------------------------------------------------------
-
-
-def test_a_writer_that_slept_through_collection_uploads_again() -> None:
-    store = ScriptedStore()
-    writer, collector = make_namespace(store), make_publisher(store, 2)
-    stale = upload(writer)
-    store.time += 10_000
-    collector.commit(Barrier(commit_id=collector.new_commit_id(), horizon=store.time - 3600, floor=1))
-    again = []
-
-    def reupload() -> Any:
-        again.append(upload(writer))
-        return again[-1]
-
-    committed = writer.commit(change(writer, part=stale, reupload=reupload))
-    assert len(again) == 1
-    assert [part.id for part in committed.manifest.parts] == [again[0].id]
-
-
-def test_an_upload_younger_than_the_barrier_is_kept() -> None:
-    store = ScriptedStore()
-    writer, collector = make_namespace(store), make_publisher(store, 2)
-    store.time += 10_000
-    collector.commit(Barrier(commit_id=collector.new_commit_id(), horizon=store.time - 3600, floor=1))
-    request = insert(writer)
-    committed = writer.commit(request)
-    assert [part.id for part in committed.manifest.parts] == [request.part.id]
-
-
-def test_an_upload_that_cannot_be_repeated_in_time_fails_alone() -> None:
-    store = ScriptedStore()
-    writer, collector = make_namespace(store), make_publisher(store, 2)
-    stale = upload(writer)
-    store.time += 10_000
-    collector.commit(Barrier(commit_id=collector.new_commit_id(), horizon=store.time - 10, floor=1))
-    with pytest.raises(StorageRetryable):
-        writer.commit(change(writer, part=stale, reupload=lambda: stale))
-
-
-def test_horizon_and_floor_never_fall() -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    publisher.commit(insert(publisher))
-    store.time += 100
-    for horizon, floor in [(store.time, 2), (store.time - 50, 1)]:
-        manifest = publisher.commit(
-            Barrier(commit_id=publisher.new_commit_id(), horizon=horizon, floor=floor)
-        ).manifest
-    assert (manifest.horizon, manifest.history_floor) == (store.time, 2)
-
-
-# -- R4: deletion and creation anew ---------------------------------------------------------
-
-
-def test_work_for_a_namespace_that_was_made_anew_does_not_reach_it() -> None:
-    store = ScriptedStore()
-    writer, admin = make_namespace(store), make_publisher(store, 2)
-    old = writer.snapshots.strong().manifest.incarnation
-    late = insert(writer, incarnation=old)
-    delete_namespace(store, NS, incarnation=old, publisher=admin)
-    create_namespace(store, NS, dim=8, metric="dot", publisher=admin, rng=admin.rng)
-    with pytest.raises(NamespaceNotFound):
-        writer.commit(late)
-    assert history.read_current(store, NS).manifest.parts == ()
-    holds(store)
-
-
-def test_a_commit_upon_a_deleted_namespace_finds_nothing() -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    delete_namespace(store, NS, publisher=publisher)
-    with pytest.raises(NamespaceNotFound):
-        publisher.commit(insert(publisher))
-
-
-def test_a_commit_upon_a_namespace_made_anew_elsewhere_is_not_refused_for_what_we_knew() -> None:
-    store = ScriptedStore()
-    one, other = make_namespace(store), make_publisher(store, 2)
-    delete_namespace(store, NS, publisher=one)
-    create_namespace(store, NS, dim=8, metric="dot", publisher=other, rng=other.rng)
-    assert one.commit(insert(one)).epoch == 4
-
-
 # -- R5: groups -----------------------------------------------------------------------------
-
-
-def grouped(publisher: Publisher, store: ScriptedStore, *requests: AddPart) -> list[Any]:
-    """Commit ``requests`` in one group, in this order, behind a first one of their own."""
-    results: list[list[Any]] = [[] for _ in requests]
-    with Gate(store) as gate:
-        threads = [in_thread(lambda: publisher.commit(insert(publisher)))]
-        assert gate.reached.wait(30)
-        for i, request in enumerate(requests):
-            threads.append(in_thread(lambda request=request: publisher.commit(request), results[i]))
-            until_queued(publisher, i + 1)
-    for thread in threads:
-        thread.join(30)
-    return [result for (result,) in results]
 
 
 def test_changes_that_wait_are_committed_together_and_each_gets_its_own_answer() -> None:
@@ -861,204 +496,6 @@ def test_a_manifest_beyond_its_bound_is_refused_and_the_others_go_on(monkeypatch
     assert isinstance(results[1], TooManyRequests)
     assert {results[0].epoch, results[2].epoch} == {3, 4}
     holds(store)
-
-
-# -- R6: tombstones -------------------------------------------------------------------------
-
-
-def test_tombstones_are_cumulative_and_one_object_a_commit() -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    a = publisher.commit(insert(publisher)).manifest.parts[0]
-    b = publisher.commit(insert(publisher)).manifest.parts[1]
-    publisher.commit(change(publisher, kills={a.id: [1, 2]}))
-    manifest = publisher.commit(change(publisher, kills={a.id: [2, 3], b.id: [0]})).manifest
-    assert store.count("put_if_absent", "/deletes/") == 2
-    for part, rows in zip(manifest.parts, [[1, 2, 3], [0]], strict=True):
-        assert part.tombstone is not None
-        assert read_tombstone(store, part.tombstone, n=part.n) == BitMap(rows)
-    assert manifest.rows == 16
-    holds(store)
-
-
-def test_kills_are_resolved_anew_upon_the_winner_of_a_race() -> None:
-    store = ScriptedStore()
-    one, other = make_namespace(store), make_publisher(store, 2)
-    part = one.commit(insert(one)).manifest.parts[0]
-    other.snapshots.strong()
-    one.commit(change(one, kills={part.id: [1, 2]}))
-    committed = other.commit(change(other, kills={part.id: [2, 3]}))
-    assert committed.answer == {"killed": 1}
-    tombstone = committed.manifest.parts[0].tombstone
-    assert tombstone is not None
-    assert read_tombstone(store, tombstone, n=10) == BitMap([1, 2, 3])
-    holds(store)
-
-
-def test_no_tombstone_names_a_part_that_the_same_commit_removes() -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    a = publisher.commit(insert(publisher)).manifest.parts[0]
-
-    def kill_then_remove(draft: Draft) -> None:
-        draft.kill(a.id, BitMap([1]))
-        draft.remove_parts([a.id])
-
-    manifest = publisher.commit(insert(publisher, before=kill_then_remove)).manifest
-    assert [part.tombstone for part in manifest.parts] == [None]
-    assert store.count("put_if_absent", "/deletes/") == 0
-    with pytest.raises(KeyError):
-        publisher.commit(change(publisher, kills={a.id: [1]}))
-
-
-def test_a_writer_that_made_a_tombstone_need_not_read_it_back() -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    a = publisher.commit(insert(publisher)).manifest.parts[0]
-    publisher.commit(change(publisher, kills={a.id: [1]}))
-    publisher.commit(change(publisher, kills={a.id: [2]}))
-    assert store.count("get_range") == 0
-
-
-# -- R11 and the draft ----------------------------------------------------------------------
-
-
-def draft_of(publisher: Any) -> Draft:
-    return Draft(
-        publisher.snapshots.strong().manifest,
-        now=publisher.store.now(),
-        tombstones=TombstoneCache(publisher.store),
-    )
-
-
-def test_assigned_ids_never_overlap_and_stay_above_given_ones() -> None:
-    draft = draft_of(make_namespace(ScriptedStore()))
-    assert draft.take_ids(10) == 0
-    draft.raise_next_id(99)
-    draft.raise_next_id(5)
-    assert draft.take_ids(3) == 100
-    assert draft.manifest.next_id == 103
-
-
-def test_the_counter_of_ids_ends_in_an_error() -> None:
-    draft = draft_of(make_namespace(ScriptedStore()))
-    draft.raise_next_id(MAX_U64)
-    with pytest.raises(InvalidId):
-        draft.take_ids(1)
-    assert draft.manifest.next_id == MAX_U64
-
-
-def test_a_namespace_has_one_kind_of_ids() -> None:
-    draft = draft_of(make_namespace(ScriptedStore()))
-    draft.set_id_kind("u64")
-    draft.set_id_kind("u64")
-    with pytest.raises(InvalidId):
-        draft.set_id_kind("string")
-
-
-def test_a_change_cannot_set_what_is_the_publishers() -> None:
-    with pytest.raises(ValueError, match="epoch"):
-        draft_of(make_namespace(ScriptedStore())).replace(epoch=7)
-
-
-def test_a_row_that_a_part_does_not_have_cannot_be_killed() -> None:
-    publisher = make_namespace(ScriptedStore())
-    part = publisher.commit(insert(publisher)).manifest.parts[0]
-    with pytest.raises(ValueError, match="row 10"):
-        publisher.commit(change(publisher, kills={part.id: [10]}))
-
-
-def test_means_that_no_part_uses_are_dropped_but_for_the_newest() -> None:
-    publisher = make_namespace(ScriptedStore())
-    for name in ("a", "b", "c"):
-        manifest = publisher.commit(
-            insert(publisher, before=lambda draft, name=name: draft.add_mean(Mean(name, b"\0")))
-        ).manifest
-    assert [mean.id for mean in manifest.means] == ["c"]
-
-
-def test_parts_have_a_limit(monkeypatch: Any) -> None:
-    monkeypatch.setattr("vecstore.manifest.draft.MAX_PARTS", 2)
-    publisher = make_namespace(ScriptedStore())
-    parts = [publisher.commit(insert(publisher)).manifest.parts[-1] for _ in range(2)]
-    with pytest.raises(TooManyRequests):
-        publisher.commit(insert(publisher))
-    # A compaction makes room first.
-    publisher.commit(insert(publisher, removes=[part.id for part in parts]))
-
-
-# -- R12: idempotency keys ------------------------------------------------------------------
-
-
-def test_a_retried_request_is_applied_once_whichever_node_it_reaches() -> None:
-    store = ScriptedStore()
-    one, other = make_namespace(store), make_publisher(store, 2)
-    first = one.commit(insert(one, idempotency=("key", "digest")))
-    again = insert(other, idempotency=("key", "digest"))
-    replay = other.commit(again)
-    assert replay.replayed
-    assert (replay.epoch, replay.answer) == (first.epoch, first.answer)
-    assert again.attempts == 0
-    assert len(history.read_current(store, NS).manifest.parts) == 1
-
-
-def test_two_nodes_with_one_key_at_once_apply_it_once() -> None:
-    store = ScriptedStore()
-    one, other = make_namespace(store), make_publisher(store, 2)
-    other.snapshots.strong()  # knows nothing of what one is about to do
-    one.commit(insert(one, idempotency=("key", "digest")))
-    late = insert(other, idempotency=("key", "digest"))
-    assert other.commit(late).replayed
-    assert late.attempts == 1
-    assert len(history.read_current(store, NS).manifest.parts) == 1
-
-
-def test_the_same_key_twice_in_one_group_is_applied_once() -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    results = grouped(publisher, store, *(insert(publisher, idempotency=("key", "digest")) for _ in range(2)))
-    assert [result.replayed for result in results] == [False, True]
-    assert [result.epoch for result in results] == [3, 3]
-    assert len(history.read_current(store, NS).manifest.parts) == 2
-
-
-def test_another_request_under_the_same_key_is_refused() -> None:
-    publisher = make_namespace(ScriptedStore())
-    publisher.commit(insert(publisher, idempotency=("key", "digest")))
-    with pytest.raises(IdempotencyMismatch):
-        publisher.commit(insert(publisher, idempotency=("key", "other")))
-
-
-def test_a_key_is_forgotten_after_its_time() -> None:
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    publisher.commit(insert(publisher, idempotency=("key", "digest")))
-    store.time += IDEMPOTENCY_SECONDS
-    assert not publisher.commit(insert(publisher, idempotency=("key", "other"))).replayed
-    assert len(history.read_current(store, NS).manifest.idempotency) == 1
-
-
-def test_a_full_table_of_keys_is_for_the_caller_to_wait_for(monkeypatch: Any) -> None:
-    monkeypatch.setattr(publish_module, "MAX_IDEMPOTENCY_KEYS", 2)
-    store = ScriptedStore()
-    publisher = make_namespace(store)
-    for key in ("a", "b"):
-        publisher.commit(insert(publisher, idempotency=(key, "digest")))
-    with pytest.raises(TooManyRequests):
-        publisher.commit(insert(publisher, idempotency=("c", "digest")))
-    assert publisher.commit(insert(publisher, idempotency=("a", "digest"))).replayed
-    publisher.commit(insert(publisher))
-
-
-def test_a_refused_request_does_not_use_up_its_key() -> None:
-    publisher = make_namespace(ScriptedStore())
-
-    def fail(draft: Draft) -> None:
-        raise InvalidId("no")
-
-    with pytest.raises(InvalidId):
-        publisher.commit(insert(publisher, before=fail, idempotency=("key", "digest")))
-    assert not publisher.commit(insert(publisher, idempotency=("key", "digest"))).replayed
 
 
 # -- many at once ---------------------------------------------------------------------------

@@ -24,9 +24,9 @@ from vecstore.errors import StorageCorrupt, StorageMissing
 from vecstore.index.rotation import padded
 from vecstore.maintenance.gc import CLOCK_MARGIN
 from vecstore.manifest import history
+from vecstore.manifest.attempt import IDEMPOTENCY_SECONDS
 from vecstore.manifest.keys import current_key, delete_key, history_key, part_key
 from vecstore.manifest.model import Manifest, Part
-from vecstore.manifest.publish import IDEMPOTENCY_SECONDS
 from vecstore.manifest.tombstones import read_tombstone
 from vecstore.part.reader import PartReader
 from vecstore.part.rows import PartRows

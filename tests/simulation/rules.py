@@ -27,7 +27,7 @@ from vecstore.engine.patches import Copies
 from vecstore.errors import StorageMissing
 from vecstore.maintenance import branches, gc
 from vecstore.maintenance.compactor import SourceGone, SwapParts
-from vecstore.manifest import history, publish, snapshot
+from vecstore.manifest import attempt, history, snapshot
 from vecstore.manifest.adopt import Reserve
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key, part_key
@@ -36,9 +36,10 @@ from vecstore.manifest.pins import PinForBranch
 from vecstore.manifest.publish import Publisher
 from vecstore.manifest.restore import Restore
 from vecstore.manifest.snapshot import SnapshotSource
+from vecstore.manifest.switch import Switcher
 from vecstore.storage.memory import MemoryStore
 
-_check_base = publish._check_base
+_check_base = attempt._check_base
 _put_beside = Publisher._put_beside
 _commit = Publisher.commit
 _insert_apply = InsertRows.apply
@@ -104,7 +105,7 @@ def kind(
 # -- R1: what became of a commit ------------------------------------------------------------
 
 
-def _never_ask(self: Publisher, switch: Any, give_up: float, cause: Exception) -> bool:
+def _never_ask(self: Switcher, switch: Any, give_up: float, cause: Exception) -> bool:
     return False
 
 
@@ -128,7 +129,7 @@ def _clean_up(self: Publisher, change: Change, arrival: object = None) -> Any:
 # -- R3: the barrier ------------------------------------------------------------------------
 
 
-def _trust_uploads(self: Publisher, base: Manifest, change: Change) -> None: ...
+def _trust_uploads(base: Manifest, change: Change) -> None: ...
 
 
 def _no_barrier(self: Any) -> Iterator[Manifest]:
@@ -298,7 +299,7 @@ _stalling = kind(Setup.crowded, pause=0.02, hang=0.01)
 RULES: dict[str, Rule] = {
     "R1": Rule(
         "a switch whose answer was lost counts as lost itself",
-        ((Publisher, "_what_became_of", _never_ask),),
+        ((Switcher, "_what_became_of", _never_ask),),
         seed=2,
     ),
     "R2": Rule(
@@ -317,7 +318,7 @@ RULES: dict[str, Rule] = {
     ),
     "R3": Rule(
         "an upload from before the barrier is committed as it is",
-        ((Publisher, "_check_uploads", _trust_uploads),),
+        ((attempt, "_check_uploads", _trust_uploads),),
         play=schedules.slept_through_collection,
     ),
     "R3-barrier": Rule(
@@ -330,7 +331,7 @@ RULES: dict[str, Rule] = {
     ),
     "R4-incarnation": Rule(
         "what was prepared for one incarnation is applied to the next",
-        ((publish, "_check_base", _any_incarnation),),
+        ((attempt, "_check_base", _any_incarnation),),
         _restless,
     ),
     "R5": Rule(
@@ -384,7 +385,7 @@ RULES: dict[str, Rule] = {
         ((InsertRows, "apply", _take_ids_once),),
         kind(Setup.spread, crew={"Writer": 10}, written=("auto", "auto", "docs")),
     ),
-    "R12": Rule("nobody looks whether a key has been used", ((publish, "_recorded", _no_record),)),
+    "R12": Rule("nobody looks whether a key has been used", ((attempt, "_recorded", _no_record),)),
     "R13": Rule(
         "nobody looks whose manifest it is",
         ((history, "decode_manifest", _believe), (snapshot, "decode_manifest", _believe)),

@@ -23,9 +23,9 @@ from tests.simulation.ledger import (
 )
 from vecstore.engine import changes
 from vecstore.engine.database import EmbeddedDatabase
+from vecstore.manifest.attempt import IDEMPOTENCY_SECONDS
 from vecstore.manifest.keys import current_key, history_key, part_key
 from vecstore.manifest.model import IdempotencyRecord, Manifest, Part, encode_manifest
-from vecstore.manifest.publish import IDEMPOTENCY_SECONDS
 from vecstore.storage.memory import MemoryStore
 
 NAME = "docs"

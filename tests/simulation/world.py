@@ -469,9 +469,9 @@ class World:
 def simulated(setup: Setup) -> Iterator[World]:
     """A world, with the library's threads on its scheduler and limits that a short run reaches."""
     with ExitStack() as stack:
-        for module in ("manifest.publish", "manifest.history", "invariants"):
+        for module in ("manifest.attempt", "manifest.history", "invariants"):
             stack.enter_context(patch(f"vecstore.{module}.MAX_RECENT_COMMITS", setup.commits))
-        for module in ("manifest.publish", "invariants"):
+        for module in ("manifest.attempt", "invariants"):
             stack.enter_context(patch(f"vecstore.{module}.MAX_IDEMPOTENCY_KEYS", setup.keys))
         log = logging.getLogger("vecstore")
         stack.callback(log.setLevel, log.level)

@@ -32,11 +32,13 @@ from vecstore.errors import (
 from vecstore.index.rotation import Rotation
 from vecstore.index.view import Views
 from vecstore.limits import MAX_DELETE_IDS, MAX_PATCH_IDS, MAX_ROW_JSON_BYTES
+from vecstore.manifest.attempt import Committed
+from vecstore.manifest.draft import Change
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.lifecycle import UpdateSettings
 from vecstore.manifest.model import Manifest, Mean, Part, Pin
 from vecstore.manifest.pins import add_tag, remove_tag
-from vecstore.manifest.publish import Change, Committed, Publisher
+from vecstore.manifest.publish import Publisher
 from vecstore.manifest.restore import restore
 from vecstore.manifest.uid import new_uid
 from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of

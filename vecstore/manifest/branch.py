@@ -25,11 +25,12 @@ from vecstore.errors import (
     StorageConflict,
 )
 from vecstore.manifest import history
+from vecstore.manifest.attempt import Committed
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.lifecycle import FIRST_EPOCH, CreateUpon, create_first, create_marker
 from vecstore.manifest.model import Ancestor, CommitRef, Manifest, Pin
 from vecstore.manifest.pins import PinForBranch
-from vecstore.manifest.publish import Committed, Publisher
+from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot
 from vecstore.manifest.uid import new_uid
 

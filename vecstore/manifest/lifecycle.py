@@ -26,10 +26,11 @@ from vecstore.errors import (
     StorageRetryable,
 )
 from vecstore.limits import MAX_DIM
+from vecstore.manifest.attempt import Committed
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key
 from vecstore.manifest.model import Attribute, CommitRef, Manifest, Settings, encode_manifest
-from vecstore.manifest.publish import Committed, Publisher
+from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.uid import new_uid
 from vecstore.storage.base import ObjectStore

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vecstore.manifest import history
+from vecstore.manifest.attempt import Committed
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.model import Manifest
-from vecstore.manifest.publish import Committed, Publisher
+from vecstore.manifest.publish import Publisher
 from vecstore.manifest.uid import new_uid
 from vecstore.types import Expected
 
