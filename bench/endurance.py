@@ -1,7 +1,8 @@
 """A site under load for half an hour: ``python -m bench.endurance --minutes 30``.
 
 nginx with ``deploy/nginx.conf``, ``vecstore serve`` with two workers and its maintenance process, SeaweedFS.
-A closed loop over 100 connections measures capacity; then, in an open loop at 80 % of it, searches, scans,
+A closed loop of reads over 100 connections measures capacity while upserts and what they bring about
+(snapshots, small parts, compaction) go on beside it; then, in an open loop at 80 % of it, searches, scans,
 aggregates and upserts with an ``Idempotency-Key`` arrive at random times. For the first 40 % of the time
 the server is told to reload (SIGHUP) or a worker is killed (SIGKILL), in turn; in the rest nothing
 is, so that growth of memory and handles can be told from processes that are new.
@@ -220,9 +221,13 @@ async def run(work: Work, server: Server, proxy: Nginx, options: argparse.Namesp
     client = Client(proxy.host, proxy.port, proxy.context(), CONNECTIONS)
     await client.open(CONNECTIONS)
     seconds = 60.0 * options.minutes
-    part = min(20.0, seconds / 10)
-    await closed_loop(client, CONNECTIONS, part / 2, work.read)
+    part = min(60.0, seconds / 10)
+    upserts = asyncio.create_task(
+        open_loop(client, UPSERTS_A_SECOND, 2 * part, work.upsert, Random(4), Outcomes())
+    )
+    await closed_loop(client, CONNECTIONS, part, work.read)  # until small parts come and go as they will
     full = await closed_loop(client, CONNECTIONS, part, work.read)
+    await upserts
     capacity = len(full.accepted()) / part
     outcomes, samples = Outcomes(), list[Sample]()
     watching = asyncio.create_task(watch([server.process.pid, proxy.process.pid], samples))
@@ -230,7 +235,7 @@ async def run(work: Work, server: Server, proxy: Nginx, options: argparse.Namesp
     quiet = began + DISTURBED * seconds
     disturbing = asyncio.create_task(disturb(server, quiet, options.every))
     await asyncio.gather(
-        open_loop(client, SHARE * capacity - UPSERTS_A_SECOND, seconds, work.read, Random(2), outcomes),
+        open_loop(client, SHARE * capacity, seconds, work.read, Random(2), outcomes),
         open_loop(client, UPSERTS_A_SECOND, seconds, work.upsert, Random(3), outcomes),
     )
     watching.cancel()

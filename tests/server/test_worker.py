@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ from vecstore.client import HttpBackend
 from vecstore.config import Config
 from vecstore.errors import TooManyRequests
 from vecstore.server.gunicorn_conf import settings
-from vecstore.server.worker import Worker
+from vecstore.server.worker import PARTED, Worker
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +91,38 @@ def test_what_finds_neither_a_place_nor_room_in_the_queue_is_refused_by_the_proc
         done = list(threads.map(measure, range(16)))
     assert True in done
     assert False in done
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_with_several_requests_lets_go_of_a_connection_now_and_then(
+    tmp_path: Path, workers: int
+) -> None:
+    with running_server(tmp_path / "data", "--workers", str(workers), "--no-maintenance") as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+
+        def connect() -> socket.socket:
+            return socket.create_connection((host, int(port)), 20)
+
+        def ended(client: socket.socket, asked: int) -> int:
+            """How many answers end the connection; it is opened again then."""
+            found = 0
+            for _ in range(asked):
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                if b"connection: close" in client.recv(65_536).lower():
+                    found += 1
+                    client = connect()
+            return found
+
+        assert ended(connect(), 4 * PARTED) == 0
+        held = [connect() for _ in range(8 * workers)]
+        for one in held:  # their bodies do not come, so they are under way, of each worker some
+            one.sendall(b"POST /v1/namespaces/docs/search HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        deadline = time.monotonic() + 30
+        found = 0
+        while workers > 1 and not found and time.monotonic() < deadline:
+            found = ended(connect(), PARTED)
+        assert (found > 0) == (workers > 1)
+        if workers == 1:
+            assert ended(connect(), 4 * PARTED) == 0
+        for one in held:
+            one.close()

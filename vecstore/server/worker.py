@@ -1,4 +1,4 @@
-"""Gunicorn's threaded worker: answers in one piece, all threads from the start, and when it is ready.
+"""Gunicorn's threaded worker: answers in one piece, all threads from the start, even shares, and readiness.
 
 Gunicorn sends head and body of an answer by two calls. A worker that is killed in between leaves a proxy
 with a head that it has passed on, so that it cannot ask another worker any more (`deploy/nginx.conf`). And
@@ -8,6 +8,11 @@ answer.
 A pool starts a thread when there is a request for it, in gunicorn's main loop, which then waits until it
 runs. With eight requests that hold the interpreter in turn this takes some 20 ms a thread: when an overload
 began, new connections waited for more than a second until they were taken (decision 0029).
+
+Workers share one listening socket, and whoever is idle takes a new connection first. But a connection that is
+kept stays where it is, and a proxy prefers those that it used last: sixteen of them could all be one
+worker's, while the other had nothing to do. So a worker with several requests at once lets go of a
+connection now and then, for another to take.
 """
 
 from __future__ import annotations
@@ -19,11 +24,18 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker
 
+PARTED: Final = 8  # of so many requests that come while others are under way, one ends its connection
 _TOGETHER: Final = 256 << 10  # bytes of a body up to which it is worth a copy
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """What `vecstore.server.gunicorn_conf` names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._counting = threading.Lock()
+        self._under_way = 0
+        self._crowded = 0  # requests that came while others were under way
 
     @property
     def ready(self) -> bool:
@@ -49,6 +61,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer one request."""
+        with self._counting:
+            if self._under_way and self.cfg.workers > 1:
+                self._crowded += 1
+                if self._crowded % PARTED == 0:
+                    req.force_close()
+            self._under_way += 1
+        try:
+            return self._answer(req, conn)
+        finally:
+            with self._counting:
+                self._under_way -= 1
+
+    def _answer(self, req: Any, conn: Any) -> Any:
         plain = conn.sock
         conn.sock = joined = _Joined(plain)
         try:
