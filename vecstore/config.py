@@ -71,11 +71,12 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     @property
     def processes(self) -> int:
         """Workers to start; 0 means one a processor that this process may use."""
-        if self.workers:
-            return self.workers
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return self.workers or _processors()
+
+    @property
+    def working(self) -> int:
+        """Requests of a worker that work at once: one a processor that is its share, and one more."""
+        return 1 + -(-_processors() // self.processes)
 
     @property
     def address(self) -> str:
@@ -109,6 +110,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Variables that make another process see this configuration."""
         values: dict[str, Any] = msgspec.to_builtins(self)
         return {PREFIX + name.upper(): _text(value) for name, value in values.items()}
+
+
+def _processors() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def package_version() -> str:

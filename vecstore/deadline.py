@@ -6,7 +6,7 @@ objects that it goes through, so it is a context variable (decision 0029): `vecs
 takes it along into threads, `waived` keeps it from what is done for others too. Without one a step costs
 50 ns.
 
-Imports errors alone.
+Imports errors and aside.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Final
 
+from vecstore.aside import aside
 from vecstore.errors import DeadlineExceeded
 from vecstore.progress import Progress
 
@@ -85,7 +86,11 @@ def checked(progress: Progress) -> Progress:
 def wait_for(future: Future[Any]) -> None:
     """Until a future has ended; `DeadlineExceeded` if that takes longer, and it goes on by itself."""
     left = remaining()
-    if left is not None and not wait((future,), left).done:
+    if left is None:
+        return
+    with aside():
+        ended = wait((future,), left).done
+    if not ended:
         raise _exceeded()
 
 

@@ -15,10 +15,11 @@ from werkzeug.test import TestResponse
 import vecstore
 from tests.server.support import eventually, running_server
 from vecstore.api import Database
+from vecstore.aside import aside, working
 from vecstore.config import Config
 from vecstore.errors import DeadlineExceeded
 from vecstore.server import admission
-from vecstore.server.admission import Admission, Refusals
+from vecstore.server.admission import Admission, Refusals, Turns
 from vecstore.server.app import create_app
 from vecstore.types import NamespaceInfo
 
@@ -40,7 +41,8 @@ class Held:
             self.began.append(name)
             self.running += 1
             self.most = max(self.most, self.running)
-            assert self._turn.wait_for(lambda: self._allowed > 0, SECONDS)
+            with aside():  # as if for storage
+                assert self._turn.wait_for(lambda: self._allowed > 0, SECONDS)
             self._allowed -= 1
             self.running -= 1
         found: NamespaceInfo = self._inner.info(name)
@@ -182,6 +184,42 @@ def test_where_the_queue_is_full_the_one_who_waits_with_most_makes_room(busy: An
         assert server.client.get("/v1/namespaces/a").status_code == 429
         server.held.let_go(4)
         assert [one.result(SECONDS).status_code for one in (first, second, other)] == [200] * 3
+
+
+def test_of_searches_that_run_few_work_and_who_waits_for_storage_lets_another_one_work() -> None:
+    turns = Turns(running=3, working=1, waiting=8, patience=60.0)
+    steps: list[str] = []
+    may_read, may_end = threading.Event(), threading.Event()
+
+    def request(name: str, *, reads: bool) -> None:
+        turn = turns.enter("/v1/namespaces/docs/search")
+        steps.append(f"{name} works")
+        with working(turn):
+            if reads:
+                with aside(), aside():  # a wait within a wait is one
+                    assert may_read.wait(SECONDS)
+                steps.append(f"{name} has read")
+            else:
+                assert may_end.wait(SECONDS)
+        turn.end()
+        steps.append(f"{name} is done")
+
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(request, "first", reads=True)
+        eventually("the first one reads", lambda: turns._running == 1 and not turns._working)
+        second = threads.submit(request, "second", reads=False)
+        eventually("the second works meanwhile", lambda: turns._running == 2)
+        third = threads.submit(request, "third", reads=False)
+        eventually("the third one waits", lambda: turns._waiting == 1)
+        turns.enter("/v1/namespaces/docs/parts").end()  # a write does not
+        may_read.set()  # it comes back though the only place to work is taken
+        first.result(SECONDS)
+        assert "third works" not in steps
+        may_end.set()
+        for one in (second, third):
+            one.result(SECONDS)
+    assert steps.index("first is done") < steps.index("third works")
+    assert (turns._running, turns._working, turns._waiting) == (0, 0, 0)
 
 
 def test_so_many_refusals_are_held_and_what_is_beyond_them_is_told_at_once() -> None:

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from vecstore import deadline
+from vecstore.aside import aside
 from vecstore.engine.changes import DeleteRows, InsertRows, Refused, UpdateSchema
 from vecstore.engine.choice import Choice, Resolver, check_id_kind
 from vecstore.engine.patches import Copies, PatchRows
@@ -215,9 +216,10 @@ class Writes:
                 raise
             collected = True
         finally:
-            copying.result()
-            part = uploading.result()
-            current = manifest if looking is None else looking.result()
+            with aside():
+                copying.result()
+                part = uploading.result()
+                current = manifest if looking is None else looking.result()
         if collected or current is None or _meaning(current) != _meaning(manifest):
             return None
         change = InsertRows(
@@ -366,7 +368,8 @@ class Writes:
             with suppress(InvalidArgument, StorageMissing):
                 choice.look_ahead(manifest, self._executor())
         finally:
-            copying.result()
+            with aside():
+                copying.result()
         self._publisher.rehearse(change)
         done = self._publisher.commit(change)
         self._wrote(self._name)

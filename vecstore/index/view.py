@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore import deadline
+from vecstore.aside import aside
 from vecstore.errors import StorageCorrupt
 from vecstore.ext.field import Field
 from vecstore.index.recall import dot_length
@@ -60,7 +61,8 @@ def read_side_by_side(
     if len(reads) < 2:
         found = [_step(read, spent) for read, spent in zip(reads, traces, strict=True)]
     else:
-        found = list(executor().map(_step, reads, traces))
+        with aside():
+            found = list(executor().map(_step, reads, traces))
     join_traces(trace, traces)
     return found
 

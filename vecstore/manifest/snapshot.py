@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vecstore import deadline
+from vecstore.aside import aside
 from vecstore.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -119,7 +120,8 @@ class SnapshotSource:
             while self._in_flight:
                 self._waiting += 1
                 try:
-                    self._answer.wait(deadline.remaining())
+                    with aside():
+                        self._answer.wait(deadline.remaining())
                 finally:
                     self._waiting -= 1
                 deadline.check()

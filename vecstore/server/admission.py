@@ -1,11 +1,12 @@
 """How many requests a process works on at once, whose turn is next, and until when (decision 0029).
 
 At most so many run, at most so many wait, and of slow ones fewer: a queue is bounded by the time that its
-last would wait. Namespaces take turns, whatever each of them sends: a busy one
-waits behind itself. Where the queue is full, room is made by refusing the latest request of the
-namespace that waits with most; whoever waits with most itself is refused, with 429, and told so a
-second later. A request that is not answered in its time is stopped (`vecstore.deadline`), and that it has
-waited counts.
+last would wait. Of the searches among those that run few work at once, the others wait for storage
+(`vecstore.aside`): threads that work take the interpreter from each other at each step that lets go of it.
+Namespaces take turns, whatever each of them sends: a busy one waits behind itself. Where the queue is full,
+room is made by refusing the latest request of the namespace that waits with most; whoever waits with most
+itself is refused, with 429, and told so a second later. A request that is not answered in its time is
+stopped (`vecstore.deadline`), and that it has waited counts.
 
 A place is held until the answer is there, not until it is sent: who reads slowly holds a thread of
 gunicorn's, of which there are more than places (`vecstore.server.gunicorn_conf`).
@@ -21,7 +22,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from vecstore import deadline
+from vecstore import aside, deadline
 from vecstore.errors import DeadlineExceeded, InvalidArgument, TooManyRequests, VecstoreError
 from vecstore.server.paths import FAILED, namespace_of
 
@@ -35,6 +36,9 @@ EXEMPT: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked most urg
 # What may take as long as it does, unless it asks for less. Ids and tags may be named like it.
 _UNBOUNDED: Final = re.compile(r"/v1/namespaces/[^/]+/compact")
 
+# Short, and many: few of them work at once. What may work for seconds would keep the others waiting.
+_SHORT: Final = re.compile(r"/v1/namespaces/[^/]+/(search|queries)")
+
 _WEIGHT: Final = 0.1  # of the latest request in what a place is held for
 _LONGEST: Final = 1.0  # seconds that count of one request, so that a compaction is soon forgotten
 
@@ -44,8 +48,8 @@ class Admission:
 
     Parameters
     ----------
-    running, waiting
-        Requests at most.
+    running, working, waiting
+        Requests at most. Those that come back from storage are let work however many there are.
     patience
         Seconds that the last in the queue may have to wait, as things go, where more wait than run.
     timeout
@@ -60,6 +64,7 @@ class Admission:
         flask: WSGIApplication,
         *,
         running: int,
+        working: int,
         waiting: int,
         patience: float,
         timeout: float,
@@ -69,7 +74,7 @@ class Admission:
         self._flask = flask
         self._timeout = timeout
         self._clock = clock
-        self._turns = Turns(running, waiting, patience)
+        self._turns = Turns(running, working, waiting, patience)
         self._refusals = Refusals(HELD_REFUSALS * waiting, REFUSAL_SECONDS)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -79,7 +84,7 @@ class Admission:
         token = None
         try:
             token = deadline.begin(self._ends(environ, path))
-            began = self._turns.enter(path)
+            turn = self._turns.enter(path)
         except VecstoreError as error:
             if isinstance(error, TooManyRequests):
                 self._refusals.hold()
@@ -88,9 +93,10 @@ class Admission:
             environ[FAILED] = error
             return self._flask(environ, start_response)
         try:
-            return self._app(environ, start_response)
+            with aside.working(turn):
+                return self._app(environ, start_response)
         finally:
-            self._turns.leave(began)
+            turn.end()
             deadline.end(token)
 
     def _ends(self, environ: dict[str, Any], path: str) -> float | None:
@@ -153,20 +159,26 @@ class Refusals:
 class Turns:
     """Places for requests, and who gets the next one. Thread-safe.
 
-    While somebody waits no place is free: who leaves hands it on.
+    While somebody waits there is no place for it: who leaves hands it on, and who steps aside as well.
+
+    Parameters
+    ----------
+    running, working, waiting, patience
+        As of `Admission`.
     """
 
-    def __init__(self, running: int, waiting: int, patience: float) -> None:
+    def __init__(self, running: int, working: int, waiting: int, patience: float) -> None:
         self._lock = threading.Lock()
-        self._places = self._free = running
+        self._places, self._running = running, 0
+        self._seats, self._working = working, 0  # of searches alone
         self._most = waiting
         self._patience = patience
         self._held = 0.0  # seconds that a place is held, of late
         self._waiting = 0
         self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()  # the first has the next turn
 
-    def enter(self, path: str) -> float:
-        """Take a place, perhaps after a while; what `leave` is to be told.
+    def enter(self, path: str) -> Turn:
+        """Take a place, perhaps after a while.
 
         Raises
         ------
@@ -175,11 +187,11 @@ class Turns:
         DeadlineExceeded
             It took too long.
         """
+        seat = int(_SHORT.fullmatch(path) is not None)
         with self._lock:
-            if self._free:
-                self._free -= 1
-                return time.monotonic()
-            waiter = self._queue(namespace_of(path) or "")
+            if self._take_place(seat):
+                return Turn(self, seat)
+            waiter = self._queue(namespace_of(path) or "", seat)
         left = deadline.remaining()
         if not waiter.gate.acquire(timeout=-1 if left is None else left):
             with self._lock:
@@ -189,24 +201,51 @@ class Turns:
                     raise _too_many(self._most)
         if waiter.refused:
             raise _too_many(self._most)
-        return time.monotonic()
+        return Turn(self, seat)
 
-    def leave(self, began: float) -> None:
-        """Give the place back."""
-        held = min(_LONGEST, time.monotonic() - began)
+    def leave(self, seat: int, held: float) -> None:
+        """A place is free that was held for so many seconds."""
         with self._lock:
-            self._held += _WEIGHT * (held - self._held)
-            if not self._waiting:
-                self._free += 1
-                return
-            name, queue = next(iter(self._queues.items()))
-            waiter = queue[0]
+            self._held += _WEIGHT * (min(_LONGEST, held) - self._held)
+            self._running -= 1
+            self._working -= seat
+            self._hand_on()
+
+    def rest(self, seat: int) -> None:
+        """Somebody who runs waits for storage."""
+        with self._lock:
+            self._working -= seat
+            self._hand_on()
+
+    def resume(self, seat: int) -> None:
+        """And works again, whether there is a seat or not."""
+        with self._lock:
+            self._working += seat
+
+    def _take_place(self, seat: int) -> bool:
+        """With the lock held; whether there was one."""
+        if self._running >= self._places or (seat and self._working >= self._seats):
+            return False
+        self._running += 1
+        self._working += seat
+        return True
+
+    def _hand_on(self) -> None:
+        """Whoever is next gets the place that has become free, if one has."""
+        while (waiter := self._next()) is not None:
             self._take(waiter)
-            if queue:
-                self._queues.move_to_end(name)
+            if waiter.name in self._queues:
+                self._queues.move_to_end(waiter.name)
             waiter.call()
 
-    def _queue(self, name: str) -> _Waiter:
+    def _next(self) -> _Waiter | None:
+        """Who has a place now; namespaces whose first waiter has none are passed over."""
+        for queue in self._queues.values():
+            if self._take_place(queue[0].seat):
+                return queue[0]
+        return None
+
+    def _queue(self, name: str, seat: int) -> _Waiter:
         """Wait for a namespace; `TooManyRequests` if that cannot be."""
         queue = self._queues.get(name)
         if self._is_full():
@@ -218,7 +257,7 @@ class Turns:
             latest.call(refused=True)
         if queue is None:
             queue = self._queues[name] = deque()
-        waiter = _Waiter(name)
+        waiter = _Waiter(name, seat)
         queue.append(waiter)
         self._waiting += 1
         return waiter
@@ -227,7 +266,7 @@ class Turns:
         """Whether one more would have to wait for too long."""
         if self._waiting < min(self._places, self._most):
             return False
-        wait = (self._waiting + 1) * self._held / self._places
+        wait = (self._waiting + 1) * self._held / max(1, self._running)
         return self._waiting >= self._most or wait > self._patience
 
     def _take(self, waiter: _Waiter) -> None:
@@ -239,13 +278,37 @@ class Turns:
             del self._queues[waiter.name]
 
 
+class Turn:
+    """The place of one request, of whose thread `vecstore.aside` tells when it waits."""
+
+    __slots__ = ("_began", "_seat", "_turns")
+
+    def __init__(self, turns: Turns, seat: int) -> None:
+        self._turns = turns
+        self._seat = seat
+        self._began = time.monotonic()
+
+    def leave_for_a_while(self) -> None:
+        if self._seat:
+            self._turns.rest(self._seat)
+
+    def come_back(self) -> None:
+        if self._seat:
+            self._turns.resume(self._seat)
+
+    def end(self) -> None:
+        """The answer is there."""
+        self._turns.leave(self._seat, time.monotonic() - self._began)
+
+
 class _Waiter:
     """A request in the queue."""
 
-    __slots__ = ("called", "gate", "name", "refused")
+    __slots__ = ("called", "gate", "name", "refused", "seat")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, seat: int) -> None:
         self.name = name
+        self.seat = seat
         self.called = self.refused = False
         self.gate = threading.Lock()
         self.gate.acquire()

@@ -95,6 +95,7 @@ def create_app(
         Shortcut(flask, backend, config.max_body_bytes),
         flask,
         running=config.threads,
+        working=config.working,
         waiting=config.queue,
         patience=config.queue_seconds,
         timeout=config.request_timeout,

@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Final, Generic, TypeVar
 
 from vecstore import deadline
+from vecstore.aside import aside
 from vecstore.storage.s3.retry import Budget
 
 _T = TypeVar("_T")
@@ -118,9 +119,10 @@ def _sooner(first: _Sent[_T], second: _Sent[_T] | None) -> _T:
     """
     if second is None:
         return _result(first.future)
-    ended, running = wait(
-        (first.future, second.future), timeout=deadline.remaining(), return_when=FIRST_COMPLETED
-    )
+    with aside():
+        ended, running = wait(
+            (first.future, second.future), timeout=deadline.remaining(), return_when=FIRST_COMPLETED
+        )
     for future in ended:
         if future.exception() is None:
             return future.result()
