@@ -15,6 +15,7 @@ import vecstore
 from vecstore import deadline
 from vecstore.api import Namespace
 from vecstore.aside import aside, working
+from vecstore.storage.s3.hedge import Hedges
 
 SECONDS = 20.0
 
@@ -37,10 +38,10 @@ class Recorded:
         with self._changed:
             self.away -= 1
 
-    def is_left(self) -> bool:
+    def is_left(self, seconds: float = SECONDS) -> bool:
         """Whether it is, or is left in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.away > 0, SECONDS)
+            return self._changed.wait_for(lambda: self.away > 0, seconds)
 
 
 def test_where_nobody_counts_it_does_nothing() -> None:
@@ -85,8 +86,6 @@ def vectors(n: int) -> Any:
         pytest.param(lambda ns: ns.search(np.ones(8, dtype=np.float32)), id="search"),
         pytest.param(lambda ns: ns.get(3), id="get"),
         pytest.param(lambda ns: list(ns.scan()), id="scan"),
-        pytest.param(lambda ns: ns.insert(vectors(4), ids=np.arange(4)), id="insert"),
-        pytest.param(lambda ns: ns.delete([1]), id="delete"),
     ],
 )
 def test_while_a_distant_store_is_asked_the_place_is_free(
@@ -109,3 +108,15 @@ def test_while_a_distant_store_is_asked_the_place_is_free(
     assert len(sent) >= 2
     assert all(sent)
     assert place.away == 0
+
+
+def test_the_place_is_free_while_it_is_not_known_yet_that_an_answer_is_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = Recorded()
+    with ThreadPoolExecutor(1) as threads:
+        hedges = Hedges(lambda: threads, 0.0)
+        monkeypatch.setattr(hedges, "patience", lambda: SECONDS)
+        with working(place):
+            assert hedges.run([lambda _: place.is_left(1.0)]) == [True]
+    assert (place.away, place.left) == (0, 1)

@@ -75,7 +75,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def working(self) -> int:
-        """Requests of a worker that work at once: one a processor that is its share, and one more."""
+        """Short searches of a worker that work at once: one a processor that is its share, and one more."""
         return 1 + -(-_processors() // self.processes)
 
     @property

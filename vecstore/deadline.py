@@ -86,7 +86,7 @@ def checked(progress: Progress) -> Progress:
 def wait_for(future: Future[Any]) -> None:
     """Until a future has ended; `DeadlineExceeded` if that takes longer, and it goes on by itself."""
     left = remaining()
-    if left is None:
+    if left is None or future.done():
         return
     with aside():
         ended = wait((future,), left).done

@@ -17,7 +17,7 @@ from tests.server.support import eventually, running_server
 from vecstore.api import Database
 from vecstore.aside import aside, working
 from vecstore.config import Config
-from vecstore.errors import DeadlineExceeded
+from vecstore.errors import DeadlineExceeded, TooManyRequests
 from vecstore.server import admission
 from vecstore.server.admission import Admission, Refusals, Turns
 from vecstore.server.app import create_app
@@ -192,7 +192,7 @@ def test_of_searches_that_run_few_work_and_who_waits_for_storage_lets_another_on
     may_read, may_end = threading.Event(), threading.Event()
 
     def request(name: str, *, reads: bool) -> None:
-        turn = turns.enter("/v1/namespaces/docs/search")
+        turn = turns.enter("/v1/namespaces/docs/search", short=True)
         steps.append(f"{name} works")
         with working(turn):
             if reads:
@@ -211,7 +211,7 @@ def test_of_searches_that_run_few_work_and_who_waits_for_storage_lets_another_on
         eventually("the second works meanwhile", lambda: turns._running == 2)
         third = threads.submit(request, "third", reads=False)
         eventually("the third one waits", lambda: turns._waiting == 1)
-        turns.enter("/v1/namespaces/docs/parts").end()  # a write does not
+        turns.enter("/v1/namespaces/docs/parts", short=False).end()  # a write does not
         may_read.set()  # it comes back though the only place to work is taken
         first.result(SECONDS)
         assert "third works" not in steps
@@ -219,6 +219,38 @@ def test_of_searches_that_run_few_work_and_who_waits_for_storage_lets_another_on
         for one in (second, third):
             one.result(SECONDS)
     assert steps.index("first is done") < steps.index("third works")
+    assert (turns._running, turns._working, turns._waiting) == (0, 0, 0)
+
+
+def test_what_waits_for_a_seat_is_no_obstacle_and_has_the_room_of_the_places_that_are_free() -> None:
+    turns = Turns(running=2, working=1, waiting=1, patience=60.0)
+    searching, writing = turns.enter("/a", short=True), turns.enter("/a", short=False)
+    with ThreadPoolExecutor(3) as threads:
+        search = threads.submit(turns.enter, "/a", short=True)
+        eventually("a search waits", lambda: turns._waiting == 1)
+        with pytest.raises(TooManyRequests):  # all places are taken, and one may wait
+            turns.enter("/a", short=False)
+        writing.end()  # and there is a place, but no seat
+        write = turns.enter("/a", short=False)
+        assert (turns._running, turns._waiting) == (2, 1)
+        write.end()
+        other = threads.submit(turns.enter, "/a", short=True)  # which has the room of the free place
+        eventually("another one waits", lambda: turns._waiting == 2)
+        searching.end()
+        search.result(SECONDS).end()
+        other.result(SECONDS).end()
+    with ThreadPoolExecutor(3) as threads:  # a write that waits goes past a search that has no seat
+        held = [turns.enter("/a", short=True), turns.enter("/a", short=False)]
+        turns._most = 8
+        search = threads.submit(turns.enter, "/a", short=True)
+        eventually("a search waits", lambda: turns._waiting == 1)
+        later = threads.submit(turns.enter, "/a", short=False)
+        eventually("a write waits behind it", lambda: turns._waiting == 2)
+        held[1].end()
+        later.result(SECONDS).end()
+        assert turns._waiting == 1
+        held[0].end()
+        search.result(SECONDS).end()
     assert (turns._running, turns._working, turns._waiting) == (0, 0, 0)
 
 

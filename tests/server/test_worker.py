@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import BrokenBarrierError
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,3 +128,28 @@ def test_a_worker_with_several_requests_lets_go_of_a_connection_now_and_then(
             assert ended(connect(), 4 * PARTED) == 0
         for one in held:
             one.close()
+
+
+def test_a_connection_is_let_go_in_the_thread_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In gunicorn's main loop nothing else would be taken up until the client has closed its end."""
+
+    class Connection:
+        closed = 0
+
+        def close(self, graceful: bool = False) -> None:
+            assert graceful
+            self.closed += 1
+
+    worker, forced = object.__new__(Worker), list[bool]()
+    worker.cfg = SimpleNamespace(workers=2)
+    worker._counting, worker._under_way, worker._crowded = threading.Lock(), 1, PARTED - 1
+    monkeypatch.setattr(Worker, "_answer", lambda *_: not forced)
+    request: Any = SimpleNamespace(force_close=lambda: forced.append(True))
+    connection: Any = Connection()
+    assert worker.handle_request(request, connection) is False
+    connection.close(graceful=True)  # as gunicorn's main loop does
+    assert (forced, Connection.closed, connection.closed) == ([True], 0, 1)
+    other: Any = Connection()
+    forced.clear()
+    assert worker.handle_request(request, other) is True
+    assert (forced, other.closed, worker._under_way) == ([], 0, 1)

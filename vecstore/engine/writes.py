@@ -17,7 +17,6 @@ import msgspec
 import numpy as np
 
 from vecstore import deadline
-from vecstore.aside import aside
 from vecstore.engine.changes import DeleteRows, InsertRows, Refused, UpdateSchema
 from vecstore.engine.choice import Choice, Resolver, check_id_kind
 from vecstore.engine.patches import Copies, PatchRows
@@ -216,10 +215,9 @@ class Writes:
                 raise
             collected = True
         finally:
-            with aside():
-                copying.result()
-                part = uploading.result()
-                current = manifest if looking is None else looking.result()
+            copying.result()
+            part = uploading.result()
+            current = manifest if looking is None else looking.result()
         if collected or current is None or _meaning(current) != _meaning(manifest):
             return None
         change = InsertRows(
@@ -368,8 +366,7 @@ class Writes:
             with suppress(InvalidArgument, StorageMissing):
                 choice.look_ahead(manifest, self._executor())
         finally:
-            with aside():
-                copying.result()
+            copying.result()
         self._publisher.rehearse(change)
         done = self._publisher.commit(change)
         self._wrote(self._name)

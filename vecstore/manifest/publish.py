@@ -24,7 +24,6 @@ from random import Random
 from typing import Final
 
 from vecstore import deadline
-from vecstore.aside import aside
 from vecstore.errors import OutcomeUnknown, StorageConflict, TooManyRequests, VecstoreError
 from vecstore.limits import MAX_MANIFEST_BYTES
 from vecstore.manifest import history
@@ -202,8 +201,7 @@ class Publisher:
                 if not self._publishing:
                     self._publishing = True
                     return True
-                with aside():
-                    self._turn.wait(deadline.remaining() if waits else None)
+                self._turn.wait(deadline.remaining() if waits else None)
             return False
 
     def _gather(self) -> None:
@@ -216,8 +214,7 @@ class Publisher:
             now = self.clock()
             until, late = now + self._trip, 2 * self._trip
             while now < until and any(now - since < late for since in self._arriving.values()):
-                with aside():
-                    self._turn.wait(until - now)
+                self._turn.wait(until - now)
                 now = self.clock()
 
     def _withdraw(self, request: Request) -> None:

@@ -38,6 +38,7 @@ _UNBOUNDED: Final = re.compile(r"/v1/namespaces/[^/]+/compact")
 
 # Short, and many: few of them work at once. What may work for seconds would keep the others waiting.
 _SHORT: Final = re.compile(r"/v1/namespaces/[^/]+/(search|queries)")
+_SHORT_BYTES: Final = 64 << 10  # of a body; a larger one brings many vectors
 
 _WEIGHT: Final = 0.1  # of the latest request in what a place is held for
 _LONGEST: Final = 1.0  # seconds that count of one request, so that a compaction is soon forgotten
@@ -84,7 +85,7 @@ class Admission:
         token = None
         try:
             token = deadline.begin(self._ends(environ, path))
-            turn = self._turns.enter(path)
+            turn = self._turns.enter(path, short=_is_short(environ, path))
         except VecstoreError as error:
             if isinstance(error, TooManyRequests):
                 self._refusals.hold()
@@ -177,8 +178,15 @@ class Turns:
         self._waiting = 0
         self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()  # the first has the next turn
 
-    def enter(self, path: str) -> Turn:
+    def enter(self, path: str, *, short: bool) -> Turn:
         """Take a place, perhaps after a while.
+
+        Parameters
+        ----------
+        path
+            Of the request.
+        short
+            Whether it is one of those of which few work at once.
 
         Raises
         ------
@@ -187,7 +195,7 @@ class Turns:
         DeadlineExceeded
             It took too long.
         """
-        seat = int(_SHORT.fullmatch(path) is not None)
+        seat = int(short)
         with self._lock:
             if self._take_place(seat):
                 return Turn(self, seat)
@@ -239,10 +247,11 @@ class Turns:
             waiter.call()
 
     def _next(self) -> _Waiter | None:
-        """Who has a place now; namespaces whose first waiter has none are passed over."""
+        """Who has a place now: the first of a namespace, but for those who wait for a seat."""
         for queue in self._queues.values():
-            if self._take_place(queue[0].seat):
-                return queue[0]
+            for waiter in queue:
+                if self._take_place(waiter.seat):
+                    return waiter
         return None
 
     def _queue(self, name: str, seat: int) -> _Waiter:
@@ -264,10 +273,11 @@ class Turns:
 
     def _is_full(self) -> bool:
         """Whether one more would have to wait for too long."""
-        if self._waiting < min(self._places, self._most):
+        waiting = self._waiting - (self._places - self._running)  # there would be places for the others
+        if waiting < min(self._places, self._most):
             return False
         wait = (self._waiting + 1) * self._held / max(1, self._running)
-        return self._waiting >= self._most or wait > self._patience
+        return waiting >= self._most or wait > self._patience
 
     def _take(self, waiter: _Waiter) -> None:
         """Out of the queue."""
@@ -317,6 +327,11 @@ class _Waiter:
         """Its turn has come, or never will."""
         self.called, self.refused = True, refused
         self.gate.release()
+
+
+def _is_short(environ: WSGIEnvironment, path: str) -> bool:
+    length = environ.get("CONTENT_LENGTH") or ""
+    return _SHORT.fullmatch(path) is not None and length.isdecimal() and int(length) <= _SHORT_BYTES
 
 
 def _too_many(limit: int) -> TooManyRequests:

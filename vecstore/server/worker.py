@@ -62,16 +62,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer one request."""
         with self._counting:
-            if self._under_way and self.cfg.workers > 1:
-                self._crowded += 1
-                if self._crowded % PARTED == 0:
-                    req.force_close()
+            crowded = self._under_way > 0 and self.cfg.workers > 1
+            self._crowded += crowded
+            part = crowded and self._crowded % PARTED == 0
             self._under_way += 1
         try:
-            return self._answer(req, conn)
+            if part:
+                req.force_close()
+            kept = self._answer(req, conn)
         finally:
             with self._counting:
                 self._under_way -= 1
+        if part and not kept:
+            # Gunicorn would do it in its main loop, which takes nothing up until the client has closed too.
+            conn.close(graceful=True)
+            conn.close = _closed
+        return kept
 
     def _answer(self, req: Any, conn: Any) -> Any:
         plain = conn.sock
@@ -82,6 +88,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             conn.sock = plain
         joined.flush()
         return kept
+
+
+def _closed(graceful: bool = False) -> None:
+    """A connection that is closed already."""
 
 
 class _Joined:

@@ -26,7 +26,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import URLLib3Session
 from botocore.utils import get_environ_proxies
 
-from vecstore.aside import aside
 from vecstore.errors import InvalidArgument, StorageRetryable, VecstoreError
 from vecstore.observe import Observer, StoreKind, StoreRequest
 from vecstore.storage.s3.clock import ServerClock
@@ -108,8 +107,7 @@ class Client:
         client = self._boto3()
         request = self._observer.request(kind, key)
         try:
-            with aside():
-                answer = call(client)
+            answer = call(client)
         except VecstoreError as error:
             _end(request, sent=sent, error=error)
             raise

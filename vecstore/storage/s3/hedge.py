@@ -58,6 +58,10 @@ class Hedges:
         """
         self._budget.earn(len(reads))
         sent = [self._send(read) for read in reads]
+        with aside():
+            return self._results(reads, sent)
+
+    def _results(self, reads: Sequence[Read[_T]], sent: Sequence[_Sent[_T]]) -> list[_T]:
         late: dict[int, _Sent[_T]] = {}
         patience = self.patience()
         if patience is not None and wait([one.future for one in sent], timeout=patience).not_done:
@@ -119,10 +123,9 @@ def _sooner(first: _Sent[_T], second: _Sent[_T] | None) -> _T:
     """
     if second is None:
         return _result(first.future)
-    with aside():
-        ended, running = wait(
-            (first.future, second.future), timeout=deadline.remaining(), return_when=FIRST_COMPLETED
-        )
+    ended, running = wait(
+        (first.future, second.future), timeout=deadline.remaining(), return_when=FIRST_COMPLETED
+    )
     for future in ended:
         if future.exception() is None:
             return future.result()
