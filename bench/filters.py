@@ -6,12 +6,12 @@ Filters match a share of the rows: at random; the rows nearest the query; or row
 and by real attributes, those of the glosses and the labels of Fashion-MNIST. Recall is that of
 min(10, matches) rows, at the default target.
 
-Times are medians beside the unfiltered query. *Again* is a filter that was asked before in this epoch,
-in turn with the unfiltered query, the same query each time. *First* is a filter that never was, on
-lists and columns whose pages were verified before: it is parsed, bound, evaluated and planned; beside it is the
+Times are medians beside the unfiltered query. *Again* is a filter that was asked before in this epoch, in
+turn with the unfiltered query, the same query each time. *First* is a filter that never was, on lists and
+columns whose pages were verified before: it is parsed, bound, evaluated and planned; beside it is the
 unfiltered query that is asked once (*once*), each after other queries, so that neither finds in the
-processor's caches what it is about to read. A filter by a real attribute is made another each time by
-an alternative that matches nothing.
+processor's caches what it is about to read. A filter by a real attribute is made another each time by an
+alternative that matches nothing.
 
 With ``--peers`` the same queries go to other engines (`bench.filtered_peers`) in the same run.
 """
