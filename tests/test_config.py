@@ -106,6 +106,9 @@ def test_addresses_and_processes_are_as_gunicorn_wants_them() -> None:
     assert Config(host="::1", port=1).address == "[::1]:1"
     assert Config(workers=3).processes == 3
     assert Config().processes >= 1
+    assert Config().working == 2  # a processor each, and one more
+    assert Config(workers=1).working == 1 + Config().processes
+    assert Config(workers=1_000).working == 2
 
 
 def test_the_docs_list_every_setting_with_its_default() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -242,17 +243,23 @@ def test_a_switch_that_stays_in_doubt_is_unknown_and_never_success_or_failure(la
     assert len(history.read_current(store, NS).manifest.parts) == int(land)
 
 
+def failing(*failures: Exception) -> Callable[[Call], Any]:
+    """Switches fail so, one after another, and the last way from then on."""
+    waiting = list(failures)
+
+    def script(call: Call) -> Any:
+        if call.op == "put_if_match":
+            raise waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        return call.carry_out()
+
+    return script
+
+
 @pytest.mark.parametrize("refusal", [Unauthorised, StorageFull])
 def test_a_switch_that_is_refused_and_not_found_did_not_happen(refusal: type[VecstoreError]) -> None:
     store = ScriptedStore()
     publisher = make_namespace(store)
-
-    def script(call: Call) -> Any:
-        if call.op == "put_if_match":
-            raise refusal("no")
-        return call.carry_out()
-
-    with scripted(store, script), pytest.raises(refusal):
+    with scripted(store, failing(refusal("no"))), pytest.raises(refusal):
         publisher.commit(insert(publisher))
     assert store.count("put_if_match") == 1
 
@@ -261,12 +268,7 @@ def test_a_refusal_after_a_lost_answer_stays_in_doubt() -> None:
     """The first switch may still be under way."""
     store = ScriptedStore()
     publisher = make_namespace(store)
-
-    def script(call: Call) -> Any:
-        if call.op == "put_if_match":
-            raise StorageRetryable("timed out") if store.count("put_if_match") == 1 else Unauthorised("no")
-        return call.carry_out()
-
+    script = failing(StorageRetryable("timed out"), Unauthorised("no"))
     with scripted(store, script), pytest.raises(OutcomeUnknown):
         publisher.commit(insert(publisher))
     assert store.count("put_if_match") == 2

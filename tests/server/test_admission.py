@@ -222,6 +222,21 @@ def test_of_searches_that_run_few_work_and_who_waits_for_storage_lets_another_on
     assert (turns._running, turns._working, turns._waiting) == (0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("path", "environ", "short"),
+    [
+        ("/v1/namespaces/docs/search", {"CONTENT_LENGTH": "65536"}, True),
+        ("/v1/namespaces/docs/queries", {"CONTENT_LENGTH": "2"}, True),
+        ("/v1/namespaces/docs/search", {"CONTENT_LENGTH": "65537"}, False),
+        ("/v1/namespaces/docs/search", {"HTTP_TRANSFER_ENCODING": "chunked"}, False),
+        ("/v1/namespaces/docs/search", {"CONTENT_LENGTH": "2", "HTTP_CONTENT_ENCODING": "gzip"}, False),
+        ("/v1/namespaces/docs/parts", {"CONTENT_LENGTH": "2"}, False),
+    ],
+)
+def test_searches_with_small_bodies_are_short(path: str, environ: dict[str, str], *, short: bool) -> None:
+    assert admission._is_short(environ, path) is short
+
+
 def test_what_waits_for_a_seat_is_no_obstacle_and_has_the_room_of_the_places_that_are_free() -> None:
     turns = Turns(running=2, working=1, waiting=1, patience=60.0)
     searching, writing = turns.enter("/a", short=True), turns.enter("/a", short=False)

@@ -105,27 +105,31 @@ def test_a_worker_with_several_requests_lets_go_of_a_connection_now_and_then(
         def connect() -> socket.socket:
             return socket.create_connection((host, int(port)), 20)
 
-        def ended(client: socket.socket, asked: int) -> int:
-            """How many answers end the connection; it is opened again then."""
-            found = 0
-            for _ in range(asked):
-                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-                if b"connection: close" in client.recv(65_536).lower():
-                    found += 1
-                    client = connect()
+        def ended(asked: int) -> int:
+            """How many answers end their connection, which is opened again then."""
+            found, client = 0, connect()
+            try:
+                for _ in range(asked):
+                    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                    if b"connection: close" in client.recv(65_536).lower():
+                        found += 1
+                        client.close()
+                        client = connect()
+            finally:
+                client.close()
             return found
 
-        assert ended(connect(), 4 * PARTED) == 0
+        assert ended(4 * PARTED) == 0
         held = [connect() for _ in range(8 * workers)]
         for one in held:  # their bodies do not come, so they are under way, of each worker some
             one.sendall(b"POST /v1/namespaces/docs/search HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
         deadline = time.monotonic() + 30
         found = 0
         while workers > 1 and not found and time.monotonic() < deadline:
-            found = ended(connect(), PARTED)
+            found = ended(PARTED)
         assert (found > 0) == (workers > 1)
         if workers == 1:
-            assert ended(connect(), 4 * PARTED) == 0
+            assert ended(4 * PARTED) == 0
         for one in held:
             one.close()
 

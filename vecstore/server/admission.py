@@ -219,16 +219,16 @@ class Turns:
             self._working -= seat
             self._hand_on()
 
-    def rest(self, seat: int) -> None:
-        """Somebody who runs waits for storage."""
+    def rest(self) -> None:
+        """Somebody with a seat waits for storage."""
         with self._lock:
-            self._working -= seat
+            self._working -= 1
             self._hand_on()
 
-    def resume(self, seat: int) -> None:
+    def resume(self) -> None:
         """And works again, whether there is a seat or not."""
         with self._lock:
-            self._working += seat
+            self._working += 1
 
     def _take_place(self, seat: int) -> bool:
         """With the lock held; whether there was one."""
@@ -276,7 +276,7 @@ class Turns:
         waiting = self._waiting - (self._places - self._running)  # there would be places for the others
         if waiting < min(self._places, self._most):
             return False
-        wait = (self._waiting + 1) * self._held / max(1, self._running)
+        wait = (self._waiting + 1) * self._held / self._running
         return waiting >= self._most or wait > self._patience
 
     def _take(self, waiter: _Waiter) -> None:
@@ -300,11 +300,11 @@ class Turn:
 
     def leave_for_a_while(self) -> None:
         if self._seat:
-            self._turns.rest(self._seat)
+            self._turns.rest()
 
     def come_back(self) -> None:
         if self._seat:
-            self._turns.resume(self._seat)
+            self._turns.resume()
 
     def end(self) -> None:
         """The answer is there."""
@@ -330,8 +330,11 @@ class _Waiter:
 
 
 def _is_short(environ: WSGIEnvironment, path: str) -> bool:
+    """Whether it asks for little, as far as can be told before its body is read."""
+    if _SHORT.fullmatch(path) is None or "HTTP_CONTENT_ENCODING" in environ:
+        return False
     length = environ.get("CONTENT_LENGTH") or ""
-    return _SHORT.fullmatch(path) is not None and length.isdecimal() and int(length) <= _SHORT_BYTES
+    return length.isdecimal() and int(length) <= _SHORT_BYTES
 
 
 def _too_many(limit: int) -> TooManyRequests:
