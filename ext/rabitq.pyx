@@ -111,20 +111,36 @@ def is_sound(x, Py_ssize_t n, double least, double most) -> bool:
     return row != NULL and least <= _active.dot(row, row, n) <= most
 
 
+def are_sound(x, Py_ssize_t n, double least, double most) -> bool:
+    """As `is_sound`, of every row of f32[m, n]."""
+    if not is_carray(x, 2) or cnp.PyArray_DIM(x, 1) != n:
+        return False
+    cdef const float *rows = <const float *>cnp.PyArray_DATA(x)
+    cdef Py_ssize_t m = cnp.PyArray_DIM(x, 0), i
+    cdef bint sound = True
+    with nogil:
+        for i in range(m):
+            if not least <= _active.dot(rows + i * n, rows + i * n, n) <= most:
+                sound = False
+                break
+    return sound
+
+
 cdef const float *as_row(x, Py_ssize_t n) noexcept:
     """The elements of a C-contiguous f32[n]; NULL if it is none. A memoryview would cost half a microsecond."""
-    cdef cnp.ndarray array
+    return <const float *>cnp.PyArray_DATA(x) if is_carray(x, 1) and cnp.PyArray_DIM(x, 0) == n else NULL
+
+
+cdef bint is_carray(x, int dims) noexcept:
+    """Whether ``x`` is a C-contiguous array of f32 of so many dimensions."""
     if not cnp.PyArray_CheckExact(x):
-        return NULL
-    array = x
-    if (
-        cnp.PyArray_NDIM(array) != 1
-        or cnp.PyArray_DIM(array, 0) != n
-        or cnp.PyArray_TYPE(array) != cnp.NPY_FLOAT32
-        or not cnp.PyArray_ISCARRAY_RO(array)
-    ):
-        return NULL
-    return <const float *>cnp.PyArray_DATA(array)
+        return False
+    cdef cnp.ndarray array = x
+    return (
+        cnp.PyArray_NDIM(array) == dims
+        and cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT32
+        and cnp.PyArray_ISCARRAY_RO(array)
+    )
 
 
 def rotate(

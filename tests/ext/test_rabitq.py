@@ -227,6 +227,21 @@ def test_a_query_is_sound_if_kernels_can_read_it_and_its_norm_is_within_bounds()
         assert not rabitq.is_sound(other, 2, 0.0, 100.0)
 
 
+def test_a_batch_is_sound_if_each_of_its_rows_is() -> None:
+    rows = np.array([[3.0, 4.0], [0.0, 1.0], [6.0, 8.0]], dtype=np.float32)
+    rows.flags.writeable = False
+    assert rabitq.are_sound(rows, 2, 1.0, 100.0)
+    assert rabitq.are_sound(rows[1:], 2, 1.0, 100.0)
+    assert rabitq.are_sound(rows[:0], 2, 1.0, 100.0)
+    for row in range(3):
+        for bad in (np.nan, np.inf, 0.0, 11.0):
+            spoilt = rows.copy()
+            spoilt[row] = bad, 0.0
+            assert not rabitq.are_sound(spoilt, 2, 1.0, 100.0)
+    for other in (rows[0], rows[:, :1], rows[::2], rows.T, rows.astype(np.float64), rows.tolist(), None):
+        assert not rabitq.are_sound(other, 2, 1.0, 100.0)
+
+
 def test_bad_arguments_are_refused() -> None:
     f4, u1 = np.float32, np.uint8
     for bad in (0, 32, 100, -64, 4160):

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -409,7 +410,7 @@ def search_many(
         np.zeros(shape, dtype=np.int64),
         np.zeros(len(queries), dtype=np.int64),
     )
-    left: Iterable[int] = range(len(queries))
+    left: Sequence[int] = range(len(queries))
     if view.mapped:
         left = _together(view, plan, queries, answer, scratch, executor, threads)
     searcher = scratch.take(view.field.padded_dim)
@@ -446,34 +447,46 @@ def _together(
 ) -> list[int]:
     """Answer queries in groups that share their loads; the numbers of those that miss something yet."""
 
-    def answer_group(start: int, end: int) -> list[int]:
-        deadline.check()
-        span = slice(start, end)
+    def answer_groups() -> list[int]:
+        left: list[int] = []
         batch = scratch.take_batch(view.field.padded_dim)
         try:
-            left = batch.run(
-                view.field,
-                plan,
-                queries[span],
-                answer.ids[span],
-                answer.distances[span],
-                answer.parts[span],
-                answer.rows[span],
-                answer.counts[span],
-            )
+            while spans:
+                deadline.check()
+                try:
+                    start, end = spans.popleft()
+                except IndexError:  # another thread was sooner
+                    break
+                span = slice(start, end)
+                missing = batch.run(
+                    view.field,
+                    plan,
+                    queries[span],
+                    answer.ids[span],
+                    answer.distances[span],
+                    answer.parts[span],
+                    answer.rows[span],
+                    answer.counts[span],
+                )
+                left += [start + i for i in missing]
         finally:
             scratch.give_batch(batch)
-        return [start + i for i in left]
+        return left
 
     # Groups of one size, as many as keep the threads equally busy.
     groups = -(-len(queries) // GROUP)
     groups = min(len(queries), -(-groups // threads) * threads) if len(queries) >= LEAST_SHARED else groups
     bounds = [len(queries) * i // groups for i in range(groups + 1)]
-    if threads == 1 or groups == 1:
-        found: Iterable[list[int]] = map(answer_group, bounds[:-1], bounds[1:])
-    else:
-        found = executor().map(answer_group, bounds[:-1], bounds[1:])
-    return [i for left in found for i in left]
+    spans = deque(pairwise(bounds))
+    # The caller is one of the threads: one that waited would be woken, and would stop another, once a group.
+    others = [executor().submit(answer_groups) for _ in range(min(threads, groups) - 1)]
+    try:
+        left = answer_groups()
+    finally:
+        spans.clear()
+        begun = [other for other in others if not other.cancel()]
+        wait(begun)
+    return sorted(left + [i for other in begun for i in other.result()])
 
 
 def ids_at(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidVector
-from vecstore.ext.rabitq import is_sound
+from vecstore.ext.rabitq import are_sound, is_sound
 from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_ROWS, MAX_DIM
 from vecstore.types import F32, Metric
 
@@ -45,8 +45,9 @@ def as_vectors(values: object, dim: int, metric: Metric, *, field: str = "vector
             field=field,
             limit=MAX_BATCH_ROWS,
         )
-    for start in range(0, len(array), _CHECK_ROWS):
-        _check(array[start : start + _CHECK_ROWS], start, metric, field)
+    if not are_sound(array, dim, _LEAST, _MOST):
+        for start in range(0, len(array), _CHECK_ROWS):
+            _check(array[start : start + _CHECK_ROWS], start, metric, field)
     return array
 
 
