@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.core import (
     clustered,
     database,
     distances,
+    engine,
     generator,
     nearest,
     recall,
@@ -28,8 +29,11 @@ from tests.core import (
 )
 from vecstore.api import Namespace
 from vecstore.errors import SnapshotExpired
+from vecstore.index.search import Scratch, search_many
+from vecstore.storage.cache import ReadTrace
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
+from vecstore.types import SearchParams
 
 METRICS: list[Any] = ["cosine", "l2", "dot"]
 PARTS = 10
@@ -194,6 +198,46 @@ def test_threads_that_share_a_handle_get_the_answers_of_one(in_parts: Namespace)
         for _ in range(2):
             together = list(pool.map(lambda q: in_parts.search(q).ids.tolist(), queries))
             assert together == alone
+
+
+class OneByOne(Executor):
+    """A pool whose only thread is busy, has time at once, or fails."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.given: list[Future[Any]] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.given.append(future)
+        if self.kind == "at once":
+            future.set_result(fn(*args, **kwargs))
+        elif self.kind == "fails":
+            future.set_exception(RuntimeError("no memory"))
+        return future
+
+
+@pytest.mark.parametrize("kind", ["busy", "at once", "fails"])
+def test_a_batch_is_shared_with_the_threads_that_have_time(kind: str, tmp_path: Path) -> None:
+    db = engine(LocalStore(tmp_path))
+    db.create("ns", 8, "l2", CODED)
+    rows = clustered(generator(1), 400, 8)
+    db.insert("ns", rows, list(range(400)), mode="insert", expected=None, idempotency_key=None)
+    ns = db.namespace("ns")
+    view = ns.views.open(ns.manifest(), ReadTrace())
+    assert view.mapped
+    pool = OneByOne(kind)
+
+    def found() -> list[list[int]]:
+        params = SearchParams(top_k=5, **EXACT)
+        return search_many(view, rows[:300], params, Scratch(), lambda: pool, threads=3).ids.tolist()
+
+    if kind == "fails":
+        with pytest.raises(RuntimeError, match="no memory"):
+            found()
+    else:
+        assert found() == nearest(rows, rows[:300], "l2", 5).tolist()
+    assert [one.cancelled() for one in pool.given] == [kind == "busy"] * 2
 
 
 def test_the_nearest_are_deleted_and_the_answer_is_full() -> None:
