@@ -46,7 +46,7 @@ cdef class Pool:
         if capacity < 1 or capacity > MAX_CAPACITY:
             raise ValueError(f"capacity must be from 1 to {MAX_CAPACITY}, not {capacity}")
         self.tables = []
-        if not vs_pool_reserve(&self.pool, capacity):
+        if not vs_pool_reserve(&self.pool, active_kernels(), capacity):
             raise MemoryError
 
     def __len__(self) -> int:

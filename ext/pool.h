@@ -12,12 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "simd/kernels.h"
+#include "simd/sort/plain.h"
 
 #define VS_POOL_BINS 128
-#define VS_BUCKETS 512 /* of sorting, at most */
-#define VS_SORTED 4096  /* the most that are sorted by buckets */
-#define VS_FEW 32       /* the most that insertion sorts in one of them */
 #define VS_POOL_SLACK 512 /* candidates beyond twice the capacity before the pool is shrunk */
 
 /* A list that was scanned, with all that re-ranking needs of it: its record may have left the cache by then. */
@@ -35,6 +32,7 @@ typedef struct {
 } VsProbe;
 
 typedef struct {
+    const VsKernels *kernels;
     VsProbe *probes;
     size_t probe_count;
     size_t probe_room;
@@ -84,7 +82,7 @@ static inline void vs_pool_free(VsPool *pool) {
 }
 
 /* Room for `capacity` candidates; what was in the pool is lost. Zero if there is no memory. */
-static inline int vs_pool_reserve(VsPool *pool, size_t capacity) {
+static inline int vs_pool_reserve(VsPool *pool, const VsKernels *kernels, size_t capacity) {
     const size_t room = 2 * capacity + VS_POOL_SLACK;
     if (room > pool->reserved) {
         vs_pool_release(pool);
@@ -102,6 +100,7 @@ static inline int vs_pool_reserve(VsPool *pool, size_t capacity) {
         }
         pool->reserved = room;
     }
+    pool->kernels = kernels;
     pool->capacity = capacity;
     pool->room = room;
     vs_pool_clear(pool);
@@ -168,71 +167,6 @@ static inline int32_t vs_pool_bin(const VsPool *pool, float estimate) {
     return at >= (float)VS_POOL_BINS ? VS_POOL_BINS : at > 0.0f ? (int32_t)at : 0;
 }
 
-/* Stable, byte by byte; `spare` holds as many. Returns where the result is: `items` or `spare`. */
-static inline VsRanked *vs_sort_bytes(VsRanked *items, VsRanked *spare, size_t n) {
-    for (int shift = 0; shift < 32; shift += 8) {
-        uint32_t counts[256] = {0}, sum = 0;
-        for (size_t i = 0; i < n; i++)
-            counts[items[i].key >> shift & 255]++;
-        if (n && counts[items[0].key >> shift & 255] == n)
-            continue;
-        for (int i = 0; i < 256; i++) {
-            uint32_t here = counts[i];
-            counts[i] = sum;
-            sum += here;
-        }
-        for (size_t i = 0; i < n; i++)
-            spare[counts[items[i].key >> shift & 255]++] = items[i];
-        VsRanked *sorted = spare;
-        spare = items;
-        items = sorted;
-    }
-    return items;
-}
-
-/* Stable, for items that are nearly in order. */
-static inline void vs_insertion_sort(VsRanked *items, size_t n) {
-    for (size_t i = 1; i < n; i++) {
-        const VsRanked item = items[i];
-        size_t at = i;
-        for (; at > 0 && items[at - 1].key > item.key; at--)
-            items[at] = items[at - 1];
-        items[at] = item;
-    }
-}
-
-/* By key, stable: into buckets from `low` to `high`, which no key should leave, and what is still out of order by
- * insertion. Where many share a bucket, byte by byte. */
-static inline VsRanked *vs_sort_within(VsRanked *items, VsRanked *spare, size_t n, float low, float high) {
-    const size_t buckets = n < 64 ? 64 : n < 256 ? 256 : VS_BUCKETS;
-    uint16_t bucket_of[VS_SORTED], counts[VS_BUCKETS] = {0};
-    const float scale = (float)(buckets - 1) / (high - low);
-    if (n <= 8) {
-        vs_insertion_sort(items, n);
-        return items;
-    }
-    if (n > VS_SORTED || !(scale > 0.0f && scale < INFINITY))
-        return vs_sort_bytes(items, spare, n);
-    for (size_t i = 0; i < n; i++) {
-        const float at = (vs_unordered(items[i].key) - low) * scale;
-        bucket_of[i] = at > 0.0f ? (at < (float)buckets ? (uint16_t)at : (uint16_t)(buckets - 1)) : 0;
-        counts[bucket_of[i]]++;
-    }
-    uint32_t sum = 0, most = 0;
-    for (size_t i = 0; i < buckets; i++) {
-        const uint32_t here = counts[i];
-        most = here > most ? here : most;
-        counts[i] = (uint16_t)sum;
-        sum += here;
-    }
-    if (most > VS_FEW)
-        return vs_sort_bytes(items, spare, n);
-    for (size_t i = 0; i < n; i++)
-        spare[counts[bucket_of[i]]++] = items[i];
-    vs_insertion_sort(spare, n);
-    return spare;
-}
-
 /* The candidates that are kept, by (estimate, part, row); their number in `count`. Values are
  * positions in `estimates` and `refs`. Valid until the pool changes. Without probes, by ref. */
 static inline const VsRanked *vs_pool_order(VsPool *pool, size_t *count) {
@@ -245,7 +179,7 @@ static inline const VsRanked *vs_pool_order(VsPool *pool, size_t *count) {
     }
     VsRanked *sorted = pool->per_unit == 0.0f
                            ? vs_sort_bytes(items, items + pool->room, n)
-                           : vs_sort_within(items, items + pool->room, n, pool->low, pool->threshold);
+                           : pool->kernels->sort(items, items + pool->room, n, pool->low, pool->threshold);
     for (size_t start = 0, end = 1; start < n && start < pool->capacity; start = end++) {
         while (end < n && sorted[end].key == sorted[start].key)
             end++;

@@ -169,14 +169,15 @@ static inline void vs_shortlist_shrink(const VsKernels *kernels, VsShortlist *li
 }
 
 /* n lists and their estimates by (estimate, number), in place. `ranked` is scratch for twice as many. */
-static inline void vs_sort_lists(int32_t *lists, float *estimates, size_t n, VsRanked *ranked) {
+static inline void vs_sort_lists(const VsKernels *kernels, int32_t *lists, float *estimates, size_t n,
+                                 VsRanked *ranked) {
     float low, high;
     vs_range_of(estimates, n, &low, &high);
     for (size_t i = 0; i < n; i++) {
         ranked[i].key = vs_ordered(estimates[i]);
         ranked[i].value = (uint32_t)lists[i];
     }
-    VsRanked *sorted = vs_sort_within(ranked, ranked + n, n, low, high);
+    VsRanked *sorted = kernels->sort(ranked, ranked + n, n, low, high);
     VsRanked *spare = sorted == ranked ? ranked + n : ranked;
     for (size_t start = 0, end = 1; start < n; start = end++) {
         const uint32_t key = sorted[start].key;
@@ -218,7 +219,7 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
         order[c].key = vs_ordered(distance);
         order[c].value = (uint32_t)c;
     }
-    const VsRanked *sorted = vs_sort_within(order, order + lists->cell_count, lists->cell_count, low, high);
+    const VsRanked *sorted = kernels->sort(order, order + lists->cell_count, lists->cell_count, low, high);
     size_t looked_at = 0, enough = 2 * most;
     for (size_t at = 0; at < lists->cell_count && looked_at < among; at++) {
         const size_t c = sorted[at].value, end = lists->cell_lists[c + 1];
@@ -250,7 +251,7 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
     memcpy(scores, found->near_estimates, count * sizeof *scores);
     memcpy(out + count, found->lists, *rest * sizeof *out);
     memcpy(scores + count, found->estimates, *rest * sizeof *scores);
-    vs_sort_lists(out, scores, count, found->ranked);
+    vs_sort_lists(kernels, out, scores, count, found->ranked);
     return count;
 }
 

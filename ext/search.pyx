@@ -371,7 +371,10 @@ cdef class Searcher:
         self.room = self.plan.pool
         self.known = NULL
         self.stage = SCAN
-        if not vs_pool_reserve(&self.pool, self.room) or not vs_pool_reserve(&self.exact, self.plan.top_k):
+        if (
+            not vs_pool_reserve(&self.pool, self.kernels, self.room)
+            or not vs_pool_reserve(&self.exact, self.kernels, self.plan.top_k)
+        ):
             return VS_NO_MEMORY
         if not vs_nearest_reserve(&self.nearest, self.plan.top_k) or not vs_scored_reserve(&self.scored, 0):
             return VS_NO_MEMORY
@@ -501,7 +504,7 @@ cdef class Searcher:
         """Rank those lists of a part that follow the ranked ones in no order; how many are ranked then."""
         cdef size_t at = self.parts[p].first_list + self.ranked[p]
         if self.rest[p]:
-            vs_sort_lists(self.order + at, self.scores + at, self.rest[p], self.shortlist.ranked)
+            vs_sort_lists(self.kernels, self.order + at, self.scores + at, self.rest[p], self.shortlist.ranked)
             self.ranked[p] += self.rest[p]
             self.rest[p] = 0
         return self.ranked[p]
@@ -705,7 +708,7 @@ cdef class Searcher:
                 self.want[p] = wanted
                 more = True
         if self.margin < self.plan.margin and self.room < wider:
-            if not vs_pool_reserve(&self.pool, wider):
+            if not vs_pool_reserve(&self.pool, self.kernels, wider):
                 return False
             self.room = wider
             memset(self.done, 0, self.count * sizeof(int32_t))

@@ -12,6 +12,7 @@
 #include "rotate/serial.h"
 #include "scan/serial.h"
 #include "select/serial.h"
+#include "sort/serial.h"
 #include "table/serial.h"
 
 #ifdef VS_HAVE_X86
@@ -27,6 +28,8 @@
 #include "scan/avx512.h"
 #include "select/avx2.h"
 #include "select/avx512.h"
+#include "sort/avx2.h"
+#include "sort/avx512.h"
 #include "table/avx2.h"
 
 /* What 512 bits do not make faster (bench/kernels.py, Zen 4). */
@@ -55,6 +58,7 @@
 #define vs_encode_int8_neon vs_encode_int8_serial
 #define vs_keep_neon vs_keep_serial
 #define vs_take_slots_neon vs_take_slots_serial
+#define vs_sort_neon vs_sort_serial
 #endif
 
 #define VS_VARIANT(ISA)                                                                            \
@@ -74,6 +78,7 @@
         .count_within = vs_count_within_##ISA,                                                     \
         .keep = vs_keep_##ISA,                                                                     \
         .take_slots = vs_take_slots_##ISA,                                                         \
+        .sort = vs_sort_##ISA,                                                                     \
         .encode_slot = vs_encode_slot_##ISA,                                                       \
         .encode_int8 = vs_encode_int8_##ISA,                                                       \
     }

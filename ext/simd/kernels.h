@@ -83,6 +83,9 @@ typedef struct {
     /* The estimates of a block's slots in `mask`, and their numbers from `first` on; how many. Room for
      * VS_BESIDE more is needed. */
     size_t (*take_slots)(uint32_t mask, const float *estimates, int32_t first, float *values, int32_t *items);
+    /* By key, stable; `spare` has room for as many, and `low` and `high` are the numbers whose keys (`vs_ordered`)
+     * none should leave. Where the result is: `items` or `spare`. */
+    VsRanked *(*sort)(VsRanked *items, VsRanked *spare, size_t n, float low, float high);
     /* Sets one slot of a zeroed block. */
     void (*encode_slot)(const VsSource *source, uint8_t *block, size_t slot);
     void (*encode_int8)(const VsSource *source, int8_t *out, VsInt8Factors *factors);

@@ -1,9 +1,10 @@
 /* Holds a pool that is widened as it fills, and lists that are sorted, against sorted arrays; ends with 1 at the
- * first difference. Estimates are even, tied, all alike, or from tiny to infinite. */
+ * first difference. Estimates are even, tied, all alike, or from tiny to infinite. By each variant of the kernels. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "rank.h"
+#include "simd/dispatch.h"
 
 #define KINDS 4
 #define MOST 8192
@@ -46,14 +47,14 @@ static void fail(const char *what, uint64_t seed, const char *why, size_t at) {
 }
 
 /* All that was ever offered and is nearer than `complete` is kept, as far as there is room. */
-static void check_pool(uint64_t seed) {
+static void check_pool(const VsKernels *kernels, uint64_t seed) {
     static float offered[MOST], sorted[MOST];
     VsPool pool;
     const int kind = (int)(seed % KINDS);
     size_t capacity = 1 + below(60), n = 0, count;
     random_state = seed;
     memset(&pool, 0, sizeof pool);
-    if (!vs_pool_reserve(&pool, capacity) || !vs_pool_probe(&pool))
+    if (!vs_pool_reserve(&pool, kernels, capacity) || !vs_pool_probe(&pool))
         exit(2);
     memset(pool.probes, 0, sizeof *pool.probes);
     for (size_t turn = 0, turns = 1 + below(4); turn < turns; turn++) {
@@ -86,7 +87,7 @@ static void check_pool(uint64_t seed) {
     vs_pool_free(&pool);
 }
 
-static void check_lists(uint64_t seed) {
+static void check_lists(const VsKernels *kernels, uint64_t seed) {
     static float estimates[MOST], estimate_of[MOST];
     static int32_t lists[MOST];
     static VsRanked ranked[2 * MOST];
@@ -101,7 +102,7 @@ static void check_lists(uint64_t seed) {
     }
     for (size_t i = 0; i < n; i++)
         estimates[i] = estimate_of[lists[i]];
-    vs_sort_lists(lists, estimates, n, ranked);
+    vs_sort_lists(kernels, lists, estimates, n, ranked);
     for (size_t i = 0; i < n; i++) {
         if (estimates[i] != estimate_of[lists[i]])
             fail("lists", seed, "another's estimate at", i);
@@ -111,9 +112,10 @@ static void check_lists(uint64_t seed) {
 }
 
 int main(void) {
-    for (uint64_t seed = 1; seed <= 2000; seed++) {
-        check_pool(seed);
-        check_lists(seed);
-    }
+    for (int i = 0; i < vs_variant_count(); i++)
+        for (uint64_t seed = 1; seed <= 2000 && vs_supported(vs_variants + i); seed++) {
+            check_pool(vs_variants + i, seed);
+            check_lists(vs_variants + i, seed);
+        }
     return 0;
 }

@@ -342,6 +342,30 @@ static void check_selection(size_t n, int round) {
     }
 }
 
+static void check_sort(size_t n, int round) {
+    const int kind = round % KINDS;
+    const size_t bytes = n * sizeof(VsRanked);
+    VsRanked *given = ending(0, bytes), *wanted = ending(1, bytes), *spare = ending(2, bytes), *other = ending(3, bytes);
+    for (size_t i = 0; i < n; i++) {
+        given[i].key = vs_ordered(random_float(kind, 0));
+        given[i].value = (uint32_t)i;
+    }
+    memcpy(wanted, given, bytes);
+    const float low = random_float(kind, 0), high = round % 3 ? random_float(kind, 0) : 1.0f;
+    begin("sort", n, round);
+    const VsRanked *got = tested->sort(given, spare, n, low, high);
+    const VsRanked *sorted = serial->sort(wanted, other, n, low, high);
+    if (got != given && got != spare)
+        fail("place", n);
+    for (size_t i = 0; i < n; i++) {
+        if (got[i].key != sorted[i].key || got[i].value != sorted[i].value)
+            fail("item", i);
+        if (i && (got[i].key < got[i - 1].key || (got[i].key == got[i - 1].key && got[i].value < got[i - 1].value)))
+            fail("order of item", i);
+        add_to_digest(got[i].value);
+    }
+}
+
 static void check_encoders(size_t n, int round) {
     const int kind = round % FINITE_KINDS;
     const size_t bytes = 4 * n + 3 * VS_BLOCK_ROWS * sizeof(float);
@@ -380,6 +404,7 @@ static void check_variant(void) {
             check_sums(n < 200 ? n : lengths[n - 200], round);
             check_nearest(n < 200 ? n : lengths[n - 200], round);
             check_selection(n < 200 ? n : lengths[n - 200], round);
+            check_sort(n < 200 ? n : lengths[n - 200], round);
         }
     check_every_half();
     for (size_t i = 0; i < COUNT(dims); i++)

@@ -28,6 +28,7 @@ SPOILED = [
     ("count_within", "select", "values[i] <= limit", "values[i] < limit"),
     ("keep", "select", "(value <= limit)", "(value < limit)"),
     ("take_slots", "select", "first + slot", "first + (slot & 15)"),
+    ("sort", "sort", "]++] = items[i];", "]++] = items[n - 1 - i];"),
 ]
 SERIAL_BUT_FOR_AVX512 = ("keep", "take_slots")
 

@@ -20,7 +20,7 @@ SPOILED = [
         "n += pool->estimates[i] < pool->threshold;",
     ),
     ("lists", "rank.h", "sorted[i].key = sorted[i].value;", "sorted[i].key = ~sorted[i].value;"),
-    ("pool", "pool.h", "vs_insertion_sort(spare, n);", ""),
+    ("pool", "simd/sort/serial.h", "vs_insertion_sort(spare, n);", ""),
 ]
 
 

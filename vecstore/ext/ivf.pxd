@@ -21,7 +21,7 @@ cdef extern from "pool.h" nogil:
         float threshold
 
     void vs_pool_clear(VsPool *pool)
-    int vs_pool_reserve(VsPool *pool, size_t capacity)
+    int vs_pool_reserve(VsPool *pool, const VsKernels *kernels, size_t capacity)
     int vs_pool_widen(VsPool *pool, size_t capacity)
     void vs_pool_free(VsPool *pool)
     void vs_pool_add_block(VsPool *pool, uint32_t mask, const float *estimates, size_t probe, size_t first)
@@ -109,7 +109,7 @@ cdef extern from "rank.h" nogil:
     size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsShortlist *found,
                          VsRanked *order, const uint8_t *seen, size_t wanted, size_t most,
                          size_t among, int32_t *out, float *scores, size_t *rest)
-    void vs_sort_lists(int32_t *lists, float *estimates, size_t n, VsRanked *ranked)
+    void vs_sort_lists(const VsKernels *kernels, int32_t *lists, float *estimates, size_t n, VsRanked *ranked)
     size_t vs_lists_looked_at(size_t most, size_t k)
     enum: VS_LOOKED_AT_A_LIST
     enum: VS_LOOKED_AT_LEAST
