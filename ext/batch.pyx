@@ -15,7 +15,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from vecstore.ext.field cimport Field, Plan, VsPart
-from vecstore.ext.ivf cimport VS_NO_MEMORY, VsAsked, VsPool, refuse, vs_prefetch_record, vs_scan_together, vs_score_asked
+from vecstore.ext.ivf cimport VS_NO_MEMORY, VsAsked, VsPool, refuse, vs_prefetch_ahead, vs_scan_together, vs_score_asked
 from vecstore.ext.rabitq cimport VsRanked, VsTable
 from vecstore.ext.search cimport ANSWERED, DONE, RERANK, SCAN, Searcher
 
@@ -175,7 +175,7 @@ cdef class Batch:
                 return found
         for p in range(field.count):
             if field.parts[p].lists != NULL:
-                found = self._scan_part(field.parts + p, p)
+                found = self._scan_part(field.parts + p, p, field.ahead)
                 if found != DONE:
                     return found
         for i in range(self.left_count):
@@ -228,7 +228,7 @@ cdef class Batch:
         vs_score_asked((<Searcher>self.searcher_of[0]).kernels, self.asked, asked, self.order)
         return True
 
-    cdef int64_t _scan_part(self, const VsPart *part, Py_ssize_t p) noexcept nogil:
+    cdef int64_t _scan_part(self, const VsPart *part, Py_ssize_t p, size_t ahead) noexcept nogil:
         """Scan what the queries still want of a part, list by list."""
         cdef const VsTable *tables[TOGETHER]
         cdef VsPool *pools[TOGETHER]
@@ -244,7 +244,7 @@ cdef class Batch:
             number = self.wants[at].list
             end = self.ends[number]
             if end < self.want_count:
-                vs_prefetch_record(<const uint8_t *>part.addresses[self.wants[end].list])
+                vs_prefetch_ahead(<const uint8_t *>part.addresses[self.wants[end].list], ahead)
             while at < end:
                 n = <int>min(<size_t>TOGETHER, end - at)
                 for j in range(n):

@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
-from vecstore.ext.ivf cimport Lists, is_half, metric_number, vs_block_count
+from vecstore.ext.ivf cimport Lists, is_half, metric_number, vs_block_count, vs_bytes_ahead
 
 from vecstore.ext.ivf import MAX_CAPACITY
 
@@ -33,6 +33,11 @@ cdef class Field:
         Whether what was read once stays where it is; else every search is given what it reads.
     dot_length : float
         That queries are given under the dot product (`vecstore.index.recall`).
+
+    Attributes
+    ----------
+    ahead : int
+        Bytes of a record that are asked for before it is scanned: more of them where codes are too many for a cache.
 
     Raises
     ------
@@ -96,6 +101,10 @@ cdef class Field:
         self.places[number] = self.count
         self.count += 1
         return part
+
+    cdef void _count_blocks(self, const VsPart *part) noexcept:
+        self.blocks += part.word_count
+        self.ahead = vs_bytes_ahead(self.blocks, self.padded_dim)
 
     def add_coded(
         self,
@@ -164,6 +173,7 @@ cdef class Field:
         self._set_vectors(part, n, dtype, vectors, pages)
         self.lists += k
         self.most_cells = max(self.most_cells, lists.lists.cell_count)
+        self._count_blocks(part)
         self.keep.append((words, lists, first_rows, first_blocks, addresses, pages))
 
     def add_small(
@@ -217,6 +227,7 @@ cdef class Field:
                     part.holding -= empty[i] != 0
                 other.lists += known.k
                 other.most_cells = max(other.most_cells, known.lists.cell_count)
+                other._count_blocks(part)
             other.keep.append((words, empty))
         other.keep.append(self)
         return other

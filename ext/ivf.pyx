@@ -264,14 +264,15 @@ def scan_lists(
     cdef size_t count = words.shape[0]
     cdef const uint32_t *first_word = &words[0] if count else NULL
     cdef const VsKernels *kernels = active_kernels()
+    cdef size_t ahead = vs_bytes_ahead(count, table.table.padded_dim)
     pool.tables.append(table)
     cdef int64_t scanned = 0, found = 0
     with nogil:
         for i in range(1, min(VS_LISTS_AHEAD, m)):
-            vs_prefetch_record(<const uint8_t *>addresses[i])
+            vs_prefetch_ahead(<const uint8_t *>addresses[i], ahead)
         for i in range(m):
             if i + VS_LISTS_AHEAD < m:
-                vs_prefetch_record(<const uint8_t *>addresses[i + VS_LISTS_AHEAD])
+                vs_prefetch_ahead(<const uint8_t *>addresses[i + VS_LISTS_AHEAD], ahead)
             if first_blocks[i] < 0 or first_blocks[i] > <int64_t>count:
                 found = VS_NO_WORDS
                 break

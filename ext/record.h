@@ -60,8 +60,24 @@ static inline void vs_prefetch(const uint8_t *p, size_t bytes) {
         __builtin_prefetch(p + i, 0, 2);
 }
 
-/* The beginning of a record: the processor sees by it where the scan goes and fetches the rest by itself,
- * which takes a tenth less than to ask for every line. */
-static inline void vs_prefetch_record(const uint8_t *record) { vs_prefetch(record, 512); }
+/* Bytes of codes from which on they lie in memory rather than in a cache (docs/decisions/0040). */
+#define VS_FAR_BYTES (12u << 20)
+#define VS_BEGINNING 512
+
+/* So much of a record, or of its first block, is asked for ahead, where a scan has so many blocks to choose from. What
+ * a cache holds is asked for at its beginning: the processor sees by it where the scan goes and fetches the rest by
+ * itself, which takes less than to ask for every line. From memory that is too late. */
+static inline size_t vs_bytes_ahead(size_t blocks, size_t padded_dim) {
+    const size_t whole = VS_HEADER_BYTES + padded_dim + vs_block_bytes(padded_dim);
+    return blocks * vs_block_bytes(padded_dim) > VS_FAR_BYTES ? whole : VS_BEGINNING;
+}
+
+/* Asks for so many bytes, VS_BEGINNING of them or more. */
+static inline void vs_prefetch_ahead(const uint8_t *p, size_t bytes) {
+    vs_prefetch(p, VS_BEGINNING); /* a number that the compiler knows: a loop of eight costs a tenth of a query */
+    const uint8_t *end = p + bytes;
+    for (p += VS_BEGINNING; p < end; p += 64)
+        __builtin_prefetch(p, 0, 2);
+}
 
 #endif

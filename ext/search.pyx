@@ -28,6 +28,7 @@ from vecstore.ext.ivf cimport (
     VS_COSINE,
     VS_DOT,
     VS_L2,
+    VS_BEGINNING,
     VS_LISTS_AHEAD,
     VS_NO_MEMORY,
     VsAsked,
@@ -54,8 +55,8 @@ from vecstore.ext.ivf cimport (
     vs_pool_reserve,
     vs_pool_widen,
     vs_prefetch,
+    vs_prefetch_ahead,
     vs_prefetch_directly,
-    vs_prefetch_record,
     vs_rank_lists,
     vs_rerank,
     vs_scan_directly,
@@ -550,10 +551,10 @@ cdef class Searcher:
         if self.plan.direct:
             return self._scan_directly(p, end)
         for i in range(self.done[p], min(self.done[p] + VS_LISTS_AHEAD, end)):
-            vs_prefetch_record(<const uint8_t *>addresses[order[i]])
+            vs_prefetch_ahead(<const uint8_t *>addresses[order[i]], self.field.ahead)
         for i in range(self.done[p], end):
             if i + <int32_t>VS_LISTS_AHEAD < end:
-                vs_prefetch_record(<const uint8_t *>addresses[order[i + <int32_t>VS_LISTS_AHEAD]])
+                vs_prefetch_ahead(<const uint8_t *>addresses[order[i + <int32_t>VS_LISTS_AHEAD]], self.field.ahead)
             found = vs_scan_list(
                 self.kernels, self.table_of[part.group], &self.pool, <const uint8_t *>addresses[order[i]],
                 part.first_rows[order[i]], part.words + part.first_blocks[order[i]],
@@ -574,11 +575,11 @@ cdef class Searcher:
         cdef int64_t found, block
         for i in range(start - 2 * ahead, end):  # headers, then what they tell of, then the rows
             if start <= i + 2 * ahead < end:
-                vs_prefetch_record(<const uint8_t *>addresses[order[i + 2 * ahead]])
+                vs_prefetch(<const uint8_t *>addresses[order[i + 2 * ahead]], VS_BEGINNING)
             if start <= i + ahead < end:
                 block = part.first_blocks[order[i + ahead]]
                 vs_prefetch_directly(<const uint8_t *>addresses[order[i + ahead]], self.padded_dim,
-                                     part.words + block, part.word_count - block)
+                                     part.words + block, part.word_count - block, self.field.ahead)
             if i < start:
                 continue
             block = part.first_blocks[order[i]]

@@ -852,6 +852,27 @@ def test_a_field_takes_no_part_once_it_is_searched() -> None:
         field.add_small(99, 0, np.zeros(1, np.uint32), 1, "f4")
 
 
+def test_more_of_a_record_is_asked_for_where_codes_are_too_many_for_a_cache() -> None:
+    """A block of 64 dimensions has 640 bytes, and 12 MiB are 19,660 of them."""
+    world = World(64, "l2")
+    part = world.parts[0]
+
+    def ahead(*blocks: int) -> int:
+        field = Field(64, "l2", world.rotation.signs, world.means, PAGE, True)
+        for number, n in enumerate(blocks):
+            field.add_coded(**coded(part, number=number, words=np.full(n, 0xFFFFFFFF, np.uint32)))
+        words = np.zeros(blocks[-1], np.uint32)
+        assert field.narrowed([(len(blocks) - 1, words, np.ones(part.k, np.uint8))]).ahead == (
+            field.ahead if len(blocks) == 1 else 512
+        )
+        return field.ahead
+
+    assert ahead(19_660) == 512
+    assert ahead(19_661) == 64 + 64 + 640  # header, centroid, block
+    assert ahead(10_000, 9_660) == 512
+    assert ahead(10_000, 9_661) == 64 + 64 + 640
+
+
 def test_a_plan_out_of_range_is_refused() -> None:
     Plan(**PLAN)
     for changed in (

@@ -50,12 +50,15 @@ cdef class Field:
     cdef VsPart *parts
     cdef Py_ssize_t count
     cdef size_t lists  # of all parts
+    cdef size_t blocks  # of those with codes
+    cdef readonly size_t ahead
     cdef size_t most_cells  # of one part
     cdef bint searched
     cdef list keep
     cdef tuple made_of
     cdef dict places  # number -> position
 
+    cdef void _count_blocks(self, const VsPart *part) noexcept
     cdef VsPart *_append(self, int32_t number, int32_t group, uint64_t id_base, const uint32_t[::1] words) except NULL
     cdef int _set_vectors(self, VsPart *part, Py_ssize_t n, str dtype, uint64_t vectors, const uint8_t[::1] pages) except -1
 

@@ -11,6 +11,7 @@ class Field:
     padded_dim: int
     page: int
     resident: bool
+    ahead: int
     dot_length: float
     groups: int
     def __init__(

@@ -77,6 +77,7 @@ cdef extern from "record.h" nogil:
 
     enum: VS_BLOCK_ROWS
     enum: VS_HEADER_BYTES
+    enum: VS_BEGINNING
     enum: VS_HAS_INT8
     enum: VS_HAS_BLOCKS
     enum: VS_HAS_U64_IDS
@@ -86,7 +87,8 @@ cdef extern from "record.h" nogil:
     VsLayout vs_layout(size_t n, size_t padded_dim, uint32_t flags)
     VsHeader vs_header(const uint8_t *record)
     void vs_prefetch(const uint8_t *p, size_t bytes)
-    void vs_prefetch_record(const uint8_t *record)
+    size_t vs_bytes_ahead(size_t blocks, size_t padded_dim)
+    void vs_prefetch_ahead(const uint8_t *p, size_t bytes)
 
 
 cdef extern from "rank.h" nogil:
@@ -136,7 +138,8 @@ cdef extern from "probe.h" nogil:
         int64_t read
     void vs_direct_begin(VsDirect *direct, VsPool *pool, VsNearest *nearest, VsScoredList *scored, float slack)
     bint vs_direct_finish(const VsKernels *kernels, VsDirect *direct)
-    void vs_prefetch_directly(const uint8_t *record, size_t padded_dim, const uint32_t *words, size_t word_count)
+    void vs_prefetch_directly(const uint8_t *record, size_t padded_dim, const uint32_t *words, size_t word_count,
+                              size_t bytes)
     int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *table, VsDirect *direct, const uint8_t *record,
                              int64_t first_row, const uint32_t *words, size_t word_count, int32_t part, int32_t place)
     int64_t vs_scan_together(const VsKernels *kernels, const VsTable *const *tables, VsPool *const *pools, size_t n,
