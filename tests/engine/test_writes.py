@@ -163,7 +163,7 @@ def test_a_resolver_never_reads_a_part_twice_for_one_request() -> None:
     db.insert("ns", ROWS[:5], [1, 2, 3, 4, 5], mode="upsert", expected=None, idempotency_key=None)
     ns = db.namespace("ns")
     part = ns.manifest().parts[0]
-    which, rows = ns.views.reader(ns.manifest(), part).find(parse_ids([3, 9, 1]), ReadTrace())
+    which, rows = ns.views.reader(ns.manifest(), part).index.find(parse_ids([3, 9, 1]), ReadTrace())
     assert sorted(which.tolist()) == [0, 2]
     assert sorted(rows.tolist()) == [0, 2]
 

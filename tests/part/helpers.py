@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.core import CODED
+from tests.core import CODED, RangeStore
 from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part, Settings
@@ -17,7 +17,11 @@ from vecstore.part.reader import PartReader
 from vecstore.rows.ids import Ids
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
+from vecstore.storage.memory import MemoryStore
 from vecstore.types import Metric
+
+N = 700  # enough for a calibration and for several lists
+STORES = [MemoryStore, RangeStore]
 
 
 @dataclass(frozen=True)
@@ -73,3 +77,9 @@ def read_everything(reader: PartReader) -> None:
     trace = ReadTrace()
     for name in reader.section_names():
         reader.verify_section(name, trace)
+
+
+def opened(kind: type[MemoryStore], stored: Stored) -> PartReader:
+    store = kind()
+    put(store, stored)
+    return open_part(store, stored)

@@ -58,7 +58,7 @@ def copied(reader: PartReader, rows: Any, *, store: MemoryStore, attributes: Any
 
 
 def section(reader: PartReader, name: str) -> bytes:
-    return reader._section(name, ReadTrace()).tobytes()
+    return reader.section(name, ReadTrace()).tobytes()
 
 
 @pytest.mark.parametrize("vectors", STORES)
@@ -93,7 +93,7 @@ def test_copied_rows_keep_their_numbers_and_ids(vectors: Any, threshold: int, ro
             copy.approximate_vectors(here, rotation, None, trace),
             reader.approximate_vectors(there, rotation, None, trace),
         )
-    found, at = copy.find(parse_ids(reader.ids_of(there, trace).tolist()), trace)
+    found, at = copy.index.find(parse_ids(reader.ids_of(there, trace).tolist()), trace)
     assert at[np.argsort(found)].tolist() == here.tolist()
     for name in copy.section_names():
         copy.verify_section(name, trace)

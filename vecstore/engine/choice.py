@@ -74,7 +74,7 @@ class Resolver:
         found = self._found.get(name)
         if found is None:
             deadline.check()
-            found = self._found[name] = self._readers(manifest, part).find(self.ids, ReadTrace())
+            found = self._found[name] = self._readers(manifest, part).index.find(self.ids, ReadTrace())
         return found
 
     def live(self, draft: Draft, part: Part) -> tuple[I64, I64]:

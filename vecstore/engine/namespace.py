@@ -425,7 +425,7 @@ class NamespaceEngine:
         if view.manifest.id_kind is not None:
             check_id_kind(view.manifest, ids, field="id")
         for part in reversed(view.parts):
-            _, rows = part.reader.find(ids, trace)
+            _, rows = part.reader.index.find(ids, trace)
             alive = rows[part.live.is_live(rows)]
             if len(alive):
                 return part, int(alive[0])

@@ -345,7 +345,7 @@ def _hits(
     if len(values):
         known = parse_ids(values)
         for opened in view.parts:
-            found, rows = opened.reader.find(known, trace)
+            found, rows = opened.reader.index.find(known, trace)
             alive = opened.live.is_live(rows)
             places[found[alive], 0], places[found[alive], 1] = opened.number, rows[alive]
     pairs = []

@@ -276,7 +276,7 @@ def _ordered_ids(
     found: list[tuple[U64, I64]] = []
     have = 0
     for low, high in _ranges(part, descending):
-        ids, of = part.reader.sorted_keys(low, high, trace)
+        ids, of = part.reader.index.between(low, high, trace)
         mine = np.flatnonzero(asked[of])
         mine = mine[::-1] if descending else mine
         found.append((ids[mine], of[mine]))
@@ -288,8 +288,8 @@ def _ordered_ids(
 
 def _ranges(part: OpenPart, descending: bool) -> Iterator[tuple[int, int | None]]:
     """Ranges of ids that follow one another, each of twice as many pages of their index as the one before."""
-    base, pages = part.reader.entry.id_base or 0, len(part.reader.fence)
-    starts = [0, *(int(key) + base for key in part.reader.fence[1:].tolist())]
+    base, pages = part.reader.entry.id_base or 0, len(part.reader.index.fence)
+    starts = [0, *(int(key) + base for key in part.reader.index.fence[1:].tolist())]
     done, step = 0, 1
     while done < pages:
         stop = min(pages, done + step)

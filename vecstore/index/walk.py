@@ -117,7 +117,7 @@ class _Run:
         self.part = part
         self._reader = part.reader
         self._base = part.reader.entry.id_base or 0
-        self._fence = part.reader.fence
+        self._fence = part.reader.index.fence
         wanted = max(0, start - self._base)
         self._page = max(int(np.searchsorted(self._fence, np.uint64(wanted), side="right")) - 1, 0)
         self._at: int | None = None  # in the page; None as long as it was not read
@@ -137,7 +137,7 @@ class _Run:
 
     def take(self, count: int, trace: ReadTrace) -> tuple[U64, I64, int]:
         """About the next ``count`` live rows, of one page of the index: ids, rows, and ids looked at."""
-        keys, of_keys = self._reader.index_page(self._page, trace)
+        keys, of_keys = self._reader.index.page(self._page, trace)
         at = self._at
         if at is None:
             at = int(np.searchsorted(keys, np.uint64(self._start), side="left"))

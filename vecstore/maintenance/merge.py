@@ -155,7 +155,7 @@ def _ids_of(reader: PartReader, trace: ReadTrace) -> npt.NDArray[Any]:
     """Of all rows, in order: for integers from their index, which is a small part of the records."""
     if reader.id_kind == "string":
         return np.concatenate(list(reader.scan_ids(trace)))
-    keys, rows = reader.sorted_keys(0, None, trace)
+    keys, rows = reader.index.between(0, None, trace)
     ids = np.empty(reader.entry.n, dtype=np.uint64)
     ids[rows] = keys
     return ids

@@ -338,13 +338,15 @@ class _Verification:
         """An id is live in at most one row of the current epoch (R5), a range of keys at a time."""
         readers = [self._readers[part_key(part.owner, part.id)] for part in manifest.parts]
         alive = [self._alive(part) for part in manifest.parts]
-        starts = {key + (reader.entry.id_base or 0) for reader in readers for key in reader.fence.tolist()}
+        starts = {
+            key + (reader.entry.id_base or 0) for reader in readers for key in reader.index.fence.tolist()
+        }
         a_slice = max(1, _KEYS_AT_ONCE // KEYS_A_PAGE)
         bounds = [0, *sorted(starts)[a_slice::a_slice]]
         for low, high in zip(bounds, [*bounds[1:], None], strict=True):
             found = []
             for number, (reader, mask) in enumerate(zip(readers, alive, strict=True)):
-                keys, rows = reader.sorted_keys(low, high, ReadTrace())
+                keys, rows = reader.index.between(low, high, ReadTrace())
                 if mask is not None:
                     keys, rows = keys[mask[rows]], rows[mask[rows]]
                 found.append((keys, np.full(len(keys), number, dtype=np.int32), rows))

@@ -32,13 +32,12 @@ from vecstore.part.format import (
     KEYS_A_PAGE,
     LIST_DTYPE,
     PAGE,
-    ROWS_A_PAGE,
     aligned,
     page_bounds,
 )
+from vecstore.part.id_index import IdIndex
 from vecstore.rows.columns import Keys
 from vecstore.rows.directory import ColumnEntry, decode_directory
-from vecstore.rows.ids import Ids, may_contain
 from vecstore.rows.packing import Texts
 from vecstore.rows.soundness import check_entry
 from vecstore.storage.base import ObjectStore, Stamp
@@ -47,8 +46,6 @@ from vecstore.types import F32, U64, IdKind
 
 Bytes = npt.NDArray[np.uint8]
 
-MOST_UNFILTERED: Final = 256 << 10  # bytes of keys and rows that are fetched sooner than a filter is asked
-FEW_KEYS: Final = 8  # whose pages are fetched beside a filter that is not known yet
 RECORDS_AT_ONCE: Final = 32 << 20  # bytes of records that are read together, and held
 _RECORD: Final = struct.Struct("<II8xI")  # n, flags, padded_dim
 _HAS_INT8, _HAS_BLOCKS, _HAS_U64_IDS = 1, 2, 4
@@ -99,7 +96,7 @@ class _Record:
 
     def check(self, key: str, data: Bytes) -> None:  # noqa: ARG002
         if crc32c(data.data) != self.crc32c:
-            raise self.reader._corrupt("records", "fails its checksum", offset=self.start)
+            raise self.reader.corrupt("records", "fails its checksum", offset=self.start)
         self.reader._check_record(self.number, data.data)
 
     def section_at(self, offset: int) -> str:  # noqa: ARG002
@@ -154,11 +151,11 @@ class PartReader:
         self.first_rows = self.lists["first_row"].astype(np.int64)
         self.first_blocks = self.lists["first_block"].astype(np.int64)
         self._check_lists()
-        self.fence = head["id_fence"].view("<u8")[: -(-entry.n // KEYS_A_PAGE)].astype(np.uint64)
+        self._fence = head["id_fence"].view("<u8")[: -(-entry.n // KEYS_A_PAGE)].astype(np.uint64)
         self.cells: F32 | None = None
         if "cells" in head:
             if entry.sections["cells"].length % (4 * padded_dim):
-                raise self._corrupt("cells", f"does not hold rows of {padded_dim} numbers")
+                raise self.corrupt("cells", f"does not hold rows of {padded_dim} numbers")
             self.cells = head["cells"].view("<f4").reshape(-1, padded_dim)
             self.cell_lists = head["cell_lists"].view("<u4")[: len(self.cells) + 1]
             self.centroid_codes = head["centroid_codes"]
@@ -190,6 +187,11 @@ class PartReader:
         """Rows among which those of the part were found when it was measured (`Calibration.rows`)."""
         return self.entry.n if self.calibration is None else max(self.entry.n, self.calibration.rows)
 
+    @property
+    def index(self) -> IdIndex:
+        """Where the ids of the part are."""
+        return IdIndex(self, self._fence)
+
     def with_entry(self, entry: Part) -> PartReader:
         """The same part under a manifest line with other tombstones."""
         other = copy(self)
@@ -208,7 +210,7 @@ class PartReader:
         self.stamp = self._store.stamp(self.key)
         view = self._store.map(self.key)
         if view is not None and len(view) != self.entry.bytes:
-            raise self._corrupt(
+            raise self.corrupt(
                 self._section_at(len(view)), f"object has {len(view)} bytes, not {self.entry.bytes}"
             )
         return view
@@ -225,9 +227,9 @@ class PartReader:
         entry, sections = self.entry, self.entry.sections
         for name, section in sections.items():
             if section.offset % ALIGN or section.length % ALIGN or section.offset < HEADER_BYTES:
-                raise self._corrupt(name, "does not begin or end where a section may")
+                raise self.corrupt(name, "does not begin or end where a section may")
             if section.offset + section.length > entry.bytes:
-                raise self._corrupt(name, "ends beyond the object")
+                raise self.corrupt(name, "ends beyond the object")
         sizes = {
             "lists": LIST_DTYPE.itemsize * entry.k,
             "id_keys": 8 * entry.n,
@@ -238,15 +240,15 @@ class PartReader:
             sizes["vectors"] = self._vector_bytes * entry.n
         for name, size in sizes.items():
             if name not in sections or sections[name].length != aligned(size):
-                raise self._corrupt(name, f"does not hold what {entry.n} rows in {entry.k} lists need")
+                raise self.corrupt(name, f"does not hold what {entry.n} rows in {entry.k} lists need")
         for name in ("records", "id_filter", "checksums", *({"columns", "calibration"} & sections.keys())):
             if name not in sections or not sections[name].length:
-                raise self._corrupt(name, "is missing, or empty")
+                raise self.corrupt(name, "is missing, or empty")
         if not {"cells", "cell_lists", "centroid_codes"} & sections.keys():
             if entry.k != 1:
-                raise self._corrupt("cells", f"is missing, of a part of {entry.k} lists")
+                raise self.corrupt("cells", f"is missing, of a part of {entry.k} lists")
         elif not {"cells", "cell_lists", "centroid_codes"} <= sections.keys():
-            raise self._corrupt("cells", "is there without its lists and their codes, or they without it")
+            raise self.corrupt("cells", "is there without its lists and their codes, or they without it")
 
     def _head_bounds(self) -> tuple[int, int]:
         """Where the sections lie that are needed first, side by side; checks that they are named."""
@@ -270,7 +272,7 @@ class PartReader:
         }
         crcs = head["checksums"]
         if crc32c(crcs.data) != self.entry.checksums_crc32c:
-            raise self._corrupt("checksums", "fails the checksum that the manifest names")
+            raise self.corrupt("checksums", "fails the checksum that the manifest names")
         self._crcs = crcs.view("<u4")
         self._bounds: dict[str, npt.NDArray[np.int64]] = {}
         self._first_page: dict[str, int] = {}
@@ -287,7 +289,7 @@ class PartReader:
         in_order = sorted(self.entry.sections.items(), key=lambda item: item[1].offset)
         least = sum(section.length // PAGE for name, section in in_order if name != "records")
         if least > len(self._crcs):  # before there is room made for so many
-            raise self._corrupt("checksums", f"holds fewer than {least} checksums")
+            raise self.corrupt("checksums", f"holds fewer than {least} checksums")
         for name, section in in_order:
             if name == "checksums":
                 continue
@@ -300,14 +302,14 @@ class PartReader:
             self._first_page[name] = number
             number += len(bounds) - 1
         if number > len(self._crcs):
-            raise self._corrupt("checksums", f"holds fewer than {number} checksums")
+            raise self.corrupt("checksums", f"holds fewer than {number} checksums")
         return lists
 
     def _verify_bytes(self, name: str, data: Bytes) -> None:
         bounds, first = self._bounds[name], self._first_page[name]
         for page in range(len(bounds) - 1):
             if crc32c(data[bounds[page] : bounds[page + 1]].data) != self._crcs[first + page]:
-                raise self._corrupt(name, "fails its checksum", offset=int(bounds[page]))
+                raise self.corrupt(name, "fails its checksum", offset=int(bounds[page]))
 
     def _check_lists(self) -> None:
         """The kernels trust the table, so it must describe memory that exists."""
@@ -328,7 +330,7 @@ class PartReader:
             and not (lengths < shortest).any()
         )
         if not sound:
-            raise self._corrupt("lists", "does not match the manifest's rows and sections")
+            raise self.corrupt("lists", "does not match the manifest's rows and sections")
         # Where ids begin behind int8 rows, which there have to be where there are codes, or no vectors.
         plain = HEADER_BYTES + self.padded_dim + (blocks * (4 * self.padded_dim + 384) if coded else 0)
         with_int8 = -(-(plain + self.list_rows * (self.padded_dim + 8)) // ALIGN) * ALIGN
@@ -374,7 +376,7 @@ class PartReader:
         )
 
     def _other_record(self, number: int) -> StorageCorrupt:
-        return self._corrupt("records", f"has another record than the table says of list {number}")
+        return self.corrupt("records", f"has another record than the table says of list {number}")
 
     def _check_cells(self) -> None:
         sizes = np.diff(self.cell_lists.astype(np.int64))
@@ -389,7 +391,7 @@ class PartReader:
             or bool((sizes < 1).any())
             or len(self.centroid_codes) != blocks * (4 * self.padded_dim + 384)
         ):
-            raise self._corrupt("cell_lists", "does not match the lists and their codes")
+            raise self.corrupt("cell_lists", "does not match the lists and their codes")
 
     def _read_calibration(self, data: Bytes | None) -> Calibration | None:
         if data is None:
@@ -398,10 +400,10 @@ class PartReader:
         try:
             found = msgspec.json.decode(data[8 : 8 + size].tobytes(), type=Calibration)
         except NOT_JSON as error:
-            raise self._corrupt("calibration", f"malformed: {error}") from error
+            raise self.corrupt("calibration", f"malformed: {error}") from error
         problem = found.contradiction(self.entry.k)
         if problem is not None:
-            raise self._corrupt("calibration", f"malformed: {problem}")
+            raise self.corrupt("calibration", f"malformed: {problem}")
         return found
 
     def _read_directory(self, data: Bytes | None) -> dict[int, ColumnEntry]:
@@ -412,10 +414,10 @@ class PartReader:
         try:
             found = decode_directory(data[8 : 8 + size].tobytes())
         except NOT_JSON as error:
-            raise self._corrupt("columns", f"malformed: {error}") from error
+            raise self.corrupt("columns", f"malformed: {error}") from error
         columns = dict(zip(ids, found.values(), strict=False))
         if not len(columns) == len(ids) == len(found):
-            raise self._corrupt(
+            raise self.corrupt(
                 "columns", f"holds {len(found)} columns, of which the manifest names {len(ids)}"
             )
         section = self.entry.sections.get("attributes")
@@ -424,10 +426,10 @@ class PartReader:
             try:
                 check_entry(entry, self.entry.n, most)
             except ValueError as error:
-                raise self._corrupt("columns", f"column {name!r} {error}", attribute=name) from error
+                raise self.corrupt("columns", f"column {name!r} {error}", attribute=name) from error
         return columns
 
-    def _corrupt(self, section: str, why: str, **details: Any) -> StorageCorrupt:
+    def corrupt(self, section: str, why: str, **details: Any) -> StorageCorrupt:
         return StorageCorrupt(
             f"{self.key}: section {section!r} {why}", object=self.key, section=section, **details
         )
@@ -446,7 +448,7 @@ class PartReader:
         for page in missing.tolist():
             data = self._map[start + int(bounds[page]) : start + int(bounds[page + 1])]
             if crc32c(data) != self._crcs[first + page]:
-                raise self._corrupt(name, "fails its checksum", offset=int(bounds[page]))
+                raise self.corrupt(name, "fails its checksum", offset=int(bounds[page]))
             if name != "records":
                 verified[page] = True
         if name == "records":
@@ -466,7 +468,7 @@ class PartReader:
             ]
         return self._cache.read(self._store, self.key, self._wanted(name, numbers), trace)
 
-    def _pages_of(self, wanted: Mapping[str, Sequence[int]], trace: ReadTrace) -> dict[str, list[Bytes]]:
+    def pages_of(self, wanted: Mapping[str, Sequence[int]], trace: ReadTrace) -> dict[str, list[Bytes]]:
         """Verified pages of several sections, fetched side by side."""
         if self._map is not None:
             return {name: self._pages(name, numbers, trace) for name, numbers in wanted.items()}
@@ -486,9 +488,13 @@ class PartReader:
             ]
         return [Page(name, *of_page) for of_page in zip(starts, lengths, crcs, strict=True)]
 
-    def _section(self, name: str, trace: ReadTrace) -> Bytes:
+    def page_numbers(self, name: str) -> range:
+        """Of a section."""
+        return range(len(self._bounds[name]) - 1)
+
+    def section(self, name: str, trace: ReadTrace) -> Bytes:
         """A whole section, verified."""
-        pages = self._pages(name, range(len(self._bounds[name]) - 1), trace)
+        pages = self._pages(name, self.page_numbers(name), trace)
         return pages[0] if len(pages) == 1 else np.concatenate(pages)
 
     # -- attributes ------------------------------------------------------------------------
@@ -535,7 +541,11 @@ class PartReader:
 
     def lacks(self, lists: npt.NDArray[np.int32]) -> int:
         """How many of these lists are in no cache, of a part that is not mapped."""
-        return self._cache.lacks(self._store, self.key, self._wanted("records", lists.tolist()))
+        return self.lacks_pages("records", lists.tolist())
+
+    def lacks_pages(self, name: str, numbers: Sequence[int]) -> int:
+        """How many of these pages of a section are in no cache, of a part that is not mapped."""
+        return self._cache.lacks(self._store, self.key, self._wanted(name, numbers))
 
     @property
     def list_bounds(self) -> npt.NDArray[np.int64]:
@@ -597,7 +607,7 @@ class PartReader:
             return Gathered(
                 np.array([self._base + self.entry.sections["vectors"].offset], dtype=np.uint64), self._map
             )
-        data = self._section("vectors", trace)
+        data = self.section("vectors", trace)
         return Gathered(np.array([data.ctypes.data], dtype=np.uint64), data)
 
     # -- rows ------------------------------------------------------------------------------
@@ -655,7 +665,7 @@ class PartReader:
         """The centroid of a list, f32[Dp], and the residuals of its rows, f32[n, Dp], both from int8."""
         n, width = int(self.list_rows[number]), self.padded_dim
         if not int(record[4:8].view("<u4")[0]) & 1:
-            raise self._corrupt("records", "keeps neither vectors nor int8 rows")
+            raise self.corrupt("records", "keeps neither vectors nor int8 rows")
         _, at, factors, _ = record_layout(n, width, self.cells is not None, True)
         centroid = record[64 : 64 + width].view(np.int8) * record[8:12].view("<f4")
         scales = record[factors : factors + 8 * n].view("<f4")[::2]
@@ -693,7 +703,7 @@ class PartReader:
         if self.id_kind == "string":
             ends = record[at : at + 4 * n].view("<u4").astype(np.int64)
             if n and (at + 4 * n + int(ends.max()) > len(record) or (np.diff(ends) < 0).any()):
-                raise self._corrupt("records", "ids end beyond their record")
+                raise self.corrupt("records", "ids end beyond their record")
             body = record[at + 4 * n :].tobytes()
             out = np.empty(n, dtype=object)
             start = 0
@@ -702,7 +712,7 @@ class PartReader:
                     out[i] = body[start:end].decode()
                     start = end
             except UnicodeDecodeError as error:
-                raise self._corrupt("records", f"has an id that is no text: {error}") from error
+                raise self.corrupt("records", f"has an id that is no text: {error}") from error
             return out
         return record[at : at + 8 * n].view("<u8").astype(np.uint64) + np.uint64(self.entry.id_base or 0)
 
@@ -717,88 +727,6 @@ class PartReader:
             pages = self._pages("records", numbers, trace)
             yield np.concatenate([self.record_ids(p, i) for i, p in zip(numbers, pages, strict=True)])
 
-    def find(self, ids: Ids, trace: ReadTrace) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Which of ``ids`` the part holds, dead rows included.
-
-        Returns
-        -------
-        tuple
-            ``which`` i64[m], positions in ``ids``, and ``rows`` i64[m].
-        """
-        none = np.empty(0, dtype=np.int64)
-        keys, which = ids.keys, np.arange(len(ids), dtype=np.int64)
-        if self.id_kind != "string":
-            base = np.uint64(self.entry.id_base or 0)
-            low, high = np.uint64(self.entry.id_min or 0) + base, np.uint64(self.entry.id_max or 0) + base
-            which = np.flatnonzero((keys >= low) & (keys <= high))
-            keys = keys[which] - base
-        if len(keys) and not self._finds_in_one_trip():
-            self._fetch_beside_filter(keys, trace)
-            present = may_contain(self._section("id_filter", trace), keys)
-            keys, which = keys[present], which[present]
-        if not len(keys):
-            return none, none
-        which, rows = self._look_up(keys, which, trace)
-        if self.id_kind == "string" and len(rows):
-            same = self.ids_of(rows, trace) == ids.values[which]
-            which, rows = which[same], rows[same]
-        return which, rows
-
-    def _finds_in_one_trip(self) -> bool:
-        """Whether a small part's keys are read without asking its filter: that would be one more trip."""
-        size = sum(self.entry.sections[name].length for name in ("id_keys", "id_rows"))
-        return self._map is None and size <= MOST_UNFILTERED
-
-    def _fetch_beside_filter(self, keys: U64, trace: ReadTrace) -> None:
-        """Have the pages of a few keys come with the filter, where that is to be fetched: one trip less."""
-        pages = range(len(self._bounds["id_filter"]) - 1)
-        if self._map is not None or len(keys) > FEW_KEYS:
-            return
-        if self._cache.lacks(self._store, self.key, self._wanted("id_filter", pages)):
-            _, _, needed, of_rows = self._key_pages(keys)
-            self._pages_of({"id_filter": pages, "id_keys": needed, "id_rows": of_rows}, trace)
-
-    def _key_pages(
-        self, keys: U64
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[int], list[int]]:
-        """Of each key the first and the last page that may hold it; these pages, and those of their rows."""
-        first = np.maximum(np.searchsorted(self.fence, keys, side="left") - 1, 0)
-        last = np.maximum(np.searchsorted(self.fence, keys, side="right") - 1, 0)
-        needed = sorted(
-            {p for f, e in zip(first.tolist(), last.tolist(), strict=True) for p in range(f, e + 1)}
-        )
-        return first, last, needed, sorted({number * KEYS_A_PAGE // ROWS_A_PAGE for number in needed})
-
-    def _look_up(
-        self, keys: U64, which: npt.NDArray[np.int64], trace: ReadTrace
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Rows of keys, all of them where strings share one; a page of keys at a time."""
-        a_page = KEYS_A_PAGE
-        first, last, needed, of_rows = self._key_pages(keys)
-        pages = self._pages_of({"id_keys": needed, "id_rows": of_rows}, trace)
-        found_which, found_at = [], []
-        for number, page in zip(needed, pages["id_keys"], strict=True):
-            count = min(a_page, self.entry.n - number * a_page)
-            here = page.view("<u8")[:count]
-            mine = np.flatnonzero((first <= number) & (number <= last))
-            low = np.searchsorted(here, keys[mine], side="left")
-            high = np.searchsorted(here, keys[mine], side="right")
-            for width in range(int((high - low).max()) if len(mine) else 0):
-                hit = low + width < high
-                found_which.append(which[mine[hit]])
-                found_at.append(low[hit] + width + number * a_page)
-        if not found_at:
-            empty = np.empty(0, dtype=np.int64)
-            return empty, empty
-        at = np.concatenate(found_at).astype(np.int64)
-        rows = np.empty(len(at), dtype=np.int64)
-        for number, page in zip(of_rows, pages["id_rows"], strict=True):
-            mine = at // ROWS_A_PAGE == number
-            rows[mine] = page.view("<u4")[at[mine] - number * ROWS_A_PAGE]
-        if len(rows) and int(rows.max()) >= self.entry.n:
-            raise self._corrupt("id_rows", "names a row beyond the part")
-        return np.concatenate(found_which), rows
-
     # -- the whole part --------------------------------------------------------------------
 
     def page_ends(self) -> Iterator[tuple[str, list[int], list[int]]]:
@@ -812,7 +740,7 @@ class PartReader:
         at = HEADER_BYTES
         for name, section in sorted(self.entry.sections.items(), key=lambda item: item[1].offset):
             if section.offset != at:
-                raise self._corrupt(name, f"begins at {section.offset}, not at {at}")
+                raise self.corrupt(name, f"begins at {section.offset}, not at {at}")
             at += section.length
             if name == "checksums":
                 yield name, [at], [self.entry.checksums_crc32c]
@@ -821,40 +749,6 @@ class PartReader:
             first = self._first_page[name]
             yield name, ends.tolist(), self._crcs[first : first + len(ends)].tolist()
 
-    def sorted_keys(self, low: int, high: int | None, trace: ReadTrace) -> tuple[U64, npt.NDArray[np.int64]]:
-        """Keys in [``low``, ``high``) in ascending order, with the part's base, and their rows."""
-        base, a_page = self.entry.id_base or 0, KEYS_A_PAGE
-        first = max(int(np.searchsorted(self.fence, np.uint64(max(0, low - base)), side="left")) - 1, 0)
-        last = len(self.fence)
-        if high is not None:
-            last = int(np.searchsorted(self.fence, np.uint64(max(0, high - base)), side="left"))
-        if last <= first:
-            return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
-        stop = min(self.entry.n, last * a_page)
-        # Half as many pages hold their rows.
-        of_rows = range(first // 2, -(-stop * 4 // PAGE))
-        pages = self._pages_of({"id_keys": range(first, last), "id_rows": of_rows}, trace)
-        keys = np.concatenate(pages["id_keys"]).view("<u8")
-        keys = keys[: stop - first * a_page] + np.uint64(base)
-        rows = np.concatenate(pages["id_rows"]).view("<u4")
-        rows = rows[first * a_page - (first // 2) * 2 * a_page :][: len(keys)]
-        if int(rows.max()) >= self.entry.n:
-            raise self._corrupt("id_rows", "names a row beyond the part")
-        chosen = keys >= np.uint64(low)
-        if high is not None:
-            chosen &= keys < np.uint64(high)
-        return keys[chosen], rows[chosen].astype(np.int64)
-
-    def index_page(self, number: int, trace: ReadTrace) -> tuple[U64, npt.NDArray[np.uint32]]:
-        """One page of the index: keys, ascending, without the part's base, and the row of each."""
-        at, of_rows = number * KEYS_A_PAGE, number * KEYS_A_PAGE // ROWS_A_PAGE
-        count = min(KEYS_A_PAGE, self.entry.n - at)
-        pages = self._pages_of({"id_keys": [number], "id_rows": [of_rows]}, trace)
-        rows = pages["id_rows"][0].view("<u4")[at - of_rows * ROWS_A_PAGE :][:count]
-        if int(rows.max()) >= self.entry.n:
-            raise self._corrupt("id_rows", "names a row beyond the part")
-        return pages["id_keys"][0].view("<u8")[:count], rows
-
     def section_names(self) -> tuple[str, ...]:
         return tuple(self.entry.sections)
 
@@ -862,5 +756,5 @@ class PartReader:
         """Read a whole section against its checksums."""
         if name == "checksums":
             return
-        for page in range(len(self._bounds[name]) - 1):
+        for page in self.page_numbers(name):
             self._pages(name, [page], trace)

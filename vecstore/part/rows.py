@@ -57,7 +57,7 @@ class PartRows:
         else:
             numbers = np.array(keys, dtype=np.uint64)
             ids = Ids("u64", numbers, numbers)
-        return RowBits.of(self._reader.find(ids, self._trace)[1], self.n)
+        return RowBits.of(self._reader.index.find(ids, self._trace)[1], self.n)
 
     def ids_between(self, test: Between) -> RowBits:
         """Rows of the ids in a range."""
@@ -69,7 +69,7 @@ class PartRows:
             return RowBits.none(self.n)
         if high is not None and high > MAX_U64:
             high = None
-        return RowBits.of(self._reader.sorted_keys(low, high, self._trace)[1], self.n)
+        return RowBits.of(self._reader.index.between(low, high, self._trace)[1], self.n)
 
     def ids_matching(self, test: Matching) -> RowBits:
         """Rows of the string ids that a pattern matches."""
