@@ -21,7 +21,7 @@ static inline float vs_quantise_centroid(const float *centroid, size_t n, int8_t
     const double inverse = scale > 0.0f ? 1.0 / (double)scale : 0.0;
     for (size_t i = 0; i < n; i++) {
         double q = (double)centroid[i] * inverse;
-        q = q > 127.0 ? 127.0 : q < -127.0 ? -127.0 : q;
+        q = q < 127.0 ? (q > -127.0 ? q : -127.0) : 127.0; /* a NaN, too */
         out[i] = (int8_t)(int32_t)((q + 0x1.8p52) - 0x1.8p52);
     }
     return scale;

@@ -230,6 +230,47 @@ def test_what_lies_about_itself_is_named_when_it_is_read(kind: type[MemoryStore]
     assert (error.details["section"], error.details["object"][-5:]) == (section, ".part")
 
 
+def of_all_centroids(value: float) -> Forge:
+    """The scale of each list's centroid."""
+
+    def forge(part: HostilePart) -> None:
+        for entry in table(part):
+            struct.pack_into("<f", part.sections["records"], int(entry["offset"]) + 8, value)
+
+    return forge
+
+
+def of_all_vectors(form: str, *values: float, dim: int) -> Forge:
+    """The first numbers of each, so that the rows that are alive have them too."""
+
+    def forge(part: HostilePart) -> None:
+        vectors = part.sections["vectors"]
+        row = dim * struct.calcsize(form[:1] + form[-1])
+        for at in range(0, len(vectors) - row + 1, row):
+            struct.pack_into(form, vectors, at, *values)
+
+    return forge
+
+
+MERGED: dict[str, tuple[str, Forge, str]] = {
+    "vectors that are no numbers": ("coded", of_all_vectors("<f", float("nan"), dim=12), "vectors"),
+    "infinite ones": ("coded", of_all_vectors("<f", float("-inf"), dim=12), "vectors"),
+    "ones whose squares are infinite": ("coded", of_all_vectors("<f", 1e30, dim=12), "vectors"),
+    "halves that are no numbers": ("strings", of_all_vectors("<e", float("nan"), dim=7), "vectors"),
+    "ones without a direction": ("strings", of_all_vectors("<7e", *[0.0] * 7, dim=7), "vectors"),
+    "centroids that are no number": ("codes alone", of_all_centroids(float("nan")), "records"),
+    "centroids far beyond": ("codes alone", of_all_centroids(1e37), "records"),
+}
+
+
+@pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("case", MERGED)
+def test_vectors_that_no_insert_takes_are_not_merged(kind: type[MemoryStore], case: str) -> None:
+    name, forge, section = MERGED[case]
+    error = refused(kind, world(name), forge, lambda ns, _: ns.compact(everything=True))
+    assert (error.details["section"], error.details["object"][-5:]) == (section, ".part")
+
+
 @pytest.mark.parametrize("kind", STORES)
 def test_ids_that_are_no_text_are_named(kind: type[MemoryStore]) -> None:
     def forge(part: HostilePart) -> None:

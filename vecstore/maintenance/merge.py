@@ -23,6 +23,7 @@ from vecstore.part.reader import PartReader
 from vecstore.progress import Progress, within
 from vecstore.room import Room
 from vecstore.rows.ids import Ids, keys_of
+from vecstore.rows.vectors import are_usable
 from vecstore.storage.cache import ReadTrace
 from vecstore.types import F32
 
@@ -136,7 +137,11 @@ def _gather(
         reader = source.part.reader.aside()
         ids.append(_ids_of(reader, trace)[rows])
         for block, wanted in _blocks(view, source.part, reader, rows, room, trace):
-            np.take(block, wanted, axis=0, out=vectors[at : at + len(wanted)], mode="clip")
+            taken = vectors[at : at + len(wanted)]
+            np.take(block, wanted, axis=0, out=taken, mode="clip")
+            if not are_usable(taken, view.manifest.metric):
+                section = "records" if reader.vector_dtype is None else "vectors"
+                raise reader.corrupt(section, "holds a vector that no insert takes")
             at += len(wanted)
             progress(at / len(vectors))
     values = np.concatenate(ids)

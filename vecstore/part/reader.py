@@ -651,15 +651,16 @@ class PartReader:
         needed, where = np.unique(lists, return_inverse=True)
         pages = self._pages("records", needed.tolist(), trace)
         z = np.empty((len(rows), self.padded_dim), dtype=np.float32)
-        for i, page in enumerate(pages):
-            mine = np.flatnonzero(where == i)
-            centroid, residuals = self._residuals(page, int(needed[i]))
-            z[mine] = centroid + residuals[rows[mine] - self.first_rows[needed[i]]]
         # The rotation is orthogonal: of a matrix whose rows are the images of the axes, the inverse
         # is the transpose.
         turned = rotation.apply(np.eye(self.dim, dtype=np.float32))
-        vectors: F32 = z @ turned.T
-        return vectors if mean is None else vectors + mean
+        with np.errstate(over="ignore", invalid="ignore"):  # of a part that somebody forged
+            for i, page in enumerate(pages):
+                mine = np.flatnonzero(where == i)
+                centroid, residuals = self._residuals(page, int(needed[i]))
+                z[mine] = centroid + residuals[rows[mine] - self.first_rows[needed[i]]]
+            vectors: F32 = z @ turned.T
+            return vectors if mean is None else vectors + mean
 
     def _residuals(self, record: Bytes, number: int) -> tuple[F32, F32]:
         """The centroid of a list, f32[Dp], and the residuals of its rows, f32[n, Dp], both from int8."""

@@ -17,6 +17,7 @@ MIN_NORM: Final = 1e-18  # below it a direction is rounding
 _CHECK_ROWS: Final = 16_384
 _LEAST: Final = MIN_NORM**2
 _MOST: Final = MAX_NORM**2
+_ROUNDING: Final = 4.0  # of a squared norm, at the most
 
 
 def as_vectors(values: object, dim: int, metric: Metric, *, field: str = "vectors") -> F32:
@@ -65,6 +66,12 @@ def as_vector(values: object, dim: int, metric: Metric, *, field: str = "vector"
         )
     _check(array[None, :], 0, metric, field)
     return array
+
+
+def are_usable(rows: F32, metric: Metric) -> bool:
+    """Whether stored f32[m, dim] are such as were taken once, but for the rounding of their form."""
+    least = _LEAST / _ROUNDING if metric == "cosine" else 0.0
+    return are_sound(np.asarray(rows), rows.shape[1], least, _ROUNDING * _MOST)
 
 
 def validate_dim(dim: object) -> int:
