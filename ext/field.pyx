@@ -68,6 +68,7 @@ cdef class Field:
                 self.mean_of[self.groups] = &mean[0]
             self.groups += 1
         self.page = page
+        self.ahead = vs_bytes_ahead(0, self.padded_dim)
         self.resident = resident
         self.dot_length = dot_length
         self.places = {}

@@ -247,10 +247,9 @@ static inline void vs_prefetch_slots(const int8_t *rows, size_t padded_dim, uint
         vs_prefetch((const uint8_t *)(rows + (size_t)__builtin_ctz(mask) * padded_dim), padded_dim);
 }
 
-/* What `vs_scan_directly` reads first of a list whose header is at hand: so many bytes of codes, or the rows of a
- * block with few. */
+/* What `vs_scan_directly` reads first of a list whose header is at hand: codes, or the rows of a block with few. */
 static inline void vs_prefetch_directly(const uint8_t *record, size_t padded_dim, const uint32_t *words,
-                                        size_t word_count, size_t bytes) {
+                                        size_t word_count) {
     const VsHeader header = vs_header(record);
     const int8_t *rows = (const int8_t *)(record + vs_layout(header.n, padded_dim, header.flags).int8);
     const size_t blocks = header.padded_dim == padded_dim ? vs_block_count(header.n) : 0;
@@ -259,7 +258,7 @@ static inline void vs_prefetch_directly(const uint8_t *record, size_t padded_dim
         if (vs_few(words[b]))
             vs_prefetch_slots(rows + b * VS_BLOCK_ROWS * padded_dim, padded_dim, words[b]);
         else
-            vs_prefetch_ahead(block + b * vs_block_bytes(padded_dim), bytes);
+            vs_prefetch(block + b * vs_block_bytes(padded_dim), VS_BEGINNING);
     }
 }
 

@@ -33,8 +33,6 @@ cdef extern from *:
 cdef extern from "record.h" nogil:
     size_t vs_block_count(size_t n)
     size_t vs_block_bytes(size_t padded_dim)
-    size_t vs_bytes_ahead(size_t blocks, size_t padded_dim)
-    void vs_prefetch_ahead(const uint8_t *p, size_t bytes)
     uint32_t vs_first_slots(size_t n)
 
 
@@ -431,13 +429,11 @@ def score_with_rabitq(
     cdef const float *errors
     cdef Py_ssize_t start, i
     cdef const uint8_t *block
-    cdef size_t ahead = vs_bytes_ahead(vs_block_count(n), table.table.padded_dim)
     with nogil:
         start = 0
         while start < n:
             block = &blocks[start // BLOCK_ROWS * block_bytes]
             errors = <const float *>(block + 4 * table.table.padded_dim) + 2 * BLOCK_ROWS
-            vs_prefetch_ahead(block + 2 * block_bytes, ahead)
             _active.score_block(&table.table, block, vs_first_slots(n - start), g_add, 0.0, scores)
             for i in range(min(n - start, BLOCK_ROWS)):
                 estimate[start + i] = scores[i]

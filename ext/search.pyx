@@ -579,7 +579,7 @@ cdef class Searcher:
             if start <= i + ahead < end:
                 block = part.first_blocks[order[i + ahead]]
                 vs_prefetch_directly(<const uint8_t *>addresses[order[i + ahead]], self.padded_dim,
-                                     part.words + block, part.word_count - block, self.field.ahead)
+                                     part.words + block, part.word_count - block)
             if i < start:
                 continue
             block = part.first_blocks[order[i]]

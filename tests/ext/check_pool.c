@@ -10,6 +10,7 @@
 #define MOST 8192
 
 static uint64_t random_state;
+static const VsKernels *kernels;
 
 static uint64_t random_bits(void) { /* Vigna's splitmix64 */
     uint64_t x = random_state += 0x9e3779b97f4a7c15u;
@@ -42,17 +43,17 @@ static int compare(const void *a, const void *b) {
 }
 
 static void fail(const char *what, uint64_t seed, const char *why, size_t at) {
-    printf("%s, seed %llu: %s %zu\n", what, (unsigned long long)seed, why, at);
+    printf("%s, seed %llu, %s: %s %zu\n", what, (unsigned long long)seed, kernels->name, why, at);
     exit(1);
 }
 
 /* All that was ever offered and is nearer than `complete` is kept, as far as there is room. */
-static void check_pool(const VsKernels *kernels, uint64_t seed) {
+static void check_pool(uint64_t seed) {
     static float offered[MOST], sorted[MOST];
     VsPool pool;
     const int kind = (int)(seed % KINDS);
-    size_t capacity = 1 + below(60), n = 0, count;
     random_state = seed;
+    size_t capacity = 1 + below(60), n = 0, count;
     memset(&pool, 0, sizeof pool);
     if (!vs_pool_reserve(&pool, kernels, capacity) || !vs_pool_probe(&pool))
         exit(2);
@@ -87,7 +88,7 @@ static void check_pool(const VsKernels *kernels, uint64_t seed) {
     vs_pool_free(&pool);
 }
 
-static void check_lists(const VsKernels *kernels, uint64_t seed) {
+static void check_lists(uint64_t seed) {
     static float estimates[MOST], estimate_of[MOST];
     static int32_t lists[MOST];
     static VsRanked ranked[2 * MOST];
@@ -112,10 +113,12 @@ static void check_lists(const VsKernels *kernels, uint64_t seed) {
 }
 
 int main(void) {
-    for (int i = 0; i < vs_variant_count(); i++)
-        for (uint64_t seed = 1; seed <= 2000 && vs_supported(vs_variants + i); seed++) {
-            check_pool(vs_variants + i, seed);
-            check_lists(vs_variants + i, seed);
+    for (int i = 0; i < vs_variant_count(); i++) {
+        kernels = vs_variants + i;
+        for (uint64_t seed = 1; seed <= 2000 && vs_supported(kernels); seed++) {
+            check_pool(seed);
+            check_lists(seed);
         }
+    }
     return 0;
 }

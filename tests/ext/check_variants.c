@@ -398,7 +398,7 @@ static void check_encoders(size_t n, int round) {
 
 static void check_variant(void) {
     static const size_t dims[] = {64, 128, 192, 256, 320, 384, 448, 512, 768, 960, 1024, 1536, 2048, 3072, MOST_DIM};
-    static const size_t lengths[] = {383, 384, 385, 767, 1000, 1536, 4095, MOST_DIM};
+    static const size_t lengths[] = {255, 256, 257, 383, 384, 385, 767, 1000, 1536, 4095, MOST_DIM};
     for (size_t n = 0; n < 200 + COUNT(lengths); n++)
         for (int round = 0; round < 4 * KINDS; round++) {
             check_sums(n < 200 ? n : lengths[n - 200], round);

@@ -54,6 +54,14 @@ def test_every_variant_of_this_processor_equals_serial(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_no_variant_of_this_processor_reads_or_writes_beyond_its_own_arrays(tmp_path: Path) -> None:
+    """What the check puts behind its input tells of that alone: the sanitizers see the rest."""
+    sanitised = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    code, lines = run_check(compile_check(CHECK, str(NATIVE), tmp_path / "check", *sanitised))
+    assert code == 0, lines
+
+
+@needs_compiler
 @pytest.mark.skipif(shutil.which(CROSS) is None, reason=f"no {CROSS} on PATH (gcc-aarch64-linux-gnu)")
 @pytest.mark.skipif(shutil.which(EMULATOR) is None, reason=f"no {EMULATOR} on PATH (qemu-user)")
 def test_neon_equals_serial_under_an_emulator_and_gives_the_bits_of_this_processor(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Timer, get_ident
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,12 @@ from tests.core import (
 from vecstore.api import Namespace
 from vecstore.errors import SnapshotExpired
 from vecstore.index.search import Scratch, search_many
+from vecstore.index.view import View
 from vecstore.storage.cache import ReadTrace
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
-from vecstore.types import SearchParams
+from vecstore.storage.threads import Pool
+from vecstore.types import F32, SearchParams
 
 METRICS: list[Any] = ["cosine", "l2", "dot"]
 PARTS = 10
@@ -200,6 +203,18 @@ def test_threads_that_share_a_handle_get_the_answers_of_one(in_parts: Namespace)
             assert together == alone
 
 
+def mapped(folder: Path) -> tuple[F32, View]:
+    """Some rows, and a view of them that waits for no request."""
+    db = engine(LocalStore(folder))
+    db.create("ns", 8, "l2", CODED)
+    rows = clustered(generator(1), 400, 8)
+    db.insert("ns", rows, list(range(400)), mode="insert", expected=None, idempotency_key=None)
+    ns = db.namespace("ns")
+    view = ns.views.open(ns.manifest(), ReadTrace())
+    assert view.mapped
+    return rows, view
+
+
 class OneByOne(Executor):
     """A pool whose only thread is busy, has time at once, or fails."""
 
@@ -219,13 +234,7 @@ class OneByOne(Executor):
 
 @pytest.mark.parametrize("kind", ["busy", "at once", "fails"])
 def test_a_batch_is_shared_with_the_threads_that_have_time(kind: str, tmp_path: Path) -> None:
-    db = engine(LocalStore(tmp_path))
-    db.create("ns", 8, "l2", CODED)
-    rows = clustered(generator(1), 400, 8)
-    db.insert("ns", rows, list(range(400)), mode="insert", expected=None, idempotency_key=None)
-    ns = db.namespace("ns")
-    view = ns.views.open(ns.manifest(), ReadTrace())
-    assert view.mapped
+    rows, view = mapped(tmp_path)
     pool = OneByOne(kind)
 
     def found() -> list[list[int]]:
@@ -238,6 +247,65 @@ def test_a_batch_is_shared_with_the_threads_that_have_time(kind: str, tmp_path: 
     else:
         assert found() == nearest(rows, rows[:300], "l2", 5).tolist()
     assert [one.cancelled() for one in pool.given] == [kind == "busy"] * 2
+
+
+class Held:
+    """A batch that says when it is asked, and answers when it may."""
+
+    padded_dim = 64
+
+    def __init__(self) -> None:
+        self.asked, self.may = Event(), Event()
+        self.groups = 0
+
+    def run(self, *_: Any) -> list[int]:
+        self.groups += 1
+        self.asked.set()
+        assert self.may.wait(30)
+        return []
+
+
+class Unlucky(Scratch):
+    """There is a batch for the other thread, and no memory for one of the caller's."""
+
+    def __init__(self, held: Held) -> None:
+        super().__init__()
+        self.held, self.caller = held, get_ident()
+        self.given = 0
+
+    def take_batch(self, width: int) -> Any:
+        if get_ident() != self.caller:
+            return self.held
+        assert self.held.asked.wait(30)
+        Timer(0.05, self.held.may.set).start()
+        raise MemoryError
+
+    def give_batch(self, batch: Any) -> None:
+        self.given += batch is self.held
+
+
+def test_a_batch_that_fails_waits_for_the_other_thread_which_begins_nothing_more(tmp_path: Path) -> None:
+    rows, view = mapped(tmp_path)
+    held = Held()
+    scratch = Unlucky(held)
+    with Pool(1) as pool:
+        with pytest.raises(MemoryError):
+            search_many(view, rows[:300], SearchParams(), scratch, lambda: pool, threads=2)
+        assert (held.groups, scratch.given) == (1, 1)
+
+
+def test_a_pool_that_takes_no_more_work_has_none_left_behind(tmp_path: Path) -> None:
+    rows, view = mapped(tmp_path)
+    pool = OneByOne("busy")
+
+    def once() -> OneByOne:
+        if pool.given:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        return pool
+
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        search_many(view, rows[:300], SearchParams(), Scratch(), once, threads=3)
+    assert [one.cancelled() for one in pool.given] == [True]
 
 
 def test_the_nearest_are_deleted_and_the_answer_is_full() -> None:

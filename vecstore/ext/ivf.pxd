@@ -138,8 +138,7 @@ cdef extern from "probe.h" nogil:
         int64_t read
     void vs_direct_begin(VsDirect *direct, VsPool *pool, VsNearest *nearest, VsScoredList *scored, float slack)
     bint vs_direct_finish(const VsKernels *kernels, VsDirect *direct)
-    void vs_prefetch_directly(const uint8_t *record, size_t padded_dim, const uint32_t *words, size_t word_count,
-                              size_t bytes)
+    void vs_prefetch_directly(const uint8_t *record, size_t padded_dim, const uint32_t *words, size_t word_count)
     int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *table, VsDirect *direct, const uint8_t *record,
                              int64_t first_row, const uint32_t *words, size_t word_count, int32_t part, int32_t place)
     int64_t vs_scan_together(const VsKernels *kernels, const VsTable *const *tables, VsPool *const *pools, size_t n,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -449,6 +449,8 @@ def _together(
 
     def answer_groups() -> list[int]:
         left: list[int] = []
+        if not spans:
+            return left
         batch = scratch.take_batch(view.field.padded_dim)
         try:
             while spans:
@@ -469,6 +471,9 @@ def _together(
                     answer.counts[span],
                 )
                 left += [start + i for i in missing]
+        except BaseException:
+            spans.clear()  # what the others would answer nobody gets
+            raise
         finally:
             scratch.give_batch(batch)
         return left
@@ -479,8 +484,9 @@ def _together(
     bounds = [len(queries) * i // groups for i in range(groups + 1)]
     spans = deque(pairwise(bounds))
     # The caller is one of the threads: one that waited would be woken, and would stop another, once a group.
-    others = [executor().submit(answer_groups) for _ in range(min(threads, groups) - 1)]
+    others: list[Future[list[int]]] = []
     try:
+        others.extend(executor().submit(answer_groups) for _ in range(min(threads, groups) - 1))
         left = answer_groups()
     finally:
         spans.clear()

@@ -430,6 +430,7 @@ class PartReader:
         return columns
 
     def corrupt(self, section: str, why: str, **details: Any) -> StorageCorrupt:
+        """The error that says what is wrong with a section; to be raised."""
         return StorageCorrupt(
             f"{self.key}: section {section!r} {why}", object=self.key, section=section, **details
         )
@@ -489,7 +490,7 @@ class PartReader:
         return [Page(name, *of_page) for of_page in zip(starts, lengths, crcs, strict=True)]
 
     def page_numbers(self, name: str) -> range:
-        """Of a section."""
+        """Numbers of all pages of a section."""
         return range(len(self._bounds[name]) - 1)
 
     def section(self, name: str, trace: ReadTrace) -> Bytes:

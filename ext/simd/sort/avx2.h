@@ -1,22 +1,22 @@
 /* AVX2 twin of sort/serial.h: few items go where they belong at once, by how many keys are less than theirs,
- * which takes more comparisons than buckets and insertion do, but none whose outcome has to be guessed. Where two
- * keys are alike, buckets. */
+ * which takes more comparisons than buckets and insertion do, but none whose outcome has to be guessed (`pool_hits` of
+ * bench/kernels.py). Where two keys are alike, buckets. */
 #ifndef VECSTORE_SORT_AVX2_H
 #define VECSTORE_SORT_AVX2_H
 
 #include "../dot/avx2.h"
 #include "serial.h"
 
-#define VS_COMPARED_AVX2 128 /* items at most; a multiple of 32 */
+#define VS_MOST_COMPARED_AVX2 128 /* items at most; a multiple of 32 */
 
 VS_AVX2 static VsRanked *vs_sort_avx2(VsRanked *items, VsRanked *spare, size_t n, float low, float high) {
-    int32_t keys[VS_COMPARED_AVX2];
-    uint32_t ranks[VS_COMPARED_AVX2], sum = 0;
-    if (n > VS_COMPARED_AVX2)
+    int32_t keys[VS_MOST_COMPARED_AVX2];
+    uint32_t ranks[VS_MOST_COMPARED_AVX2], sum = 0;
+    if (n > VS_MOST_COMPARED_AVX2)
         return vs_sort_serial(items, spare, n, low, high);
     for (size_t i = 0; i < n; i++)
         keys[i] = (int32_t)(items[i].key ^ 0x80000000u); /* there is no unsigned comparison */
-    for (size_t i = n; i < VS_COMPARED_AVX2 && i % 32; i++)
+    for (size_t i = n; i < VS_MOST_COMPARED_AVX2 && i % 32; i++)
         keys[i] = INT32_MIN;
     for (size_t at = 0; at < n; at += 32) {
         __m256i own[4], less[4];

@@ -5,16 +5,16 @@
 #include "../dot/avx512.h"
 #include "serial.h"
 
-#define VS_COMPARED_AVX512 256 /* items at most; a multiple of 64 */
+#define VS_MOST_COMPARED_AVX512 256 /* items at most; a multiple of 64 */
 
 VS_AVX512 static VsRanked *vs_sort_avx512(VsRanked *items, VsRanked *spare, size_t n, float low, float high) {
-    uint32_t keys[VS_COMPARED_AVX512], ranks[VS_COMPARED_AVX512], sum = 0;
+    uint32_t keys[VS_MOST_COMPARED_AVX512], ranks[VS_MOST_COMPARED_AVX512], sum = 0;
     const __m512i one = _mm512_set1_epi32(1);
-    if (n > VS_COMPARED_AVX512)
+    if (n > VS_MOST_COMPARED_AVX512)
         return vs_sort_serial(items, spare, n, low, high);
     for (size_t i = 0; i < n; i++)
         keys[i] = items[i].key;
-    for (size_t i = n; i < VS_COMPARED_AVX512 && i % 64; i++)
+    for (size_t i = n; i < VS_MOST_COMPARED_AVX512 && i % 64; i++)
         keys[i] = 0;
     for (size_t at = 0; at < n; at += 64) {
         __m512i own[4], less[4];
