@@ -135,6 +135,23 @@ def bomb(part: HostilePart) -> None:
     data += body + bytes(-len(body) % 64)
 
 
+def of_other_lengths(column: str) -> Forge:
+    """A block whose texts end beyond it."""
+
+    def forge(part: HostilePart) -> None:
+        data, entry = part.sections["attributes"], part.documents["columns"][column]
+        lengths = np.full(entry["distinct"], 1_000, dtype="<u4")
+        body = zlib.compress(lengths.tobytes() + b"x" * len(lengths))
+        entry["pieces"] |= {
+            "blocks": [len(data), len(body), None],
+            "block_firsts": [0, 0, [0, 0, 1]],
+            "block_ends": [0, 0, [len(body), 0, 1]],
+        }
+        data += body + bytes(-len(body) % 64)
+
+    return forge
+
+
 OPENED: dict[str, tuple[str, Forge, str]] = {
     "rows of lists that are others'": ("coded", in_table("rows", 1, -1), "lists"),
     "more rows than the part": ("coded", in_table("rows", 1 << 20), "lists"),
@@ -192,6 +209,8 @@ READ: dict[str, tuple[str, Forge, str]] = {
     "nulls of other rows": ("coded", fill("word", "nulls", 0), "attributes"),
     "blocks that are not deflated": ("coded", fill("text", "blocks", 7), "attributes"),
     "a block that is a bomb": ("coded", bomb, "attributes"),
+    "texts that end beyond their block": ("coded", of_other_lengths("word"), "attributes"),
+    "texts of arrays that do": ("coded", of_other_lengths("tags"), "attributes"),
     "codes beyond the dictionary": ("coded", fill("word", "codes", 255), "attributes"),
     "rows beyond the part": ("coded", fill("n", "order", 255), "attributes"),
     "bitmaps that are none": ("coded", fill("flag", "bitmaps", 1), "attributes"),
@@ -260,12 +279,13 @@ MERGED: dict[str, tuple[str, Forge, str]] = {
     "ones without a direction": ("strings", of_all_vectors("<7e", *[0.0] * 7, dim=7), "vectors"),
     "centroids that are no number": ("codes alone", of_all_centroids(float("nan")), "records"),
     "centroids far beyond": ("codes alone", of_all_centroids(1e37), "records"),
+    "texts that end beyond their block": ("coded", of_other_lengths("tags"), "attributes"),
 }
 
 
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("case", MERGED)
-def test_vectors_that_no_insert_takes_are_not_merged(kind: type[MemoryStore], case: str) -> None:
+def test_what_no_insert_takes_is_not_merged(kind: type[MemoryStore], case: str) -> None:
     name, forge, section = MERGED[case]
     error = refused(kind, world(name), forge, lambda ns, _: ns.compact(everything=True))
     assert (error.details["section"], error.details["object"][-5:]) == (section, ".part")

@@ -240,4 +240,7 @@ def _opened(data: Bytes, count: int) -> tuple[npt.NDArray[np.uint32], bytes]:
     raw = inflate.decompress(data.data, most)
     if not inflate.eof:
         raise ValueError(f"a block of {count} texts is cut off, or has more than {most} bytes")
-    return np.frombuffer(raw, dtype="<u4", count=count), raw[4 * count :]
+    lengths, texts = np.frombuffer(raw, dtype="<u4", count=count), raw[4 * count :]
+    if int(lengths.sum(dtype=np.uint64)) != len(texts):
+        raise ValueError(f"texts of other lengths than a block of {len(texts)} bytes")
+    return lengths, texts
