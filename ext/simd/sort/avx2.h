@@ -11,7 +11,7 @@
 
 VS_AVX2 static VsRanked *vs_sort_avx2(VsRanked *items, VsRanked *spare, size_t n, float low, float high) {
     int32_t keys[VS_MOST_COMPARED_AVX2];
-    uint32_t ranks[VS_MOST_COMPARED_AVX2], sum = 0;
+    uint32_t ranks[VS_MOST_COMPARED_AVX2];
     if (n > VS_MOST_COMPARED_AVX2)
         return vs_sort_serial(items, spare, n, low, high);
     for (size_t i = 0; i < n; i++)
@@ -32,13 +32,7 @@ VS_AVX2 static VsRanked *vs_sort_avx2(VsRanked *items, VsRanked *spare, size_t n
         for (int j = 0; j < 4; j++)
             _mm256_storeu_si256((__m256i *)(void *)(ranks + at + 8 * j), less[j]);
     }
-    for (size_t i = 0; i < n; i++)
-        sum += ranks[i];
-    if (sum != n * (n - 1) / 2)
-        return vs_sort_serial(items, spare, n, low, high);
-    for (size_t i = 0; i < n; i++)
-        spare[ranks[i]] = items[i];
-    return spare;
+    return vs_place(items, ranks, n, spare) ? spare : vs_sort_serial(items, spare, n, low, high);
 }
 
 #endif

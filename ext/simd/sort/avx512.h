@@ -8,7 +8,7 @@
 #define VS_MOST_COMPARED_AVX512 256 /* items at most; a multiple of 64 */
 
 VS_AVX512 static VsRanked *vs_sort_avx512(VsRanked *items, VsRanked *spare, size_t n, float low, float high) {
-    uint32_t keys[VS_MOST_COMPARED_AVX512], ranks[VS_MOST_COMPARED_AVX512], sum = 0;
+    uint32_t keys[VS_MOST_COMPARED_AVX512], ranks[VS_MOST_COMPARED_AVX512];
     const __m512i one = _mm512_set1_epi32(1);
     if (n > VS_MOST_COMPARED_AVX512)
         return vs_sort_serial(items, spare, n, low, high);
@@ -30,13 +30,7 @@ VS_AVX512 static VsRanked *vs_sort_avx512(VsRanked *items, VsRanked *spare, size
         for (int j = 0; j < 4; j++)
             _mm512_storeu_si512(ranks + at + 16 * j, less[j]);
     }
-    for (size_t i = 0; i < n; i++)
-        sum += ranks[i];
-    if (sum != n * (n - 1) / 2)
-        return vs_sort_serial(items, spare, n, low, high);
-    for (size_t i = 0; i < n; i++)
-        spare[ranks[i]] = items[i];
-    return spare;
+    return vs_place(items, ranks, n, spare) ? spare : vs_sort_serial(items, spare, n, low, high);
 }
 
 #endif

@@ -40,4 +40,16 @@ static VsRanked *vs_sort_serial(VsRanked *items, VsRanked *spare, size_t n, floa
     return spare;
 }
 
+/* Puts each item where its rank says, the number of keys that are less; zero if two keys are alike, and so share one. */
+static inline int vs_place(const VsRanked *items, const uint32_t *ranks, size_t n, VsRanked *spare) {
+    size_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += ranks[i];
+    if (n && sum != n * (n - 1) / 2)
+        return 0;
+    for (size_t i = 0; i < n; i++)
+        spare[ranks[i]] = items[i];
+    return 1;
+}
+
 #endif
