@@ -64,9 +64,9 @@ static inline void vs_prefetch(const uint8_t *p, size_t bytes) {
 #define VS_FAR_BYTES (12u << 20)
 #define VS_BEGINNING 512
 
-/* So much of a record is asked for before it is scanned, where so many blocks could be. What
- * a cache holds is asked for at its beginning: the processor sees by it where the scan goes and fetches the rest by
- * itself, which takes less than to ask for every line. From memory that is too late. */
+/* So many bytes of a record are asked for before it is scanned, where the lists to choose from hold so many blocks.
+ * What a cache holds is asked for at its beginning: the processor sees by it where the scan goes and fetches the rest
+ * by itself, which takes less than to ask for every line. From memory that is too late. */
 static inline size_t vs_bytes_ahead(size_t blocks, size_t padded_dim) {
     const size_t whole = VS_HEADER_BYTES + padded_dim + vs_block_bytes(padded_dim);
     return blocks * vs_block_bytes(padded_dim) > VS_FAR_BYTES ? whole : VS_BEGINNING;
