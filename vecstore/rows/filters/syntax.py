@@ -114,8 +114,9 @@ def filter_bytes(given: object, field: str = "filter") -> bytes:
     Dates and UUIDs become strings, NumPy's numbers Python's. `InvalidFilter` if it cannot be JSON.
     """
     try:
-        _refuse_unspeakable(given, field)
         found = _encoder.encode(given)
+        if b"null" in found:
+            _refuse_unspeakable(given, field)
     except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError) as error:
         raise InvalidFilter(f"{field} has no JSON form: {error}", field=field, at=field) from error
     if len(found) > MAX_FILTER_BYTES:
@@ -130,6 +131,8 @@ def _refuse_unspeakable(given: object, field: str) -> None:
         one = waiting.pop()
         if isinstance(one, (list, tuple)):
             waiting.extend(one)
+        elif isinstance(one, (np.generic, np.ndarray)):
+            waiting.append(one.tolist())
         elif isinstance(one, float) and not math.isfinite(one):
             raise InvalidFilter(f"{field} holds {one}, which is no value", field=field, at=field)
 
