@@ -92,6 +92,7 @@ Counts = namedtuple("Counts", "scanned reranked exact looks")
 STAGES = ("prepare", "rank", "scan", "rerank", "exact")
 
 cdef size_t VECTORS_AHEAD = 8  # on their way while one is scored
+cdef int64_t FEW_ROWS = 256  # no more than these take as long to score as their lists to rank
 cdef double MAX_NORM = 1e18  # of a query; see `vecstore.rows.vectors`
 
 
@@ -477,6 +478,11 @@ cdef class Searcher:
         cdef uint8_t *seen = self.seen + part.first_list
         if self._rank_rest(p) >= wanted:
             return True
+        if (
+            self.plan.direct and self.plan.alive <= FEW_ROWS
+            and wanted == <size_t>part.holding and self.ranked[p] == 0
+        ):
+            return self._take_all(p)
         ranked = self.ranked[p]
         among = max(wanted, <size_t>self._at_most(p, self.plan.limits[p]))
         if self.plan.looks > 0 and self.plan.reach[p] > 0:
@@ -499,6 +505,19 @@ cdef class Searcher:
         self._pass_over_empty(p, False)
         self.ranked[p] += <int32_t>found
         self.rest[p] = <int32_t>rest
+        return True
+
+    cdef bint _take_all(self, Py_ssize_t p) noexcept nogil:
+        """Rank the lists of a part that hold something as they lie; none was scanned yet, and all will be."""
+        cdef const VsPart *part = self.parts + p
+        cdef int32_t *order = self.order + part.first_list
+        cdef int32_t number, taken = 0
+        for number in range(<int32_t>part.k):
+            if part.empty == NULL or not part.empty[number]:
+                self.scores[part.first_list + taken] = 0
+                order[taken] = number
+                taken += 1
+        self.ranked[p] = taken
         return True
 
     cdef size_t _rank_rest(self, Py_ssize_t p) noexcept nogil:

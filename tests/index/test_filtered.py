@@ -106,3 +106,18 @@ def test_lists_without_a_match_are_not_scanned() -> None:
         assert debug is not None
         assert debug["rows_scanned"] == debug["rows_live"] == 3
         assert debug["parts"][0]["probed"] <= 3
+
+
+@pytest.mark.parametrize("matches", [0, 1, 39, 127, 128, 129])
+def test_all_of_few_matches_are_found(matches: int) -> None:
+    """In two parts, on both sides of the number up to which lists are scanned as they lie, not ranked."""
+    _, db = opened()
+    with db:
+        ns = db.namespace("docs")
+        ns.insert(ROWS[::-1] + 0.01, ids=np.arange(N, 2 * N), attributes={"n": np.arange(N)})
+        ns.delete([0, N])
+        wanted = np.concatenate([ROWS[1 : matches + 1], ROWS[::-1][1 : matches + 1] + 0.01])
+        for query in ROWS[5:200:40]:
+            hits = ns.search(query, 600, filter=["n", "Lte", matches])
+            distances = np.sort(((wanted - query) ** 2).sum(axis=1))
+            np.testing.assert_allclose(hits.distances, distances, rtol=1e-4, atol=1e-4)

@@ -84,6 +84,7 @@ cdef class Searcher:
     cdef int64_t _rank_lists(self) noexcept nogil
     cdef int64_t _scan_wanted(self) noexcept nogil
     cdef bint _rank(self, Py_ssize_t p) noexcept nogil
+    cdef bint _take_all(self, Py_ssize_t p) noexcept nogil
     cdef size_t _rank_rest(self, Py_ssize_t p) noexcept nogil
     cdef int32_t _at_most(self, Py_ssize_t p, int32_t lists) noexcept nogil
     cdef void _pass_over_empty(self, Py_ssize_t p, bint over) noexcept nogil
