@@ -30,7 +30,8 @@ from tests.core import (
 )
 from vecstore.api import Namespace
 from vecstore.errors import SnapshotExpired
-from vecstore.index.search import Scratch, search_many
+from vecstore.ext.batch import GROUP
+from vecstore.index.search import LEAST_GROUP, LEAST_SHARED, Scratch, groups_of, search_many
 from vecstore.index.view import View
 from vecstore.storage.cache import ReadTrace
 from vecstore.storage.local import LocalStore
@@ -247,6 +248,20 @@ def test_a_batch_is_shared_with_the_threads_that_have_time(kind: str, tmp_path: 
     else:
         assert found() == nearest(rows, rows[:300], "l2", 5).tolist()
     assert [one.cancelled() for one in pool.given] == [kind == "busy"] * 2
+
+
+@given(queries=st.integers(0, 3_000), threads=st.integers(1, 16))
+def test_groups_are_of_all_queries_and_the_last_are_small(queries: int, threads: int) -> None:
+    groups = list(groups_of(queries, threads))
+    assert [i for start, end in groups for i in range(start, end)] == list(range(queries))
+    sizes = [end - start for start, end in groups]
+    assert sizes == sorted(sizes, reverse=True)
+    assert max(sizes, default=0) <= GROUP
+    if threads == 1 or queries < LEAST_SHARED:
+        assert len(groups) == -(-queries // GROUP)
+    else:
+        assert len(groups) >= min(threads, queries // LEAST_GROUP)
+        assert sizes[-1] <= LEAST_GROUP
 
 
 class Held:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -49,6 +48,7 @@ MARGIN: Final = 0.8  # bounds of an estimate (1.9 of its errors) between the las
 WIDEN: Final = 4
 PATIENCE: Final = 2.0  # lists probed under the dot product, in places of the farthest list that held a hit
 LEAST_SHARED: Final = 32  # queries from which on threads share a batch
+LEAST_GROUP: Final = 8  # of queries that are answered together, where threads are to end together
 EXACT_WORTH: Final = 4  # lists whose scan takes as long as to score one hit by its vector
 MAX_PLANS: Final = 1_000  # remembered by a view
 UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
@@ -436,6 +436,18 @@ def search_many(
     return replace(answer, ids=names)
 
 
+def groups_of(queries: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Where groups of queries begin and end: smaller towards the end, so that threads end together."""
+    start = 0
+    while start < queries:
+        left, size = queries - start, GROUP
+        if threads > 1 and queries >= LEAST_SHARED:
+            size = min(GROUP, max(LEAST_GROUP, -(-left // (2 * threads))))
+        end = min(queries, start + size)
+        yield start, end
+        start = end
+
+
 def _together(
     view: View,
     plan: Plan,
@@ -478,15 +490,11 @@ def _together(
             scratch.give_batch(batch)
         return left
 
-    # Groups of one size, as many as keep the threads equally busy.
-    groups = -(-len(queries) // GROUP)
-    groups = min(len(queries), -(-groups // threads) * threads) if len(queries) >= LEAST_SHARED else groups
-    bounds = [len(queries) * i // groups for i in range(groups + 1)]
-    spans = deque(pairwise(bounds))
+    spans = deque(groups_of(len(queries), threads))
     # The caller is one of the threads: one that waited would be woken, and would stop another, once a group.
     others: list[Future[list[int]]] = []
     try:
-        others.extend(executor().submit(answer_groups) for _ in range(min(threads, groups) - 1))
+        others.extend(executor().submit(answer_groups) for _ in range(min(threads, len(spans)) - 1))
         left = answer_groups()
     finally:
         spans.clear()
