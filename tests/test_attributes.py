@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, IntEnum
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -16,7 +19,13 @@ import vecstore
 from tests.core import RangeStore, clustered, engine, generator, nearest
 from tests.rows.filters.oracle import TYPES, matches, random_filter, random_rows
 from vecstore.api import Database, Namespace
-from vecstore.errors import FilterMismatch, IdempotencyMismatch, InvalidArgument, SchemaConflict
+from vecstore.errors import (
+    FilterMismatch,
+    IdempotencyMismatch,
+    InvalidArgument,
+    SchemaConflict,
+    VecstoreError,
+)
 from vecstore.limits import MAX_ATTRIBUTE_NAME_BYTES, MAX_ATTRIBUTES, MAX_MANIFEST_BYTES, MAX_PARTS
 from vecstore.storage.base import ObjectStore
 from vecstore.storage.memory import MemoryStore
@@ -468,6 +477,88 @@ def test_a_filter_by_id_of_either_kind_matches_nothing_where_there_is_no_row(
     ns = db.create_namespace("docs", DIM, "l2")
     assert found(ns, f) == []
     assert ns.delete(filter=f).deleted == 0
+
+
+class Colour(str, Enum):  # noqa: UP042  # `str` says otherwise of it than of a StrEnum
+    RED = "red"
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+MOMENT = np.datetime64("2024-01-01T00:00:00.123456789")
+READ = "2024-01-01T00:00:00.123Z"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "read"),
+    [
+        ([Colour.RED, "blue"], "string", ["red", "blue"]),
+        ([Level.LOW, 2], "int", [1, 2]),
+        ([MOMENT, None], "datetime", [READ, None]),
+        (np.array([MOMENT, MOMENT]), "datetime", [READ, READ]),
+        ([np.array([MOMENT]), [MOMENT]], "[]datetime", [[READ], [READ]]),
+        ([pd.Timestamp(MOMENT), date(2024, 5, 6)], "datetime", [READ, "2024-05-06T00:00:00.000Z"]),
+        (np.array([0.5, 2], np.longdouble), "float", [0.5, 2.0]),
+        ([np.longdouble(0.5), 2], "float", [0.5, 2.0]),
+        ([np.uint64(1), np.uint64(2**63 + 5)], "uint", [1, 2**63 + 5]),
+        ([np.array([1], np.uint64), [2]], "[]uint", [[1], [2]]),
+        ([np.array([0.5]), np.array([1, 2])], "[]float", [[0.5], [1.0, 2.0]]),
+    ],
+)
+def test_values_of_other_libraries_are_the_same_everywhere(
+    db: Database, values: Any, kind: str, read: list[Any]
+) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:2], ids=[0, 1], attributes={"x": values})
+    assert ns.stats().schema["x"]["type"] == kind
+    assert [row.attributes["x"] for row in ns.scan()] == read
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [b"text", None],
+        [Decimal("9.99"), Decimal(1)],
+        [timedelta(hours=1), None],
+        [{1}, {2}],
+        [["a", b"b"], None],
+        ["yesterday", datetime(2024, 1, 1, tzinfo=UTC)],
+        [datetime(2024, 1, 1, tzinfo=UTC), "2024-05-06"],
+        ["x", UUID(int=1)],
+        [None, np.datetime64("NaT")],
+        [pd.NaT, None],
+        [0.5, float("nan")],
+        [[0.5], [np.float32("inf")]],
+        np.array(["2024-01-01", "NaT"], "M8[ns]"),
+        np.array([0, 18_446_745_773_709_551], "i8").astype("M8[s]"),  # beyond what milliseconds hold
+        np.array([b"a", b"b"]),
+        np.array([1, 2], "m8[s]"),
+        [10**400, 0.5],
+    ],
+    ids=repr,
+)
+def test_what_is_no_value_of_one_type_is_refused_everywhere(db: Database, values: Any) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    with pytest.raises(SchemaConflict, match="'x'") as refused:
+        ns.insert(ROWS[:2], ids=[0, 1], attributes={"x": values})
+    assert refused.value.details["attribute"] == "x"
+    assert (ns.stats().rows, ns.stats().schema) == (0, {})
+
+
+@pytest.mark.parametrize("digits", [309, 5_000])
+def test_an_integer_that_no_float_holds_is_refused(db: Database, digits: int) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:1], ids=[0], attributes={"x": [0.5], "xs": [[0.5]]})
+    for given in ({"x": [10**digits]}, {"xs": [[10**digits]]}):
+        with pytest.raises(VecstoreError):
+            ns.insert(ROWS[1:2], ids=[1], attributes=given)
+        with pytest.raises(VecstoreError):
+            ns.patch([0], given)
+    with pytest.raises(VecstoreError):
+        ns.search(ROWS[0], filter=["x", "Gt", 10**digits])
+    assert ns.get(0).attributes == {"x": 0.5, "xs": [0.5]}
 
 
 def test_no_time_and_no_name_are_refused(db: Database) -> None:

@@ -35,6 +35,7 @@ from vecstore.progress import Progress, within
 from vecstore.rows.attributes import as_json, fitted, patch_as_json
 from vecstore.rows.filters import filter_bytes
 from vecstore.rows.ids import parse_ids, validate_name
+from vecstore.rows.inference import Guess
 from vecstore.rows.schema import as_schema
 from vecstore.rows.vectors import as_vectors
 from vecstore.server import wire
@@ -180,10 +181,10 @@ class HttpBackend:
         body: dict[str, Any] = {"mode": mode, "dim": values.shape[1], "vectors": _packed(values)}
         if ids is not None:
             body["ids"] = parse_ids(ids).values.tolist()
-        types: dict[str, Any] = {}
+        guesses: dict[str, Guess] = {}
         if attributes is not None:
-            body["attributes"], types = as_json(attributes, len(values))
-        body |= self._declaring(name, schema, types) | _asking(condition, return_ids)
+            body["attributes"], guesses = as_json(attributes, len(values))
+        body |= self._declaring(name, schema, guesses) | _asking(condition, return_ids)
         found = self._send(
             "POST",
             _path(name, "parts"),
@@ -205,11 +206,11 @@ class HttpBackend:
             _told(done.affected_ids),
         )
 
-    def _declaring(self, name: str, schema: object, types: dict[str, Any]) -> dict[str, Any]:
+    def _declaring(self, name: str, schema: object, guesses: dict[str, Guess]) -> dict[str, Any]:
         """The schema that a write sends: what its caller declares, and the types that JSON cannot tell."""
         declared = {} if schema is None else as_schema(schema)
-        types = {told: kind for told, kind in types.items() if told not in declared}
-        declared |= fitted(types, self.info(name).schema) if types else {}
+        guesses = {untold: guess for untold, guess in guesses.items() if untold not in declared}
+        declared |= fitted(guesses, self.info(name).schema) if guesses else {}
         return {"schema": declared} if declared else {}
 
     def delete_rows(
@@ -251,11 +252,11 @@ class HttpBackend:
     ) -> PatchResult:
         body = _rows(ids, filter) | _asking(condition, return_ids)
         if filter is None:
-            body["attributes"], types = patch_as_json(attributes, len(body.get("ids", ())))
+            body["attributes"], guesses = patch_as_json(attributes, len(body.get("ids", ())))
         else:
-            columns, types = as_json([attributes], 1)
+            columns, guesses = as_json([attributes], 1)
             body["attributes"] = {attribute: values[0] for attribute, values in columns.items()}
-        body |= self._declaring(name, schema, types)
+        body |= self._declaring(name, schema, guesses)
         found = self._send(
             "POST",
             _path(name, "patches"),
@@ -585,7 +586,7 @@ def _conditions(expected: Expected | None, idempotency_key: str | None) -> dict[
 def _encode(body: dict[str, Any]) -> bytes:
     try:
         return wire.encode(body)
-    except (NotImplementedError, TypeError, OverflowError, UnicodeEncodeError) as error:
+    except (NotImplementedError, TypeError, OverflowError, ValueError) as error:
         raise InvalidArgument(f"the request has no JSON form: {error}", field="body") from error
 
 

@@ -151,3 +151,39 @@ def test_dates_and_uuids_of_python_come_back_as_themselves() -> None:
     ns, found = stored([given])
     assert found == [given]
     assert [row.id for row in ns.scan(filter=["u", "Eq", str(UUID(int=7))])] == ["0"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        UUID(int=5).hex,
+        f"{{{UUID(int=5)}}}",
+        UUID(int=5).urn,
+        "2024-01-01T00:00:00." + "0" * 60,
+        "0001-01-01T00:00:00+14:00",
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+        2**70,
+        10**400,
+        math.inf,
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("first", [UUID(int=5), datetime(2024, 5, 6, tzinfo=UTC), 0.5, 7], ids=repr)
+def test_what_the_type_of_an_attribute_does_not_take_comes_back_all_the_same(first: Any, value: Any) -> None:
+    """Python reads more forms of a UUID and of a date than an attribute does."""
+    given = [{"x": first}, {"y": 1}, {"x": value}]
+    _, found = stored(given)
+    assert all(map(same, given, found))
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.array([1, 2]), [1, 2]),
+        (np.datetime64("2024-01-01", "ns"), datetime(2024, 1, 1)),  # as NumPy has it
+    ],
+    ids=repr,
+)
+def test_values_of_numpy_come_back_as_python_s(value: Any, read: Any) -> None:
+    assert stored([{"x": value}, {"x": None}])[1] == [{"x": read}, {"x": None}]

@@ -8,20 +8,20 @@ kept as JSON beside them, and wins when they are read.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import numpy as np
 
 from vecstore.errors import InvalidAttribute
 from vecstore.limits import MAX_ARRAY_ELEMENTS, MAX_ATTRIBUTES, MAX_FILTERABLE_BYTES, MAX_VALUE_BYTES
-from vecstore.rows.inference import is_list, kind_of
-from vecstore.rows.schema import check_name
+from vecstore.rows.inference import is_list
+from vecstore.rows.schema import check_name, element_type, is_array
+from vecstore.rows.values import key_of, kind_of
+from vecstore.types import AttributeType, ScalarType
 
 REST: Final = "metadata_json"  # the attribute of what no other holds
 TEXT: Final = {"type": "string", "filterable": False}
@@ -88,40 +88,24 @@ def to_metadata(attributes: Mapping[str, Any], taken: Iterable[str]) -> dict[str
 
 def fits(value: Any, spec: Mapping[str, Any]) -> bool:
     """Whether an attribute can hold a value."""
-    kind: str = spec["type"]
-    if kind.startswith("[]"):
-        return (
-            is_list(value)
-            and len(value) <= MAX_ARRAY_ELEMENTS
-            and all(_fits_one(one, kind[2:], spec) for one in value)
-        )
-    return _fits_one(value, kind, spec)
+    kind: AttributeType = spec["type"]
+    if not is_array(kind):
+        return _fits_one(value, element_type(kind), spec)
+    return (
+        is_list(value)
+        and len(value) <= MAX_ARRAY_ELEMENTS
+        and all(_fits_one(one, element_type(kind), spec) for one in value)
+    )
 
 
-def _fits_one(value: Any, kind: str, spec: Mapping[str, Any]) -> bool:
-    given = kind_of(value)
-    if kind == "string" and given == "string":
-        return len(value.encode(errors="replace")) <= (
-            MAX_FILTERABLE_BYTES if spec["filterable"] else MAX_VALUE_BYTES
-        )
-    if kind == "int":
-        return given == "int" and -(1 << 63) <= value < 1 << 63
-    if kind == "uint":
-        return given == "int" and 0 <= value < 1 << 64
-    if kind == "float":
-        return (given == "float" and math.isfinite(value)) or (given == "int" and abs(value) <= _EXACT)
-    if kind == "datetime" and given == "string":
-        return _parses(datetime.fromisoformat, value)
-    if kind == "uuid" and given == "string":
-        return _parses(UUID, value)
-    return given == kind
-
-
-def _parses(parse: Any, value: str) -> bool:
-    with suppress(ValueError):
-        parse(value)
-        return True
-    return False
+def _fits_one(value: Any, kind: ScalarType, spec: Mapping[str, Any]) -> bool:
+    try:
+        key = key_of(value, kind)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    if kind == "string":
+        return len(cast(bytes, key)) <= (MAX_FILTERABLE_BYTES if spec["filterable"] else MAX_VALUE_BYTES)
+    return kind != "float" or kind_of(value) == "float" or abs(value) <= _EXACT
 
 
 def _comes_back(value: Any, spec: Mapping[str, Any]) -> bool:
@@ -147,11 +131,11 @@ def _kind(values: list[Any]) -> str | None:
 
 def _kind_of_value(value: Any) -> str | None:
     if not is_list(value):
-        return kind_of(value) or None
+        return kind_of(value)
     kinds = {kind_of(one) for one in value}
     if kinds == {"int", "float"}:
         kinds = {"float"}
-    return f"[]{kinds.pop()}" if len(kinds) == 1 and "" not in kinds else None
+    return f"[]{kinds.pop()}" if len(kinds) == 1 and None not in kinds else None
 
 
 def _is_name(key: Any) -> bool:
@@ -197,6 +181,8 @@ def _tagged(value: Any) -> Any:
         return {"$date": value.isoformat()}
     if isinstance(value, UUID):
         return {"$uuid": str(value)}
+    if isinstance(value, np.datetime64) and isinstance(value.tolist(), int):  # so many nanoseconds
+        value = value.astype("datetime64[us]")
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is no JSON")

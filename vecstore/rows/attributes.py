@@ -9,10 +9,10 @@ has no type, and is not stored. Imports what reads values (given, inference), sc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +28,16 @@ from vecstore.limits import (
 from vecstore.manifest.model import Attribute
 from vecstore.rows.column import Column, ColumnBuilder, as_buffer, element_bytes
 from vecstore.rows.given import FIELD, Values, attributes_given, too_many
-from vecstore.rows.inference import Guess, is_list, kind_of, misfit
+from vecstore.rows.inference import Guess, is_list, misfit
 from vecstore.rows.schema import Spec, conflict, element_type, is_array
 from vecstore.rows.texts import TextArray
-from vecstore.rows.values import BadValue, keys_of, values_of
-from vecstore.types import U64
+from vecstore.rows.values import BadValue, keys_of, listed, spoken, values_of
+from vecstore.types import U64, ScalarType
 
 Bools = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
+
+_AS_THEY_ARE: Final = frozenset({str, int, bool})
 
 
 def parse_attributes(
@@ -129,77 +131,77 @@ def digest_named(given: object, n: int) -> bytes:
     return h.digest()
 
 
-def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """Columns as they cross a wire, and a schema of those whose type JSON cannot tell.
+def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Guess]]:
+    """Columns as they cross a wire, and of those whose type JSON cannot tell what their values say of it.
 
     Whether values fit the schema, the server says, which knows it.
 
     Raises
     ------
     InvalidAttribute
-        NaN or infinity, of which JSON would make null; or what are no columns of ``n`` rows.
+        What is of no type that is kept, or no value, as NaN and NaT; or what are no columns of ``n`` rows.
     """
     columns: dict[str, list[Any]] = {}
-    types: dict[str, Any] = {}
+    guesses: dict[str, Guess] = {}
     for name, first, values in attributes_given(given, n).slices():
-        kind = _untold(values)
-        listed = values.tolist() if isinstance(values, np.ndarray) else values
-        if isinstance(values, np.ndarray) and values.dtype.kind == "M":
-            try:
-                listed = values_of(keys_of(values, "datetime"), "datetime")
-            except BadValue as bad:
-                raise misfit(name, first + bad.position, bad.value, "datetime") from bad
-        _refuse_unspeakable(name, first, listed)
-        columns.setdefault(name, [None] * n)[first : first + len(listed)] = listed
-        if kind is not None:
-            types.setdefault(name, {"type": kind})
-    return columns, types
+        guess = guesses.setdefault(name, Guess(name))
+        guess.add(first, values)
+        columns.setdefault(name, [None] * n)[first : first + len(values)] = _spoken(guess, first, values)
+    return columns, {name: guess for name, guess in guesses.items() if guess.untold}
 
 
-def patch_as_json(given: object, n: int) -> tuple[Any, dict[str, Any]]:
+def patch_as_json(given: object, n: int) -> tuple[Any, dict[str, Guess]]:
     """As `as_json`; rows stay rows where they differ in what they name, because they keep the rest."""
-    columns, types = as_json(given, n)
+    columns, guesses = as_json(given, n)
     named = attributes_given(given, n).named()
     if all(rows.all() for rows in named.values()):
-        return columns, types
-    return [{name: columns[name][i] for name, rows in named.items() if rows[i]} for i in range(n)], types
+        return columns, guesses
+    return [{name: columns[name][i] for name, rows in named.items() if rows[i]} for i in range(n)], guesses
 
 
-def fitted(types: Mapping[str, Any], schema: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def fitted(guesses: Mapping[str, Guess], schema: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What `as_json` tells of types, as a namespace of this schema has to be told.
 
     Numbers fit what is known if their values do, as everywhere; of strings that were dates or UUIDs the
     type still has to agree, and they are as filterable as they are known to be.
+
+    Raises
+    ------
+    SchemaConflict
+        Values of several types, of an attribute that is not known.
     """
-    return {
-        name: {"type": told["type"], **({"filterable": schema[name]["filterable"]} if name in schema else {})}
-        for name, told in types.items()
-        if name not in schema or element_type(told["type"]) in ("datetime", "uuid")
-    }
-
-
-def _untold(values: Values) -> str | None:
-    """The type of values which JSON has as strings, or as numbers of another type."""
-    if isinstance(values, np.ndarray) and values.dtype != object:
-        return {"M": "datetime", "u": "uint", "f": "float"}.get(values.dtype.kind)
-    for value in values:
-        if value is None:
+    found: dict[str, Any] = {}
+    for name, guess in guesses.items():
+        if name in schema:
+            if guess.dated is not None:
+                found[name] = {"type": guess.dated, "filterable": schema[name]["filterable"]}
             continue
-        if isinstance(value, (list, tuple, np.ndarray)):
-            inner = _untold(value)
-            if inner is None and not len(value):
-                continue
-            return None if inner is None else f"[]{inner}"
-        kind = kind_of(value)
-        return kind if kind in ("datetime", "uuid") else None
-    return None
+        spec = guess.spec()
+        if spec is not None:
+            found[name] = {"type": spec.type}
+    return found
 
 
-def _refuse_unspeakable(name: str, first: int, values: Sequence[Any]) -> None:
+def _spoken(guess: Guess, first: int, values: Values) -> list[Any]:
+    """Values from row ``first`` on as JSON has them."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuU":
+        return values.tolist()  # type: ignore[no-any-return]
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fM":
+        kind: ScalarType = "float" if values.dtype.kind == "f" else "datetime"
+        try:
+            return values_of(keys_of(values, kind), kind)
+        except BadValue as bad:
+            raise guess.refusal(first + bad.position, bad.value) from bad
+    found: list[Any] = []
     for row, value in enumerate(values, first):
-        for one in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(one, (float, np.floating)) and not math.isfinite(one):
-                raise misfit(name, row, one, "float")
+        if value is None or type(value) in _AS_THEY_ARE or (type(value) is float and math.isfinite(value)):
+            found.append(value)
+            continue
+        try:
+            found.append(spoken(value))
+        except ValueError:
+            raise guess.refusal(row, value) from None
+    return found
 
 
 def digest(given: object, n: int, specs: Mapping[str, Spec]) -> bytes:
@@ -216,8 +218,8 @@ def digest(given: object, n: int, specs: Mapping[str, Spec]) -> bytes:
             raise too_many(len(columns))
         for row, value in enumerate(values.tolist() if isinstance(values, np.ndarray) else values, first):
             if value is not None:
-                listed = value.tolist() if isinstance(value, np.ndarray) else value
-                column.update(f"{row} {listed!r};".encode(errors="surrogatepass"))
+                one = value.tolist() if isinstance(value, np.ndarray) else value
+                column.update(f"{row} {one!r};".encode(errors="surrogatepass"))
     for name in sorted(columns):
         h.update(repr((name, columns[name].digest())).encode())
     for name in sorted(specs.keys() - columns.keys()):
@@ -266,7 +268,8 @@ class _Values:
         null = np.fromiter((value is None for value in values), dtype=np.bool_, count=n)
         if not is_array(self._spec.type):
             return null, (~null).astype(np.int64), [value for value in values if value is not None]
-        counts, flat = np.zeros(n, dtype=np.int64), []
+        counts = np.zeros(n, dtype=np.int64)
+        flat: list[Any] = []
         for i, value in enumerate(values):
             if value is None:
                 continue
@@ -282,7 +285,7 @@ class _Values:
                     row=first + i,
                     limit=MAX_ARRAY_ELEMENTS,
                 )
-            flat += value.tolist() if isinstance(value, np.ndarray) else value
+            flat += listed(value) if isinstance(value, np.ndarray) else value
         return null, counts, flat
 
     def _check_sizes(self, elements: U64 | TextArray, row_of: I64) -> None:

@@ -5,9 +5,7 @@ Imports schema, values, given and errors.
 
 from __future__ import annotations
 
-from datetime import date
-from typing import Any, cast
-from uuid import UUID
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +13,12 @@ import numpy.typing as npt
 from vecstore.errors import InvalidAttribute, SchemaConflict
 from vecstore.rows.given import FIELD, Values
 from vecstore.rows.schema import Spec
-from vecstore.rows.values import SIGN, WORDS
+from vecstore.rows.values import SIGN, WORDS, kind_of, shown, spoken
 from vecstore.types import AttributeType, ScalarType
+
+_TOLD: Final = frozenset({"string", "int", "float", "bool"})  # the types that JSON tells
+# Numbers that fit another type, side by side with values of it.
+_WIDER: Final = (("uint", {"int"}), ("float", {"int", "uint"}))
 
 
 class Guess:
@@ -25,7 +27,9 @@ class Guess:
     def __init__(self, name: str) -> None:
         self._name = name
         self._arrays: bool | None = None
-        self._kinds: dict[str, tuple[int, Any]] = {}  # with the first value of each, and its row
+        self._kinds: dict[
+            ScalarType | None, tuple[int, Any]
+        ] = {}  # with the first value of each, and its row
         self._greatest = 0
 
     def add(self, first: int, values: Values) -> None:
@@ -41,7 +45,7 @@ class Guess:
             self._arrays = is_list(present[0])
         if not self._arrays and len(set(map(type, present))) == 1:
             row = next(i for i, value in enumerate(values, first) if value is not None)
-            self._note(row, max(present) if type(present[0]) is int else present[0])
+            self._note(row, max(present) if kind_of(present[0]) == "int" else present[0])
             return
         for row, value in enumerate(values, first):
             if value is None:
@@ -51,7 +55,10 @@ class Guess:
                 continue
             if not is_list(value):
                 raise misfit(self._name, row, value, "an array")
-            for one in value.tolist() if isinstance(value, np.ndarray) else value:
+            if isinstance(value, np.ndarray) and value.dtype != object and value.size:
+                self._kinds.setdefault(_kind_of_dtype(self._name, value), (row, value[0]))
+                continue
+            for one in value:
                 self._note(row, one)
 
     def _note(self, row: int, value: Any) -> None:
@@ -59,6 +66,35 @@ class Guess:
         self._kinds.setdefault(kind, (row, value))
         if kind == "int":
             self._greatest = max(self._greatest, int(value))
+
+    @property
+    def untold(self) -> bool:
+        """Whether JSON cannot tell the type: it has dates and UUIDs as strings, and one kind of integer."""
+        return not _TOLD.issuperset(self._kinds)
+
+    @property
+    def dated(self) -> str | None:
+        """The type of dates or UUIDs, if there were any, be it beside strings."""
+        kind = next((kind for kind in self._kinds if kind in ("datetime", "uuid")), None)
+        return kind and f"[]{kind}" if self._arrays else kind
+
+    def refusal(self, row: int, value: Any) -> SchemaConflict:
+        """Why a value, or an element of it, is none."""
+        for one in value if is_list(value) else (value,):
+            try:
+                spoken(one)
+            except ValueError:
+                kind = kind_of(one)
+                return self._homeless(row, one) if kind is None else misfit(self._name, row, one, kind)
+        raise AssertionError(f"nothing is wrong with {shown(value)}")
+
+    def _homeless(self, row: int, value: Any, what: str = "of no type that is kept") -> SchemaConflict:
+        return SchemaConflict(
+            f"{FIELD}: {self._name!r} has values {what}, such as {shown(value)} in row {row}",
+            field=FIELD,
+            attribute=self._name,
+            row=row,
+        )
 
     def spec(self) -> Spec | None:
         """None if there was no value.
@@ -80,49 +116,34 @@ class Guess:
                 attribute=self._name,
             )
         kinds = list(self._kinds)
-        if set(kinds) == {"int", "float"}:
-            kinds = ["float"]
-        if len(kinds) > 1 or "" in kinds:
-            what = "of no type that is kept" if "" in kinds else f"of type {kinds[0]} and of type {kinds[-1]}"
-            row, value = self._kinds["" if "" in kinds else kinds[-1]]
-            raise SchemaConflict(
-                f"{FIELD}: {self._name!r} has values {what}, such as {_shown(value)} in row {row}",
-                field=FIELD,
-                attribute=self._name,
-                row=row,
-            )
+        for wider, narrower in _WIDER:
+            if wider in kinds and set(kinds) <= {wider, *narrower}:
+                kinds = [wider]
+        if None in kinds:
+            raise self._homeless(*self._kinds[None])
+        if len(kinds) > 1:
+            raise self._homeless(*self._kinds[kinds[-1]], f"of type {kinds[0]} and of type {kinds[-1]}")
         kind = "uint" if kinds == ["int"] and self._greatest >= SIGN else kinds[0]
         return Spec(cast(AttributeType, f"[]{kind}" if self._arrays else kind))
 
 
 def is_list(value: Any) -> bool:
     """Whether a value is an array."""
-    return isinstance(value, (list, tuple, np.ndarray))
+    return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
-def kind_of(value: Any) -> str:
-    """The type of a value; empty for one of no type that is kept."""
-    if isinstance(value, np.generic):
-        if isinstance(value, np.datetime64):
-            return "datetime"
-        value = value.item()
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "int"
-    if isinstance(value, float):
-        return "float"
-    if isinstance(value, str):
-        return "string"
-    if isinstance(value, date):
-        return "datetime"
-    return "uuid" if isinstance(value, UUID) else ""
+_DTYPES: Final[dict[str, ScalarType]] = {
+    "b": "bool",
+    "i": "int",
+    "u": "uint",
+    "f": "float",
+    "U": "string",
+    "M": "datetime",
+}
 
 
-def _kind_of_dtype(name: str, values: npt.NDArray[Any]) -> str:
-    kind = {"b": "bool", "i": "int", "u": "uint", "f": "float", "U": "string", "M": "datetime"}.get(
-        values.dtype.kind
-    )
+def _kind_of_dtype(name: str, values: npt.NDArray[Any]) -> ScalarType:
+    kind = _DTYPES.get(values.dtype.kind)
     if kind is None:
         raise SchemaConflict(
             f"{FIELD}: {name!r} is an array of {values.dtype}, which is of no type that is kept",
@@ -138,14 +159,9 @@ def misfit(name: str, row: int, value: object, kind: str) -> SchemaConflict:
     if kind.startswith("[]"):
         words = f"a list, each element {words}"
     return SchemaConflict(
-        f"{FIELD}: {name!r} of row {row} must be {words} ({kind}), not {_shown(value)}",
+        f"{FIELD}: {name!r} of row {row} must be {words} ({kind}), not {shown(value)}",
         field=FIELD,
         attribute=name,
         row=row,
         type=kind,
     )
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 64 else text[:60] + " …"

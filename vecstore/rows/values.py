@@ -7,9 +7,11 @@ its UTF-8 bytes and a UUID as its sixteen, both in the order of bytes. So whatev
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from contextlib import suppress
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -55,6 +57,54 @@ def both_zeros(key: Key) -> tuple[Key, ...]:
     return (SIGN - 1, SIGN) if key in (SIGN - 1, SIGN) else (key,)
 
 
+def kind_of(value: Any) -> ScalarType | None:
+    """The type of a value; None for one of no type that is kept."""
+    if isinstance(value, np.datetime64):
+        return "datetime"
+    value = _plain(value)
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        return "int"
+    if isinstance(value, float):
+        return "float"
+    if isinstance(value, str):
+        return "string"
+    if isinstance(value, date):
+        return "datetime"
+    return "uuid" if isinstance(value, UUID) else None
+
+
+def spoken(value: Any) -> Any:
+    """A value as JSON has it: dates and UUIDs as strings, of a list or an array a list.
+
+    `ValueError` for what is of no type that is kept, or no value at all, as NaN and NaT: JSON would make a
+    string or null of it.
+    """
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return spoken(value[()])
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [spoken(one) for one in value]
+    kind = kind_of(value)
+    if kind is None:
+        raise ValueError(value)
+    return int(value) if kind == "int" else value_of(key_of(value, kind), kind)
+
+
+def listed(values: npt.NDArray[Any]) -> list[Any]:
+    """The values of an array; dates as they are, as `tolist` makes integers of nanoseconds."""
+    return list(values) if values.dtype.kind == "M" else cast(list[Any], values.tolist())
+
+
+def shown(value: object) -> str:
+    """A value as an error tells it, whatever it is."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python turns into a string
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= 64 else text[:60] + " …"
+
+
 def value_of(key: Key, kind: ScalarType) -> Any:
     """The value of a key, as JSON has it: dates and UUIDs are strings."""
     return _VALUES[kind](key)
@@ -85,7 +135,7 @@ def keys_of(values: Sequence[Any] | npt.NDArray[Any], kind: ScalarType) -> Eleme
         found = _from_array(values, kind)
         if found is not None:
             return found
-        values = cast(list[Any], values.tolist())
+        values = listed(values)
     try:
         fast = _FAST.get(kind)
         if fast is not None:
@@ -121,28 +171,37 @@ class BadValue(Exception):
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.floating):
+        return float(value)  # of a long double, `item` is one too
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _int_key(value: Any) -> int:
     value = _plain(value)
-    if type(value) is not int or not -SIGN <= value < SIGN:
+    if not _is_int(value) or not -SIGN <= value < SIGN:
         raise ValueError(value)
     return int(value) + SIGN
 
 
 def _uint_key(value: Any) -> int:
     value = _plain(value)
-    if type(value) is not int or not 0 <= value < 1 << 64:
+    if not _is_int(value) or not 0 <= value < 1 << 64:
         raise ValueError(value)
     return int(value)
 
 
 def _float_key(value: Any) -> int:
     value = _plain(value)
-    if type(value) not in (int, float) or abs(value) == float("inf") or value != value:
+    if not (_is_int(value) or isinstance(value, float)):
         raise ValueError(value)
-    bits: int = struct.unpack("<Q", struct.pack("<d", value))[0]
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    bits: int = struct.unpack("<Q", struct.pack("<d", number))[0]
     return ~bits & (1 << 64) - 1 if bits & SIGN else bits | SIGN
 
 
@@ -156,12 +215,20 @@ def _bool_key(value: Any) -> int:
 def _string_key(value: Any) -> bytes:
     if not isinstance(value, str):
         raise ValueError(value)  # noqa: TRY004  # the caller words it
-    return str(value).encode()
+    return value.encode()  # not what `str` makes of a member of an enumeration
+
+
+def _milliseconds(values: Any) -> Any:
+    """A datetime64 or an array of them in milliseconds. `ValueError` for NaT, and for a year beyond 9999."""
+    years = values.astype("datetime64[Y]").astype(np.int64) + 1970
+    if np.isnat(values).any() or not ((years >= MINYEAR) & (years <= MAXYEAR)).all():
+        raise ValueError(values)
+    return values.astype("datetime64[ms]")
 
 
 def _datetime_key(value: Any) -> int:
     if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[ms]").item()
+        value = _milliseconds(value).item()
     if isinstance(value, str):
         if len(value) > 64:
             raise ValueError(value)
@@ -279,9 +346,7 @@ def _from_array(values: npt.NDArray[Any], kind: ScalarType) -> U64 | None:
         return _turned(np.ascontiguousarray(values, dtype=np.int64))
     if kind == "uint" and code in "iu" and (code == "u" or not len(values) or values.min() >= 0):
         return np.ascontiguousarray(values, dtype=np.uint64)
-    if kind == "datetime" and code == "M" and not np.isnat(values).any():
-        milliseconds = values.astype("datetime64[ms]").astype(np.int64)
-        if len(values) and (milliseconds.min() < _LEAST_MS or milliseconds.max() > _GREATEST_MS):
-            return None
-        return _turned(milliseconds)
+    if kind == "datetime" and code == "M":
+        with suppress(ValueError):
+            return _turned(_milliseconds(values).astype(np.int64))
     return None

@@ -17,7 +17,7 @@ from vecstore.manifest.model import Attribute
 from vecstore.rows.filters.patterns import Pattern, PatternKind, compile_pattern
 from vecstore.rows.filters.syntax import And, Condition, Expression, Not, Or, field_of
 from vecstore.rows.schema import element_type, is_array
-from vecstore.rows.values import WORDS, Key, key_of
+from vecstore.rows.values import WORDS, Key, key_of, shown
 from vecstore.types import IdKind, ScalarType
 
 ID: Final = "id"
@@ -257,7 +257,7 @@ def _ends(asked: Condition, kind: ScalarType, value: Any, where: str) -> tuple[K
             raise ValueError(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise FilterMismatch(
-            f"{asked.at}{where} must be {WORDS[kind]}, as {asked.attribute!r} is, not {_shown(value)}",
+            f"{asked.at}{where} must be {WORDS[kind]}, as {asked.attribute!r} is, not {shown(value)}",
             field=field_of(asked.at),
             at=f"{asked.at}{where}",
             attribute=asked.attribute,
@@ -268,8 +268,3 @@ def _ends(asked: Condition, kind: ScalarType, value: Any, where: str) -> tuple[K
 def _mismatch(asked: Condition, where: int, why: str) -> FilterMismatch:
     place = f"{asked.at}[{where}]"
     return FilterMismatch(f"{place} {why}", field=field_of(asked.at), at=place, attribute=asked.attribute)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 64 else text[:60] + " …"

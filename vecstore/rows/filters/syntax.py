@@ -2,12 +2,11 @@
 
     ["And", [f, …]]  ["Or", [f, …]]  ["Not", f]  [attribute, operator, value]
 
-What the values mean, the schema decides (`vecstore.rows.filters.binding`). Imports errors and limits.
+What the values mean, the schema decides (`vecstore.rows.filters.binding`). Imports errors, limits and values.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal, get_args
@@ -24,6 +23,7 @@ from vecstore.limits import (
     MAX_FILTER_VALUES,
     MAX_PATTERN_BYTES,
 )
+from vecstore.rows.values import shown, spoken
 
 Operator = Literal[
     "Eq",
@@ -115,34 +115,42 @@ def filter_bytes(given: object, field: str = "filter") -> bytes:
     """
     try:
         found = _encoder.encode(given)
-        if b"null" in found:
-            _refuse_unspeakable(given, field)
-    except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidFilter(f"{field} has no JSON form: {error}", field=field, at=field) from error
+    _refuse_unspeakable(given, field)
     if len(found) > MAX_FILTER_BYTES:
         raise _too_long(field)
     return found
 
 
 def _refuse_unspeakable(given: object, field: str) -> None:
-    """`InvalidFilter` for what JSON would make null of: NaN and infinity."""
+    """`InvalidFilter` for what has a JSON form, but that of another value: NaN, bytes, a decimal number."""
     waiting = [given]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, (list, tuple)):
-            waiting.extend(one)
-        elif isinstance(one, (np.generic, np.ndarray)):
-            waiting.append(one.tolist())
-        elif isinstance(one, float) and not math.isfinite(one):
-            raise InvalidFilter(f"{field} holds {one}, which is no value", field=field, at=field)
+        kind = type(one)
+        if kind in _LISTS or (isinstance(one, np.ndarray) and one.ndim):
+            waiting.extend(one)  # type: ignore[arg-type]
+        elif kind not in _AS_THEY_ARE:
+            try:
+                spoken(one)
+            except ValueError:
+                raise InvalidFilter(
+                    f"{field} holds {shown(one)}, which is no value", field=field, at=field
+                ) from None
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise NotImplementedError(f"{type(value).__name__} has no place in a filter")
+    if isinstance(value, np.ndarray) and value.ndim:
+        return list(value)
+    try:
+        return spoken(value)
+    except ValueError:
+        raise TypeError(f"{shown(value)} is no value") from None
 
 
+_LISTS: Final = frozenset({list, tuple, set, frozenset})
+_AS_THEY_ARE: Final = frozenset({str, int, bool, type(None), dict})  # an object may be a reference
 _encoder = msgspec.json.Encoder(enc_hook=_plain)
 
 
