@@ -31,8 +31,10 @@ cdef class Field:
         Bytes of a page of vectors.
     resident : bool
         Whether what was read once stays where it is; else every search is given what it reads.
-    dot_length : float
-        That queries are given under the dot product (`vecstore.index.recall`).
+    dot_length, dot_square : float
+    dot_group : int
+        By which queries are scaled under the dot product (`vecstore.index.recall.dot_gain`), with the mean of that
+        group.
 
     Attributes
     ----------
@@ -46,7 +48,8 @@ cdef class Field:
     """
 
     def __cinit__(self, Py_ssize_t dim, str metric not None, const uint8_t[:, ::1] signs not None, means,
-                  Py_ssize_t page, bint resident, double dot_length=0.0):
+                  Py_ssize_t page, bint resident, double dot_length=0.0, Py_ssize_t dot_group=0,
+                  double dot_square=0.0):
         cdef const float[::1] mean
         self.dim = dim
         self.padded_dim = 8 * signs.shape[1]
@@ -56,7 +59,7 @@ cdef class Field:
         self.signs = signs
         means = list(means)
         self.keep = [means]
-        self.made_of = (dim, metric, signs, means, page, resident, dot_length)
+        self.made_of = (dim, metric, signs, means, page, resident, dot_length, dot_group, dot_square)
         self.mean_of = <const float **>calloc(max(1, len(means)), sizeof(float *))
         if self.mean_of == NULL:
             raise MemoryError
@@ -71,6 +74,11 @@ cdef class Field:
         self.ahead = vs_bytes_ahead(0, self.padded_dim)
         self.resident = resident
         self.dot_length = dot_length
+        self.dot_square = dot_square
+        if dot_square:
+            if not 0 <= dot_group < self.groups or self.mean_of[dot_group] == NULL:
+                raise ValueError(f"no mean {dot_group}")
+            self.dot_mean = self.mean_of[dot_group]
         self.places = {}
 
     def __dealloc__(self):

@@ -351,7 +351,10 @@ cdef class Searcher:
             if self.field.metric == VS_COSINE:
                 scale = 1 / sqrt(square)
             else:
-                self.gain = scale = _gain(sqrt(square), self.field.dot_length)
+                self.gain = scale = _gain(
+                    sqrt(square), self.field.dot_length, self.field.dot_square,
+                    self.kernels.dot(q, self.field.dot_mean, dim) if self.field.dot_mean != NULL else 0,
+                )
                 shift = square * scale * scale
         for i in range(dim):
             self.q[i] = <float>(q[i] * scale)
@@ -944,9 +947,11 @@ cdef void *_room(void *old, size_t size) except NULL:
     return new
 
 
-cdef double _gain(double own, double length) noexcept nogil:
-    """As `vecstore.index.recall.dot_gain`."""
+cdef double _gain(double own, double length, double square, double along) noexcept nogil:
+    """As `vecstore.index.recall.dot_gain`; `along` is the product of query and mean."""
+    cdef double gain
     length = min(length, MAX_NORM)
     if own == 0 or length == 0:
         return 1
-    return ldexp(1, <int>max(-120.0, min(120.0, ceil(log2(length / own)))))
+    gain = ldexp(1, <int>max(-120.0, min(120.0, ceil(log2(length / own)))))
+    return min(gain, square / along) if along > 0 else gain

@@ -53,6 +53,50 @@ def test_a_gain_is_a_power_of_two_and_reaches_the_length() -> None:
     assert dot_gain(np.ones(16, dtype=np.float32), 0.0) == 1.0
 
 
+def test_a_query_is_brought_to_a_mean_that_outweighs_the_rows() -> None:
+    mean = np.full(16, 1_000.0, dtype=np.float32)
+    square = 16e6
+    assert dot_gain(2 * mean, 100.0, mean, square) == 2**-6  # not longer than the length asks for
+    assert dot_gain(2 * mean, 1e6, mean, square) == pytest.approx(0.5)
+    assert dot_gain(-mean, 1e6, mean, square) == dot_gain(mean, 1e6)
+
+
+@pytest.mark.parametrize("offset", [10.0, 100.0, 1_000.0])
+@pytest.mark.parametrize("spread", [0.01, 1.0])
+def test_rows_about_a_mean_far_out_are_told_apart(offset: float, spread: float) -> None:
+    """The error of a code was that of the whole length of the mean, beside which rows differ by little."""
+    rng = np.random.default_rng(3)
+    rows = (rng.normal(size=(6_000, 64)) + offset).astype(np.float32)
+    queries = (offset * (spread * rng.normal(size=(200, 64)) + 1)).astype(np.float32)
+    db = vecstore.connect(f"memory://{uuid.uuid4().hex}", maintenance="off")
+    ns = db.create_namespace("far", dim=64, metric="dot", small_part_threshold=0)
+    ns.insert(rows, ids=np.arange(len(rows)))
+    exact = np.argsort(-(queries.astype(np.float64) @ rows.T.astype(np.float64)), axis=1)[:, :10]
+    found = ns.search_batch(queries, top_k=10).ids
+    recall = np.mean([np.isin(ids, near).mean() for ids, near in zip(found, exact, strict=True)])
+    assert recall >= (0.8 if spread < 1.0 else 0.92)  # queries that are alike miss the same row
+
+
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4, 1e6])
+def test_without_vectors_rows_may_be_much_longer_than_the_query(size: float) -> None:
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(4_000, 32)).astype(np.float32)
+    queries = rng.normal(size=(50, 32)).astype(np.float32)
+    db = vecstore.connect(f"memory://{uuid.uuid4().hex}", maintenance="off")
+    ns = db.create_namespace("long", dim=32, metric="dot", store_vectors="none", small_part_threshold=0)
+    ns.insert(rows * np.float32(size), ids=np.arange(len(rows)))
+    products = queries @ rows.T
+    exact = np.argsort(-products, axis=1)[:, :10]
+    recalls = []
+    for query, own, near in zip(queries, products, exact, strict=True):
+        hits = ns.search(query, top_k=10)
+        recalls.append(np.isin(hits.ids, near).mean())
+        np.testing.assert_allclose(
+            -hits.distances / size, own[hits.ids.astype(np.int64)], rtol=0.02, atol=0.1
+        )
+    assert np.mean(recalls) >= 0.9  # it was .3 and less where rows were ten thousand times as long
+
+
 def test_rows_of_the_greatest_norm_are_found() -> None:
     """A query made as long as the farthest cell asks for would overflow: no hit came out."""
     rng = np.random.default_rng(3)

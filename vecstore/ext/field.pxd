@@ -42,7 +42,8 @@ cdef struct VsPart:
 cdef class Field:
     cdef readonly Py_ssize_t dim, padded_dim, page
     cdef readonly bint resident
-    cdef readonly double dot_length
+    cdef readonly double dot_length, dot_square
+    cdef const float *dot_mean  # NULL if dot_square is 0
     cdef int metric
     cdef const uint8_t[:, ::1] signs
     cdef readonly Py_ssize_t groups

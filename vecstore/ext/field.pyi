@@ -13,6 +13,7 @@ class Field:
     resident: bool
     ahead: int
     dot_length: float
+    dot_square: float
     groups: int
     def __init__(
         self,
@@ -23,6 +24,8 @@ class Field:
         page: int,
         resident: bool,
         dot_length: float = 0.0,
+        dot_group: int = 0,
+        dot_square: float = 0.0,
     ) -> None: ...
     def __len__(self) -> int: ...
     def add_coded(

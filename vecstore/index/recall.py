@@ -41,6 +41,9 @@ SCAN_BUDGET: Final = 2e11  # numbers, one bit each, that the scans of calibratio
 GRID: Final = 48
 MAX_COVERAGE: Final = 0.999
 DOT_LENGTH: Final = 32.0  # of a query under the dot product, in lengths of the farthest cell
+OFFSET: Final = (
+    4.0  # a mean that is so many times as far out as the farthest cell from it outweighs all cells
+)
 MARGIN_ERRORS: Final = 0.5  # standard errors of the calibration that a plan adds to its target
 BASE: Final = (
     0.7  # of the lists of a plan, that every query scans; the others where its own distances ask for it
@@ -154,28 +157,48 @@ def pool_size(top_k: int, rerank_scale: float) -> int:
     return max(math.ceil(top_k * rerank_scale), top_k + 32)
 
 
-def dot_length(cells: F32) -> float:
+def dot_length(cells: F32 | None, mean: F32 | None) -> float:
     """How long a query must be under the dot product, beside the rows of a part; 0: as it is.
 
     A single cell lies at the mean on which the part is centred, and tells nothing of its rows.
     """
-    if len(cells) < 2:
-        return 0.0
-    return DOT_LENGTH * math.sqrt(float(np.einsum("ij,ij->i", cells, cells).max()))
+    offset = 0.0 if mean is None else _square(mean)
+    return DOT_LENGTH * math.sqrt(_farthest(cells) + offset)
 
 
-def dot_gain(q: F32, length: float) -> float:
+def dot_square(cells: F32 | None, mean: F32 | None) -> float:
+    """What `dot_gain` needs of a part whose mean lies much farther out than its cells from it; else 0."""
+    offset = 0.0 if mean is None else _square(mean)
+    return offset if offset > OFFSET * OFFSET * _farthest(cells) else 0.0
+
+
+def dot_gain(q: F32, length: float, mean: F32 | None = None, square: float = 0.0) -> float:
     """What to multiply a query by so that it is at least of this length; a power of two, so exact.
 
     Neighbours by the dot product do not depend on the query's length, but the error of a code does:
     it grows with the distance from the query to the row's centroid, hence relative to the query
-    with 1 / its length. Beyond the norm that a query may have, squares would leave float32.
+    with 1 / its length. Beyond the norm that a query may have, squares would leave float32. Where all
+    rows lie about a mean far out, of that squared norm, the query is brought to where it is nearest to the
+    mean: nowhere is the distance less beside the query's length.
     """
     length = min(length, MAX_NORM)
     own = float(np.linalg.norm(q.astype(np.float64)))
     if own == 0.0 or length == 0.0:
         return 1.0
-    return math.ldexp(1.0, max(-120, min(120, math.ceil(math.log2(length / own)))))
+    gain = math.ldexp(1.0, max(-120, min(120, math.ceil(math.log2(length / own)))))
+    along = 0.0 if mean is None or square == 0.0 else float(q.astype(np.float64) @ mean)
+    return min(gain, square / along) if along > 0.0 else gain
+
+
+def _square(mean: F32) -> float:
+    return float(np.square(mean, dtype=np.float64).sum())
+
+
+def _farthest(cells: F32 | None) -> float:
+    """The greatest squared distance of a cell from the mean."""
+    if cells is None or len(cells) < 2:
+        return 0.0
+    return float(np.einsum("ij,ij->i", cells, cells, dtype=np.float64).max())
 
 
 def calibrate(
@@ -343,8 +366,8 @@ def _bought(
 def _lengthened(z: F32, offset: F32 | None, cells: F32) -> F32:
     """Rows as queries under the dot product, each of the length that a search gives it."""
     centre = np.zeros(z.shape[1], dtype=np.float32) if offset is None else offset
-    length = dot_length(cells)
-    gains = np.array([dot_gain(row + centre, length) for row in z], dtype=np.float32)
+    length, square = dot_length(cells, centre), dot_square(cells, centre)
+    gains = np.array([dot_gain(row + centre, length, centre, square) for row in z], dtype=np.float32)
     return (z + centre) * gains[:, None] - centre
 
 

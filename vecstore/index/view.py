@@ -21,7 +21,7 @@ from vecstore import deadline
 from vecstore.aside import aside
 from vecstore.errors import StorageCorrupt
 from vecstore.ext.field import Field
-from vecstore.index.recall import dot_length
+from vecstore.index.recall import dot_length, dot_square
 from vecstore.index.rotation import Rotation, padded
 from vecstore.live import LiveSet
 from vecstore.manifest.keys import current_key
@@ -312,8 +312,8 @@ def _field(
     mapped: bool,
 ) -> Field:
     """The parts as the kernels see them, in the order of their numbers."""
-    length = _dot_length(parts) if manifest.metric == "dot" else 0.0
-    field = Field(manifest.dim, manifest.metric, rotation.signs, means, PAGE, mapped, length)
+    scale = _dot_scale(parts, means) if manifest.metric == "dot" else ()
+    field = Field(manifest.dim, manifest.metric, rotation.signs, means, PAGE, mapped, *scale)
     for part in parts:
         reader, base = part.reader, part.reader.entry.id_base or 0
         dtype = reader.vector_dtype
@@ -340,6 +340,10 @@ def _field(
     return field
 
 
-def _dot_length(parts: Iterable[OpenPart]) -> float:
-    """How long a query must be for all parts."""
-    return max((dot_length(p.reader.cells) for p in parts if p.reader.cells is not None), default=0.0)
+def _dot_scale(parts: Sequence[OpenPart], means: Sequence[F32 | None]) -> tuple[float, int, float]:
+    """How long a query must be for all parts; of the largest its group, and what `dot_gain` asks of it."""
+    length = max((dot_length(part.reader.cells, means[part.group]) for part in parts), default=0.0)
+    if not parts:
+        return length, 0, 0.0
+    largest = max(parts, key=lambda part: part.reader.entry.n)
+    return length, largest.group, dot_square(largest.reader.cells, means[largest.group])
