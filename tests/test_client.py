@@ -90,7 +90,12 @@ def test_a_batch_is_padded_to_top_k(db: Database) -> None:
     assert next(hit.id for hit in batch[1]) == "b"
 
 
-@pytest.mark.parametrize("identity", ["ä/ö?", "a//b", "../x", "100%", "7", "a b+c", "#", "x" * 64])
+# What is taken out of paths, or no character to a regular expression.
+DOTS_AND_LINES = [".", "..", "...", "a/..", "./a", "a/./b", "\n", "\r\n", "a\nb", "a\n"]
+IDS = ["ä/ö?", "a//b", "../x", "100%", "7", "a b+c", "#", "x" * 64, *DOTS_AND_LINES]
+
+
+@pytest.mark.parametrize("identity", IDS)
 def test_any_string_is_an_id_in_a_path(db: Database, identity: str) -> None:
     ns = db.create_namespace("docs", DIM, "l2")
     ns.insert(ROWS[:1], ids=[identity])

@@ -380,7 +380,8 @@ class HttpBackend:
 
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row:
         ids = parse_ids([identity], field="id")
-        segment = quote(str(ids.values[0]), safe="")
+        # An id of dots is a step in a path, which urllib3 and proxies would take.
+        segment = quote(str(ids.values[0]), safe="").replace(".", "%2E")
         query = {"include_vector": "true" if include_vector else "false"}
         if epoch is not None:
             query["epoch"] = str(epoch)

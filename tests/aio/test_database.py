@@ -88,6 +88,13 @@ async def test_rows_are_found_read_changed_and_deleted(db: AsyncDatabase) -> Non
         await ns.delete([8], if_match=(done.incarnation, done.epoch))
 
 
+@pytest.mark.parametrize("identity", [".", "..", "a/..", "a/./b", "\n", "\r\n", "a\n"])
+async def test_any_string_is_an_id_in_a_path(db: AsyncDatabase, identity: str) -> None:
+    ns = await db.create_namespace("docs", DIM)
+    await ns.insert(ROWS[:1], ids=[identity])
+    assert (await ns.get(identity)).id == identity
+
+
 async def test_namespaces_are_listed_branched_and_gone(db: AsyncDatabase) -> None:
     ns = await db.create_namespace("a", DIM)
     await ns.insert(ROWS[:5], ids=np.arange(5))

@@ -16,6 +16,7 @@ from tests.server.conftest import MAX_BODY
 from vecstore.api import Database
 from vecstore.config import Config
 from vecstore.errors import OutcomeUnknown, StorageRetryable, TooManyRequests
+from vecstore.limits import MAX_ID_BYTES, MAX_U64
 from vecstore.server.app import create_app
 
 DOCS = "/v1/namespaces/docs"
@@ -218,6 +219,9 @@ def test_digits_are_a_number_or_a_string_as_the_namespace_has_them(client: Flask
         client.post(f"/v1/namespaces/{name}/parts", json={"vectors": [[1]], "ids": [identity]})
         assert client.get(f"/v1/namespaces/{name}/rows/7").get_json()["id"] == identity
     assert client.get("/v1/namespaces/numbers/rows/007").status_code == 400
+    for identity in (str(MAX_U64 + 1), "9" * MAX_ID_BYTES):
+        client.post("/v1/namespaces/words/parts", json={"vectors": [[1]], "ids": [identity]})
+        assert client.get(f"/v1/namespaces/words/rows/{identity}").get_json()["id"] == identity
 
 
 def test_health_and_readiness(client: FlaskClient) -> None:
