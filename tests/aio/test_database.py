@@ -224,6 +224,16 @@ def test_a_database_over_http_belongs_to_one_loop(server: Server) -> None:
         first.run(db.close())
 
 
+async def test_a_closed_handle_over_http_connects_anew_as_the_plain_one_does(server: Server) -> None:
+    plain = vecstore.connect(server.url)
+    awaited = vecstore.aio.connect(server.url)
+    for _ in range(2):
+        assert list(plain.namespaces()) == [info async for info in awaited.namespaces()] == []
+        plain.close()
+        await awaited.close()
+        await awaited.close()
+
+
 async def test_an_embedded_call_that_is_given_up_leaves_the_loop_free_and_goes_on() -> None:
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
