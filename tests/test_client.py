@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 import socket
 import threading
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 import vecstore
+import vecstore.aio
 from tests.server.support import Server, eventually, running_server
 from vecstore.api import Database
 from vecstore.client import HttpBackend, _classes
@@ -35,6 +38,7 @@ from vecstore.errors import (
     VecstoreError,
 )
 from vecstore.transport import Pooled
+from vecstore.types import NamespaceInfo
 
 DIM = 8
 RNG = np.random.default_rng(3)
@@ -228,9 +232,133 @@ def test_writes_can_ask_for_the_epoch_they_were_planned_on(db: Database) -> None
 
 
 @pytest.mark.parametrize(
+    "spelt",
+    [
+        lambda info: (info.incarnation, info.epoch),
+        lambda info: [info.incarnation, info.epoch],
+        lambda info: (info.incarnation, np.uint64(info.epoch)),
+        lambda info: info.etag,
+    ],
+)
+def test_the_epoch_that_was_seen_may_be_a_pair_or_an_etag(
+    db: Database, spelt: Callable[[NamespaceInfo], Any]
+) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    seen = spelt(ns.stats())
+    ns.insert(ROWS[:2], ids=[1, 2], attributes={"a": [1, 2]}, if_match=seen)
+    first = ns.stats()
+    changes: list[Callable[[Any], object]] = [
+        lambda at: ns.insert(ROWS[:1], ids=[3], if_match=at),
+        lambda at: ns.patch([1], {"a": [3]}, if_match=at),
+        lambda at: ns.delete([1], if_match=at),
+        lambda at: ns.update(probe_fraction=0.5, if_match=at),
+        lambda at: ns.restore(first.epoch, if_match=at),
+        lambda at: db.delete_namespace("docs", if_match=at),
+    ]
+    for change in changes:
+        with pytest.raises(PreconditionFailed):
+            change(seen)
+        change(spelt(ns.stats()))
+
+
+NO_PAIRS = [5, [], {"abc": 1}, ("abc",), ("abc", 1, 2), (1, "abc"), ("a b", 1)]
+NO_EPOCHS = ["1", -1, 10**5_000, True, 1.0]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    ["", "abc", "abc-", '"abc-1"', "abc-" + "1" * 20, *NO_PAIRS, *(("abc", epoch) for epoch in NO_EPOCHS)],
+)
+def test_what_is_no_epoch_of_an_incarnation_is_refused(db: Database, seen: Any) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    before = ns.stats()
+    changes: list[Callable[[], object]] = [
+        lambda: ns.insert(ROWS[:1], if_match=seen),
+        lambda: ns.patch([1], {"a": [1]}, if_match=seen),
+        lambda: ns.delete([1], if_match=seen),
+        lambda: ns.update(probe_fraction=0.5, if_match=seen),
+        lambda: ns.restore(1, if_match=seen),
+        lambda: db.delete_namespace("docs", if_match=seen),
+    ]
+    for change in changes:
+        with pytest.raises(InvalidArgument) as refused:
+            change()
+        assert refused.value.details["field"] == "if_match"
+    assert ns.stats() == before
+
+
+def test_an_id_is_of_its_namespaces_kind(db: Database) -> None:
+    """Digits in a path are either, but an id is a number or a string."""
+    for name, mine, other in (("numbers", 5, "5"), ("words", "5", 5)):
+        ns: Any = db.create_namespace(name, DIM, "l2")
+        for absent in (mine, other):
+            with pytest.raises(RowNotFound):
+                ns.get(absent)
+        ns.insert(ROWS[:1], ids=[mine])
+        assert ns.get(mine).id == mine
+        for wrong in (other, type(other)(77)):
+            with pytest.raises(InvalidId) as refused:
+                ns.get(wrong)
+            assert (refused.value.details["field"], refused.value.details["kind"]) == (
+                "id",
+                ns.stats().id_kind,
+            )
+
+
+def test_a_page_begins_behind_whatever_text_is_given(db: Database) -> None:
+    for name in ("a", "b", "x" * 128):
+        db.create_namespace(name, DIM)
+
+    def names(after: str) -> list[str]:
+        return [info.name for info in db.namespaces_page(after=after)]
+
+    assert names("") == ["a", "b", "x" * 128]
+    assert names("é/ ") == []
+    assert names("b" * 300) == ["x" * 128]
+    assert names("x" * 129) == []
+    assert [info.name for info in db.namespaces_page(limit=np.int64(1))] == ["a"]  # type: ignore[arg-type]
+
+
+def test_settings_may_be_numbers_of_numpy(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, k_max=np.int32(9))
+    assert ns.stats().defaults["k_max"] == 9
+    assert ns.update(probe_fraction=np.float64(0.25)).defaults["probe_fraction"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"vector": [np.nan] + [0] * (DIM - 1)}, "vector"),
+        ({"vector": ROWS[:2]}, "vector"),
+        ({"vector": "abc"}, "vector"),
+        ({"id": -1}, "id"),
+    ],
+)
+def test_a_query_of_several_that_no_server_is_asked_is_named(db: Database, query: Any, field: str) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:1], ids=[0])
+    with pytest.raises(InvalidArgument) as refused:
+        ns.multi_query([{"vector": ROWS[0]}, query])
+    assert (refused.value.details["field"], refused.value.details["query"]) == (field, 1)
+
+
+@pytest.mark.parametrize(
     ("error", "field", "call"),
     [
         (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[:, :4])),
+        (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[:, :0])),
+        (InvalidArgument, "idempotency_key", lambda ns: ns.insert(ROWS[:1], idempotency_key=5)),
+        (InvalidArgument, "idempotency_key", lambda ns: ns.delete([0], idempotency_key="\ud800")),
+        (InvalidArgument, "idempotency_key", lambda ns: ns.patch([0], {"a": [1]}, idempotency_key=b"k")),
+        (InvalidArgument, "idempotency_key", lambda ns: ns.delete([0], idempotency_key="")),
+        (InvalidArgument, "max_distance", lambda ns: ns.search(ROWS[0], max_distance=10**400)),
+        (InvalidArgument, "max_staleness", lambda ns: ns.search(ROWS[0], max_staleness=10**400)),
+        (InvalidArgument, "vector", lambda ns: ns.search("abc")),
+        (InvalidArgument, "vector", lambda ns: ns.search({"a": 1})),
+        (DimensionMismatch, "vector", lambda ns: ns.search(5)),
+        (DimensionMismatch, "vector", lambda ns: ns.search([])),
+        (DimensionMismatch, "vector", lambda ns: ns.search([[1.0], [1.0, 2.0]])),
+        (InvalidArgument, "vectors", lambda ns: ns.search_batch("abc")),
         (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[:2, :4], ids=[1, 2])),
         (DimensionMismatch, "vectors", lambda ns: ns.insert([[1.0], [1.0, 2.0]])),
         (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[0])),
@@ -276,6 +404,25 @@ def test_errors_are_the_same_classes_with_the_same_field(
     if field is not None:
         assert caught.value.details["field"] == field
     assert ns.stats().epoch == epoch
+
+
+@pytest.mark.parametrize(
+    ("field", "page"),
+    [
+        ("page_size", {"limit": "5"}),
+        ("page_size", {"limit": 2.0}),
+        ("page_size", {"limit": 0}),
+        ("page_size", {"limit": True}),
+        ("prefix", {"prefix": None}),
+        ("prefix", {"prefix": "\ud800"}),
+        ("after", {"after": 5}),
+        ("after", {"after": "\ud800"}),
+    ],
+)
+def test_a_page_that_cannot_be_is_refused(db: Database, field: str, page: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        db.namespaces_page(**page)
+    assert refused.value.details["field"] == field
 
 
 def test_a_server_samples_live_searches_if_it_is_told_to(tmp_path: Path) -> None:
@@ -545,9 +692,35 @@ def test_urls_that_are_no_server_are_refused(url: str) -> None:
     assert caught.value.details["field"] == "url"
 
 
-def test_options_and_what_http_does_not_do_are_refused() -> None:
-    with pytest.raises(InvalidArgument, match="timeout"):
-        HttpBackend("http://127.0.0.1:1", timeout=0)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("timeout", value) for value in (0, -1, True, "1", None, math.inf, math.nan, 1e10, 10**400)),
+        *(("api_key", value) for value in (5, "", "a b", b"key")),
+        *(("attempts", value) for value in (0, 1.5, True)),
+        ("colour", 1),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_by_name(name: str, value: object) -> None:
+    for connect in (vecstore.connect, vecstore.aio.connect):
+        with pytest.raises(InvalidArgument) as refused:
+            connect("http://127.0.0.1:1", **{name: value})
+        assert refused.value.details["field"] == name
+
+
+def test_the_scheme_of_a_server_may_be_in_upper_case(server: Server) -> None:
+    shouted = server.url.replace("http", "HTTP")
+    with vecstore.connect(shouted) as db:
+        assert list(db.namespaces()) == []
+
+    async def listed() -> list[str]:
+        async with vecstore.aio.connect(shouted) as db:
+            return [info.name async for info in db.namespaces()]
+
+    assert asyncio.run(listed()) == []
+
+
+def test_what_http_does_not_do_is_refused() -> None:
     backend = HttpBackend("http://127.0.0.1:1")
     with pytest.raises(InvalidArgument, match="vecstore gc"):
         backend.collect("docs", retention=0, grace=0, dry_run=True)

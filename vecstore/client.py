@@ -24,19 +24,22 @@ from vecstore import errors
 from vecstore.errors import (
     DeadlineExceeded,
     InvalidArgument,
+    InvalidId,
     OutcomeUnknown,
     PayloadTooLarge,
+    RowNotFound,
     ServerUnavailable,
     TooManyRequests,
     VecstoreError,
 )
-from vecstore.limits import MAX_BODY_BYTES
+from vecstore.limits import MAX_BODY_BYTES, MAX_NAME_BYTES
+from vecstore.params import is_integer, is_number, told_of
 from vecstore.progress import Progress, within
 from vecstore.rows.attributes import as_json, fitted, patch_as_json
 from vecstore.rows.filters import filter_bytes
-from vecstore.rows.ids import parse_ids, validate_name
+from vecstore.rows.ids import Ids, parse_ids, validate_name
 from vecstore.rows.schema import as_schema
-from vecstore.rows.vectors import as_vectors
+from vecstore.rows.vectors import as_vector, as_vectors
 from vecstore.server import wire
 from vecstore.server.scans import Scanned, page_of
 from vecstore.server.wire_aggregate import Aggregated
@@ -54,6 +57,7 @@ from vecstore.types import (
     Expected,
     GcResult,
     Hits,
+    IdKind,
     InsertResult,
     Metric,
     Moment,
@@ -76,6 +80,8 @@ from vecstore.types import (
 )
 
 ATTEMPTS: Final = 4
+OPTIONS: Final = ("api_key", "timeout", "attempts", "transport")  # of `HttpBackend`, beside the URL
+MAX_TIMEOUT: Final = 2_000_000  # seconds; a socket waits for at most 2^31 milliseconds
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 _PATIENCE: Final = 5  # seconds of Retry-After that a caller is kept waiting for
 _pause = tenacity.wait_random_exponential(multiplier=0.1, max=2.0)
@@ -112,17 +118,23 @@ class HttpBackend:
         attempts: int = ATTEMPTS,
         transport: Callable[[float], Transport] = Pooled,
     ) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-            raise InvalidArgument("timeout must be above 0 seconds", field="timeout", limit=0)
+        if not is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT:
+            raise InvalidArgument(
+                f"timeout must be above 0 seconds, and at most {MAX_TIMEOUT}",
+                field="timeout",
+                limit=MAX_TIMEOUT,
+            )
+        if not is_integer(attempts) or attempts < 1:
+            raise InvalidArgument("attempts must be an integer of at least 1", field="attempts", limit=1)
         try:
             parsed = urllib3.util.parse_url(url)
         except LocationParseError as error:
             raise InvalidArgument(f"{url!r} is no URL", field="url") from error
         if not parsed.host or parsed.query or parsed.fragment or parsed.auth:
             raise InvalidArgument("the URL of a server is http://host:port", field="url")
-        if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
+        if api_key is not None and not (isinstance(api_key, str) and re.fullmatch(r"[!-~]+", api_key)):
             raise InvalidArgument("api_key must be printable ASCII without spaces", field="api_key")
-        self._base = url.rstrip("/")
+        self._base = f"{parsed.scheme}://{url.partition('://')[2].rstrip('/')}"  # in lower case
         self._authorization = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._attempts = attempts
         self._transport = transport(timeout)
@@ -142,8 +154,8 @@ class HttpBackend:
 
     def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]:
         query = {"prefix": prefix, "page_size": str(limit)}
-        if after is not None:
-            query["cursor"] = wire.encode_cursor(after)
+        if after is not None:  # the names that follow one too long to be any follow its beginning
+            query["cursor"] = wire.encode_cursor(after[:MAX_NAME_BYTES])
         found = self._send("GET", f"/v1/namespaces?{urlencode(query)}", repeat=True)
         yield from _decode(found, wire.NamespacePage).namespaces
 
@@ -176,7 +188,7 @@ class HttpBackend:
         idempotency_key: str | None,
         progress: Progress | None = None,
     ) -> InsertResult:
-        values = _matrix(vectors)
+        values = as_vectors(vectors, None, "l2")
         body: dict[str, Any] = {"mode": mode, "dim": values.shape[1], "vectors": _packed(values)}
         if ids is not None:
             body["ids"] = parse_ids(ids).values.tolist()
@@ -305,7 +317,7 @@ class HttpBackend:
         return _hits(answer.hits, answer.debug, params, answer.epoch, _incarnation(found), answer.types)
 
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
-        queries = _matrix(vectors)
+        queries = as_vectors(vectors, None, "l2")
         body = {"vectors": _packed(queries), "dim": queries.shape[1], **_options(params)}
         found = self._send("POST", _path(name, "search"), body, repeat=True)
         answer = _decode_found(found)
@@ -349,7 +361,11 @@ class HttpBackend:
     def multi_query(
         self, name: str, queries: Sequence[Query | AggregateParams], moment: Moment
     ) -> Sequence[Hits | Aggregates]:
-        body = {"queries": [_one_query(one) for one in queries], **_moment(moment)}
+        asked = []
+        for i, one in enumerate(queries):
+            with told_of(i):
+                asked.append(_one_query(one))
+        body = {"queries": asked, **_moment(moment)}
         found = self._send("POST", _path(name, "queries"), body, repeat=True)
         done, incarnation = _decode(found, Answers), _incarnation(found)
         answers: list[Hits | Aggregates] = []
@@ -371,7 +387,7 @@ class HttpBackend:
         if queries is None:
             body["source"] = asked.source
         else:
-            values = _matrix(queries)
+            values = as_vectors(queries, None, "l2")
             body |= {"vectors": _packed(values), "dim": values.shape[1]}
         return _decode(self._send("POST", _path(name, "recall"), body), RecallReport)
 
@@ -385,8 +401,17 @@ class HttpBackend:
         query = {"include_vector": "true" if include_vector else "false"}
         if epoch is not None:
             query["epoch"] = str(epoch)
-        found = self._send("GET", f"{_path(name, 'rows')}/{segment}?{urlencode(query)}", repeat=True)
+        path = f"{_path(name, 'rows')}/{segment}?{urlencode(query)}"
+        try:
+            found = self._send("GET", path, repeat=True)
+        except RowNotFound as error:
+            # Digits in a path are either kind; where there are no ids yet, neither is wrong.
+            if _other_kind(ids, error.details.get("id")) and self.info(name).id_kind is not None:
+                raise _of_other_kind(name, ids) from error
+            raise
         row = _decode(found, wire.RowView)
+        if _other_kind(ids, row.id):
+            raise _of_other_kind(name, ids)
         vector = None if row.vector is msgspec.UNSET or row.vector is None else _float32(row.vector)
         attributes = {} if row.attributes is msgspec.UNSET else row.attributes
         return Row(row.id, vector, row.epoch, attributes, _incarnation(found))
@@ -561,6 +586,16 @@ def _rows(ids: object, filter: object) -> dict[str, Any]:
     return body
 
 
+def _other_kind(asked: Ids, answered: object) -> bool:
+    """Whether a server took the digits of an id for one of the other kind."""
+    return isinstance(answered, (int, str)) and isinstance(answered, str) != (asked.kind == "string")
+
+
+def _of_other_kind(name: str, asked: Ids) -> InvalidId:
+    kind: IdKind = "u64" if asked.kind == "string" else "string"
+    return InvalidId(f"id of namespace {name!r} are {kind}, not {asked.kind}", field="id", kind=kind)
+
+
 def _asking(condition: object, return_ids: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"return_ids": True} if return_ids else {}
     if condition is not None:
@@ -623,7 +658,7 @@ def _asked(query: object) -> dict[str, Any]:
     if isinstance(query, StoredRow):
         identity = parse_ids([query.id], field="id").values.tolist()[0]
         return {"id": identity, "include_self": query.itself}
-    return {"vector": _packed(_query(query))}
+    return {"vector": _packed(as_vector(query, None, "l2"))}
 
 
 def _aggregation(params: AggregateParams) -> dict[str, Any]:
@@ -682,31 +717,6 @@ def _integer(value: object, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise InvalidArgument(f"{field} must be an integer", field=field)
     return int(value)
-
-
-def _matrix(values: object) -> F32:
-    """f32[N, n], checked as far as it can be without the namespace."""
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        array = np.empty(0)
-        return as_vectors(values, 0, "l2")  # says what is wrong
-    return as_vectors(array, array.shape[1] if array.ndim == 2 else 0, "l2")
-
-
-def _query(values: object) -> F32:
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        array = np.empty(0)
-    if array.ndim != 1 or not len(array):
-        raise errors.DimensionMismatch(
-            f"vector must have one dimension, not shape {array.shape}",
-            field="vector",
-            given=list(array.shape),
-        )
-    checked: F32 = as_vectors(array[None, :], len(array), "l2", field="vector")
-    return checked.reshape(-1)
 
 
 def _packed(values: F32) -> memoryview:

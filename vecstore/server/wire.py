@@ -34,7 +34,7 @@ from vecstore.limits import (
     MAX_U64,
 )
 from vecstore.manifest.model import Settings
-from vecstore.params import query_of
+from vecstore.params import ETAG, query_of
 from vecstore.types import (
     F32,
     AttributeType,
@@ -500,12 +500,10 @@ def etag(incarnation: str, epoch: int) -> str:
     return f'"{incarnation}-{epoch}"'
 
 
-_ETAG: Final = re.compile(r'"([0-9A-Za-z_]{1,64})-([0-9]{1,19})"')
-
-
 def parse_etag(text: str) -> tuple[str, int]:
     """Incarnation and epoch of an ``ETag``."""
-    match = _ETAG.fullmatch(text.strip())
+    text = text.strip()
+    match = ETAG.fullmatch(text[1:-1]) if text[:1] == text[-1:] == '"' else None
     if match is None:
         raise InvalidArgument(
             'If-Match must be one ETag as answers carry it: "<incarnation>-<epoch>"', field="If-Match"
