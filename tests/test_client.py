@@ -380,7 +380,7 @@ def test_a_query_of_several_that_no_server_is_asked_is_named(db: Database, query
         (DimensionMismatch, "vectors", lambda ns: ns.search_batch(ROWS[0])),
         (InvalidVector, None, lambda ns: ns.search(np.zeros(DIM))),
         (InvalidArgument, "colour", lambda ns: ns.search_batch(ROWS[:1], colour=1)),
-        (InvalidArgument, None, lambda ns: ns.update(colour=1)),
+        (InvalidArgument, "defaults.colour", lambda ns: ns.update(colour=1)),
         (InvalidId, "id", lambda ns: ns.get("b")),
         (RowNotFound, None, lambda ns: ns.get(99)),
         (InvalidArgument, "epoch", lambda ns: ns.manifest(10**6)),
@@ -404,6 +404,32 @@ def test_errors_are_the_same_classes_with_the_same_field(
     if field is not None:
         assert caught.value.details["field"] == field
     assert ns.stats().epoch == epoch
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "limit"),
+    [
+        ({"probe_fraction": 2.0}, "defaults.probe_fraction", 1),
+        ({"k_min": 0}, "defaults.k_min", 1),
+        ({"k_max": "7"}, "defaults.k_max", None),
+        ({"store_vectors": "fp8"}, "defaults.store_vectors", ["fp32", "fp16", "none"]),
+        ({"depth": 3}, "defaults.depth", None),
+        ({"k_min": 9, "k_max": 3}, "k_min", None),
+    ],
+)
+def test_a_setting_that_is_refused_is_named_with_its_limit(
+    db: Database, settings: dict[str, Any], field: str, limit: object
+) -> None:
+    ns = db.create_namespace("docs", DIM)
+    calls: list[Callable[[], object]] = [
+        lambda: ns.update(**settings),
+        lambda: db.create_namespace("more", DIM, **settings),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidArgument) as refused:
+            call()
+        assert (refused.value.details["field"], refused.value.details.get("limit")) == (field, limit)
+    assert [info.name for info in db.namespaces()] == ["docs"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import math
 import re
 import struct
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidId, InvalidJson, InvalidVector
 from vecstore.ext.json import outline
+from vecstore.invalid import invalid
 from vecstore.limits import (
     MAX_BATCH_ROWS,
     MAX_DELETE_IDS,
@@ -529,18 +530,7 @@ def decode_cursor(cursor: str) -> str:
 
 # -- decoding ------------------------------------------------------------------------------
 
-_WHERE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
-_NAMED: Final = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
-_LIMIT: Final = re.compile(r"(?:>=|<=|>|<) (-?[0-9][0-9.e+-]*)$")
 _BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
-_CHOICES: Final[dict[str, list[str]]] = {
-    "metric": sorted(get_args(Metric)),
-    "mode": sorted(get_args(WriteMode)),
-    "consistency": sorted(get_args(Consistency)),
-    "rerank_precision": ["none", "int8", "fp32"],
-    "store_vectors": ["fp32", "fp16", "none"],
-    "source": ["rows", "recent"],
-}
 
 
 def decode_json(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
@@ -556,31 +546,6 @@ def decode_json(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
         match = _BYTE.search(text)
         position = int(match[1]) if match else getattr(error, "start", len(data))
         raise InvalidJson(f"the body is not JSON: {text}", field="body", position=position) from error
-
-
-def invalid(error: msgspec.ValidationError, field: str = "") -> InvalidArgument:
-    """A validation error of msgspec as ours, with the field and, where there is one, the limit."""
-    text = str(error)
-    where = _WHERE.search(text)
-    path = where[1].lstrip(".") if where else ""
-    text = text[: where.start()] if where else text
-    named = _NAMED.match(text)
-    if named:
-        path = f"{path}.{named[1]}" if path else named[1]
-    if field:
-        path = f"{field}{path}"
-    text = text.replace("`", "")
-    details: dict[str, Any] = {"field": path or "body"}
-    limit = _LIMIT.search(text)
-    choices = _CHOICES.get(re.sub(r"\[.*", "", path.rpartition(".")[2]))
-    if limit:
-        number = float(limit[1])
-        details["limit"] = int(number) if number.is_integer() else number
-    elif text.startswith("Invalid enum value") and choices:
-        details["limit"] = choices
-        text = f"{text}; one of {', '.join(choices)} is expected"
-    kind = InvalidId if not named and re.match(r"ids(\[|$)", path) else InvalidArgument
-    return kind(f"{path or 'body'}: {text[:1].lower()}{text[1:]}", **details)
 
 
 _ids_decoder = msgspec.json.Decoder(list[int | str])
