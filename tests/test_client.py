@@ -231,6 +231,39 @@ def test_writes_can_ask_for_the_epoch_they_were_planned_on(db: Database) -> None
         ns.delete([1], if_match=(done.incarnation, done.epoch))
 
 
+@pytest.mark.parametrize("identity", [7, "a"])
+@pytest.mark.parametrize("kept", ["fp32", "none"])
+def test_what_no_row_shows_is_known_of_an_answer(db: Database, identity: Any, kept: str) -> None:
+    """The kind of ids where there are none, and the dimension where no vector is kept."""
+    ns = db.create_namespace("docs", DIM, "l2", store_vectors=kept)
+    ns.insert(ROWS[:2], ids=[identity, identity * 2], attributes={"a": [1, 2]})
+    kind: Any = np.uint64 if isinstance(identity, int) else object
+    padding: Any = 0 if isinstance(identity, int) else ""
+    for rows, filter in ((0, ["a", "Gt", 5]), (1, ["a", "Eq", 1])):
+        options: Any = {"filter": filter, "include": ["vector"], "top_k": 3}
+        (several,) = ns.multi_query([{"vector": ROWS[0], **options}])
+        ordered = ns.search(order_by=["a", "asc"], **options)
+        page = next(iter(ns.scan(filter=filter, include=["vector"]).pages()))
+        for found in (ns.search(ROWS[0], **options), several, ordered, page):
+            assert (found.ids.dtype, found.ids.tolist()) == (kind, [identity][:rows])
+            assert found.vectors.shape == (rows, DIM)
+            assert np.isnan(found.vectors).all() == (kept == "none" or not rows)
+            table = found.to_arrow()
+            assert str(table.schema.field("id").type) == ("uint64" if kind is np.uint64 else "string")
+            assert table.schema.field("vector").type.list_size == DIM
+        assert page[:rows] == [] or page[0].id == identity
+        batch = ns.search_batch(ROWS[:2], **options)
+        assert (batch.ids.dtype, batch.counts.tolist()) == (kind, [rows, rows])
+        assert batch.ids[:, rows:].tolist() == [[padding] * (3 - rows)] * 2
+        assert batch.vectors is not None
+        assert batch.vectors.shape == (2, 3, DIM)
+        assert np.isnan(batch.vectors[:, :rows]).all() == (kept == "none" or not rows)
+        assert not batch.vectors[:, rows:].any()
+        assert ns.search(ROWS[0], filter=filter).ids.dtype == kind
+        assert ns.search_batch(ROWS[:2], filter=filter).ids.dtype == kind
+        assert ns.scan(filter=filter).to_arrow().schema.field("id") == table.schema.field("id")
+
+
 @pytest.mark.parametrize(
     "spelt",
     [
@@ -583,6 +616,14 @@ def test_a_search_is_sent_again_after_a_reset_and_after_503() -> None:
         hits = HttpBackend(server.url).search("docs", ROWS[0], vecstore.api.SearchParams())
     assert hits.ids.tolist() == [1]
     assert len(server.requests) == 3
+
+
+def test_an_answer_without_hits_of_an_earlier_server_is_understood() -> None:
+    nothing = said("200 OK", b'{"epoch":2,"hits":[]}', b'ETag: "abc-2"')
+    with Scripted(nothing) as server:
+        params = vecstore.api.SearchParams(include=("vector",))
+        hits = HttpBackend(server.url).search("docs", ROWS[0], params)
+    assert (hits.ids.dtype, hits.vectors.shape) == (np.uint64, (0, 0))
 
 
 class Patient(Pooled):

@@ -49,7 +49,6 @@ from vecstore.types import (
     F32,
     AggregateParams,
     Aggregates,
-    AttributeType,
     BatchHits,
     CacheStats,
     CompactResult,
@@ -314,7 +313,7 @@ class HttpBackend:
         body = {**_asked(vector), **_options(params)}
         found = self._send("POST", _path(name, "search"), body, repeat=True)
         answer = _decode_found(found)
-        return _hits(answer.hits, answer.debug, params, answer.epoch, _incarnation(found), answer.types)
+        return _hits(answer, params, answer.epoch, _incarnation(found))
 
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
         queries = as_vectors(vectors, None, "l2")
@@ -323,7 +322,7 @@ class HttpBackend:
         answer = _decode_found(found)
         results = answer.results if answer.results is not msgspec.UNSET else []
         counts = np.array([len(r.hits) for r in results], dtype=np.int64)
-        flat = _ids([hit.id for r in results for hit in r.hits])
+        flat = _ids([hit.id for r in results for hit in r.hits], answer.id_kind)
         shape = (len(results), params.top_k)
         ids: npt.NDArray[Any] = (
             np.full(shape, "", object) if flat.dtype == object else np.zeros(shape, np.uint64)
@@ -334,9 +333,9 @@ class HttpBackend:
             ids[i, : counts[i]] = flat[at : at + counts[i]]
             distances[i, : counts[i]] = [_distance(hit) for hit in r.hits]
             at += int(counts[i])
-        stacked = _vectors([r.hits for r in results], params.top_k, params)
+        stacked = _vectors([r.hits for r in results], params.top_k, params, answer.dim)
         if stacked is not None:
-            stacked = stacked.reshape(len(results), params.top_k, -1)
+            stacked = stacked.reshape(*shape, stacked.shape[1])
         debug = [{} if r.debug is msgspec.UNSET else r.debug for r in results] if params.debug else None
         told = [_attributes(r.hits, params) for r in results]
         attributes = [one for one in told if one is not None]
@@ -371,8 +370,7 @@ class HttpBackend:
         answers: list[Hits | Aggregates] = []
         for one, result in zip(queries, done.results, strict=True):
             if isinstance(one, Query):
-                hits = _hits(result.hits, result.debug, one.params, done.epoch, incarnation, result.types)
-                answers.append(hits)
+                answers.append(_hits(result, one.params, done.epoch, incarnation))
             else:
                 answers.append(_aggregates(result, done.epoch, incarnation))
         return answers
@@ -421,7 +419,7 @@ class HttpBackend:
             "POST", _path(name, "rows/scan"), {**_options(params), "vector_encoding": "base64"}, repeat=True
         )
         page = _decode(found, Scanned)
-        return page_of(page, params, _ids([row.id for row in page.rows]), _incarnation(found))
+        return page_of(page, params, _ids([row.id for row in page.rows], page.id_kind), _incarnation(found))
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         query = "" if epoch is None else f"?epoch={epoch}"
@@ -686,24 +684,17 @@ def _one_query(one: Query | AggregateParams) -> dict[str, Any]:
     return {**_asked(one.asked), **options}
 
 
-def _hits(
-    given: list[wire.Neighbour] | msgspec.UnsetType,
-    debug: dict[str, Any] | msgspec.UnsetType,
-    params: SearchParams,
-    epoch: int,
-    incarnation: str,
-    types: dict[str, AttributeType] | msgspec.UnsetType,
-) -> Hits:
-    hits = [] if given is msgspec.UNSET else given
+def _hits(given: wire.Found | OneAnswer, params: SearchParams, epoch: int, incarnation: str) -> Hits:
+    hits = [] if given.hits is msgspec.UNSET else given.hits
     return Hits(
-        _ids([hit.id for hit in hits]),
+        _ids([hit.id for hit in hits], given.id_kind),
         np.array([_distance(hit) for hit in hits], dtype=np.float32),
         epoch,
-        _vectors([hits], len(hits), params),
-        None if debug is msgspec.UNSET else debug,
+        _vectors([hits], len(hits), params, given.dim),
+        None if given.debug is msgspec.UNSET else given.debug,
         incarnation,
         _attributes(hits, params),
-        None if types is msgspec.UNSET else types,
+        None if given.types is msgspec.UNSET else given.types,
     )
 
 
@@ -728,8 +719,9 @@ def _float32(values: list[float]) -> F32:
     return np.array(values, dtype=np.float64).astype(np.float32)
 
 
-def _ids(values: list[RowId]) -> npt.NDArray[Any]:
-    if values and isinstance(values[0], str):
+def _ids(values: list[RowId], kind: IdKind | msgspec.UnsetType) -> npt.NDArray[Any]:
+    """Ids of the kind that they are, or that the answer tells where there are none."""
+    if kind == "string" or (values and isinstance(values[0], str)):
         found = np.empty(len(values), dtype=object)
         found[:] = values
         return found
@@ -746,13 +738,19 @@ def _attributes(hits: list[wire.Neighbour], params: SearchParams) -> list[dict[s
     return [{} if hit.attributes is msgspec.UNSET else hit.attributes for hit in hits]
 
 
-def _vectors(hits: list[list[wire.Neighbour]], width: int, params: SearchParams) -> F32 | None:
-    """f32[M * width, n] of the hits' vectors, 0 where there is no hit, NaN where none is kept."""
+def _vectors(
+    hits: list[list[wire.Neighbour]], width: int, params: SearchParams, dim: int | msgspec.UnsetType
+) -> F32 | None:
+    """f32[M * width, n] of the hits' vectors, 0 where there is no hit, NaN where none is kept.
+
+    Without a vector the answer tells the dimension, but not those of earlier servers: then it is 0.
+    """
     if "vector" not in params.include:
         return None
-    known = next((h.vector for row in hits for h in row if isinstance(h.vector, list)), [])
-    out = np.zeros((len(hits), width, len(known)), dtype=np.float32)
+    if dim is msgspec.UNSET:
+        dim = next((len(h.vector) for row in hits for h in row if isinstance(h.vector, list)), 0)
+    out = np.zeros((len(hits), width, dim), dtype=np.float32)
     for i, row in enumerate(hits):
         for j, hit in enumerate(row):
             out[i, j] = _float32(hit.vector) if isinstance(hit.vector, list) else np.nan
-    return out.reshape(len(hits) * width, len(known))
+    return out.reshape(len(hits) * width, dim)

@@ -266,7 +266,28 @@ def test_vectors_that_are_not_kept_are_null(client: FlaskClient) -> None:
     client.post(f"{DOCS}/parts", json={"vectors": [[3, 4]], "ids": [1]})
     assert client.get(f"{DOCS}/rows/1").get_json()["vector"] is None
     found = client.post(f"{DOCS}/search", json={"vector": [3, 4], "include": ["vector"]}).get_json()
-    assert found["hits"][0]["vector"] is None
+    assert (found["hits"][0]["vector"], found["dim"]) == (None, 2)
+
+
+def test_an_answer_tells_beside_its_rows_only_what_none_of_them_shows(client: FlaskClient) -> None:
+    client.post("/v1/namespaces", json={"name": "docs", "dim": 2, "metric": "l2"})
+    client.post(f"{DOCS}/parts", json={"vectors": [[3, 4]], "ids": ["a"], "attributes": {"n": [1]}})
+    asked: dict[str, Any] = {"include": ["vector"], "filter": ["n", "Eq", 1]}
+    missed = {**asked, "filter": ["n", "Eq", 2]}
+
+    def answers(one: dict[str, Any]) -> list[Any]:
+        queries = {"queries": [{"vector": [3, 4], **one}]}
+        return [
+            client.post(f"{DOCS}/search", json={"vector": [3, 4], **one}).get_json(),
+            client.post(f"{DOCS}/search", json={"vectors": [[3, 4]], **one}).get_json(),
+            client.post(f"{DOCS}/queries", json=queries).get_json()["results"][0],
+            client.post(f"{DOCS}/rows/scan", json=one).get_json(),
+        ]
+
+    for found in answers(missed):
+        assert (found["id_kind"], found["dim"]) == ("string", 2)
+    for found in answers(asked):
+        assert not {"id_kind", "dim"} & found.keys()
 
 
 def test_the_limit_of_a_body_is_a_setting(database: Database) -> None:

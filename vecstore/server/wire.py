@@ -12,6 +12,7 @@ import binascii
 import math
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
@@ -42,6 +43,7 @@ from vecstore.types import (
     BatchHits,
     Consistency,
     Hits,
+    IdKind,
     Metric,
     NamespaceInfo,
     RerankPrecision,
@@ -399,9 +401,14 @@ class Result(Struct, kw_only=True, omit_defaults=True):
 
 
 class Found(Struct, kw_only=True, omit_defaults=True):
-    """The answer to a search: ``hits`` to a vector, ``results`` to vectors; ``types`` of their attributes."""
+    """The answer to a search: ``hits`` to a vector, ``results`` to vectors; ``types`` of their attributes.
+
+    What no hit shows is told beside them: ``id_kind`` if ids are strings, ``dim`` if vectors are asked for.
+    """
 
     epoch: int
+    id_kind: IdKind | UnsetType = UNSET
+    dim: int | UnsetType = UNSET
     types: dict[str, AttributeType] | UnsetType = UNSET
     hits: list[Neighbour] | UnsetType = UNSET
     results: list[Result] | UnsetType = UNSET
@@ -447,24 +454,43 @@ encode = _encoder.encode
 
 def found(hits: Hits) -> Found:
     """The body of the answer to one query."""
+    neighbours = _neighbours(hits)
     return Found(
         epoch=hits.epoch,
+        id_kind=id_kind(hits.ids, neighbours),
+        dim=dim(hits.vectors, neighbours),
         types=UNSET if hits.types is None else hits.types,
-        hits=_neighbours(hits),
+        hits=neighbours,
         debug=UNSET if hits.debug is None else hits.debug,
     )
 
 
 def found_batch(hits: BatchHits) -> Found:
     """The body of the answer to a batch."""
+    results = [
+        Result(hits=_neighbours(one), debug=UNSET if one.debug is None else one.debug)
+        for one in (hits[i] for i in range(len(hits)))
+    ]
+    neighbours = [one for result in results for one in result.hits]
     return Found(
         epoch=hits.epoch,
+        id_kind=id_kind(hits.ids, neighbours),
+        dim=dim(hits.vectors, neighbours),
         types=UNSET if hits.types is None else hits.types,
-        results=[
-            Result(hits=_neighbours(one), debug=UNSET if one.debug is None else one.debug)
-            for one in (hits[i] for i in range(len(hits)))
-        ],
+        results=results,
     )
+
+
+def id_kind(ids: npt.NDArray[Any], rows: Sequence[Struct]) -> IdKind | UnsetType:
+    """What an answer tells of ids: that they are strings, if it has no row that shows it."""
+    return "string" if not rows and ids.dtype == object else UNSET
+
+
+def dim(vectors: F32 | None, rows: Sequence[Any]) -> int | UnsetType:
+    """What an answer tells of the vectors that were asked for: their dimension, if no row shows it."""
+    if vectors is None or any(row.vector is not None for row in rows):
+        return UNSET
+    return int(vectors.shape[-1])
 
 
 def _neighbours(hits: Hits) -> list[Neighbour]:
