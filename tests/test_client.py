@@ -421,6 +421,7 @@ def test_a_query_of_several_that_no_server_is_asked_is_named(db: Database, query
         (InvalidArgument, "source", lambda ns: ns.measure_recall(source="recent")),
         (InvalidArgument, "source", lambda ns: ns.measure_recall()),
         (InvalidArgument, "debug", lambda ns: ns.measure_recall(ROWS, debug=True)),
+        (InvalidArgument, "exclude", lambda ns: ns.measure_recall(ROWS, exclude=["a"])),
         (DimensionMismatch, "vectors", lambda ns: ns.measure_recall(ROWS[:, :4])),
         (InvalidVector, "vectors", lambda ns: ns.measure_recall(np.zeros((1, DIM)))),
     ],

@@ -754,7 +754,7 @@ class Namespace:
         asked = check_sample(
             RecallSample(source, plain(sample), plain(confidence), plain(seed)), given=queries is not None
         )
-        for name in ("include", "debug", "max_distance", "order_by", "limit_per_group"):
+        for name in ("include", "exclude", "debug", "max_distance", "order_by", "limit_per_group"):
             if name in options:
                 raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)
         params = check_params(params_of(top_k, options))
