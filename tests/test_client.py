@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
 import socket
 import threading
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 import vecstore
+import vecstore.aio
 from tests.server.support import Server, eventually, running_server
 from vecstore.api import Database
 from vecstore.client import HttpBackend, _classes
@@ -35,6 +38,7 @@ from vecstore.errors import (
     VecstoreError,
 )
 from vecstore.transport import Pooled
+from vecstore.types import NamespaceInfo
 
 DIM = 8
 RNG = np.random.default_rng(3)
@@ -90,7 +94,12 @@ def test_a_batch_is_padded_to_top_k(db: Database) -> None:
     assert next(hit.id for hit in batch[1]) == "b"
 
 
-@pytest.mark.parametrize("identity", ["ä/ö?", "a//b", "../x", "100%", "7", "a b+c", "#", "x" * 64])
+# What is taken out of paths, or no character to a regular expression.
+DOTS_AND_LINES = [".", "..", "...", "a/..", "./a", "a/./b", "\n", "\r\n", "a\nb", "a\n"]
+IDS = ["ä/ö?", "a//b", "../x", "100%", "7", "a b+c", "#", "x" * 64, *DOTS_AND_LINES]
+
+
+@pytest.mark.parametrize("identity", IDS)
 def test_any_string_is_an_id_in_a_path(db: Database, identity: str) -> None:
     ns = db.create_namespace("docs", DIM, "l2")
     ns.insert(ROWS[:1], ids=[identity])
@@ -222,10 +231,167 @@ def test_writes_can_ask_for_the_epoch_they_were_planned_on(db: Database) -> None
         ns.delete([1], if_match=(done.incarnation, done.epoch))
 
 
+@pytest.mark.parametrize("identity", [7, "a"])
+@pytest.mark.parametrize("kept", ["fp32", "none"])
+def test_what_no_row_shows_is_known_of_an_answer(db: Database, identity: Any, kept: str) -> None:
+    """The kind of ids where there are none, and the dimension where no vector is kept."""
+    ns = db.create_namespace("docs", DIM, "l2", store_vectors=kept)
+    ns.insert(ROWS[:2], ids=[identity, identity * 2], attributes={"a": [1, 2]})
+    kind: Any = np.uint64 if isinstance(identity, int) else object
+    padding: Any = 0 if isinstance(identity, int) else ""
+    for rows, filter in ((0, ["a", "Gt", 5]), (1, ["a", "Eq", 1])):
+        options: Any = {"filter": filter, "include": ["vector"], "top_k": 3}
+        (several,) = ns.multi_query([{"vector": ROWS[0], **options}])
+        ordered = ns.search(order_by=["a", "asc"], **options)
+        page = next(iter(ns.scan(filter=filter, include=["vector"]).pages()))
+        for found in (ns.search(ROWS[0], **options), several, ordered, page):
+            assert (found.ids.dtype, found.ids.tolist()) == (kind, [identity][:rows])
+            assert found.vectors.shape == (rows, DIM)
+            assert np.isnan(found.vectors).all() == (kept == "none" or not rows)
+            table = found.to_arrow()
+            assert str(table.schema.field("id").type) == ("uint64" if kind is np.uint64 else "string")
+            assert table.schema.field("vector").type.list_size == DIM
+        assert page[:rows] == [] or page[0].id == identity
+        batch = ns.search_batch(ROWS[:2], **options)
+        assert (batch.ids.dtype, batch.counts.tolist()) == (kind, [rows, rows])
+        assert batch.ids[:, rows:].tolist() == [[padding] * (3 - rows)] * 2
+        assert batch.vectors is not None
+        assert batch.vectors.shape == (2, 3, DIM)
+        assert np.isnan(batch.vectors[:, :rows]).all() == (kept == "none" or not rows)
+        assert not batch.vectors[:, rows:].any()
+        assert ns.search(ROWS[0], filter=filter).ids.dtype == kind
+        assert ns.search_batch(ROWS[:2], filter=filter).ids.dtype == kind
+        assert ns.scan(filter=filter).to_arrow().schema.field("id") == table.schema.field("id")
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        lambda info: (info.incarnation, info.epoch),
+        lambda info: [info.incarnation, info.epoch],
+        lambda info: (info.incarnation, np.uint64(info.epoch)),
+        lambda info: info.etag,
+    ],
+)
+def test_the_epoch_that_was_seen_may_be_a_pair_or_an_etag(
+    db: Database, spelt: Callable[[NamespaceInfo], Any]
+) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    seen = spelt(ns.stats())
+    ns.insert(ROWS[:2], ids=[1, 2], attributes={"a": [1, 2]}, if_match=seen)
+    first = ns.stats()
+    changes: list[Callable[[Any], object]] = [
+        lambda at: ns.insert(ROWS[:1], ids=[3], if_match=at),
+        lambda at: ns.patch([1], {"a": [3]}, if_match=at),
+        lambda at: ns.delete([1], if_match=at),
+        lambda at: ns.update(probe_fraction=0.5, if_match=at),
+        lambda at: ns.restore(first.epoch, if_match=at),
+        lambda at: db.delete_namespace("docs", if_match=at),
+    ]
+    for change in changes:
+        with pytest.raises(PreconditionFailed):
+            change(seen)
+        change(spelt(ns.stats()))
+
+
+NO_PAIRS = [5, [], {"abc": 1}, ("abc",), ("abc", 1, 2), (1, "abc"), ("a b", 1)]
+NO_EPOCHS = ["1", -1, 10**5_000, True, 1.0]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    ["", "abc", "abc-", '"abc-1"', "abc-" + "1" * 20, *NO_PAIRS, *(("abc", epoch) for epoch in NO_EPOCHS)],
+)
+def test_what_is_no_epoch_of_an_incarnation_is_refused(db: Database, seen: Any) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    before = ns.stats()
+    changes: list[Callable[[], object]] = [
+        lambda: ns.insert(ROWS[:1], if_match=seen),
+        lambda: ns.patch([1], {"a": [1]}, if_match=seen),
+        lambda: ns.delete([1], if_match=seen),
+        lambda: ns.update(probe_fraction=0.5, if_match=seen),
+        lambda: ns.restore(1, if_match=seen),
+        lambda: db.delete_namespace("docs", if_match=seen),
+    ]
+    for change in changes:
+        with pytest.raises(InvalidArgument) as refused:
+            change()
+        assert refused.value.details["field"] == "if_match"
+    assert ns.stats() == before
+
+
+def test_an_id_is_of_its_namespaces_kind(db: Database) -> None:
+    """Digits in a path are either, but an id is a number or a string."""
+    for name, mine, other in (("numbers", 5, "5"), ("words", "5", 5)):
+        ns: Any = db.create_namespace(name, DIM, "l2")
+        for absent in (mine, other):
+            with pytest.raises(RowNotFound):
+                ns.get(absent)
+        ns.insert(ROWS[:1], ids=[mine])
+        assert ns.get(mine).id == mine
+        for wrong in (other, type(other)(77)):
+            with pytest.raises(InvalidId) as refused:
+                ns.get(wrong)
+            assert (refused.value.details["field"], refused.value.details["kind"]) == (
+                "id",
+                ns.stats().id_kind,
+            )
+
+
+def test_a_page_begins_behind_whatever_text_is_given(db: Database) -> None:
+    for name in ("a", "b", "x" * 128):
+        db.create_namespace(name, DIM)
+
+    def names(after: str) -> list[str]:
+        return [info.name for info in db.namespaces_page(after=after)]
+
+    assert names("") == ["a", "b", "x" * 128]
+    assert names("é/ ") == []
+    assert names("b" * 300) == ["x" * 128]
+    assert names("x" * 129) == []
+    assert [info.name for info in db.namespaces_page(limit=np.int64(1))] == ["a"]  # type: ignore[arg-type]
+
+
+def test_settings_may_be_numbers_of_numpy(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, k_max=np.int32(9))
+    assert ns.stats().defaults["k_max"] == 9
+    assert ns.update(probe_fraction=np.float64(0.25)).defaults["probe_fraction"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"vector": [np.nan] + [0] * (DIM - 1)}, "vector"),
+        ({"vector": ROWS[:2]}, "vector"),
+        ({"vector": "abc"}, "vector"),
+        ({"id": -1}, "id"),
+    ],
+)
+def test_a_query_of_several_that_no_server_is_asked_is_named(db: Database, query: Any, field: str) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:1], ids=[0])
+    with pytest.raises(InvalidArgument) as refused:
+        ns.multi_query([{"vector": ROWS[0]}, query])
+    assert (refused.value.details["field"], refused.value.details["query"]) == (field, 1)
+
+
 @pytest.mark.parametrize(
     ("error", "field", "call"),
     [
         (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[:, :4])),
+        (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[:, :0])),
+        (InvalidArgument, "idempotency_key", lambda ns: ns.insert(ROWS[:1], idempotency_key=5)),
+        (InvalidArgument, "idempotency_key", lambda ns: ns.delete([0], idempotency_key="\ud800")),
+        (InvalidArgument, "idempotency_key", lambda ns: ns.patch([0], {"a": [1]}, idempotency_key=b"k")),
+        (InvalidArgument, "idempotency_key", lambda ns: ns.delete([0], idempotency_key="")),
+        (InvalidArgument, "max_distance", lambda ns: ns.search(ROWS[0], max_distance=10**400)),
+        (InvalidArgument, "max_staleness", lambda ns: ns.search(ROWS[0], max_staleness=10**400)),
+        (InvalidArgument, "vector", lambda ns: ns.search("abc")),
+        (InvalidArgument, "vector", lambda ns: ns.search({"a": 1})),
+        (DimensionMismatch, "vector", lambda ns: ns.search(5)),
+        (DimensionMismatch, "vector", lambda ns: ns.search([])),
+        (DimensionMismatch, "vector", lambda ns: ns.search([[1.0], [1.0, 2.0]])),
+        (InvalidArgument, "vectors", lambda ns: ns.search_batch("abc")),
         (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[:2, :4], ids=[1, 2])),
         (DimensionMismatch, "vectors", lambda ns: ns.insert([[1.0], [1.0, 2.0]])),
         (DimensionMismatch, "vectors", lambda ns: ns.insert(ROWS[0])),
@@ -247,7 +413,7 @@ def test_writes_can_ask_for_the_epoch_they_were_planned_on(db: Database) -> None
         (DimensionMismatch, "vectors", lambda ns: ns.search_batch(ROWS[0])),
         (InvalidVector, None, lambda ns: ns.search(np.zeros(DIM))),
         (InvalidArgument, "colour", lambda ns: ns.search_batch(ROWS[:1], colour=1)),
-        (InvalidArgument, None, lambda ns: ns.update(colour=1)),
+        (InvalidArgument, "defaults.colour", lambda ns: ns.update(colour=1)),
         (InvalidId, "id", lambda ns: ns.get("b")),
         (RowNotFound, None, lambda ns: ns.get(99)),
         (InvalidArgument, "epoch", lambda ns: ns.manifest(10**6)),
@@ -255,6 +421,7 @@ def test_writes_can_ask_for_the_epoch_they_were_planned_on(db: Database) -> None
         (InvalidArgument, "source", lambda ns: ns.measure_recall(source="recent")),
         (InvalidArgument, "source", lambda ns: ns.measure_recall()),
         (InvalidArgument, "debug", lambda ns: ns.measure_recall(ROWS, debug=True)),
+        (InvalidArgument, "exclude", lambda ns: ns.measure_recall(ROWS, exclude=["a"])),
         (DimensionMismatch, "vectors", lambda ns: ns.measure_recall(ROWS[:, :4])),
         (InvalidVector, "vectors", lambda ns: ns.measure_recall(np.zeros((1, DIM)))),
     ],
@@ -271,6 +438,51 @@ def test_errors_are_the_same_classes_with_the_same_field(
     if field is not None:
         assert caught.value.details["field"] == field
     assert ns.stats().epoch == epoch
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "limit"),
+    [
+        ({"probe_fraction": 2.0}, "defaults.probe_fraction", 1),
+        ({"k_min": 0}, "defaults.k_min", 1),
+        ({"k_max": "7"}, "defaults.k_max", None),
+        ({"store_vectors": "fp8"}, "defaults.store_vectors", ["fp32", "fp16", "none"]),
+        ({"depth": 3}, "defaults.depth", None),
+        ({"k_min": 9, "k_max": 3}, "k_min", None),
+    ],
+)
+def test_a_setting_that_is_refused_is_named_with_its_limit(
+    db: Database, settings: dict[str, Any], field: str, limit: object
+) -> None:
+    ns = db.create_namespace("docs", DIM)
+    calls: list[Callable[[], object]] = [
+        lambda: ns.update(**settings),
+        lambda: db.create_namespace("more", DIM, **settings),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidArgument) as refused:
+            call()
+        assert (refused.value.details["field"], refused.value.details.get("limit")) == (field, limit)
+    assert [info.name for info in db.namespaces()] == ["docs"]
+
+
+@pytest.mark.parametrize(
+    ("field", "page"),
+    [
+        ("page_size", {"limit": "5"}),
+        ("page_size", {"limit": 2.0}),
+        ("page_size", {"limit": 0}),
+        ("page_size", {"limit": True}),
+        ("prefix", {"prefix": None}),
+        ("prefix", {"prefix": "\ud800"}),
+        ("after", {"after": 5}),
+        ("after", {"after": "\ud800"}),
+    ],
+)
+def test_a_page_that_cannot_be_is_refused(db: Database, field: str, page: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        db.namespaces_page(**page)
+    assert refused.value.details["field"] == field
 
 
 def test_a_server_samples_live_searches_if_it_is_told_to(tmp_path: Path) -> None:
@@ -407,6 +619,14 @@ def test_a_search_is_sent_again_after_a_reset_and_after_503() -> None:
     assert len(server.requests) == 3
 
 
+def test_an_answer_without_hits_of_an_earlier_server_is_understood() -> None:
+    nothing = said("200 OK", b'{"epoch":2,"hits":[]}', b'ETag: "abc-2"')
+    with Scripted(nothing) as server:
+        params = vecstore.api.SearchParams(include=("vector",))
+        hits = HttpBackend(server.url).search("docs", ROWS[0], params)
+    assert (hits.ids.dtype, hits.vectors.shape) == (np.uint64, (0, 0))
+
+
 class Patient(Pooled):
     """Does not sleep, but remembers how long it should have."""
 
@@ -540,9 +760,35 @@ def test_urls_that_are_no_server_are_refused(url: str) -> None:
     assert caught.value.details["field"] == "url"
 
 
-def test_options_and_what_http_does_not_do_are_refused() -> None:
-    with pytest.raises(InvalidArgument, match="timeout"):
-        HttpBackend("http://127.0.0.1:1", timeout=0)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("timeout", value) for value in (0, -1, True, "1", None, math.inf, math.nan, 1e10, 10**400)),
+        *(("api_key", value) for value in (5, "", "a b", b"key")),
+        *(("attempts", value) for value in (0, 1.5, True)),
+        ("colour", 1),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_by_name(name: str, value: object) -> None:
+    for connect in (vecstore.connect, vecstore.aio.connect):
+        with pytest.raises(InvalidArgument) as refused:
+            connect("http://127.0.0.1:1", **{name: value})
+        assert refused.value.details["field"] == name
+
+
+def test_the_scheme_of_a_server_may_be_in_upper_case(server: Server) -> None:
+    shouted = server.url.replace("http", "HTTP")
+    with vecstore.connect(shouted) as db:
+        assert list(db.namespaces()) == []
+
+    async def listed() -> list[str]:
+        async with vecstore.aio.connect(shouted) as db:
+            return [info.name async for info in db.namespaces()]
+
+    assert asyncio.run(listed()) == []
+
+
+def test_what_http_does_not_do_is_refused() -> None:
     backend = HttpBackend("http://127.0.0.1:1")
     with pytest.raises(InvalidArgument, match="vecstore gc"):
         backend.collect("docs", retention=0, grace=0, dry_run=True)

@@ -22,9 +22,12 @@ from vecstore.params import (
     aggregate_params,
     check_batch,
     check_epoch,
+    check_key,
     check_moment,
+    check_page,
     check_params,
     check_sample,
+    expected_of,
     included,
     is_integer,
     is_number,
@@ -208,9 +211,12 @@ def connect(
     InvalidArgument
         A URL or an option that is not known.
     """
-    if url.startswith(("http://", "https://")):
-        from vecstore.client import HttpBackend
+    if is_server(url):
+        from vecstore.client import OPTIONS, HttpBackend
 
+        for name in options:
+            if name not in OPTIONS:
+                raise InvalidArgument(f"a server takes no option {name!r}", field=name)
         return Database(
             HttpBackend(url, **{"api_key": os.environ.get("VECSTORE_API_KEY") or None, **options})
         )
@@ -242,6 +248,11 @@ def connect(
             observer=observer,
         )
     )
+
+
+def is_server(url: str) -> bool:
+    """Whether a URL names a server, and no store."""
+    return url.lower().startswith(("http://", "https://"))
 
 
 def copy_store(
@@ -291,7 +302,7 @@ def _store_of(named: str | Database, field: str) -> Iterator[ObjectStore]:
             raise InvalidArgument(f"{field} is a server; stores are copied", field=field)
         yield named.backend.store
         return
-    if named.startswith(("http://", "https://")):
+    if is_server(named):
         raise InvalidArgument(f"{field} is a server; stores are copied", field=field)
     store = open_store(named)
     try:
@@ -303,6 +314,10 @@ def _store_of(named: str | Database, field: str) -> Iterator[ObjectStore]:
 def _check_bound(name: str, value: object, least: int) -> None:
     if not is_integer(value) or value < least:  # type: ignore[operator]
         raise InvalidArgument(f"{name} must be an integer of at least {least}", field=name, limit=least)
+
+
+def _settings(defaults: dict[str, Any]) -> dict[str, Any]:
+    return {name: plain(value) for name, value in defaults.items()}
 
 
 class Database:
@@ -344,7 +359,7 @@ class Database:
         ------
         NamespaceExists, InvalidArgument
         """
-        self._backend.create(name, dim, metric, defaults, schema=schema)
+        self._backend.create(name, dim, metric, _settings(defaults), schema=schema)
         return Namespace(self._backend, name)
 
     def namespace(self, name: str) -> Namespace:
@@ -354,6 +369,7 @@ class Database:
 
     def namespaces(self, prefix: str = "") -> Iterator[NamespaceInfo]:
         """All namespaces whose name starts with ``prefix``, by name."""
+        check_page(prefix, None, MAX_PAGE_SIZE)
         after: str | None = None
         while True:
             page = list(self._backend.list(prefix, after=after, limit=MAX_PAGE_SIZE))
@@ -366,11 +382,12 @@ class Database:
         self, prefix: str = "", *, after: str | None = None, limit: int = 100
     ) -> list[NamespaceInfo]:
         """One page of `namespaces`, from the first name > ``after``."""
-        return list(self._backend.list(prefix, after=after, limit=limit))
+        limit = check_page(prefix, after, limit)
+        return list(self._backend.list(prefix, after=after or None, limit=limit))
 
-    def delete_namespace(self, name: str, *, if_match: Expected | None = None) -> None:
+    def delete_namespace(self, name: str, *, if_match: Expected | str | None = None) -> None:
         """Delete a namespace and all its rows by one commit. `NamespaceNotFound` if there is none."""
-        self._backend.delete(name, expected=if_match)
+        self._backend.delete(name, expected=expected_of(if_match))
 
     def cache_stats(self) -> CacheStats:
         """What the caches of this process have done and hold; over HTTP, of the worker that answers."""
@@ -392,8 +409,8 @@ class Database:
 class Namespace:
     """A set of rows with one dimension and metric. Safe to share between threads.
 
-    ``if_match`` of a write is the ``(incarnation, epoch)`` that the namespace must be at;
-    `PreconditionFailed` if it has moved on, and nothing was changed.
+    ``if_match`` of a write is the ``(incarnation, epoch)`` that the namespace must be at, or
+    `NamespaceInfo.etag`; `PreconditionFailed` if it has moved on, and nothing was changed.
     """
 
     def __init__(self, backend: Backend, name: str) -> None:
@@ -413,7 +430,7 @@ class Namespace:
         mode: WriteMode = "upsert",
         condition: Sequence[Any] | None = None,
         return_ids: bool = False,
-        if_match: Expected | None = None,
+        if_match: Expected | str | None = None,
         idempotency_key: str | None = None,
         progress: Progress | None = None,
     ) -> InsertResult:
@@ -471,8 +488,8 @@ class Namespace:
             mode=mode,
             condition=condition,
             return_ids=return_ids,
-            expected=if_match,
-            idempotency_key=idempotency_key,
+            expected=expected_of(if_match),
+            idempotency_key=check_key(idempotency_key),
             progress=progress,
         )
 
@@ -483,7 +500,7 @@ class Namespace:
         filter: Sequence[Any] | None = None,
         condition: Sequence[Any] | None = None,
         return_ids: bool = False,
-        if_match: Expected | None = None,
+        if_match: Expected | str | None = None,
         idempotency_key: str | None = None,
     ) -> DeleteResult:
         """Delete rows by id, or those that a filter matches when the commit is made.
@@ -497,8 +514,8 @@ class Namespace:
             filter=filter,
             condition=condition,
             return_ids=return_ids,
-            expected=if_match,
-            idempotency_key=idempotency_key,
+            expected=expected_of(if_match),
+            idempotency_key=check_key(idempotency_key),
         )
 
     def patch(
@@ -510,7 +527,7 @@ class Namespace:
         schema: Mapping[str, Any] | None = None,
         condition: Sequence[Any] | None = None,
         return_ids: bool = False,
-        if_match: Expected | None = None,
+        if_match: Expected | str | None = None,
         idempotency_key: str | None = None,
     ) -> PatchResult:
         """Give rows other values of some attributes; vectors and what is not named stay as they are.
@@ -547,8 +564,8 @@ class Namespace:
             schema=schema,
             condition=condition,
             return_ids=return_ids,
-            expected=if_match,
-            idempotency_key=idempotency_key,
+            expected=expected_of(if_match),
+            idempotency_key=check_key(idempotency_key),
         )
 
     def search(
@@ -737,7 +754,7 @@ class Namespace:
         asked = check_sample(
             RecallSample(source, plain(sample), plain(confidence), plain(seed)), given=queries is not None
         )
-        for name in ("include", "debug", "max_distance", "order_by", "limit_per_group"):
+        for name in ("include", "exclude", "debug", "max_distance", "order_by", "limit_per_group"):
             if name in options:
                 raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)
         params = check_params(params_of(top_k, options))
@@ -797,7 +814,7 @@ class Namespace:
         self,
         *,
         schema: Mapping[str, Any] | None = None,
-        if_match: Expected | None = None,
+        if_match: Expected | str | None = None,
         **defaults: Any,
     ) -> NamespaceInfo:
         """Change settings and attributes by one commit.
@@ -809,7 +826,9 @@ class Namespace:
         schema
             Attributes to declare, as for `insert`; None as a type drops one, and its values with it.
         """
-        return self._backend.update(self.name, defaults, schema=schema, expected=if_match)
+        return self._backend.update(
+            self.name, _settings(defaults), schema=schema, expected=expected_of(if_match)
+        )
 
     def manifest(self, epoch: int | None = None) -> dict[str, Any]:
         """The manifest of the current or of a past epoch, as JSON data.
@@ -824,7 +843,7 @@ class Namespace:
         would do next."""
         return self._backend.parts(self.name, check_epoch(epoch))
 
-    def restore(self, epoch: int, *, if_match: Expected) -> NamespaceInfo:
+    def restore(self, epoch: int, *, if_match: Expected | str) -> NamespaceInfo:
         """Make a past epoch current again, by one commit; nothing is copied.
 
         Rows, deletions and defaults are those of that epoch. What has been written since leaves the
@@ -841,9 +860,10 @@ class Namespace:
         SnapshotExpired
             The epoch has left the retention window, and no tag holds it.
         """
-        if if_match is None:
+        expected = expected_of(if_match)
+        if expected is None:
             raise InvalidArgument("a restore needs if_match, the epoch that was seen", field="if_match")
-        return self._backend.restore(self.name, required_epoch(epoch), expected=if_match)
+        return self._backend.restore(self.name, required_epoch(epoch), expected=expected)
 
     def branch(self, name: str, epoch: int | None = None) -> Namespace:
         """A new namespace ``name`` with the rows of this one, now or at a past epoch.

@@ -24,20 +24,23 @@ from vecstore import errors
 from vecstore.errors import (
     DeadlineExceeded,
     InvalidArgument,
+    InvalidId,
     OutcomeUnknown,
     PayloadTooLarge,
+    RowNotFound,
     ServerUnavailable,
     TooManyRequests,
     VecstoreError,
 )
-from vecstore.limits import MAX_BODY_BYTES
+from vecstore.limits import MAX_BODY_BYTES, MAX_NAME_BYTES
+from vecstore.params import is_integer, is_number, told_of
 from vecstore.progress import Progress, within
 from vecstore.rows.attributes import as_json, fitted, patch_as_json
 from vecstore.rows.filters import filter_bytes
-from vecstore.rows.ids import parse_ids, validate_name
+from vecstore.rows.ids import Ids, parse_ids, validate_name
 from vecstore.rows.inference import Guess
 from vecstore.rows.schema import as_schema
-from vecstore.rows.vectors import as_vectors
+from vecstore.rows.vectors import as_vector, as_vectors
 from vecstore.server import wire
 from vecstore.server.scans import Scanned, page_of
 from vecstore.server.wire_aggregate import Aggregated
@@ -47,7 +50,6 @@ from vecstore.types import (
     F32,
     AggregateParams,
     Aggregates,
-    AttributeType,
     BatchHits,
     CacheStats,
     CompactResult,
@@ -55,6 +57,7 @@ from vecstore.types import (
     Expected,
     GcResult,
     Hits,
+    IdKind,
     InsertResult,
     Metric,
     Moment,
@@ -77,6 +80,8 @@ from vecstore.types import (
 )
 
 ATTEMPTS: Final = 4
+OPTIONS: Final = ("api_key", "timeout", "attempts", "transport")  # of `HttpBackend`, beside the URL
+MAX_TIMEOUT: Final = 2_000_000  # seconds; a socket waits for at most 2^31 milliseconds
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 _PATIENCE: Final = 5  # seconds of Retry-After that a caller is kept waiting for
 _pause = tenacity.wait_random_exponential(multiplier=0.1, max=2.0)
@@ -113,17 +118,23 @@ class HttpBackend:
         attempts: int = ATTEMPTS,
         transport: Callable[[float], Transport] = Pooled,
     ) -> None:
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-            raise InvalidArgument("timeout must be above 0 seconds", field="timeout", limit=0)
+        if not is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT:
+            raise InvalidArgument(
+                f"timeout must be above 0 seconds, and at most {MAX_TIMEOUT}",
+                field="timeout",
+                limit=MAX_TIMEOUT,
+            )
+        if not is_integer(attempts) or attempts < 1:
+            raise InvalidArgument("attempts must be an integer of at least 1", field="attempts", limit=1)
         try:
             parsed = urllib3.util.parse_url(url)
         except LocationParseError as error:
             raise InvalidArgument(f"{url!r} is no URL", field="url") from error
         if not parsed.host or parsed.query or parsed.fragment or parsed.auth:
             raise InvalidArgument("the URL of a server is http://host:port", field="url")
-        if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
+        if api_key is not None and not (isinstance(api_key, str) and re.fullmatch(r"[!-~]+", api_key)):
             raise InvalidArgument("api_key must be printable ASCII without spaces", field="api_key")
-        self._base = url.rstrip("/")
+        self._base = f"{parsed.scheme}://{url.partition('://')[2].rstrip('/')}"  # in lower case
         self._authorization = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._attempts = attempts
         self._transport = transport(timeout)
@@ -143,8 +154,8 @@ class HttpBackend:
 
     def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]:
         query = {"prefix": prefix, "page_size": str(limit)}
-        if after is not None:
-            query["cursor"] = wire.encode_cursor(after)
+        if after is not None:  # the names that follow one too long to be any follow its beginning
+            query["cursor"] = wire.encode_cursor(after[:MAX_NAME_BYTES])
         found = self._send("GET", f"/v1/namespaces?{urlencode(query)}", repeat=True)
         yield from _decode(found, wire.NamespacePage).namespaces
 
@@ -177,7 +188,7 @@ class HttpBackend:
         idempotency_key: str | None,
         progress: Progress | None = None,
     ) -> InsertResult:
-        values = _matrix(vectors)
+        values = as_vectors(vectors, None, "l2")
         body: dict[str, Any] = {"mode": mode, "dim": values.shape[1], "vectors": _packed(values)}
         if ids is not None:
             body["ids"] = parse_ids(ids).values.tolist()
@@ -303,16 +314,16 @@ class HttpBackend:
         body = {**_asked(vector), **_options(params)}
         found = self._send("POST", _path(name, "search"), body, repeat=True)
         answer = _decode_found(found)
-        return _hits(answer.hits, answer.debug, params, answer.epoch, _incarnation(found), answer.types)
+        return _hits(answer, params, answer.epoch, _incarnation(found))
 
     def search_batch(self, name: str, vectors: object, params: SearchParams) -> BatchHits:
-        queries = _matrix(vectors)
+        queries = as_vectors(vectors, None, "l2")
         body = {"vectors": _packed(queries), "dim": queries.shape[1], **_options(params)}
         found = self._send("POST", _path(name, "search"), body, repeat=True)
         answer = _decode_found(found)
         results = answer.results if answer.results is not msgspec.UNSET else []
         counts = np.array([len(r.hits) for r in results], dtype=np.int64)
-        flat = _ids([hit.id for r in results for hit in r.hits])
+        flat = _ids([hit.id for r in results for hit in r.hits], answer.id_kind)
         shape = (len(results), params.top_k)
         ids: npt.NDArray[Any] = (
             np.full(shape, "", object) if flat.dtype == object else np.zeros(shape, np.uint64)
@@ -323,9 +334,9 @@ class HttpBackend:
             ids[i, : counts[i]] = flat[at : at + counts[i]]
             distances[i, : counts[i]] = [_distance(hit) for hit in r.hits]
             at += int(counts[i])
-        stacked = _vectors([r.hits for r in results], params.top_k, params)
+        stacked = _vectors([r.hits for r in results], params.top_k, params, answer.dim)
         if stacked is not None:
-            stacked = stacked.reshape(len(results), params.top_k, -1)
+            stacked = stacked.reshape(*shape, stacked.shape[1])
         debug = [{} if r.debug is msgspec.UNSET else r.debug for r in results] if params.debug else None
         told = [_attributes(r.hits, params) for r in results]
         attributes = [one for one in told if one is not None]
@@ -350,14 +361,17 @@ class HttpBackend:
     def multi_query(
         self, name: str, queries: Sequence[Query | AggregateParams], moment: Moment
     ) -> Sequence[Hits | Aggregates]:
-        body = {"queries": [_one_query(one) for one in queries], **_moment(moment)}
+        asked = []
+        for i, one in enumerate(queries):
+            with told_of(i):
+                asked.append(_one_query(one))
+        body = {"queries": asked, **_moment(moment)}
         found = self._send("POST", _path(name, "queries"), body, repeat=True)
         done, incarnation = _decode(found, Answers), _incarnation(found)
         answers: list[Hits | Aggregates] = []
         for one, result in zip(queries, done.results, strict=True):
             if isinstance(one, Query):
-                hits = _hits(result.hits, result.debug, one.params, done.epoch, incarnation, result.types)
-                answers.append(hits)
+                answers.append(_hits(result, one.params, done.epoch, incarnation))
             else:
                 answers.append(_aggregates(result, done.epoch, incarnation))
         return answers
@@ -372,7 +386,7 @@ class HttpBackend:
         if queries is None:
             body["source"] = asked.source
         else:
-            values = _matrix(queries)
+            values = as_vectors(queries, None, "l2")
             body |= {"vectors": _packed(values), "dim": values.shape[1]}
         return _decode(self._send("POST", _path(name, "recall"), body), RecallReport)
 
@@ -381,12 +395,22 @@ class HttpBackend:
 
     def row(self, name: str, identity: RowId, *, include_vector: bool, epoch: int | None) -> Row:
         ids = parse_ids([identity], field="id")
-        segment = quote(str(ids.values[0]), safe="")
+        # An id of dots is a step in a path, which urllib3 and proxies would take.
+        segment = quote(str(ids.values[0]), safe="").replace(".", "%2E")
         query = {"include_vector": "true" if include_vector else "false"}
         if epoch is not None:
             query["epoch"] = str(epoch)
-        found = self._send("GET", f"{_path(name, 'rows')}/{segment}?{urlencode(query)}", repeat=True)
+        path = f"{_path(name, 'rows')}/{segment}?{urlencode(query)}"
+        try:
+            found = self._send("GET", path, repeat=True)
+        except RowNotFound as error:
+            # Digits in a path are either kind; where there are no ids yet, neither is wrong.
+            if _other_kind(ids, error.details.get("id")) and self.info(name).id_kind is not None:
+                raise _of_other_kind(name, ids) from error
+            raise
         row = _decode(found, wire.RowView)
+        if _other_kind(ids, row.id):
+            raise _of_other_kind(name, ids)
         vector = None if row.vector is msgspec.UNSET or row.vector is None else _float32(row.vector)
         attributes = {} if row.attributes is msgspec.UNSET else row.attributes
         return Row(row.id, vector, row.epoch, attributes, _incarnation(found))
@@ -396,7 +420,7 @@ class HttpBackend:
             "POST", _path(name, "rows/scan"), {**_options(params), "vector_encoding": "base64"}, repeat=True
         )
         page = _decode(found, Scanned)
-        return page_of(page, params, _ids([row.id for row in page.rows]), _incarnation(found))
+        return page_of(page, params, _ids([row.id for row in page.rows], page.id_kind), _incarnation(found))
 
     def manifest(self, name: str, epoch: int | None) -> dict[str, Any]:
         query = "" if epoch is None else f"?epoch={epoch}"
@@ -561,6 +585,16 @@ def _rows(ids: object, filter: object) -> dict[str, Any]:
     return body
 
 
+def _other_kind(asked: Ids, answered: object) -> bool:
+    """Whether a server took the digits of an id for one of the other kind."""
+    return isinstance(answered, (int, str)) and isinstance(answered, str) != (asked.kind == "string")
+
+
+def _of_other_kind(name: str, asked: Ids) -> InvalidId:
+    kind: IdKind = "u64" if asked.kind == "string" else "string"
+    return InvalidId(f"id of namespace {name!r} are {kind}, not {asked.kind}", field="id", kind=kind)
+
+
 def _asking(condition: object, return_ids: bool) -> dict[str, Any]:
     body: dict[str, Any] = {"return_ids": True} if return_ids else {}
     if condition is not None:
@@ -623,7 +657,7 @@ def _asked(query: object) -> dict[str, Any]:
     if isinstance(query, StoredRow):
         identity = parse_ids([query.id], field="id").values.tolist()[0]
         return {"id": identity, "include_self": query.itself}
-    return {"vector": _packed(_query(query))}
+    return {"vector": _packed(as_vector(query, None, "l2"))}
 
 
 def _aggregation(params: AggregateParams) -> dict[str, Any]:
@@ -651,24 +685,17 @@ def _one_query(one: Query | AggregateParams) -> dict[str, Any]:
     return {**_asked(one.asked), **options}
 
 
-def _hits(
-    given: list[wire.Neighbour] | msgspec.UnsetType,
-    debug: dict[str, Any] | msgspec.UnsetType,
-    params: SearchParams,
-    epoch: int,
-    incarnation: str,
-    types: dict[str, AttributeType] | msgspec.UnsetType,
-) -> Hits:
-    hits = [] if given is msgspec.UNSET else given
+def _hits(given: wire.Found | OneAnswer, params: SearchParams, epoch: int, incarnation: str) -> Hits:
+    hits = [] if given.hits is msgspec.UNSET else given.hits
     return Hits(
-        _ids([hit.id for hit in hits]),
+        _ids([hit.id for hit in hits], given.id_kind),
         np.array([_distance(hit) for hit in hits], dtype=np.float32),
         epoch,
-        _vectors([hits], len(hits), params),
-        None if debug is msgspec.UNSET else debug,
+        _vectors([hits], len(hits), params, given.dim),
+        None if given.debug is msgspec.UNSET else given.debug,
         incarnation,
         _attributes(hits, params),
-        None if types is msgspec.UNSET else types,
+        None if given.types is msgspec.UNSET else given.types,
     )
 
 
@@ -684,31 +711,6 @@ def _integer(value: object, field: str) -> int:
     return int(value)
 
 
-def _matrix(values: object) -> F32:
-    """f32[N, n], checked as far as it can be without the namespace."""
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        array = np.empty(0)
-        return as_vectors(values, 0, "l2")  # says what is wrong
-    return as_vectors(array, array.shape[1] if array.ndim == 2 else 0, "l2")
-
-
-def _query(values: object) -> F32:
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        array = np.empty(0)
-    if array.ndim != 1 or not len(array):
-        raise errors.DimensionMismatch(
-            f"vector must have one dimension, not shape {array.shape}",
-            field="vector",
-            given=list(array.shape),
-        )
-    checked: F32 = as_vectors(array[None, :], len(array), "l2", field="vector")
-    return checked.reshape(-1)
-
-
 def _packed(values: F32) -> memoryview:
     """Bytes of little-endian float32, which msgspec writes as base64."""
     return values.astype("<f4", copy=False).data.cast("B")
@@ -718,8 +720,9 @@ def _float32(values: list[float]) -> F32:
     return np.array(values, dtype=np.float64).astype(np.float32)
 
 
-def _ids(values: list[RowId]) -> npt.NDArray[Any]:
-    if values and isinstance(values[0], str):
+def _ids(values: list[RowId], kind: IdKind | msgspec.UnsetType) -> npt.NDArray[Any]:
+    """Ids of the kind that they are, or that the answer tells where there are none."""
+    if kind == "string" or (values and isinstance(values[0], str)):
         found = np.empty(len(values), dtype=object)
         found[:] = values
         return found
@@ -736,13 +739,19 @@ def _attributes(hits: list[wire.Neighbour], params: SearchParams) -> list[dict[s
     return [{} if hit.attributes is msgspec.UNSET else hit.attributes for hit in hits]
 
 
-def _vectors(hits: list[list[wire.Neighbour]], width: int, params: SearchParams) -> F32 | None:
-    """f32[M * width, n] of the hits' vectors, 0 where there is no hit, NaN where none is kept."""
+def _vectors(
+    hits: list[list[wire.Neighbour]], width: int, params: SearchParams, dim: int | msgspec.UnsetType
+) -> F32 | None:
+    """f32[M * width, n] of the hits' vectors, 0 where there is no hit, NaN where none is kept.
+
+    Without a vector the answer tells the dimension, but not those of earlier servers: then it is 0.
+    """
     if "vector" not in params.include:
         return None
-    known = next((h.vector for row in hits for h in row if isinstance(h.vector, list)), [])
-    out = np.zeros((len(hits), width, len(known)), dtype=np.float32)
+    if dim is msgspec.UNSET:
+        dim = next((len(h.vector) for row in hits for h in row if isinstance(h.vector, list)), 0)
+    out = np.zeros((len(hits), width, dim), dtype=np.float32)
     for i, row in enumerate(hits):
         for j, hit in enumerate(row):
             out[i, j] = _float32(hit.vector) if isinstance(hit.vector, list) else np.nan
-    return out.reshape(len(hits) * width, len(known))
+    return out.reshape(len(hits) * width, dim)

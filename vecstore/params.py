@@ -1,15 +1,16 @@
-"""The options of searches and of measurements of recall, validated once, at the door.
+"""Options of searches, of measurements of recall and what other calls share, validated once, at the door.
 
 Imports errors, limits, types and the syntax of filters.
 """
 
 from __future__ import annotations
 
-import math
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, TypeGuard, TypeVar, get_args
+from typing import Any, Final, TypeGuard, TypeVar, get_args
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from vecstore.limits import (
     MAX_AGGREGATES,
     MAX_ATTRIBUTE_NAME_BYTES,
     MAX_GROUP_BY,
+    MAX_IDEMPOTENCY_KEY_BYTES,
+    MAX_PAGE_SIZE,
     MAX_QUERIES,
     MAX_SCAN_ROWS,
     MAX_TOGETHER,
@@ -28,6 +31,7 @@ from vecstore.types import (
     AggregateFunction,
     AggregateParams,
     Aggregation,
+    Expected,
     Moment,
     Order,
     Query,
@@ -41,6 +45,7 @@ from vecstore.types import (
 P = TypeVar("P", SearchParams, AggregateParams, Moment)
 
 CONFIDENCES = (0.5, 0.999)
+ETAG: Final = re.compile(r"([0-9A-Za-z_]{1,64})-([0-9]{1,19})")
 _FILTER = SearchParams.__slots__.index("filter")
 
 
@@ -352,6 +357,50 @@ def check_epoch(epoch: int | None) -> int | None:
     return epoch
 
 
+def expected_of(given: object) -> Expected | None:
+    """What ``if_match`` asks a namespace to be at; `InvalidArgument` if it is no epoch of an incarnation."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        match = ETAG.fullmatch(given)
+        if match is not None:
+            return match[1], int(match[2])
+    elif isinstance(given, (tuple, list)) and len(given) == 2:
+        incarnation, epoch = given[0], plain(given[1])
+        if isinstance(incarnation, str) and is_integer(epoch) and 0 <= epoch < 10**19:
+            match = ETAG.fullmatch(f"{incarnation}-{epoch}")
+            if match is not None:
+                return incarnation, epoch
+    raise InvalidArgument(
+        "if_match must be (incarnation, epoch), or the etag that stats() tells", field="if_match"
+    )
+
+
+def check_key(key: str | None) -> str | None:
+    """`InvalidArgument` if it can be no idempotency key; its length is checked where it is kept."""
+    if key is not None and not is_text(key):
+        raise InvalidArgument(
+            f"an idempotency key is text of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes",
+            field="idempotency_key",
+            limit=MAX_IDEMPOTENCY_KEY_BYTES,
+        )
+    return key
+
+
+def check_page(prefix: str, after: str | None, limit: int) -> int:
+    """`InvalidArgument` names what can be none of a listing; the limit as a number of Python."""
+    for field, text in (("prefix", prefix), ("after", "" if after is None else after)):
+        if not is_text(text):
+            raise InvalidArgument(f"{field} must be text that is UTF-8", field=field)
+    size = plain(limit)
+    if not is_integer(size) or not 1 <= size <= MAX_PAGE_SIZE:
+        raise InvalidArgument(
+            f"page_size must be an integer from 1 to {MAX_PAGE_SIZE}", field="page_size", limit=MAX_PAGE_SIZE
+        )
+    found: int = size
+    return found
+
+
 def required_epoch(epoch: int) -> int:
     """As `check_epoch`, where there has to be one."""
     checked = check_epoch(epoch)
@@ -386,5 +435,18 @@ def is_integer(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Finite; a bool is none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+    """Finite as a float, which not every integer is; a bool is none."""
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    )
+
+
+def is_text(value: object) -> bool:
+    """A string that has a form in UTF-8."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

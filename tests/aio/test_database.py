@@ -88,6 +88,13 @@ async def test_rows_are_found_read_changed_and_deleted(db: AsyncDatabase) -> Non
         await ns.delete([8], if_match=(done.incarnation, done.epoch))
 
 
+@pytest.mark.parametrize("identity", [".", "..", "a/..", "a/./b", "\n", "\r\n", "a\n"])
+async def test_any_string_is_an_id_in_a_path(db: AsyncDatabase, identity: str) -> None:
+    ns = await db.create_namespace("docs", DIM)
+    await ns.insert(ROWS[:1], ids=[identity])
+    assert (await ns.get(identity)).id == identity
+
+
 async def test_namespaces_are_listed_branched_and_gone(db: AsyncDatabase) -> None:
     ns = await db.create_namespace("a", DIM)
     await ns.insert(ROWS[:5], ids=np.arange(5))
@@ -215,6 +222,16 @@ def test_a_database_over_http_belongs_to_one_loop(server: Server) -> None:
         with pytest.raises(InvalidArgument, match="event loop"):
             second.run(listed())
         first.run(db.close())
+
+
+async def test_a_closed_handle_over_http_connects_anew_as_the_plain_one_does(server: Server) -> None:
+    plain = vecstore.connect(server.url)
+    awaited = vecstore.aio.connect(server.url)
+    for _ in range(2):
+        assert list(plain.namespaces()) == [info async for info in awaited.namespaces()] == []
+        plain.close()
+        await awaited.close()
+        await awaited.close()
 
 
 async def test_an_embedded_call_that_is_given_up_leaves_the_loop_free_and_goes_on() -> None:

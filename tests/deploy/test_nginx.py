@@ -64,6 +64,12 @@ def test_errors_of_the_server_pass_as_they_are(site: Site) -> None:
     assert site.ask("GET", "/v1/nothing").json["code"] == "route_not_found"
 
 
+@pytest.mark.parametrize("identity", ["%2E", "%2E%2E", "%0A", "%0D%0A", "a%2F%2E%2E"])
+def test_a_row_id_passes_whatever_it_holds(site: Site, identity: str) -> None:
+    answer = site.ask("GET", f"/v1/namespaces/docs/rows/{identity}")
+    assert (answer.status, answer.json["code"], answer.json["details"]["field"]) == (400, "invalid_id", "id")
+
+
 def test_no_server_is_told_as_json_and_when_to_come_back(tmp_path: Path) -> None:
     with nginx(tmp_path, "127.0.0.1:1") as proxy:
         connection = http.client.HTTPSConnection(proxy.host, proxy.port, timeout=20, context=proxy.context())

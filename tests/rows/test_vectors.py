@@ -116,6 +116,23 @@ def test_what_is_no_vector_is_refused(values: Any) -> None:
     assert error.value.details["field"] == "vector"
 
 
+def test_a_namespace_of_unknown_dimension_takes_any_but_none() -> None:
+    assert as_vectors(GOOD.tolist(), None, "l2").shape == (2, 3)
+    assert as_vector(GOOD[0], None, "l2").shape == (3,)
+    for batch in (GOOD[:, :0], GOOD[0], 5, [[1], [1, 2]]):
+        with pytest.raises(DimensionMismatch, match="vectors"):
+            as_vectors(batch, None, "l2")
+    for vector in (GOOD, [], [[1], [1, 2]]):
+        with pytest.raises(DimensionMismatch, match="vector"):
+            as_vector(vector, None, "l2")
+    for values in ("abc", None, {"a": 1}):
+        with pytest.raises(InvalidArgument) as error:
+            as_vector(values, None, "l2")
+        assert type(error.value) is InvalidArgument
+    with pytest.raises(InvalidVector):
+        as_vector([np.nan], None, "l2")
+
+
 def test_more_rows_than_a_batch_may_have_are_refused() -> None:
     many = np.broadcast_to(np.float32(1.0), (MAX_BATCH_ROWS + 1, 1))
     with pytest.raises(InvalidArgument) as error:

@@ -242,6 +242,8 @@ CASES = [
     Bad("a listing parameter unknown", "GET", "/v1/namespaces?order=desc", 400, INVALID, "order"),
     Bad("a row that is not there", "GET", f"{DOCS}/rows/99", 404, "row_not_found", None),
     Bad("a row id of the other kind", "GET", f"{DOCS}/rows/abc", 400, ID, "id"),
+    Bad("a row id of more digits than a number may have", "GET", f"{DOCS}/rows/{'9' * 4_301}", 400, ID, "id",
+        limit=MAX_ID_BYTES),
     Bad("include_vector as text", "GET", f"{DOCS}/rows/0?include_vector=yes", 400, INVALID, "include_vector",
         limit=["true", "false"]),
     Bad("a manifest that is not yet", "GET", f"{DOCS}/manifest?epoch=999", 400, INVALID, "epoch"),

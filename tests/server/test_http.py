@@ -16,6 +16,7 @@ from tests.server.conftest import MAX_BODY
 from vecstore.api import Database
 from vecstore.config import Config
 from vecstore.errors import OutcomeUnknown, StorageRetryable, TooManyRequests
+from vecstore.limits import MAX_ID_BYTES, MAX_U64
 from vecstore.server.app import create_app
 
 DOCS = "/v1/namespaces/docs"
@@ -218,6 +219,9 @@ def test_digits_are_a_number_or_a_string_as_the_namespace_has_them(client: Flask
         client.post(f"/v1/namespaces/{name}/parts", json={"vectors": [[1]], "ids": [identity]})
         assert client.get(f"/v1/namespaces/{name}/rows/7").get_json()["id"] == identity
     assert client.get("/v1/namespaces/numbers/rows/007").status_code == 400
+    for identity in (str(MAX_U64 + 1), "9" * MAX_ID_BYTES):
+        client.post("/v1/namespaces/words/parts", json={"vectors": [[1]], "ids": [identity]})
+        assert client.get(f"/v1/namespaces/words/rows/{identity}").get_json()["id"] == identity
 
 
 def test_health_and_readiness(client: FlaskClient) -> None:
@@ -262,7 +266,28 @@ def test_vectors_that_are_not_kept_are_null(client: FlaskClient) -> None:
     client.post(f"{DOCS}/parts", json={"vectors": [[3, 4]], "ids": [1]})
     assert client.get(f"{DOCS}/rows/1").get_json()["vector"] is None
     found = client.post(f"{DOCS}/search", json={"vector": [3, 4], "include": ["vector"]}).get_json()
-    assert found["hits"][0]["vector"] is None
+    assert (found["hits"][0]["vector"], found["dim"]) == (None, 2)
+
+
+def test_an_answer_tells_beside_its_rows_only_what_none_of_them_shows(client: FlaskClient) -> None:
+    client.post("/v1/namespaces", json={"name": "docs", "dim": 2, "metric": "l2"})
+    client.post(f"{DOCS}/parts", json={"vectors": [[3, 4]], "ids": ["a"], "attributes": {"n": [1]}})
+    asked: dict[str, Any] = {"include": ["vector"], "filter": ["n", "Eq", 1]}
+    missed = {**asked, "filter": ["n", "Eq", 2]}
+
+    def answers(one: dict[str, Any]) -> list[Any]:
+        queries = {"queries": [{"vector": [3, 4], **one}]}
+        return [
+            client.post(f"{DOCS}/search", json={"vector": [3, 4], **one}).get_json(),
+            client.post(f"{DOCS}/search", json={"vectors": [[3, 4]], **one}).get_json(),
+            client.post(f"{DOCS}/queries", json=queries).get_json()["results"][0],
+            client.post(f"{DOCS}/rows/scan", json=one).get_json(),
+        ]
+
+    for found in answers(missed):
+        assert (found["id_kind"], found["dim"]) == ("string", 2)
+    for found in answers(asked):
+        assert not {"id_kind", "dim"} & found.keys()
 
 
 def test_the_limit_of_a_body_is_a_setting(database: Database) -> None:

@@ -74,7 +74,7 @@ def connect(url: str = "./data", *, threads: int = THREADS, **options: Any) -> A
     """
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise InvalidArgument("threads must be an integer of at least 1", field="threads", limit=1)
-    if not url.startswith(("http://", "https://")):
+    if not api.is_server(url):
         return AsyncDatabase(api.connect(url, **options), Threads(threads))
     try:
         from vecstore.aio.transport import Suspending

@@ -46,8 +46,9 @@ class Suspending:
         wait_for(asyncio.sleep(seconds))
 
     def close(self) -> None:
-        if self._session is not None:
-            wait_for(self._session.close())
+        session, self._session = self._session, None  # requests after that connect anew, as `Pooled`'s do
+        if session is not None:
+            wait_for(session.close())
 
     async def _request(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]

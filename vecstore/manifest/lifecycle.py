@@ -25,6 +25,7 @@ from vecstore.errors import (
     StorageConflict,
     StorageRetryable,
 )
+from vecstore.invalid import invalid
 from vecstore.limits import MAX_DIM
 from vecstore.manifest.attempt import Committed
 from vecstore.manifest.draft import Change, Draft
@@ -166,7 +167,7 @@ def updated_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings
     try:
         result = msgspec.convert({**msgspec.to_builtins(settings), **changes}, Settings)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"settings: {error}", field="settings") from error
+        raise invalid(error, "defaults.") from error
     if result.k_min > result.k_max:
         raise InvalidArgument("settings: k_min exceeds k_max", field="k_min")
     return result

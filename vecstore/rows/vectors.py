@@ -20,23 +20,27 @@ _MOST: Final = MAX_NORM**2
 _ROUNDING: Final = 4.0  # of a squared norm, at the most
 
 
-def as_vectors(values: object, dim: int, metric: Metric, *, field: str = "vectors") -> F32:
+def as_vectors(values: object, dim: int | None, metric: Metric, *, field: str = "vectors") -> F32:
     """A batch as f32[N, dim], N >= 1; copied only if type or layout asks for it.
 
-    Takes whatever NumPy can turn into numbers in two dimensions. `DimensionMismatch`,
-    `InvalidVector` or `InvalidArgument` name the field, the row and the limit.
+    Takes whatever NumPy can turn into numbers in two dimensions; ``dim`` is None where the namespace, and so
+    how many numbers a row has to have, is not known. `DimensionMismatch`, `InvalidVector` or
+    `InvalidArgument` name the field, the row and the limit.
     """
     array = _as_float32(values, field)
     if array.ndim != 2:
         raise DimensionMismatch(
-            f"{field} must have two dimensions, (rows, {dim}), not {array.ndim}", field=field, dim=dim
+            f"{field} must have two dimensions, (rows, {dim or 'dim'}), not {array.ndim}",
+            field=field,
+            dim=dim,
         )
-    if array.shape[1] != dim:
+    width = array.shape[1]
+    if width != dim and (dim is not None or not width):
         raise DimensionMismatch(
-            f"{field} have {array.shape[1]} dimensions, the namespace has {dim}",
+            f"{field} have {width} dimensions, the namespace has {dim or 'more'}",
             field=field,
             limit=dim,
-            given=array.shape[1],
+            given=width,
         )
     if not len(array):
         raise InvalidArgument(f"{field} must hold at least one row", field=field, limit=1)
@@ -46,18 +50,25 @@ def as_vectors(values: object, dim: int, metric: Metric, *, field: str = "vector
             field=field,
             limit=MAX_BATCH_ROWS,
         )
-    if not are_sound(array, dim, _LEAST, _MOST):
+    if not are_sound(array, width, _LEAST, _MOST):
         for start in range(0, len(array), _CHECK_ROWS):
             _check(array[start : start + _CHECK_ROWS], start, metric, field)
     return array
 
 
-def as_vector(values: object, dim: int, metric: Metric, *, field: str = "vector") -> F32:
-    """One query vector as f32[dim]; errors as `as_vectors`."""
-    if isinstance(values, np.ndarray) and is_sound(values, dim, _LEAST, _MOST):
+def as_vector(values: object, dim: int | None, metric: Metric, *, field: str = "vector") -> F32:
+    """One query vector as f32[dim]; ``dim`` and errors as of `as_vectors`."""
+    if dim is not None and isinstance(values, np.ndarray) and is_sound(values, dim, _LEAST, _MOST):
         return values
     array = _as_float32(values, field)
-    if array.shape != (dim,):
+    if dim is None:
+        if array.ndim != 1 or not len(array):
+            raise DimensionMismatch(
+                f"{field} must have one dimension, not shape {array.shape}",
+                field=field,
+                given=list(array.shape),
+            )
+    elif array.shape != (dim,):
         raise DimensionMismatch(
             f"{field} has shape {array.shape}, the namespace has dimension {dim}",
             field=field,

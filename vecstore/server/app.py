@@ -45,9 +45,9 @@ __all__ = ["create_app", "create_app_from_env", "create_worker_app", "open_datab
 
 
 class _AnyText(BaseConverter):
-    """The rest of a path, slashes included: string ids may hold them."""
+    """The rest of a path, with slashes and ends of lines: string ids may hold them."""
 
-    regex = ".+"
+    regex = r"[\s\S]+"
     part_isolating = False
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 from flask import Flask, Response
@@ -19,6 +20,7 @@ from vecstore.types import F32, Row, RowId
 _insert = msgspec.json.Decoder(wire.InsertRows)
 _delete = msgspec.json.Decoder(wire.DeleteRows)
 _patch = msgspec.json.Decoder(wire.PatchRows)
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,19}")  # int() takes no more than 4,300 digits
 
 
 def register(app: Flask, backend: Backend, config: Config) -> None:
@@ -142,7 +144,7 @@ def batch(
 def _row(backend: Backend, ns: str, text: str, include_vector: bool, epoch: int | None) -> Row:
     """The row of an id in a path. Digits are a number where the namespace has numbers."""
     candidates: list[RowId] = [text]
-    if text.isascii() and text.isdecimal() and str(int(text)) == text and int(text) <= MAX_U64:
+    if _NUMBER.fullmatch(text) and int(text) <= MAX_U64:
         candidates.insert(0, int(text))
     try:
         return backend.row(ns, candidates[0], include_vector=include_vector, epoch=epoch)

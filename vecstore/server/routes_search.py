@@ -13,6 +13,7 @@ from flask import Flask, Response
 from vecstore.api import Backend
 from vecstore.config import Config
 from vecstore.errors import InvalidArgument
+from vecstore.invalid import invalid
 from vecstore.limits import MAX_QUERIES
 from vecstore.params import check_params
 from vecstore.server import wire
@@ -55,7 +56,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         try:
             asked = msgspec.convert(values, wire.SearchQuery, strict=False)
         except msgspec.ValidationError as error:
-            raise wire.invalid(error) from error
+            raise invalid(error) from error
         return one(ns, wire.from_query(asked.vector), asked.params())
 
     rule: Any = app.add_url_rule

@@ -12,8 +12,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from vecstore.limits import MAX_CURSOR_BYTES, MAX_SCAN_ROWS
 from vecstore.params import check_scan
-from vecstore.server.wire import FilterField, given_json, numbers
-from vecstore.types import AttributeType, RowId, ScanOrder, ScanPage, ScanParams
+from vecstore.server.wire import FilterField, dim, given_json, id_kind, numbers
+from vecstore.types import AttributeType, IdKind, RowId, ScanOrder, ScanPage, ScanParams
 
 
 class ScanRows(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -51,12 +51,14 @@ class ScannedRow(Struct, kw_only=True, omit_defaults=True):
 
 
 class Scanned(Struct, kw_only=True):
-    """A page; ``next_cursor`` is null at the end, and only there."""
+    """A page; ``next_cursor`` is null at the end, and only there. ``id_kind`` and ``dim`` as of a search."""
 
     rows: list[ScannedRow]
     types: dict[str, AttributeType]
     epoch: int
     next_cursor: str | None
+    id_kind: IdKind | UnsetType = UNSET
+    dim: int | UnsetType = UNSET
 
 
 def scanned(page: ScanPage, encoding: Literal["numbers", "base64"]) -> Scanned:
@@ -72,7 +74,14 @@ def scanned(page: ScanPage, encoding: Literal["numbers", "base64"]) -> Scanned:
                 row.vector = numbers(vector)
             else:
                 row.vector = binascii.b2a_base64(vector.astype("<f4").tobytes(), newline=False).decode()
-    return Scanned(rows=rows, types=page.types, epoch=page.epoch, next_cursor=page.cursor)
+    return Scanned(
+        rows=rows,
+        types=page.types,
+        epoch=page.epoch,
+        next_cursor=page.cursor,
+        id_kind=id_kind(page.ids, rows),
+        dim=dim(page.vectors, rows),
+    )
 
 
 def page_of(answer: Scanned, asked: ScanParams, ids: npt.NDArray[Any], incarnation: str) -> ScanPage:
@@ -85,8 +94,8 @@ def page_of(answer: Scanned, asked: ScanParams, ids: npt.NDArray[Any], incarnati
             else None
             for row in answer.rows
         ]
-        dim = next((len(one) for one in given if one is not None), 0)
-        vectors = np.full((len(given), dim), np.nan, dtype=np.float32)
+        width = next((len(one) for one in given if one is not None), 0 if answer.dim is UNSET else answer.dim)
+        vectors = np.full((len(given), width), np.nan, dtype=np.float32)
         for i, one in enumerate(given):
             if one is not None:
                 vectors[i] = one

@@ -12,8 +12,9 @@ import binascii
 import math
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -22,6 +23,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidId, InvalidJson, InvalidVector
 from vecstore.ext.json import outline
+from vecstore.invalid import invalid
 from vecstore.limits import (
     MAX_BATCH_ROWS,
     MAX_DELETE_IDS,
@@ -34,13 +36,14 @@ from vecstore.limits import (
     MAX_U64,
 )
 from vecstore.manifest.model import Settings
-from vecstore.params import query_of
+from vecstore.params import ETAG, query_of
 from vecstore.types import (
     F32,
     AttributeType,
     BatchHits,
     Consistency,
     Hits,
+    IdKind,
     Metric,
     NamespaceInfo,
     RerankPrecision,
@@ -398,9 +401,14 @@ class Result(Struct, kw_only=True, omit_defaults=True):
 
 
 class Found(Struct, kw_only=True, omit_defaults=True):
-    """The answer to a search: ``hits`` to a vector, ``results`` to vectors; ``types`` of their attributes."""
+    """The answer to a search: ``hits`` to a vector, ``results`` to vectors; ``types`` of their attributes.
+
+    What no hit shows is told beside them: ``id_kind`` if ids are strings, ``dim`` if vectors are asked for.
+    """
 
     epoch: int
+    id_kind: IdKind | UnsetType = UNSET
+    dim: int | UnsetType = UNSET
     types: dict[str, AttributeType] | UnsetType = UNSET
     hits: list[Neighbour] | UnsetType = UNSET
     results: list[Result] | UnsetType = UNSET
@@ -446,24 +454,43 @@ encode = _encoder.encode
 
 def found(hits: Hits) -> Found:
     """The body of the answer to one query."""
+    neighbours = _neighbours(hits)
     return Found(
         epoch=hits.epoch,
+        id_kind=id_kind(hits.ids, neighbours),
+        dim=dim(hits.vectors, neighbours),
         types=UNSET if hits.types is None else hits.types,
-        hits=_neighbours(hits),
+        hits=neighbours,
         debug=UNSET if hits.debug is None else hits.debug,
     )
 
 
 def found_batch(hits: BatchHits) -> Found:
     """The body of the answer to a batch."""
+    results = [
+        Result(hits=_neighbours(one), debug=UNSET if one.debug is None else one.debug)
+        for one in (hits[i] for i in range(len(hits)))
+    ]
+    neighbours = [one for result in results for one in result.hits]
     return Found(
         epoch=hits.epoch,
+        id_kind=id_kind(hits.ids, neighbours),
+        dim=dim(hits.vectors, neighbours),
         types=UNSET if hits.types is None else hits.types,
-        results=[
-            Result(hits=_neighbours(one), debug=UNSET if one.debug is None else one.debug)
-            for one in (hits[i] for i in range(len(hits)))
-        ],
+        results=results,
     )
+
+
+def id_kind(ids: npt.NDArray[Any], rows: Sequence[Struct]) -> IdKind | UnsetType:
+    """What an answer tells of ids: that they are strings, if it has no row that shows it."""
+    return "string" if not rows and ids.dtype == object else UNSET
+
+
+def dim(vectors: F32 | None, rows: Sequence[Any]) -> int | UnsetType:
+    """What an answer tells of the vectors that were asked for: their dimension, if no row shows it."""
+    if vectors is None or any(row.vector is not None for row in rows):
+        return UNSET
+    return int(vectors.shape[-1])
 
 
 def _neighbours(hits: Hits) -> list[Neighbour]:
@@ -500,12 +527,10 @@ def etag(incarnation: str, epoch: int) -> str:
     return f'"{incarnation}-{epoch}"'
 
 
-_ETAG: Final = re.compile(r'"([0-9A-Za-z_]{1,64})-([0-9]{1,19})"')
-
-
 def parse_etag(text: str) -> tuple[str, int]:
     """Incarnation and epoch of an ``ETag``."""
-    match = _ETAG.fullmatch(text.strip())
+    text = text.strip()
+    match = ETAG.fullmatch(text[1:-1]) if text[:1] == text[-1:] == '"' else None
     if match is None:
         raise InvalidArgument(
             'If-Match must be one ETag as answers carry it: "<incarnation>-<epoch>"', field="If-Match"
@@ -531,18 +556,7 @@ def decode_cursor(cursor: str) -> str:
 
 # -- decoding ------------------------------------------------------------------------------
 
-_WHERE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
-_NAMED: Final = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
-_LIMIT: Final = re.compile(r"(?:>=|<=|>|<) (-?[0-9][0-9.e+-]*)$")
 _BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
-_CHOICES: Final[dict[str, list[str]]] = {
-    "metric": sorted(get_args(Metric)),
-    "mode": sorted(get_args(WriteMode)),
-    "consistency": sorted(get_args(Consistency)),
-    "rerank_precision": ["none", "int8", "fp32"],
-    "store_vectors": ["fp32", "fp16", "none"],
-    "source": ["rows", "recent"],
-}
 
 
 def decode_json(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
@@ -558,31 +572,6 @@ def decode_json(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
         match = _BYTE.search(text)
         position = int(match[1]) if match else getattr(error, "start", len(data))
         raise InvalidJson(f"the body is not JSON: {text}", field="body", position=position) from error
-
-
-def invalid(error: msgspec.ValidationError, field: str = "") -> InvalidArgument:
-    """A validation error of msgspec as ours, with the field and, where there is one, the limit."""
-    text = str(error)
-    where = _WHERE.search(text)
-    path = where[1].lstrip(".") if where else ""
-    text = text[: where.start()] if where else text
-    named = _NAMED.match(text)
-    if named:
-        path = f"{path}.{named[1]}" if path else named[1]
-    if field:
-        path = f"{field}{path}"
-    text = text.replace("`", "")
-    details: dict[str, Any] = {"field": path or "body"}
-    limit = _LIMIT.search(text)
-    choices = _CHOICES.get(re.sub(r"\[.*", "", path.rpartition(".")[2]))
-    if limit:
-        number = float(limit[1])
-        details["limit"] = int(number) if number.is_integer() else number
-    elif text.startswith("Invalid enum value") and choices:
-        details["limit"] = choices
-        text = f"{text}; one of {', '.join(choices)} is expected"
-    kind = InvalidId if not named and re.match(r"ids(\[|$)", path) else InvalidArgument
-    return kind(f"{path or 'body'}: {text[:1].lower()}{text[1:]}", **details)
 
 
 _ids_decoder = msgspec.json.Decoder(list[int | str])

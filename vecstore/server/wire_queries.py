@@ -13,7 +13,16 @@ from vecstore.limits import MAX_AGGREGATES, MAX_GROUP_BY, MAX_TOGETHER
 from vecstore.params import aggregate_params, check_params, told_of
 from vecstore.server.wire import AnySearch, Neighbour, found, given_json
 from vecstore.server.wire_aggregate import aggregated
-from vecstore.types import AggregateParams, Aggregates, AttributeType, Consistency, Hits, Moment, Query
+from vecstore.types import (
+    AggregateParams,
+    Aggregates,
+    AttributeType,
+    Consistency,
+    Hits,
+    IdKind,
+    Moment,
+    Query,
+)
 
 
 class OneQuery(AnySearch, forbid_unknown_fields=True, kw_only=True):
@@ -62,9 +71,14 @@ class Queries(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class OneAnswer(Struct, kw_only=True, omit_defaults=True):
-    """Hits of a search, with the types of their attributes, or results of an aggregation."""
+    """Hits of a search, with the types of their attributes, or results of an aggregation.
+
+    ``id_kind`` and ``dim`` are those of `Found`.
+    """
 
     hits: list[Neighbour] | UnsetType = UNSET
+    id_kind: IdKind | UnsetType = UNSET
+    dim: int | UnsetType = UNSET
     types: dict[str, AttributeType] | UnsetType = UNSET
     aggregations: dict[str, Any] | UnsetType = UNSET
     aggregation_groups: list[dict[str, Any]] | UnsetType = UNSET
@@ -84,7 +98,11 @@ def answers(given: Sequence[Hits | Aggregates]) -> Answers:
     for one in given:
         if isinstance(one, Hits):
             told = found(one)
-            results.append(OneAnswer(hits=told.hits, types=told.types, debug=told.debug))
+            results.append(
+                OneAnswer(
+                    hits=told.hits, id_kind=told.id_kind, dim=told.dim, types=told.types, debug=told.debug
+                )
+            )
         else:
             done = aggregated(one)
             results.append(
