@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import feather
+from pyarrow import feather, parquet
 
 import vecstore
-from vecstore.errors import InvalidArgument
+from vecstore.errors import InvalidArgument, InvalidVector
 from vecstore.ingest import load, open_file
 
 ROWS = np.random.default_rng(2).integers(-100, 100, (25, 4))
@@ -40,9 +40,13 @@ def table(rows: np.ndarray) -> Any:
     return pa.table({"id": IDS, "vector": list(rows.astype(np.float32)), "year": YEARS})
 
 
-def write_arrow(path: Path, rows: np.ndarray) -> None:
-    with pa.ipc.new_file(path, table(rows).schema) as file:
-        file.write_table(table(rows), max_chunksize=7)
+def write_table(path: Path, rows: Any, together: int) -> None:
+    """So many rows in a group."""
+    if path.suffix == ".parquet":
+        parquet.write_table(rows, path, row_group_size=together)
+        return
+    with pa.ipc.new_file(path, rows.schema) as file:
+        file.write_table(rows, max_chunksize=together)
 
 
 WRITERS: dict[str, Callable[[Path, np.ndarray], None]] = {
@@ -53,7 +57,7 @@ WRITERS: dict[str, Callable[[Path, np.ndarray], None]] = {
     "u8bin": lambda path, rows: write_bin(path, abs(rows), "u1"),
     "i8bin": lambda path, rows: write_bin(path, rows, "i1"),
     "npz": write_npz,
-    "arrow": write_arrow,
+    "arrow": lambda path, rows: write_table(path, table(rows), 7),
     "feather": lambda path, rows: feather.write_feather(table(rows), str(path), compression="lz4"),
 }
 UNSIGNED = {"bvecs", "u8bin"}
@@ -193,6 +197,24 @@ def test_a_column_that_holds_no_vectors_is_refused(vectors: pa.Array, tmp_path: 
     feather.write_feather(pa.table({"vector": vectors}), str(path))
     with pytest.raises(InvalidArgument, match="vector"):
         open_file(path)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["npy", "npz", "parquet", "jsonl"])
+def test_what_is_beyond_float32_is_an_error_and_no_warning(kind: str, tmp_path: Path) -> None:
+    path, rows = tmp_path / f"rows.{kind}", np.array([[1.0, 2.0], [1e300, 1.0]])
+    if kind == "npy":
+        np.save(path, rows)
+    elif kind == "npz":
+        np.savez(path, vectors=rows)
+    elif kind == "parquet":
+        write_table(path, pa.table({"vector": list(rows)}), 2)
+    else:
+        path.write_text("".join(f'{{"vector": {row.tolist()}}}\n' for row in rows))
+    with vecstore.connect("memory://", maintenance="off") as database:
+        ns = database.create_namespace("docs", 2, "l2")
+        with pytest.raises(InvalidVector, match=r"vectors\[1\] holds NaN or infinity"):
+            load(ns, open_file(path), batch_rows=10)
 
 
 def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from vecstore.api import Database, Namespace
 from vecstore.arrow import pyarrow, values_of
-from vecstore.batches import BATCH_BYTES, Batch, VectorFile, check_dim, fitting
+from vecstore.batches import BATCH_BYTES, Batch, VectorFile, as_f32, check_dim, fitting
 from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
 from vecstore.export import FORMAT, HEADER, Header
 from vecstore.limits import MAX_IDEMPOTENCY_KEYS
@@ -272,8 +272,7 @@ class JsonLinesFile:
                 if held and (len(held) == size or taken + len(line) > BATCH_BYTES):
                     yield self._batch(vectors, held, number - 1)
                     vectors, held, taken = [], [], 0
-                with np.errstate(over="ignore"):  # what is beyond float32 is refused as infinite
-                    vectors.append(np.array(parsed.vector, dtype=np.float32))
+                vectors.append(as_f32(parsed.vector))
                 parsed.vector = []
                 held.append(parsed)
                 taken += len(line)
@@ -406,7 +405,7 @@ class ArrowFile:
             raise InvalidArgument(
                 f"{self.path}: vectors are not all of {self.dim} numbers", field="vector", limit=self.dim
             )
-        vectors = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, self.dim)
+        vectors = as_f32(flat.to_numpy(zero_copy_only=False)).reshape(-1, self.dim)
         ids = table.column("id").to_pylist() if self._with_ids else None
         attributes = {name: table.column(name) for name in self._attributes}
         return Batch(vectors, ids, attributes or None)
