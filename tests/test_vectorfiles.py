@@ -199,6 +199,44 @@ def test_a_column_that_holds_no_vectors_is_refused(vectors: pa.Array, tmp_path: 
         open_file(path)
 
 
+RAGGED: dict[str, tuple[list[Any], Any, int, str]] = {
+    "lengths that average to the dimension": ([[1, 2, 3], [4, 5], [6, 7, 8, 9]], pa.float32(), 1, "has 2"),
+    "of large lists": ([[1, 2, 3], [4, 5, 6], [7, 8, 9, 10], [11, 12]], pa.int8(), 2, "has 4"),
+    "a null": ([[1, 2, 3], [4, 5, 6], [7, 8, 9], None], pa.float32(), 3, "is null"),
+    "a null that another makes up for": ([[1, 2, 3], None, [4, 5, 6, 7, 8, 9]], pa.float64(), 1, "is null"),
+    "an empty one": ([[1, 2, 3], [], [4, 5, 6]], pa.float32(), 1, "has 0"),
+    "a null in a row": ([[1, 2, 3], [4, None, 6]], pa.float32(), 1, "has a null"),
+    "a null in a row of integers": ([[1, 2, 3], [4, 5, 6], [7, 8, None]], pa.int32(), 2, "has a null"),
+}
+
+
+@pytest.mark.parametrize("wrong", RAGGED)
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "feather"])
+@pytest.mark.parametrize("batch", [2, 10])
+def test_a_ragged_column_of_vectors_is_refused_by_its_row(
+    kind: str, wrong: str, batch: int, tmp_path: Path
+) -> None:
+    lists, element, row, told = RAGGED[wrong]
+    of_lists = pa.large_list if "large" in wrong else pa.list_
+    path = tmp_path / f"rows.{kind}"
+    write_table(path, pa.table({"vector": pa.array(lists, of_lists(element))}), 2)
+    with pytest.raises(InvalidArgument, match=rf"not all of 3 numbers: that of row {row} {told}") as caught:
+        list(open_file(path).batches(batch, 0))
+    assert (caught.value.details["field"], caught.value.details["row"]) == ("vector", row)
+    assert caught.value.details["limit"] == 3
+    with pytest.raises(InvalidArgument, match=rf"that of row {row} {told}"):
+        list(open_file(path).batches(batch, 1))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "feather"])
+def test_a_null_among_lists_of_one_size_is_refused_by_its_row(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    for lists, told in (([[1, 2], None, [3, 4]], "row 1 is null"), ([[1, 2], [3, None]], "row 1 has a null")):
+        write_table(path, pa.table({"vector": pa.array(lists, pa.list_(pa.float32(), 2))}), 2)
+        with pytest.raises(InvalidArgument, match=told):
+            list(open_file(path).batches(10, 0))
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", ["npy", "npz", "parquet", "jsonl"])
 def test_what_is_beyond_float32_is_an_error_and_no_warning(kind: str, tmp_path: Path) -> None:

@@ -366,8 +366,7 @@ class ArrowFile:
             check_dim(path, self.dim)
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
-        pa = pyarrow("Arrow")
-        behind = start
+        behind = at = start
         held: list[Any] = []
         count = taken = 0
         for some in self._groups(fitting(min(size, _ROWS_AT_ONCE), 4 * self.dim)):
@@ -380,17 +379,19 @@ class ArrowFile:
                 while part.num_rows > 1 and part.nbytes > BATCH_BYTES:
                     part = part.slice(0, part.num_rows // 2)
                 if held and taken + part.nbytes > BATCH_BYTES:
-                    yield self._batch(pa.Table.from_batches(held))
+                    yield self._batch(held, at)
+                    at += count
                     held, count, taken = [], 0, 0
                 rest = rest.slice(part.num_rows)
                 held.append(part)
                 count += part.num_rows
                 taken += part.nbytes
                 if count == size:
-                    yield self._batch(pa.Table.from_batches(held))
+                    yield self._batch(held, at)
+                    at += count
                     held, count, taken = [], 0, 0
         if held:
-            yield self._batch(pa.Table.from_batches(held))
+            yield self._batch(held, at)
 
     def _groups(self, size: int) -> Iterator[Any]:
         try:
@@ -398,17 +399,35 @@ class ArrowFile:
         except (OSError, ValueError) as error:
             raise InvalidArgument(f"{self.path} cannot be read: {error}", field="file") from error
 
-    def _batch(self, table: Any) -> Batch:
-        column = table.column("vector").combine_chunks()
-        flat = column.flatten()
-        if column.null_count or (table.num_rows * self.dim != len(flat)):
-            raise InvalidArgument(
-                f"{self.path}: vectors are not all of {self.dim} numbers", field="vector", limit=self.dim
-            )
-        vectors = as_f32(flat.to_numpy(zero_copy_only=False)).reshape(-1, self.dim)
+    def _batch(self, held: list[Any], first: int) -> Batch:
+        """Of rows from ``first`` on."""
+        table = pyarrow("Arrow").Table.from_batches(held)
         ids = table.column("id").to_pylist() if self._with_ids else None
         attributes = {name: table.column(name) for name in self._attributes}
-        return Batch(vectors, ids, attributes or None)
+        return Batch(self._vectors(table.column("vector"), first), ids, attributes or None)
+
+    def _vectors(self, column: Any, first: int) -> F32:
+        """f32[n, dim] of lists from row ``first`` on."""
+        import pyarrow.compute as pc
+
+        lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy()
+        wrong = np.flatnonzero(lengths != self.dim)
+        if len(wrong):
+            length = lengths[wrong[0]]
+            raise self._misfit(first + int(wrong[0]), "is null" if length < 0 else f"has {length}")
+        flat = pc.list_flatten(column)
+        if flat.null_count:
+            at = int(np.argmax(flat.is_null().to_numpy()))
+            raise self._misfit(first + at // self.dim, "has a null among them")
+        return as_f32(flat.to_numpy()).reshape(-1, self.dim)
+
+    def _misfit(self, row: int, told: str) -> InvalidArgument:
+        return InvalidArgument(
+            f"{self.path}: vectors are not all of {self.dim} numbers: that of row {row} {told}",
+            field="vector",
+            row=row,
+            limit=self.dim,
+        )
 
 
 def _check_vectors(path: Path, told: Any) -> None:
