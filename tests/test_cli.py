@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -126,6 +129,27 @@ def test_history_is_read_restored_tagged_and_branched(url: str, tmp_path: Path) 
     assert (info["rows"], info["epoch"]) == (24, seen + 2)
     assert "deleted" in good("tag", "delete", url, "docs", "before")
     assert [tag["name"] for tag in json.loads(good("tag", "list", url, "docs", "--json"))] == ["now"]
+
+
+def test_a_row_is_printed_as_http_answers_it(store: str) -> None:
+    when = datetime(2024, 5, 6, 7, 8, 9, 123_456, tzinfo=UTC)
+    given = {"at": when, "key": UUID(int=5), "tags": ["a", "b"], "huge": 1 << 63, "x": 0.5, "none": None}
+    with vecstore.connect(store, maintenance="off") as database:
+        ns = database.create_namespace("docs", 2, "l2", schema={"huge": "uint", "none": "int"})
+        ns.insert([[1, 2]], ["a/b"], attributes=[given])
+    shown = {
+        "at": "2024-05-06T07:08:09.123Z", "huge": 1 << 63, "key": str(UUID(int=5)), "none": None,
+        "tags": ["a", "b"], "x": 0.5,
+    }  # fmt: skip
+    row = {"id": "a/b", "epoch": 2, "attributes": shown, "vector": [1.0, 2.0]}
+    assert json.loads(good("get", store, "docs", "a/b")) == row
+    assert json.loads(good("get", store, "docs", "a/b", "--epoch", "2", "--no-vector")) == {
+        name: value for name, value in row.items() if name != "vector"
+    }
+    with running_server(store, "--workers", "1", "--no-maintenance") as server:
+        assert json.loads(good("get", server.url, "docs", "a/b")) == row
+        with urlopen(f"{server.url}/v1/namespaces/docs/rows/a%2Fb") as answer:
+            assert json.load(answer) == row
 
 
 @pytest.mark.parametrize("kind", ["npy", "fvecs", "jsonl", "parquet"])

@@ -44,6 +44,7 @@ from vecstore.types import (
     Metric,
     NamespaceInfo,
     RerankPrecision,
+    Row,
     RowId,
     SearchParams,
     Tag,
@@ -464,6 +465,14 @@ def found_batch(hits: BatchHits) -> Found:
             for one in (hits[i] for i in range(len(hits)))
         ],
     )
+
+
+def row_view(row: Row, *, with_vector: bool) -> RowView:
+    """The body of the answer to a read by id."""
+    view = RowView(id=row.id, epoch=row.epoch, attributes=row.attributes or UNSET)
+    if with_vector:
+        view.vector = None if row.vector is None else numbers(row.vector)
+    return view
 
 
 def _neighbours(hits: Hits) -> list[Neighbour]:
