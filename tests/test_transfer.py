@@ -407,6 +407,16 @@ def test_columns_of_a_parquet_file_of_anybody_are_attributes(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+def test_a_batch_of_empty_lists_has_the_type_of_its_column(tmp_path: Path) -> None:
+    tags = [[], [], None, ["a"]]
+    table = pa.table({"vector": [[1.0, 2.0]] * 4, "tags": pa.array(tags, pa.list_(pa.string()))})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    ns = database().create_namespace("docs", 2, "l2")
+    load(ns, open_file(tmp_path / "rows.parquet"), batch_rows=2)
+    assert ns.stats().schema["tags"]["type"] == "[]string"
+    assert [row.attributes["tags"] for row in ns.scan()] == tags
+
+
 def test_attributes_of_json_lines_of_anybody_are_stored(tmp_path: Path) -> None:
     lines = [
         {"id": 1, "vector": [1, 2], "attributes": {"n": 1, "tags": ["a"]}, "other": 5},

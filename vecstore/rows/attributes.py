@@ -2,8 +2,9 @@
 
 Types come from the schema, from the caller's declaration, or, where that is unambiguous, from the values:
 true and false are bool, integers int (uint where one is beyond 2^63), numbers with a point float, strings
-string, lists arrays of these; in Python a ``datetime`` and a ``UUID`` as well. A column of nulls alone
-has no type, and is not stored. Imports what reads values (given, inference), schema, values and columns.
+string, lists arrays of these; in Python a ``datetime`` and a ``UUID`` as well. Lists in a column of Arrow
+are of the type that it has for them. A column of nulls alone has no type, and is not stored. Imports what
+reads values (given, inference), schema, values and columns.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ def parse_attributes(
     guesses: dict[str, Guess] = {}
     for name, first, values in source.slices():
         if name not in columns and name not in guesses:
-            known = schema.get(name)
+            known, told = schema.get(name), source.told.get(name)
             spec = specs.get(name) or (None if known is None else Spec(known.type, known.filterable))
+            spec = spec or (None if told is None else Spec(told))
             if spec is None:
                 guesses[name] = Guess(name)
             else:
@@ -141,8 +143,11 @@ def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Any]
     """
     columns: dict[str, list[Any]] = {}
     types: dict[str, Any] = {}
-    for name, first, values in attributes_given(given, n).slices():
+    source = attributes_given(given, n)
+    for name, first, values in source.slices():
         kind = _untold(values)
+        if kind is None and any(value is not None for value in values):
+            kind = source.told.get(name)
         listed = values.tolist() if isinstance(values, np.ndarray) else values
         if isinstance(values, np.ndarray) and values.dtype.kind == "M":
             try:
