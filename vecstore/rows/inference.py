@@ -147,5 +147,5 @@ def misfit(name: str, row: int, value: object, kind: str) -> SchemaConflict:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 64 else text[:60] + " …"
