@@ -14,6 +14,8 @@ from urllib.request import urlopen
 from uuid import UUID
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
@@ -21,6 +23,7 @@ import vecstore
 from tests.server.support import command, environment, eventually, running_server
 from vecstore.cli import main
 from vecstore.errors import InvalidArgument
+from vecstore.export import export_namespace
 from vecstore.ingest import load, open_file
 
 ROWS = np.random.default_rng(5).standard_normal((25, 4)).astype(np.float32)
@@ -164,9 +167,6 @@ def test_each_kind_of_file_is_read_in_batches(kind: str, with_ids: bool, store: 
     elif kind == "jsonl":
         write_jsonl(path, ROWS, ids)
     else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         columns = {"vector": list(ROWS)} | ({} if ids is None else {"id": ids})
         pq.write_table(pa.table(columns), path, row_group_size=7)
     good("ingest", store, "docs", str(path), "--batch", "10", "--create", "--metric", "l2", "--quiet")
@@ -187,9 +187,6 @@ def test_a_file_is_read_from_any_row_on(kind: str, tmp_path: Path) -> None:
     elif kind == "jsonl":
         write_jsonl(path, ROWS, list(range(25)))
     else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         pq.write_table(pa.table({"vector": list(ROWS), "id": range(25)}), path, row_group_size=7)
     for start in (0, 3, 7, 8, 24):
         parts = list(open_file(path).batches(10, start))
@@ -276,9 +273,6 @@ def test_a_file_that_cannot_be_read_is_named(
 
 
 def test_parquet_without_vectors_is_refused(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.table({"id": [1]}), tmp_path / "a.parquet")
     with pytest.raises(InvalidArgument, match="vector"):
         open_file(tmp_path / "a.parquet")
@@ -332,6 +326,76 @@ def test_an_error_is_one_line_and_status_1(store: str, words: list[str], says: s
 )
 def test_wrong_usage_is_status_2(words: list[str]) -> None:
     assert run(*words).exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "jsonl"])
+@pytest.mark.parametrize("what", ["search", "recall"])
+def test_a_file_without_a_query_is_refused(store: str, tmp_path: Path, what: str, kind: str) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        ns = database.create_namespace("docs", 4, "l2")
+        path = tmp_path / f"queries.{kind}"
+        if kind == "npy":
+            np.save(path, ROWS[:0])
+        elif kind == "npz":
+            np.savez(path, vectors=ROWS[:0])
+        else:
+            export_namespace(ns, path)
+        ns.insert(ROWS)
+    done = run(what, store, "docs", "--file", str(path))
+    assert (done.exit_code, done.stderr) == (1, f"Error: {path} has no rows\n")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+@pytest.mark.parametrize("name", ["n", "id", "vector"])
+def test_two_columns_of_one_name_are_refused(store: str, tmp_path: Path, name: str, kind: str) -> None:
+    columns = {"id": [1, 2], "vector": [[1.0, 2.0]] * 2, "n": [1, 2]}
+    table = pa.Table.from_arrays(
+        [pa.array(values) for values in (*columns.values(), columns[name])], [*columns, name]
+    )
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    done = run("ingest", store, "docs", str(path), "--create", "--quiet")
+    assert (done.exit_code, done.stderr) == (1, f"Error: {path} has two columns named {name}\n")
+    assert good("ns", "list", store) == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("scan", "{store}", "docs"), ("ns", "list", "{store}"), ("--version",), ("ns", "--help")]
+)
+def test_a_disk_without_room_for_what_is_printed_is_one_line(store: str, words: tuple[str, ...]) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        database.create_namespace("docs", 4).insert(ROWS)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command(*(word.format(store=store) for word in words)),
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"Error: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scan", "{store}", "docs", "--filter", '["a", "Eq", "\udcff"]'),
+        ("ns", "create", "{store}", "x", "--dim", "4", "--set", "list_rows=\udcff"),
+        ("keys", "create", "--grant", "read:", "--name", "\udcff", "--file", "{store}/keys.json"),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_one_line(store: str, words: tuple[str, ...]) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        database.create_namespace("docs", 4)
+    done = run(*(word.format(store=store) for word in words))
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "utf-8" in done.stderr
+    assert [one.name for one in Path(store).iterdir() if one.suffix == ".json"] == []
+    assert [one["name"] for one in json.loads(good("ns", "list", store, "--json"))] == ["docs"]
 
 
 def test_gc_tells_on_a_dry_run_and_does_otherwise(store: str) -> None:

@@ -360,6 +360,10 @@ def test_what_is_no_export_is_not_imported_and_what_has_no_vectors_not_exported(
     ns = db.create_namespace("more", DIM, "l2")
     with pytest.raises(InvalidArgument, match="cannot be written"):
         export_namespace(ns, tmp_path / "nowhere" / "docs.jsonl")
+    (tmp_path / "file").touch()
+    for kind in KINDS:
+        with pytest.raises(InvalidArgument, match="cannot be written"):
+            export_namespace(ns, tmp_path / "file" / f"docs.{kind}")
     header = (
         b'{"vecstore":{"format":9,"dim":6,"metric":"l2","id_kind":null,"rows":0,"schema":{},"defaults":{}}}\n'
     )

@@ -35,7 +35,9 @@ _ROWS_AT_ONCE: Final = 1_024  # of Parquet, before it is known how large they ar
 
 
 def vectors_of(file: VectorFile) -> F32:
-    """All vectors of a file, f32[rows, dim]."""
+    """All vectors of a file, f32[rows, dim]. `InvalidArgument` if it has none."""
+    if not file.rows:
+        raise InvalidArgument(f"{file.path} has no rows", field="file")
     return np.concatenate([batch.vectors for batch in file.batches(file.rows, 0)])
 
 
@@ -347,6 +349,9 @@ class ArrowFile:
         self.path = path
         self.rows = rows
         self._read = groups
+        twice = next((name for name in told.names if told.names.count(name) > 1), None)
+        if twice is not None:
+            raise InvalidArgument(f"{path} has two columns named {twice}", field="file")
         if "vector" not in told.names:
             raise InvalidArgument(f"{path} has no column named vector", field="file")
         _check_vectors(path, told.field("vector").type)

@@ -40,7 +40,7 @@ def scan(
 
     try:
         chosen = None if given is None else msgspec.json.decode(given)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise InvalidArgument(f"--filter is not JSON: {error}", field="filter") from error
     left = limit
     with open_database(url) as database:
