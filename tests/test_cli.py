@@ -29,6 +29,9 @@ from vecstore.ingest import load, open_file
 ROWS = np.random.default_rng(5).standard_normal((25, 4)).astype(np.float32)
 
 
+DEEP = "[" * 5_000 + "]" * 5_000  # deeper than is read
+
+
 def run(*words: str, **more: Any) -> Result:
     return CliRunner().invoke(main, list(words), **more)
 
@@ -258,6 +261,12 @@ def test_a_file_of_too_many_batches_is_refused_before_it_starts(store: str, tmp_
         ("x.jsonl", b'{"vector": [1, 2]', "line 1"),
         ("x.jsonl", b'{"vector": [1, 2]}\n{"vector": [1]}', "line 2"),
         ("x.jsonl", b'{"vector": [1], "id": 1}\n{"vector": [1]}', "some have none"),
+        *(
+            pytest.param(
+                "x.jsonl", b"%b%b}" % (begin, DEEP.encode()), "line 1: maximum", id=f"deep {begin!r}"
+            )
+            for begin in (b'{"vector": [1], "attributes": {"a": ', b'{"vector": [1], "a": ', b'{"vecstore": ')
+        ),
         ("x.parquet", b"nothing", "cannot be read"),
     ],
 )
@@ -301,6 +310,12 @@ def test_parquet_without_vectors_is_refused(tmp_path: Path) -> None:
         (["serve", "{store}", "--recall-sample-rate", "2"], "recall_sample_rate"),
         (["recall", "{store}", "nothing"], "no namespace"),
         (["demo", "--data", "nowhere"], "no sample data"),
+        pytest.param(["scan", "{store}", "nothing", "--filter", DEEP], "--filter is not JSON", id="deep"),
+        pytest.param(
+            ["ns", "create", "{store}", "x", "--dim", "4", "--set", f"list_rows={DEEP}"],
+            "list_rows",
+            id="deep setting",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_status_1(store: str, words: list[str], says: str) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from vecstore.api import Database, Namespace
 from vecstore.arrow import pyarrow, values_of
 from vecstore.batches import BATCH_BYTES, Batch, VectorFile, as_f32, check_dim, fitting
-from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
+from vecstore.errors import NOT_JSON, InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
 from vecstore.export import FORMAT, HEADER, Header
 from vecstore.limits import MAX_IDEMPOTENCY_KEYS
 from vecstore.types import F32, RowId, WriteMode
@@ -193,7 +193,7 @@ def import_namespace(
 def _header(data: bytes, path: Path) -> Header:
     try:
         header = msgspec.json.decode(data, type=Header)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise InvalidArgument(
             f"{path}: the header of an export is malformed: {error}", field="file"
         ) from error
@@ -234,7 +234,7 @@ class JsonLinesFile:
         self.rows = 0
         with path.open("rb") as lines:
             first = lines.readline(BATCH_BYTES)
-            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            with suppress(*NOT_JSON):
                 self.header = _header(bytes(msgspec.json.decode(first, type=_First).vecstore), path)
             if self.header is None:
                 lines.seek(0)
@@ -298,7 +298,7 @@ class JsonLinesFile:
     def _parse(self, line: bytes, number: int) -> _Line:
         try:
             return self._decoder.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             raise InvalidArgument(f"{self.path} line {number}: {error}", field="file", line=number) from error
 
     def _batch(self, vectors: list[F32], held: list[_Line], number: int) -> Batch:
