@@ -225,11 +225,12 @@ class _First(msgspec.Struct):
 
 
 class JsonLinesFile:
-    """A line a row: ``{"id": …, "vector": [...], "attributes": {…}}``; other fields are not stored."""
+    """A line a row: ``{"id": …, "vector": [...], "attributes": {…}}``; other fields are attributes too."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._decoder = msgspec.json.Decoder(_Line)
+        self._members = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self.header: Header | None = None
         self.rows = 0
         with path.open("rb") as lines:
@@ -297,9 +298,23 @@ class JsonLinesFile:
 
     def _parse(self, line: bytes, number: int) -> _Line:
         try:
-            return self._decoder.decode(line)
+            parsed = self._decoder.decode(line)
+            others = self._members.decode(line)
+            for name in _Line.__struct_fields__:
+                others.pop(name, None)
+            decoded = {name: msgspec.json.decode(raw) for name, raw in others.items()}
         except NOT_JSON as error:
             raise InvalidArgument(f"{self.path} line {number}: {error}", field="file", line=number) from error
+        if decoded:
+            given = parsed.attributes or {}
+            if twice := given.keys() & decoded.keys():
+                raise InvalidArgument(
+                    f"{self.path} line {number}: {min(twice)} is a field and an attribute",
+                    field="file",
+                    line=number,
+                )
+            parsed.attributes = {**given, **decoded}
+        return parsed
 
     def _batch(self, vectors: list[F32], held: list[_Line], number: int) -> Batch:
         given = [line.id for line in held if line.id is not None]
