@@ -242,7 +242,12 @@ REFUSED: list[tuple[str, Use, type[VecstoreError], str]] = [
     ("a string for ids", lambda db, ns: ns.insert(ROWS[:3], "abc"), InvalidId, "ids"),
     ("a number for ids", lambda db, ns: ns.insert(ROWS[:1], 5), InvalidId, "ids"),  # type: ignore[arg-type]
     ("unknown mode", lambda db, ns: ns.insert(ROWS[:1], [1], mode="x"), InvalidArgument, "mode"),  # type: ignore[arg-type]
-    ("an id that exists", lambda db, ns: ns.insert(ROWS[:1], [3], mode="insert"), IdExists, "ids"),
+    (
+        "an id that exists",
+        lambda db, ns: ns.insert(ROWS[:1], [3], mode="insert"),
+        IdExists,
+        "ids[0]: id 3 exists",
+    ),
     (
         "a stale epoch",
         lambda db, ns: ns.insert(ROWS[:1], [1], if_match=("x", 1)),

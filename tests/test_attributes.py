@@ -220,6 +220,12 @@ def test_a_conflict_names_attribute_and_row_and_changes_nothing(db: Database) ->
     assert ns.stats() == before
 
 
+def test_a_number_of_numpy_is_named_as_what_it_is(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2", schema={"some": "[]float"})
+    with pytest.raises(SchemaConflict, match=r"'some' of row 0 must be a list, .*, not 1\.5$"):
+        ns.insert(ROWS[:2], attributes={"some": np.array([1.5, 2.5])})
+
+
 def test_rows_are_deleted_by_a_filter_in_one_commit(db: Database) -> None:
     ns = db.create_namespace("docs", DIM, "l2")
     ns.insert(ROWS, ids=np.arange(60), attributes={"n": np.arange(60)})

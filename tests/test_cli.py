@@ -7,10 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
+from uuid import UUID
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
@@ -18,9 +23,13 @@ import vecstore
 from tests.server.support import command, environment, eventually, running_server
 from vecstore.cli import main
 from vecstore.errors import InvalidArgument
+from vecstore.export import export_namespace
 from vecstore.ingest import load, open_file
 
 ROWS = np.random.default_rng(5).standard_normal((25, 4)).astype(np.float32)
+
+
+DEEP = "[" * 5_000 + "]" * 5_000  # deeper than is read
 
 
 def run(*words: str, **more: Any) -> Result:
@@ -128,6 +137,27 @@ def test_history_is_read_restored_tagged_and_branched(url: str, tmp_path: Path) 
     assert [tag["name"] for tag in json.loads(good("tag", "list", url, "docs", "--json"))] == ["now"]
 
 
+def test_a_row_is_printed_as_http_answers_it(store: str) -> None:
+    when = datetime(2024, 5, 6, 7, 8, 9, 123_456, tzinfo=UTC)
+    given = {"at": when, "key": UUID(int=5), "tags": ["a", "b"], "huge": 1 << 63, "x": 0.5, "none": None}
+    with vecstore.connect(store, maintenance="off") as database:
+        ns = database.create_namespace("docs", 2, "l2", schema={"huge": "uint", "none": "int"})
+        ns.insert([[1, 2]], ["a/b"], attributes=[given])
+    shown = {
+        "at": "2024-05-06T07:08:09.123Z", "huge": 1 << 63, "key": str(UUID(int=5)), "none": None,
+        "tags": ["a", "b"], "x": 0.5,
+    }  # fmt: skip
+    row = {"id": "a/b", "epoch": 2, "attributes": shown, "vector": [1.0, 2.0]}
+    assert json.loads(good("get", store, "docs", "a/b")) == row
+    assert json.loads(good("get", store, "docs", "a/b", "--epoch", "2", "--no-vector")) == {
+        name: value for name, value in row.items() if name != "vector"
+    }
+    with running_server(store, "--workers", "1", "--no-maintenance") as server:
+        assert json.loads(good("get", server.url, "docs", "a/b")) == row
+        with urlopen(f"{server.url}/v1/namespaces/docs/rows/a%2Fb") as answer:
+            assert json.load(answer) == row
+
+
 @pytest.mark.parametrize("kind", ["npy", "fvecs", "jsonl", "parquet"])
 @pytest.mark.parametrize("with_ids", [False, True])
 def test_each_kind_of_file_is_read_in_batches(kind: str, with_ids: bool, store: str, tmp_path: Path) -> None:
@@ -140,9 +170,6 @@ def test_each_kind_of_file_is_read_in_batches(kind: str, with_ids: bool, store: 
     elif kind == "jsonl":
         write_jsonl(path, ROWS, ids)
     else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         columns = {"vector": list(ROWS)} | ({} if ids is None else {"id": ids})
         pq.write_table(pa.table(columns), path, row_group_size=7)
     good("ingest", store, "docs", str(path), "--batch", "10", "--create", "--metric", "l2", "--quiet")
@@ -163,9 +190,6 @@ def test_a_file_is_read_from_any_row_on(kind: str, tmp_path: Path) -> None:
     elif kind == "jsonl":
         write_jsonl(path, ROWS, list(range(25)))
     else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         pq.write_table(pa.table({"vector": list(ROWS), "id": range(25)}), path, row_group_size=7)
     for start in (0, 3, 7, 8, 24):
         parts = list(open_file(path).batches(10, start))
@@ -237,6 +261,12 @@ def test_a_file_of_too_many_batches_is_refused_before_it_starts(store: str, tmp_
         ("x.jsonl", b'{"vector": [1, 2]', "line 1"),
         ("x.jsonl", b'{"vector": [1, 2]}\n{"vector": [1]}', "line 2"),
         ("x.jsonl", b'{"vector": [1], "id": 1}\n{"vector": [1]}', "some have none"),
+        *(
+            pytest.param(
+                "x.jsonl", b"%b%b}" % (begin, DEEP.encode()), "line 1: maximum", id=f"deep {begin!r}"
+            )
+            for begin in (b'{"vector": [1], "attributes": {"a": ', b'{"vector": [1], "a": ', b'{"vecstore": ')
+        ),
         ("x.parquet", b"nothing", "cannot be read"),
     ],
 )
@@ -252,9 +282,6 @@ def test_a_file_that_cannot_be_read_is_named(
 
 
 def test_parquet_without_vectors_is_refused(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.table({"id": [1]}), tmp_path / "a.parquet")
     with pytest.raises(InvalidArgument, match="vector"):
         open_file(tmp_path / "a.parquet")
@@ -283,6 +310,12 @@ def test_parquet_without_vectors_is_refused(tmp_path: Path) -> None:
         (["serve", "{store}", "--recall-sample-rate", "2"], "recall_sample_rate"),
         (["recall", "{store}", "nothing"], "no namespace"),
         (["demo", "--data", "nowhere"], "no sample data"),
+        pytest.param(["scan", "{store}", "nothing", "--filter", DEEP], "--filter is not JSON", id="deep"),
+        pytest.param(
+            ["ns", "create", "{store}", "x", "--dim", "4", "--set", f"list_rows={DEEP}"],
+            "list_rows",
+            id="deep setting",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_status_1(store: str, words: list[str], says: str) -> None:
@@ -308,6 +341,76 @@ def test_an_error_is_one_line_and_status_1(store: str, words: list[str], says: s
 )
 def test_wrong_usage_is_status_2(words: list[str]) -> None:
     assert run(*words).exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "jsonl"])
+@pytest.mark.parametrize("what", ["search", "recall"])
+def test_a_file_without_a_query_is_refused(store: str, tmp_path: Path, what: str, kind: str) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        ns = database.create_namespace("docs", 4, "l2")
+        path = tmp_path / f"queries.{kind}"
+        if kind == "npy":
+            np.save(path, ROWS[:0])
+        elif kind == "npz":
+            np.savez(path, vectors=ROWS[:0])
+        else:
+            export_namespace(ns, path)
+        ns.insert(ROWS)
+    done = run(what, store, "docs", "--file", str(path))
+    assert (done.exit_code, done.stderr) == (1, f"Error: {path} has no rows\n")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+@pytest.mark.parametrize("name", ["n", "id", "vector"])
+def test_two_columns_of_one_name_are_refused(store: str, tmp_path: Path, name: str, kind: str) -> None:
+    columns = {"id": [1, 2], "vector": [[1.0, 2.0]] * 2, "n": [1, 2]}
+    table = pa.Table.from_arrays(
+        [pa.array(values) for values in (*columns.values(), columns[name])], [*columns, name]
+    )
+    path = tmp_path / f"rows.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
+    done = run("ingest", store, "docs", str(path), "--create", "--quiet")
+    assert (done.exit_code, done.stderr) == (1, f"Error: {path} has two columns named {name}\n")
+    assert good("ns", "list", store) == ""
+
+
+@pytest.mark.parametrize(
+    "words", [("scan", "{store}", "docs"), ("ns", "list", "{store}"), ("--version",), ("ns", "--help")]
+)
+def test_a_disk_without_room_for_what_is_printed_is_one_line(store: str, words: tuple[str, ...]) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        database.create_namespace("docs", 4).insert(ROWS)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command(*(word.format(store=store) for word in words)),
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"Error: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scan", "{store}", "docs", "--filter", '["a", "Eq", "\udcff"]'),
+        ("ns", "create", "{store}", "x", "--dim", "4", "--set", "list_rows=\udcff"),
+        ("keys", "create", "--grant", "read:", "--name", "\udcff", "--file", "{store}/keys.json"),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_one_line(store: str, words: tuple[str, ...]) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        database.create_namespace("docs", 4)
+    done = run(*(word.format(store=store) for word in words))
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "utf-8" in done.stderr
+    assert [one.name for one in Path(store).iterdir() if one.suffix == ".json"] == []
+    assert [one["name"] for one in json.loads(good("ns", "list", store, "--json"))] == ["docs"]
 
 
 def test_gc_tells_on_a_dry_run_and_does_otherwise(store: str) -> None:

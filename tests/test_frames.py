@@ -141,6 +141,65 @@ def test_what_has_no_type_is_refused_by_name(db: Database, given: Any, named: st
     assert ns.stats().rows == 0
 
 
+LISTS: dict[str, tuple[Any, list[Any]]] = {
+    "[]string": (pa.list_(pa.string()), ["a"]),
+    "[]int": (pa.large_list(pa.int8()), [-1]),
+    "[]uint": (pa.list_(pa.uint64()), [7]),
+    "[]float": (pa.list_(pa.float32()), [0.5]),
+    "[]bool": (pa.list_(pa.bool_()), [True]),
+    "[]datetime": (pa.list_(pa.timestamp("us", "UTC")), [AT]),
+}
+
+
+@pytest.mark.parametrize("how", ["a table", "columns", "Polars"])
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_column_of_empty_lists_has_the_type_of_the_column(db: Database, kind: str, how: str) -> None:
+    arrow, later = LISTS[kind]
+    ns = db.create_namespace("docs", DIM, "l2")
+    table = pa.table({"some": pa.array([[], None, []], arrow), "none": pa.nulls(3, arrow)})
+    given = {
+        "a table": table,
+        "columns": {name: table.column(name) for name in table.column_names},
+        "Polars": pl.DataFrame(table),
+    }[how]
+    ns.insert(ROWS, [1, 2, 3], attributes=given)
+    assert {name: one["type"] for name, one in ns.stats().schema.items()} == {"some": kind}
+    assert [row.attributes for row in ns.scan()] == [{"some": []}, {"some": None}, {"some": []}]
+    ns.patch([2], {"some": [later]})
+    ns.insert(ROWS, [4, 5, 6], attributes=given)  # into what is known by now
+    assert [row.attributes["some"] for row in ns.scan()] == [[], later, [], [], None, []]
+    ns.patch([2], given.slice(0, 1) if how == "a table" else table.slice(0, 1))
+    assert ns.get(2).attributes == {"some": []}
+
+
+def test_lists_of_other_columns_have_the_type_that_these_stand_for(db: Database) -> None:
+    words = pa.array([["a"], [], None]).flatten().dictionary_encode()
+    offsets = pa.array([0, 1, 1, 1], pa.int32())
+    columns = {
+        "words": pa.ListArray.from_arrays(offsets, words),
+        "pairs": pa.array([[1, 2], [3, 4], None], pa.list_(pa.uint16(), 2)),
+        "days": pa.array([[], [date(2024, 1, 2)], []]),
+    }
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS, [1, 2, 3], attributes=columns)
+    assert {name: one["type"] for name, one in ns.stats().schema.items()} == {
+        "words": "[]string", "pairs": "[]uint", "days": "[]datetime",
+    }  # fmt: skip
+    assert [row.attributes for row in ns.scan()] == [
+        {"days": [], "pairs": [1, 2], "words": ["a"]},
+        {"days": ["2024-01-02T00:00:00.000Z"], "pairs": [3, 4], "words": []},
+        {"days": [], "pairs": None, "words": []},
+    ]
+
+
+@pytest.mark.parametrize("given", [pa.array([[], []], pa.list_(pa.null())), [[], []]], ids=["Arrow", "lists"])
+def test_empty_lists_of_nothing_have_no_type(db: Database, given: Any) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    with pytest.raises(InvalidAttribute, match="'some' holds empty arrays alone"):
+        ns.insert(ROWS[:2], attributes={"some": given})
+    assert ns.stats().rows == 0
+
+
 def test_no_number_in_polars_is_no_value_and_refused(db: Database) -> None:
     ns = db.create_namespace("docs", DIM, "l2")
     with pytest.raises(SchemaConflict, match="'x' of row 1"):

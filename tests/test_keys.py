@@ -225,11 +225,22 @@ def test_wrong_usage_is_status_2_and_makes_no_file(path: Path, words: tuple[str,
     assert not path.exists()
 
 
-@pytest.mark.parametrize("more", [("--grant", "read:a/b"), ("--grant", "read:", "--rate", "-1")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--grant", "read:a/b"),
+        *(("--grant", "read:", "--rate", rate) for rate in ("-1", "nan", "inf", "-inf", "1000001")),
+    ],
+)
 def test_values_out_of_bounds_are_refused_and_make_no_file(path: Path, more: tuple[str, ...]) -> None:
     done = run(path, "create", *more)
     assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
     assert not path.exists()
+
+
+def test_a_rate_of_0_is_no_limit(path: Path) -> None:
+    assert run(path, "create", "--grant", "read:", "--rate", "0").exit_code == 0
+    assert [key.rate for key in read_keys(path)] == [0.0]
 
 
 def test_the_file_is_that_of_the_setting_unless_another_is_named(

@@ -360,6 +360,10 @@ def test_what_is_no_export_is_not_imported_and_what_has_no_vectors_not_exported(
     ns = db.create_namespace("more", DIM, "l2")
     with pytest.raises(InvalidArgument, match="cannot be written"):
         export_namespace(ns, tmp_path / "nowhere" / "docs.jsonl")
+    (tmp_path / "file").touch()
+    for kind in KINDS:
+        with pytest.raises(InvalidArgument, match="cannot be written"):
+            export_namespace(ns, tmp_path / "file" / f"docs.{kind}")
     header = (
         b'{"vecstore":{"format":9,"dim":6,"metric":"l2","id_kind":null,"rows":0,"schema":{},"defaults":{}}}\n'
     )
@@ -407,20 +411,62 @@ def test_columns_of_a_parquet_file_of_anybody_are_attributes(tmp_path: Path) -> 
     ]  # fmt: skip
 
 
+def test_a_batch_of_empty_lists_has_the_type_of_its_column(tmp_path: Path) -> None:
+    tags = [[], [], None, ["a"]]
+    table = pa.table({"vector": [[1.0, 2.0]] * 4, "tags": pa.array(tags, pa.list_(pa.string()))})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    ns = database().create_namespace("docs", 2, "l2")
+    load(ns, open_file(tmp_path / "rows.parquet"), batch_rows=2)
+    assert ns.stats().schema["tags"]["type"] == "[]string"
+    assert [row.attributes["tags"] for row in ns.scan()] == tags
+
+
 def test_attributes_of_json_lines_of_anybody_are_stored(tmp_path: Path) -> None:
     lines = [
         {"id": 1, "vector": [1, 2], "attributes": {"n": 1, "tags": ["a"]}, "other": 5},
         {"id": 2, "vector": [3, 4]},
-        {"id": 3, "vector": [5, 6], "attributes": {"n": None, "good": True}},
+        {"id": 3, "vector": [5, 6], "attributes": {"n": None, "good": True}, "title": "ß"},
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     ns = database().create_namespace("docs", 2, "l2")
     load(ns, open_file(tmp_path / "rows.jsonl"), batch_rows=10)
     assert [row.attributes for row in ns.scan()] == [
-        {"good": None, "n": 1, "tags": ["a"]},
-        {"good": None, "n": None, "tags": None},
-        {"good": True, "n": None, "tags": None},
+        {"good": None, "n": 1, "other": 5, "tags": ["a"], "title": None},
+        {"good": None, "n": None, "other": None, "tags": None, "title": None},
+        {"good": True, "n": None, "other": None, "tags": None, "title": "ß"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "says"),
+    [
+        ({"title": {"de": "x"}}, SchemaConflict, "'title' has values of no type that is kept"),
+        ({"distance": 0.5}, InvalidAttribute, "'distance' is a reserved name"),
+        ({"n": 5, "attributes": {"n": 5}}, InvalidArgument, "line 2: n is a field and an attribute"),
+    ],
+)
+def test_a_field_of_a_line_that_cannot_be_an_attribute_is_refused_by_name(
+    more: dict[str, Any], kind: type[InvalidArgument], says: str, tmp_path: Path
+) -> None:
+    lines = [{"id": 1, "vector": [1, 2]}, {"id": 2, "vector": [1, 2], **more}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ns = database().create_namespace("docs", 2, "l2")
+    with pytest.raises(kind, match=says):
+        load(ns, open_file(tmp_path / "rows.jsonl"), batch_rows=10)
+    assert ns.stats().rows == 0
+
+
+def test_an_export_has_no_field_beside_its_attributes(tmp_path: Path) -> None:
+    """So that what comes back is what was there, whatever its attributes are called."""
+    names = ["attributes", "vecstore", "ids", "vectors", "x y"]
+    db = database()
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(np.ones((2, DIM)), ["a", "b"], attributes=[dict.fromkeys(names, "x"), {}])
+    export_namespace(ns, tmp_path / "docs.jsonl")
+    rows = (tmp_path / "docs.jsonl").read_text().splitlines()[1:]
+    assert {key for row in rows for key in json.loads(row)} == {"id", "vector", "attributes"}
+    import_namespace(db, "copy", open_file(tmp_path / "docs.jsonl"))
+    assert everything(db.namespace("copy")) == everything(ns)
 
 
 def test_a_column_of_no_type_that_is_kept_is_named_before_anything_is_written(tmp_path: Path) -> None:

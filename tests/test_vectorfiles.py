@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyarrow import feather
+from pyarrow import feather, parquet
 
 import vecstore
-from vecstore.errors import InvalidArgument
+from vecstore.errors import InvalidArgument, InvalidVector
 from vecstore.ingest import load, open_file
 
 ROWS = np.random.default_rng(2).integers(-100, 100, (25, 4))
@@ -40,9 +40,13 @@ def table(rows: np.ndarray) -> Any:
     return pa.table({"id": IDS, "vector": list(rows.astype(np.float32)), "year": YEARS})
 
 
-def write_arrow(path: Path, rows: np.ndarray) -> None:
-    with pa.ipc.new_file(path, table(rows).schema) as file:
-        file.write_table(table(rows), max_chunksize=7)
+def write_table(path: Path, rows: Any, together: int) -> None:
+    """So many rows in a group."""
+    if path.suffix == ".parquet":
+        parquet.write_table(rows, path, row_group_size=together)
+        return
+    with pa.ipc.new_file(path, rows.schema) as file:
+        file.write_table(rows, max_chunksize=together)
 
 
 WRITERS: dict[str, Callable[[Path, np.ndarray], None]] = {
@@ -53,7 +57,7 @@ WRITERS: dict[str, Callable[[Path, np.ndarray], None]] = {
     "u8bin": lambda path, rows: write_bin(path, abs(rows), "u1"),
     "i8bin": lambda path, rows: write_bin(path, rows, "i1"),
     "npz": write_npz,
-    "arrow": write_arrow,
+    "arrow": lambda path, rows: write_table(path, table(rows), 7),
     "feather": lambda path, rows: feather.write_feather(table(rows), str(path), compression="lz4"),
 }
 UNSIGNED = {"bvecs", "u8bin"}
@@ -193,6 +197,62 @@ def test_a_column_that_holds_no_vectors_is_refused(vectors: pa.Array, tmp_path: 
     feather.write_feather(pa.table({"vector": vectors}), str(path))
     with pytest.raises(InvalidArgument, match="vector"):
         open_file(path)
+
+
+RAGGED: dict[str, tuple[list[Any], Any, int, str]] = {
+    "lengths that average to the dimension": ([[1, 2, 3], [4, 5], [6, 7, 8, 9]], pa.float32(), 1, "has 2"),
+    "of large lists": ([[1, 2, 3], [4, 5, 6], [7, 8, 9, 10], [11, 12]], pa.int8(), 2, "has 4"),
+    "a null": ([[1, 2, 3], [4, 5, 6], [7, 8, 9], None], pa.float32(), 3, "is null"),
+    "a null that another makes up for": ([[1, 2, 3], None, [4, 5, 6, 7, 8, 9]], pa.float64(), 1, "is null"),
+    "an empty one": ([[1, 2, 3], [], [4, 5, 6]], pa.float32(), 1, "has 0"),
+    "a null in a row": ([[1, 2, 3], [4, None, 6]], pa.float32(), 1, "has a null"),
+    "a null in a row of integers": ([[1, 2, 3], [4, 5, 6], [7, 8, None]], pa.int32(), 2, "has a null"),
+}
+
+
+@pytest.mark.parametrize("wrong", RAGGED)
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "feather"])
+@pytest.mark.parametrize("batch", [2, 10])
+def test_a_ragged_column_of_vectors_is_refused_by_its_row(
+    kind: str, wrong: str, batch: int, tmp_path: Path
+) -> None:
+    lists, element, row, told = RAGGED[wrong]
+    of_lists = pa.large_list if "large" in wrong else pa.list_
+    path = tmp_path / f"rows.{kind}"
+    write_table(path, pa.table({"vector": pa.array(lists, of_lists(element))}), 2)
+    with pytest.raises(InvalidArgument, match=rf"not all of 3 numbers: that of row {row} {told}") as caught:
+        list(open_file(path).batches(batch, 0))
+    assert (caught.value.details["field"], caught.value.details["row"]) == ("vector", row)
+    assert caught.value.details["limit"] == 3
+    with pytest.raises(InvalidArgument, match=rf"that of row {row} {told}"):
+        list(open_file(path).batches(batch, 1))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "feather"])
+def test_a_null_among_lists_of_one_size_is_refused_by_its_row(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    for lists, told in (([[1, 2], None, [3, 4]], "row 1 is null"), ([[1, 2], [3, None]], "row 1 has a null")):
+        write_table(path, pa.table({"vector": pa.array(lists, pa.list_(pa.float32(), 2))}), 2)
+        with pytest.raises(InvalidArgument, match=told):
+            list(open_file(path).batches(10, 0))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["npy", "npz", "parquet", "jsonl"])
+def test_what_is_beyond_float32_is_an_error_and_no_warning(kind: str, tmp_path: Path) -> None:
+    path, rows = tmp_path / f"rows.{kind}", np.array([[1.0, 2.0], [1e300, 1.0]])
+    if kind == "npy":
+        np.save(path, rows)
+    elif kind == "npz":
+        np.savez(path, vectors=rows)
+    elif kind == "parquet":
+        write_table(path, pa.table({"vector": list(rows)}), 2)
+    else:
+        path.write_text("".join(f'{{"vector": {row.tolist()}}}\n' for row in rows))
+    with vecstore.connect("memory://", maintenance="off") as database:
+        ns = database.create_namespace("docs", 2, "l2")
+        with pytest.raises(InvalidVector, match=r"vectors\[1\] holds NaN or infinity"):
+            load(ns, open_file(path), batch_rows=10)
 
 
 def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

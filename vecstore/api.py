@@ -285,6 +285,11 @@ def copy_store(
     -------
     For each namespace what was sent and what was not, or why it could not be copied. ``diverged`` is the code
     of one that was written to at the target: it is never replaced.
+
+    Raises
+    ------
+    NamespaceNotFound
+        No names were given, and the source never had a namespace: its URL may be mistyped.
     """
     from vecstore.maintenance import copying
 

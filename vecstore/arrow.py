@@ -101,7 +101,7 @@ def _values(pa: Any, column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]
         return _values(pa, column.dictionary_decode(), name)
     if is_.is_null(kind):
         return [None] * len(column)
-    if isinstance(kind, pa.BaseExtensionType) and kind.extension_name != "arrow.uuid":
+    if isinstance(kind, pa.BaseExtensionType) and not _is_uuid(kind):
         return _values(pa, column.storage, name)
     if is_.is_date(kind):
         column = column.cast(pa.timestamp("ms"))
@@ -114,7 +114,7 @@ def _values(pa: Any, column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]
     if is_.is_boolean(kind) or is_.is_integer(kind) or is_.is_floating(kind):
         if not column.null_count:
             return cast(npt.NDArray[Any], column.to_numpy(zero_copy_only=False))
-    elif not (is_.is_string(kind) or is_.is_large_string(kind) or _is_other_text(pa, kind)):
+    elif not (_is_text(kind) or _is_uuid(kind)):
         raise InvalidAttribute(
             f"attributes: {name!r} is a column of {kind}, which is of no type that is kept",
             field="attributes",
@@ -123,9 +123,14 @@ def _values(pa: Any, column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]
     return cast(list[Any], column.to_pylist())
 
 
-def _is_other_text(pa: Any, kind: Any) -> bool:
-    view = getattr(pa.types, "is_string_view", None)
-    return getattr(kind, "extension_name", None) == "arrow.uuid" or (view is not None and view(kind))
+def _is_text(kind: Any) -> bool:
+    is_ = pyarrow("a column of Arrow").types
+    view = getattr(is_, "is_string_view", None)
+    return is_.is_string(kind) or is_.is_large_string(kind) or (view is not None and view(kind))
+
+
+def _is_uuid(kind: Any) -> bool:
+    return getattr(kind, "extension_name", None) == "arrow.uuid"
 
 
 def _moments(counts: Any, unit: str) -> Sequence[Any] | npt.NDArray[Any]:
@@ -148,6 +153,37 @@ def _lists(pa: Any, column: Any, name: str) -> list[Any]:
         out.append(None if length is None else list(flat[at : at + length]))
         at += length or 0
     return out
+
+
+def array_type(column: Any) -> AttributeType | None:
+    """Our type of a column of lists, also where all are empty; None of any other, and of lists of no type."""
+    is_ = pyarrow("a column of Arrow").types
+    kind = _plain(column.type)
+    if not (is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind)):
+        return None
+    element = _plain(kind.value_type)
+    known: dict[AttributeType, bool] = {
+        "[]bool": is_.is_boolean(element),
+        "[]int": is_.is_signed_integer(element),
+        "[]uint": is_.is_unsigned_integer(element),
+        "[]float": is_.is_floating(element),
+        "[]datetime": is_.is_date(element) or is_.is_timestamp(element),
+        "[]uuid": _is_uuid(element),
+        "[]string": _is_text(element),
+    }
+    return next((ours for ours, fits in known.items() if fits), None)
+
+
+def _plain(kind: Any) -> Any:
+    """What a dictionary or a type of somebody's own stands for."""
+    pa = pyarrow("a column of Arrow")
+    while True:
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        elif isinstance(kind, pa.BaseExtensionType) and not _is_uuid(kind):
+            kind = kind.storage_type
+        else:
+            return kind
 
 
 def arrow_type(kind: AttributeType) -> Any:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from vecstore.errors import InvalidArgument
 from vecstore.export import Header
 from vecstore.limits import MAX_DIM
@@ -44,6 +47,12 @@ class VectorFile(Protocol):
 def fitting(size: int, a_row: int) -> int:
     """So many rows of ``a_row`` bytes, or as many as a batch holds."""
     return max(1, min(size, BATCH_BYTES // a_row))
+
+
+def as_f32(numbers: npt.ArrayLike) -> F32:
+    """Contiguous; what is beyond float32 is infinite, which an insert refuses."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(numbers, dtype=np.float32)
 
 
 def check_dim(path: Path, dim: int) -> None:

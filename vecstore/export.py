@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
@@ -119,7 +119,8 @@ def export_namespace(
     except OSError as error:
         raise InvalidArgument(f"{path} cannot be written: {error}", field="file") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it was not made, or its folder is none
+            partial.unlink()
     return Exported(rows, manifest["epoch"], size)
 
 

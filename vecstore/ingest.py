@@ -23,8 +23,8 @@ import numpy as np
 
 from vecstore.api import Database, Namespace
 from vecstore.arrow import pyarrow, values_of
-from vecstore.batches import BATCH_BYTES, Batch, VectorFile, check_dim, fitting
-from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
+from vecstore.batches import BATCH_BYTES, Batch, VectorFile, as_f32, check_dim, fitting
+from vecstore.errors import NOT_JSON, InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
 from vecstore.export import FORMAT, HEADER, Header
 from vecstore.limits import MAX_IDEMPOTENCY_KEYS
 from vecstore.types import F32, RowId, WriteMode
@@ -35,7 +35,9 @@ _ROWS_AT_ONCE: Final = 1_024  # of Parquet, before it is known how large they ar
 
 
 def vectors_of(file: VectorFile) -> F32:
-    """All vectors of a file, f32[rows, dim]."""
+    """All vectors of a file, f32[rows, dim]. `InvalidArgument` if it has none."""
+    if not file.rows:
+        raise InvalidArgument(f"{file.path} has no rows", field="file")
     return np.concatenate([batch.vectors for batch in file.batches(file.rows, 0)])
 
 
@@ -191,7 +193,7 @@ def import_namespace(
 def _header(data: bytes, path: Path) -> Header:
     try:
         header = msgspec.json.decode(data, type=Header)
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise InvalidArgument(
             f"{path}: the header of an export is malformed: {error}", field="file"
         ) from error
@@ -223,16 +225,17 @@ class _First(msgspec.Struct):
 
 
 class JsonLinesFile:
-    """A line a row: ``{"id": …, "vector": [...], "attributes": {…}}``; other fields are not stored."""
+    """A line a row: ``{"id": …, "vector": [...], "attributes": {…}}``; other fields are attributes too."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._decoder = msgspec.json.Decoder(_Line)
+        self._members = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self.header: Header | None = None
         self.rows = 0
         with path.open("rb") as lines:
             first = lines.readline(BATCH_BYTES)
-            with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            with suppress(*NOT_JSON):
                 self.header = _header(bytes(msgspec.json.decode(first, type=_First).vecstore), path)
             if self.header is None:
                 lines.seek(0)
@@ -272,8 +275,7 @@ class JsonLinesFile:
                 if held and (len(held) == size or taken + len(line) > BATCH_BYTES):
                     yield self._batch(vectors, held, number - 1)
                     vectors, held, taken = [], [], 0
-                with np.errstate(over="ignore"):  # what is beyond float32 is refused as infinite
-                    vectors.append(np.array(parsed.vector, dtype=np.float32))
+                vectors.append(as_f32(parsed.vector))
                 parsed.vector = []
                 held.append(parsed)
                 taken += len(line)
@@ -296,9 +298,23 @@ class JsonLinesFile:
 
     def _parse(self, line: bytes, number: int) -> _Line:
         try:
-            return self._decoder.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            parsed = self._decoder.decode(line)
+            others = self._members.decode(line)
+            for name in _Line.__struct_fields__:
+                others.pop(name, None)
+            decoded = {name: msgspec.json.decode(raw) for name, raw in others.items()}
+        except NOT_JSON as error:
             raise InvalidArgument(f"{self.path} line {number}: {error}", field="file", line=number) from error
+        if decoded:
+            given = parsed.attributes or {}
+            if twice := given.keys() & decoded.keys():
+                raise InvalidArgument(
+                    f"{self.path} line {number}: {min(twice)} is a field and an attribute",
+                    field="file",
+                    line=number,
+                )
+            parsed.attributes = {**given, **decoded}
+        return parsed
 
     def _batch(self, vectors: list[F32], held: list[_Line], number: int) -> Batch:
         given = [line.id for line in held if line.id is not None]
@@ -348,6 +364,9 @@ class ArrowFile:
         self.path = path
         self.rows = rows
         self._read = groups
+        twice = next((name for name in told.names if told.names.count(name) > 1), None)
+        if twice is not None:
+            raise InvalidArgument(f"{path} has two columns named {twice}", field="file")
         if "vector" not in told.names:
             raise InvalidArgument(f"{path} has no column named vector", field="file")
         _check_vectors(path, told.field("vector").type)
@@ -367,8 +386,7 @@ class ArrowFile:
             check_dim(path, self.dim)
 
     def batches(self, size: int, start: int) -> Iterator[Batch]:
-        pa = pyarrow("Arrow")
-        behind = start
+        behind = at = start
         held: list[Any] = []
         count = taken = 0
         for some in self._groups(fitting(min(size, _ROWS_AT_ONCE), 4 * self.dim)):
@@ -381,17 +399,19 @@ class ArrowFile:
                 while part.num_rows > 1 and part.nbytes > BATCH_BYTES:
                     part = part.slice(0, part.num_rows // 2)
                 if held and taken + part.nbytes > BATCH_BYTES:
-                    yield self._batch(pa.Table.from_batches(held))
+                    yield self._batch(held, at)
+                    at += count
                     held, count, taken = [], 0, 0
                 rest = rest.slice(part.num_rows)
                 held.append(part)
                 count += part.num_rows
                 taken += part.nbytes
                 if count == size:
-                    yield self._batch(pa.Table.from_batches(held))
+                    yield self._batch(held, at)
+                    at += count
                     held, count, taken = [], 0, 0
         if held:
-            yield self._batch(pa.Table.from_batches(held))
+            yield self._batch(held, at)
 
     def _groups(self, size: int) -> Iterator[Any]:
         try:
@@ -399,17 +419,35 @@ class ArrowFile:
         except (OSError, ValueError) as error:
             raise InvalidArgument(f"{self.path} cannot be read: {error}", field="file") from error
 
-    def _batch(self, table: Any) -> Batch:
-        column = table.column("vector").combine_chunks()
-        flat = column.flatten()
-        if column.null_count or (table.num_rows * self.dim != len(flat)):
-            raise InvalidArgument(
-                f"{self.path}: vectors are not all of {self.dim} numbers", field="vector", limit=self.dim
-            )
-        vectors = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, self.dim)
+    def _batch(self, held: list[Any], first: int) -> Batch:
+        """Of rows from ``first`` on."""
+        table = pyarrow("Arrow").Table.from_batches(held)
         ids = table.column("id").to_pylist() if self._with_ids else None
         attributes = {name: table.column(name) for name in self._attributes}
-        return Batch(vectors, ids, attributes or None)
+        return Batch(self._vectors(table.column("vector"), first), ids, attributes or None)
+
+    def _vectors(self, column: Any, first: int) -> F32:
+        """f32[n, dim] of lists from row ``first`` on."""
+        import pyarrow.compute as pc
+
+        lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy()
+        wrong = np.flatnonzero(lengths != self.dim)
+        if len(wrong):
+            length = lengths[wrong[0]]
+            raise self._misfit(first + int(wrong[0]), "is null" if length < 0 else f"has {length}")
+        flat = pc.list_flatten(column)
+        if flat.null_count:
+            at = int(np.argmax(flat.is_null().to_numpy()))
+            raise self._misfit(first + at // self.dim, "has a null among them")
+        return as_f32(flat.to_numpy()).reshape(-1, self.dim)
+
+    def _misfit(self, row: int, told: str) -> InvalidArgument:
+        return InvalidArgument(
+            f"{self.path}: vectors are not all of {self.dim} numbers: that of row {row} {told}",
+            field="vector",
+            row=row,
+            limit=self.dim,
+        )
 
 
 def _check_vectors(path: Path, told: Any) -> None:

@@ -103,7 +103,11 @@ def new_key(
     rate: float | None = None,
     burst: int | None = None,
 ) -> tuple[str, Key]:
-    """A random key, and what the file is to know of it."""
+    """A random key, and what the file is to know of it. `InvalidArgument` if ``rate`` is out of bounds."""
+    if rate is not None and not 0 <= rate <= MAX_KEY_RATE:  # JSON would make null of NaN and infinity
+        raise InvalidArgument(
+            f"rate must be a number from 0 to {MAX_KEY_RATE}, not {rate}", field="rate", limit=MAX_KEY_RATE
+        )
     identity = secrets.token_hex(6)
     key = f"vs_{identity}_{secrets.token_hex(32)}"
     known = Key(

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from vecstore.batches import Batch, check_dim, fitting
+from vecstore.batches import Batch, as_f32, check_dim, fitting
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_VALUE_BYTES
 
@@ -55,7 +55,7 @@ class NpyFile:
     def batches(self, size: int, start: int) -> Iterator[Batch]:
         size = fitting(size, 4 * self.dim)
         for at in range(start, self.rows, size):
-            yield Batch(np.ascontiguousarray(self._array[at : at + size], dtype=np.float32))
+            yield Batch(as_f32(self._array[at : at + size]))
 
 
 class NpzFile:
@@ -121,7 +121,7 @@ class NpzFile:
                     raise InvalidArgument(f"{self.path} ends within its vectors", field="file")
                 rows = slice(at, at + count)
                 yield Batch(
-                    np.frombuffer(piece, self._dtype).reshape(count, self.dim).astype(np.float32),
+                    as_f32(np.frombuffer(piece, self._dtype).reshape(count, self.dim)),
                     None if self._ids is None else self._ids[rows].tolist(),
                     {name: values[rows] for name, values in self._attributes.items()} or None,
                 )
@@ -154,7 +154,7 @@ class VecsFile:
         size = fitting(size, 4 * self.dim)
         for at in range(start, self.rows, size):
             piece = np.ascontiguousarray(self._data[at : at + size, 4:])
-            yield Batch(piece.view(self._dtype).astype(np.float32, copy=False))
+            yield Batch(as_f32(piece.view(self._dtype)))
 
 
 class BinFile:
@@ -182,7 +182,7 @@ class BinFile:
     def batches(self, size: int, start: int) -> Iterator[Batch]:
         size = fitting(size, 4 * self.dim)
         for at in range(start, self.rows, size):
-            yield Batch(np.ascontiguousarray(self._array[at : at + size], dtype=np.float32))
+            yield Batch(as_f32(self._array[at : at + size]))
 
 
 def _check_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

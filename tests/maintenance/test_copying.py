@@ -6,15 +6,25 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from tests.core import CODED, EXACT, clustered, database, generator
 from vecstore.api import Database, copy_store
-from vecstore.errors import StorageCorrupt, StorageMissing, StorageRetryable, Unauthorised, VecstoreError
+from vecstore.cli import main
+from vecstore.errors import (
+    NamespaceNotFound,
+    StorageCorrupt,
+    StorageMissing,
+    StorageRetryable,
+    Unauthorised,
+    VecstoreError,
+)
 from vecstore.invariants import check_namespace
 from vecstore.maintenance import copying
 from vecstore.maintenance.gc import collect
@@ -340,6 +350,35 @@ def test_a_backup_that_took_over_is_copied_back_over_what_it_was_a_copy_of() -> 
     db.namespace("docs").delete([5_000])
     good(live, backup)
     assert answers(there)["docs@ rows"] == answers(db)["docs@ rows"]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_source_that_never_had_a_namespace_is_an_error_and_nothing_is_made(
+    dry_run: bool, tmp_path: Path
+) -> None:
+    """It is a path or a prefix that somebody mistyped: a backup of nothing must not look like one."""
+    live, backup = tmp_path / "mistyped", tmp_path / "backup"
+    for source in (str(live), "memory://"):
+        with pytest.raises(NamespaceNotFound, match="has no namespace"):
+            copy_store(source, str(backup), dry_run=dry_run)
+    words = ["copy", str(live), str(backup), "--quiet", *(["--dry-run"] if dry_run else [])]
+    done = CliRunner().invoke(main, words)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"Error: file://{live} has no namespace\n"
+    live.mkdir()
+    assert CliRunner().invoke(main, words).exit_code == 1
+    assert not list(live.iterdir())
+    assert not backup.exists()
+
+
+def test_a_source_whose_namespaces_were_all_deleted_is_no_error() -> None:
+    live, backup = MemoryStore(), MemoryStore()
+    db = filled(live)
+    good(live, backup)
+    for info in list(db.namespaces()):
+        db.delete_namespace(info.name)
+    assert copied(live, backup) == {}
+    assert {info.name for info in database(backup).namespaces()}
 
 
 def test_a_store_is_not_copied_onto_itself() -> None:

@@ -263,6 +263,19 @@ def test_a_namespace_that_never_was_is_an_error(world: dict[str, bytes]) -> None
         verify(restored(world), ["nothing"])
 
 
+def test_a_store_that_has_no_namespace_is_not_called_sound(tmp_path: Path) -> None:
+    """A path that somebody mistyped, or a store that lost everything; also where others keep something."""
+    root = tmp_path / "mistyped"
+    with pytest.raises(NamespaceNotFound, match="has no namespace"):
+        verify(MemoryStore())
+    for _ in range(2):
+        done = CliRunner().invoke(main, ["verify", str(root), "--quiet"])
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert done.stderr == f"Error: file://{root} has no namespace\n"
+        (root / "photos").mkdir(parents=True, exist_ok=True)
+        (root / "photos" / "x.jpg").write_bytes(b"x")
+
+
 def test_the_command_tells_people_and_machines(world: dict[str, bytes], tmp_path: Path) -> None:
     root = tmp_path / "store"
     store = LocalStore(root)

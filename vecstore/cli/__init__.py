@@ -26,7 +26,7 @@ from vecstore.cli.common import (
     show_info,
 )
 from vecstore.config import load_config
-from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound
+from vecstore.errors import NOT_JSON, InvalidArgument, NamespaceExists, NamespaceNotFound
 from vecstore.types import Metric
 
 _SOURCES: Final = {"rows": "stored rows", "recent": "recent queries", "queries": "queries"}
@@ -315,7 +315,7 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise click.UsageError(f"--set takes NAME=VALUE, not {pair!r}")
         try:
             found[name] = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             found[name] = text
     return found
 

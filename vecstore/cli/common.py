@@ -30,10 +30,21 @@ class Command(click.Command):
         except BrokenPipeError:
             sys.stderr.close()
             raise SystemExit(1) from None
+        except UnicodeEncodeError as error:  # whatever is stored is UTF-8
+            raise click.ClickException(f"an argument is not UTF-8: {error}") from error
 
 
 class Group(click.Group):
+    """Errors of the system as one line: above all that what is printed finds no room, be it a help."""
+
     command_class = Command
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        try:
+            return super().main(*args, **more)
+        except OSError as error:
+            click.ClickException(str(error)).show()
+            raise SystemExit(1) from error
 
 
 def json_option(command: F) -> F:

@@ -14,18 +14,15 @@ from vecstore.cli.common import Command, Group, json_option, open_database, prin
 @click.argument("namespace")
 @click.argument("id")
 @click.option("--epoch", type=int, help="A past epoch.")
-@click.option("--no-vector", is_flag=True, help="Only whether it is there.")
+@click.option("--no-vector", is_flag=True, help="Without its vector.")
 def get(url: str, namespace: str, id: str, epoch: int | None, no_vector: bool) -> None:
     """Print the row of an id as JSON, as it is or was at a past epoch."""
-    from vecstore.server.wire import numbers
+    from vecstore.server.wire import row_view
 
     with open_database(url) as database:
         ns = database.namespace(namespace)
         row = ns.get(row_id(ns, id), epoch=epoch, include_vector=not no_vector)
-    found = {"id": row.id, "epoch": row.epoch}
-    if not no_vector:
-        found["vector"] = None if row.vector is None else numbers(row.vector)
-    print_json(found)
+    print_json(row_view(row, with_vector=not no_vector))
 
 
 @click.command(cls=Command)

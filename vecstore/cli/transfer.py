@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from vecstore.cli.common import Command, json_option, open_database, print_json
-from vecstore.errors import InvalidArgument
+from vecstore.errors import NOT_JSON, InvalidArgument
 
 
 @click.command(cls=Command)
@@ -40,7 +40,7 @@ def scan(
 
     try:
         chosen = None if given is None else msgspec.json.decode(given)
-    except msgspec.DecodeError as error:
+    except (*NOT_JSON, UnicodeEncodeError) as error:
         raise InvalidArgument(f"--filter is not JSON: {error}", field="filter") from error
     left = limit
     with open_database(url) as database:

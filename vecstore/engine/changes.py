@@ -119,7 +119,7 @@ def _refuse_existing(found: Found, ids: Ids) -> None:
     if found.chosen:
         position = min(int(one.which.min()) for one in found.chosen)
         raise IdExists(
-            f"ids[{position}]: id {ids.values[position]!r} exists",
+            f"ids[{position}]: id {ids.values.item(position)!r} exists",
             field="ids",
             position=position,
             existing=found.count,

@@ -87,6 +87,11 @@ def copy_store(
     expect, progress
         Told how many bytes will be copied, as that becomes known, and how many were. From any thread, one
         at a time.
+
+    Raises
+    ------
+    NamespaceNotFound
+        All were asked for, and there never was one: it is rather another store that is meant.
     """
     if source.url == target.url:
         raise InvalidArgument(f"source and target are both {source.url}", field="target")
@@ -122,10 +127,13 @@ def copy_store(
 
         names = all_children(source, namespaces_prefix()) if namespaces is None else dict.fromkeys(namespaces)
         try:
-            return CopyResult(tuple(one for one in pool.map(copied, names) if one is not None), dry_run)
+            found = list(pool.map(copied, names))
         except BaseException:  # the pools wait for what runs: it ends with its next chunk
             interrupted.set()
             raise
+    if not found and namespaces is None:
+        raise NamespaceNotFound(f"{source.url} has no namespace", url=source.url)
+    return CopyResult(tuple(one for one in found if one is not None), dry_run)
 
 
 class _Interrupted(Exception):

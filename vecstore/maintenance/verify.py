@@ -69,7 +69,7 @@ def verify(
     Raises
     ------
     NamespaceNotFound
-        A namespace was given that has no object at all.
+        A namespace was given that has no object at all; or none was, and the store has no namespace.
     StorageError
         The store does not answer, so that nothing can be said.
     """
@@ -83,7 +83,10 @@ def verify(
         for name in all_children(store, namespaces_prefix()):
             with contextlib.suppress(NamespaceNotFound):  # collection took the last of it just now
                 run.namespace(name)
-        return run.report()
+        report = run.report()
+        if not report.namespaces:
+            raise NamespaceNotFound(f"{store.url} has no namespace", url=store.url)
+        return report
 
 
 class _Verification:

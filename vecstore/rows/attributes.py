@@ -2,8 +2,9 @@
 
 Types come from the schema, from the caller's declaration, or, where that is unambiguous, from the values:
 true and false are bool, integers int (uint where one is beyond 2^63), numbers with a point float, strings
-string, lists arrays of these; in Python a ``datetime`` and a ``UUID`` as well. A column of nulls alone
-has no type, and is not stored. Imports what reads values (given, inference), schema, values and columns.
+string, lists arrays of these; in Python a ``datetime`` and a ``UUID`` as well. Lists in a column of Arrow
+are of the type that it has for them. A column of nulls alone has no type, and is not stored. Imports what
+reads values (given, inference), schema, values and columns.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ def parse_attributes(
     guesses: dict[str, Guess] = {}
     for name, first, values in source.slices():
         if name not in columns and name not in guesses:
-            known = schema.get(name)
+            known, told = schema.get(name), source.told.get(name)
             spec = specs.get(name) or (None if known is None else Spec(known.type, known.filterable))
+            spec = spec or (None if told is None else Spec(told))
             if spec is None:
                 guesses[name] = Guess(name)
             else:
@@ -143,8 +145,9 @@ def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Gues
     """
     columns: dict[str, list[Any]] = {}
     guesses: dict[str, Guess] = {}
-    for name, first, values in attributes_given(given, n).slices():
-        guess = guesses.setdefault(name, Guess(name))
+    source = attributes_given(given, n)
+    for name, first, values in source.slices():
+        guess = guesses.setdefault(name, Guess(name, source.told.get(name)))
         guess.add(first, values)
         columns.setdefault(name, [None] * n)[first : first + len(values)] = _spoken(guess, first, values)
     return columns, {name: guess for name, guess in guesses.items() if guess.untold}

@@ -13,11 +13,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from vecstore.arrow import column_of, columns_of, is_arrow, values_of
+from vecstore.arrow import array_type, column_of, columns_of, is_arrow, values_of
 from vecstore.errors import InvalidAttribute, SchemaConflict
 from vecstore.ext.json import outline
 from vecstore.limits import MAX_ARRAY_ELEMENTS, MAX_ATTRIBUTES, MAX_ROW_JSON_BYTES
 from vecstore.rows.schema import check_name
+from vecstore.types import AttributeType
 
 Bools = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
@@ -33,7 +34,15 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Given(Protocol):
-    """Attributes of some rows."""
+    """Attributes of some rows.
+
+    Attributes
+    ----------
+    told
+        Types of columns that have one whatever their values, of those that `slices` has begun to yield.
+    """
+
+    told: dict[str, AttributeType]
 
     def slices(self) -> Iterator[Slice]:
         """All values, those of an attribute from the first row on; rows that are left out have none.
@@ -105,6 +114,7 @@ class _Columns:
     def __init__(self, columns: Mapping[str, Any], n: int) -> None:
         self._columns = columns
         self._n = n
+        self.told: dict[str, AttributeType] = {}
 
     def slices(self) -> Iterator[Slice]:
         if len(self._columns) > MAX_ATTRIBUTES:
@@ -113,6 +123,8 @@ class _Columns:
             check_name(name, field=FIELD)
             whole: Any = column_of(values, name) if is_arrow(values) else _listed(values, name)
             _check_values(name, len(whole), self._n)
+            if is_arrow(values) and (kind := array_type(whole)) is not None:
+                self.told[name] = kind
             for first in range(0, self._n, SLICE_ROWS):
                 if is_arrow(values):
                     yield name, first, values_of(whole.slice(first, SLICE_ROWS), name)
@@ -128,6 +140,7 @@ class _Rows:
 
     def __init__(self, rows: Sequence[Any]) -> None:
         self._rows = rows
+        self.told: dict[str, AttributeType] = {}
 
     def slices(self) -> Iterator[Slice]:
         for first, some in self._some():
@@ -204,6 +217,7 @@ class _JsonRows:
     def __init__(self, data: memoryview, n: int) -> None:
         self._data = data
         self._n = n
+        self.told: dict[str, AttributeType] = {}
 
     def slices(self) -> Iterator[Slice]:
         for first, some in self._some():
@@ -228,6 +242,7 @@ class _JsonColumns:
     def __init__(self, data: memoryview, n: int) -> None:
         self._data = data
         self._n = n
+        self.told: dict[str, AttributeType] = {}
 
     def slices(self) -> Iterator[Slice]:
         for name, raw in self._members().items():

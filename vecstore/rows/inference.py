@@ -22,10 +22,17 @@ _WIDER: Final = (("uint", {"int"}), ("float", {"int", "uint"}))
 
 
 class Guess:
-    """What the values of an attribute say of its type, of slices as they come."""
+    """What the values of an attribute say of its type, of slices as they come.
 
-    def __init__(self, name: str) -> None:
+    Parameters
+    ----------
+    told
+        The type that their column has, whatever they are.
+    """
+
+    def __init__(self, name: str, told: AttributeType | None = None) -> None:
         self._name = name
+        self._told = told
         self._arrays: bool | None = None
         self._kinds: dict[
             ScalarType | None, tuple[int, Any]
@@ -70,7 +77,8 @@ class Guess:
     @property
     def untold(self) -> bool:
         """Whether JSON cannot tell the type: it has dates and UUIDs as strings, and one kind of integer."""
-        return not _TOLD.issuperset(self._kinds)
+        told = self._told is None and _TOLD.issuperset(self._kinds)
+        return self._arrays is not None and not told
 
     @property
     def dated(self) -> str | None:
@@ -108,6 +116,8 @@ class Guess:
         """
         if self._arrays is None:
             return None
+        if self._told is not None:
+            return Spec(self._told)
         if not self._kinds:
             raise InvalidAttribute(
                 f"{FIELD}: {self._name!r} holds empty arrays alone, which have no type; "

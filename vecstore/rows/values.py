@@ -99,7 +99,7 @@ def listed(values: npt.NDArray[Any]) -> list[Any]:
 def shown(value: object) -> str:
     """A value as an error tells it, whatever it is."""
     try:
-        text = repr(value)
+        text = repr(value if isinstance(value, np.datetime64) else _plain(value))
     except ValueError:  # an integer of more digits than Python turns into a string
         text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 64 else text[:60] + " …"

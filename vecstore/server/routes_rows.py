@@ -109,10 +109,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         asked = query("include_vector", "epoch")
         wanted = flag(asked, "include_vector", True)
         row = _row(backend, ns, identity, wanted, past_epoch(asked))
-        body = wire.RowView(id=row.id, epoch=row.epoch, attributes=row.attributes or msgspec.UNSET)
-        if wanted:
-            body.vector = None if row.vector is None else wire.numbers(row.vector)
-        return answer(body, at=(row.incarnation, row.epoch))
+        return answer(wire.row_view(row, with_vector=wanted), at=(row.incarnation, row.epoch))
 
     rule: Any = app.add_url_rule
     rule("/v1/namespaces/<ns>/parts", "insert", insert, methods=["POST"])

@@ -47,6 +47,7 @@ from vecstore.types import (
     Metric,
     NamespaceInfo,
     RerankPrecision,
+    Row,
     RowId,
     SearchParams,
     Tag,
@@ -491,6 +492,14 @@ def dim(vectors: F32 | None, rows: Sequence[Any]) -> int | UnsetType:
     if vectors is None or any(row.vector is not None for row in rows):
         return UNSET
     return int(vectors.shape[-1])
+
+
+def row_view(row: Row, *, with_vector: bool) -> RowView:
+    """The body of the answer to a read by id."""
+    view = RowView(id=row.id, epoch=row.epoch, attributes=row.attributes or UNSET)
+    if with_vector:
+        view.vector = None if row.vector is None else numbers(row.vector)
+    return view
 
 
 def _neighbours(hits: Hits) -> list[Neighbour]:
