@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,68 @@ def test_numbers_of_numpy_are_numbers(ns: Namespace) -> None:
     )
     assert len(hits) == 3
     assert ns.get(np.uint64(3)).id == 3  # type: ignore[arg-type]
+
+
+class Name(str, Enum):  # noqa: UP042  # of a StrEnum str() is the value
+    """Equal to its value, but of another text."""
+
+    DOCS = "docs"
+    COPY = "copy"
+    COSINE = "cosine"
+    FP16 = "fp16"
+    INT = "int"
+    YEAR = "year"
+    A = "a"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("kind", [Name, Text, np.str_])
+def test_strings_of_any_kind_are_strings(db: Database, kind: Any) -> None:
+    ns = db.create_namespace(
+        kind("docs"), 3, kind("cosine"), schema={kind("year"): kind("int")}, store_vectors=kind("fp16")
+    )
+    assert (type(ns.name), ns.name) == (str, "docs")
+    ids = [kind("a"), "b"]
+    years = {kind("year"): [1, 2]}
+    first = ns.insert(ROWS[:2], ids, attributes=years, idempotency_key=kind("a"), return_ids=True)
+    assert first.affected_ids == ["a", "b"]
+    again = ns.insert(ROWS[:2], ["a", "b"], attributes={"year": [1, 2]}, idempotency_key="a")
+    assert again.part_id == first.part_id
+    assert ns.patch(ids, [{kind("year"): 5}, {"year": 6}], idempotency_key=kind("copy")).patched == 2
+    assert ns.get(kind("a")).id == "a"
+    assert ns.search(ROWS[0], include=[kind("year")])[0].attributes == {"year": 5}
+    assert ns.search(order_by=[kind("year"), "asc"], include=(kind("year"),))[0].attributes == {"year": 5}
+    assert ns.aggregate({kind("a"): ["Count"]}, group_by=[kind("year")]).groups == [
+        {"year": 5, "a": 1},
+        {"year": 6, "a": 1},
+    ]
+    assert ns.tag(kind("docs")).name == "docs"
+    assert ns.branch(kind("copy")).name == "copy"
+    ns.untag(kind("docs"))
+    assert ns.delete([kind("a")], idempotency_key=kind("docs"), return_ids=True).affected_ids == ["a"]
+    fresh = database(db.backend.store)  # type: ignore[attr-defined]
+    assert [one.name for one in fresh.namespaces()] == ["copy", "docs"]
+    assert fresh.namespace("docs").stats() == ns.stats()
+    assert fresh.namespace("docs").stats().schema == {"year": {"type": "int", "filterable": True}}
+    db.delete_namespace(kind("docs"))
+    assert [one.name for one in db.namespaces()] == ["copy"]
+
+
+@pytest.mark.parametrize("key", [5, b"a", "", "\ud800", ["a"]])
+def test_an_idempotency_key_is_a_string(ns: Namespace, key: Any) -> None:
+    before = ns.stats()
+    for write in (
+        lambda: ns.insert(ROWS, range(10), idempotency_key=key),
+        lambda: ns.patch([1], {"n": [1]}, idempotency_key=key),
+        lambda: ns.delete([1], idempotency_key=key),
+    ):
+        with pytest.raises(InvalidArgument) as error:
+            write()
+        assert error.value.details == {"field": "idempotency_key", "limit": 128}
+    assert ns.stats() == before
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from vecstore.params import (
     aggregate_params,
     check_batch,
     check_epoch,
+    check_key,
     check_moment,
     check_params,
     check_sample,
@@ -344,13 +345,13 @@ class Database:
         ------
         NamespaceExists, InvalidArgument
         """
-        self._backend.create(name, dim, metric, defaults, schema=schema)
-        return Namespace(self._backend, name)
+        settings = {setting: plain(value) for setting, value in defaults.items()}
+        created = self._backend.create(plain(name), dim, plain(metric), settings, schema=schema)
+        return Namespace(self._backend, created.name)
 
     def namespace(self, name: str) -> Namespace:
         """An existing namespace. `NamespaceNotFound` if there is none."""
-        self._backend.info(name)
-        return Namespace(self._backend, name)
+        return Namespace(self._backend, self._backend.info(name).name)
 
     def namespaces(self, prefix: str = "") -> Iterator[NamespaceInfo]:
         """All namespaces whose name starts with ``prefix``, by name."""
@@ -472,7 +473,7 @@ class Namespace:
             condition=condition,
             return_ids=return_ids,
             expected=if_match,
-            idempotency_key=idempotency_key,
+            idempotency_key=check_key(idempotency_key),
             progress=progress,
         )
 
@@ -498,7 +499,7 @@ class Namespace:
             condition=condition,
             return_ids=return_ids,
             expected=if_match,
-            idempotency_key=idempotency_key,
+            idempotency_key=check_key(idempotency_key),
         )
 
     def patch(
@@ -548,7 +549,7 @@ class Namespace:
             condition=condition,
             return_ids=return_ids,
             expected=if_match,
-            idempotency_key=idempotency_key,
+            idempotency_key=check_key(idempotency_key),
         )
 
     def search(
@@ -621,7 +622,7 @@ class Namespace:
             consistency,
             max_staleness,
             epoch,
-            include if isinstance(include, tuple) else included(include),
+            include if isinstance(include, tuple) and not include else included(include),
             debug,
             None if filter is None else filter_bytes(filter),
             None if exclude is None else included(exclude, "exclude"),
@@ -670,7 +671,8 @@ class Namespace:
             Also if there are more groups, or more than a million distinct values to be counted.
         """
         params = aggregate_params(aggregate_by, group_by, filter)
-        params = replace(params, consistency=consistency, max_staleness=max_staleness, epoch=plain(epoch))
+        moment = {"consistency": plain(consistency), "max_staleness": plain(max_staleness)}
+        params = replace(params, **moment, epoch=plain(epoch))
         return self._backend.aggregate(self.name, check_moment(params))
 
     def multi_query(
@@ -692,7 +694,7 @@ class Namespace:
         consistency, max_staleness, epoch
             As for `search`, for all of them.
         """
-        moment = check_moment(Moment(consistency, plain(max_staleness), plain(epoch)))
+        moment = check_moment(Moment(plain(consistency), plain(max_staleness), plain(epoch)))
         return list(self._backend.multi_query(self.name, several(queries), moment))
 
     def measure_recall(
@@ -809,7 +811,8 @@ class Namespace:
         schema
             Attributes to declare, as for `insert`; None as a type drops one, and its values with it.
         """
-        return self._backend.update(self.name, defaults, schema=schema, expected=if_match)
+        settings = {setting: plain(value) for setting, value in defaults.items()}
+        return self._backend.update(self.name, settings, schema=schema, expected=if_match)
 
     def manifest(self, epoch: int | None = None) -> dict[str, Any]:
         """The manifest of the current or of a past epoch, as JSON data.
@@ -862,8 +865,7 @@ class Namespace:
         StorageConflict
             Somebody else used the name meanwhile.
         """
-        self._backend.branch(self.name, name, check_epoch(epoch))
-        return Namespace(self._backend, name)
+        return Namespace(self._backend, self._backend.branch(self.name, name, check_epoch(epoch)).name)
 
     def tags(self) -> list[Tag]:
         """The tags, by name."""

@@ -18,6 +18,7 @@ from vecstore.limits import (
     MAX_AGGREGATES,
     MAX_ATTRIBUTE_NAME_BYTES,
     MAX_GROUP_BY,
+    MAX_IDEMPOTENCY_KEY_BYTES,
     MAX_QUERIES,
     MAX_SCAN_ROWS,
     MAX_TOGETHER,
@@ -94,7 +95,9 @@ def query_of(
 
 
 def plain(value: Any) -> Any:
-    """A number of NumPy as Python's own, which can also cross a wire."""
+    """A number of NumPy, and a string of any kind, as Python's own, which can also cross a wire."""
+    if isinstance(value, str):
+        return str.__str__(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -102,7 +105,7 @@ def included(names: object, field: str = "include") -> tuple[str, ...]:
     """What a search is to include, or not; `InvalidArgument` if it is no list."""
     if not is_list(names):
         raise InvalidArgument(f"{field} must be a list of names", field=field)
-    return tuple(names)
+    return tuple(map(plain, names))
 
 
 def ordered_by(given: object) -> Order:
@@ -116,7 +119,7 @@ def ordered_by(given: object) -> Order:
         raise InvalidArgument(
             'order_by must be [attribute, "asc" | "desc"]', field="order_by", limit=["asc", "desc"]
         )
-    return given[0], given[1]
+    return plain(given[0]), plain(given[1])
 
 
 def per_group(given: object) -> tuple[str, int]:
@@ -130,7 +133,7 @@ def per_group(given: object) -> tuple[str, int]:
             field="limit_per_group",
             limit=MAX_TOP_K,
         )
-    return given[0], most
+    return plain(given[0]), most
 
 
 def check_params(params: SearchParams) -> SearchParams:
@@ -188,7 +191,7 @@ def scan_params(
     return check_scan(
         ScanParams(
             plain(limit),
-            order,
+            plain(order),
             None if filter is None else filter_bytes(filter),
             None if include is None else included(include),
             None if exclude is None else included(exclude, "exclude"),
@@ -244,7 +247,7 @@ def aggregate_params(given: object, group_by: object = (), filter: object = None
         data = filter if isinstance(filter, bytes) else filter_bytes(filter)
         parse_filter(data)
     asked = tuple((check_label(label), _aggregation(label, one)) for label, one in given.items())
-    return AggregateParams(asked, tuple(group_by), data)
+    return AggregateParams(asked, tuple(map(plain, group_by)), data)
 
 
 def several(given: object) -> list[Query | AggregateParams]:
@@ -299,7 +302,7 @@ def check_label(label: object) -> str:
             field="aggregate_by",
             limit=MAX_ATTRIBUTE_NAME_BYTES,
         )
-    return label
+    return str.__str__(label)
 
 
 def _aggregation(label: str, given: Any) -> Aggregation:
@@ -310,7 +313,7 @@ def _aggregation(label: str, given: Any) -> Aggregation:
         and all(isinstance(name, str) for name in given[1:])
         and (len(given) == 2 or given[0] == "Count")
     ):
-        return Aggregation(*given)
+        return Aggregation(*map(plain, given))
     place = f"aggregate_by.{label}"
     raise InvalidArgument(
         f'{place} must be ["Count"] or [function, attribute], the function one of {", ".join(functions)}',
@@ -350,6 +353,22 @@ def check_epoch(epoch: int | None) -> int | None:
     if epoch is not None and (not is_integer(epoch) or epoch < 1):
         raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
     return epoch
+
+
+def check_key(key: object) -> str | None:
+    """An idempotency key; None stands for none. `InvalidArgument` if it is no string of UTF-8."""
+    if key is None:
+        return None
+    try:
+        if isinstance(key, str) and key.encode():
+            return str.__str__(key)
+    except UnicodeEncodeError:
+        pass
+    raise InvalidArgument(
+        f"an idempotency key is a string of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes of UTF-8",
+        field="idempotency_key",
+        limit=MAX_IDEMPOTENCY_KEY_BYTES,
+    )
 
 
 def required_epoch(epoch: int) -> int:

@@ -6,6 +6,7 @@ import json
 import random
 import tracemalloc
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import vecstore
 from tests.rows.filters.oracle import TYPES, random_rows
 from vecstore.config import Config
 from vecstore.errors import InvalidAttribute
-from vecstore.rows.attributes import parse_attributes
+from vecstore.rows.attributes import parse_attributes, parse_patch
 from vecstore.rows.given import SLICE_ROWS
 from vecstore.rows.schema import Spec
 from vecstore.server.app import create_app
@@ -140,3 +141,14 @@ def test_json_is_what_its_objects_are(declared: bool, form: str, n: int) -> None
 def test_what_is_not_json_is_an_error(data: bytes) -> None:
     with pytest.raises(InvalidAttribute):
         parse_attributes(data, 1, {}, {})
+
+
+class Name(str, Enum):  # noqa: UP042  # of a StrEnum str() is the value
+    YEAR = "year"
+
+
+def test_rows_may_name_an_attribute_by_other_kinds_of_string() -> None:
+    found = parse_attributes([{"year": 1}, {Name.YEAR: 2}, {"year": 3}], 3, {}, {})
+    assert [(type(name), column.values()) for name, column in found.items()] == [(str, [1, 2, 3])]
+    patch = parse_patch([{Name.YEAR: 1}, {}, {"year": 3}], 3, {}, {})
+    assert [(type(name), one.given.tolist()) for name, one in patch.items()] == [(str, [True, False, True])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,31 @@ def test_integer_arrays_of_any_width_are_taken(dtype: Any) -> None:
 def test_string_arrays_are_taken() -> None:
     assert parse_ids(np.array(["a", "bc"])).values.tolist() == ["a", "bc"]
     assert parse_ids(np.array(["a", "bc"], dtype=object)).values.tolist() == ["a", "bc"]
+
+
+class Colour(str, Enum):  # noqa: UP042  # of a StrEnum str() is the value
+    RED = "red"
+    BLUE = "blue"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("kind", [Colour, Text, np.str_])
+def test_ids_and_names_of_a_kind_of_string_are_plain_strings(kind: Any) -> None:
+    for values in ([kind("red"), "blue"], np.array([kind("red"), "blue"], dtype=object)):
+        ids = parse_ids(values)
+        assert [(type(value), value) for value in ids.values] == [(str, "red"), (str, "blue")]
+        assert ids.keys.tolist() == keys_of(["red", "blue"]).tolist()
+    name = validate_name(kind("red"))
+    assert (type(name), name) == (str, "red")
+
+
+def test_a_member_of_an_enum_is_the_id_that_its_value_is() -> None:
+    with pytest.raises(InvalidId) as error:
+        parse_ids(["red", Colour.RED])
+    assert error.value.details["position"] == 1
 
 
 @pytest.mark.parametrize(

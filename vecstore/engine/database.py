@@ -34,7 +34,6 @@ from vecstore.manifest.model import Attribute, Settings
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.observe import Observer
 from vecstore.progress import Progress
-from vecstore.rows.ids import validate_name
 from vecstore.rows.schema import declared
 from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
@@ -152,7 +151,6 @@ class EmbeddedDatabase:
         return self._namespaces.get(name)
 
     def _open(self, name: str) -> NamespaceEngine:
-        validate_name(name)
         if os.getpid() != self._pid:
             raise ForkedHandle("the database was opened before fork; connect again in the child process")
         return NamespaceEngine(
@@ -178,7 +176,7 @@ class EmbeddedDatabase:
         specs = declared(schema)
         done = lifecycle.create_namespace(
             self.store,
-            name,
+            engine.name,
             dim=int(dim),
             metric=metric,
             settings=lifecycle.updated_settings(Settings(), settings),
@@ -195,7 +193,7 @@ class EmbeddedDatabase:
         """Delete a namespace by one commit; its objects go when collection may take them."""
         engine = self.namespace(name)
         lifecycle.delete_namespace(
-            self.store, name, incarnation=incarnation, expected=expected, publisher=engine.publisher
+            self.store, engine.name, incarnation=incarnation, expected=expected, publisher=engine.publisher
         )
 
     def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]:
@@ -336,7 +334,7 @@ class EmbeddedDatabase:
 
     def branch(self, name: str, new_name: str, epoch: int | None) -> NamespaceInfo:
         """Create a namespace from an epoch of another one; only its manifest is copied."""
-        self.namespace(new_name)  # a name that can be one
+        new_name = self.namespace(new_name).name  # one that can be one
         done = branch(lambda owner: self.namespace(owner).publisher, name, new_name, epoch=epoch)
         return describe(done.manifest)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from vecstore.engine.namespace import NamespaceEngine
+from vecstore.rows.ids import validate_name
 
 
 class OpenNamespaces:
@@ -49,18 +50,18 @@ class OpenNamespaces:
         return len(self._held)
 
     def get(self, name: str) -> NamespaceEngine:
-        """The engine of a name; it counts as used."""
-        engine = self._held.get(name) if isinstance(name, str) else None
+        """The engine of a name; it counts as used. `InvalidArgument` if it can be no name."""
+        engine = self._held.get(name) if type(name) is str else None
         if engine is None:
-            engine = self._admit(name)
+            engine = self._admit(validate_name(name))
         engine.last_use = self._opened
         return engine
 
     def _admit(self, name: str) -> NamespaceEngine:
         with self._lock:
-            engine = self._held.get(name) if isinstance(name, str) else None
+            engine = self._held.get(name)
             if engine is None:
-                engine = self._known.get(name) if isinstance(name, str) else None
+                engine = self._known.get(name)
                 if engine is None:
                     engine = self._open_one(name)
                 while len(self._held) >= self._most:

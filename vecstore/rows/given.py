@@ -103,14 +103,13 @@ class _Columns:
     """Columns by name."""
 
     def __init__(self, columns: Mapping[str, Any], n: int) -> None:
-        self._columns = columns
+        if len(columns) > MAX_ATTRIBUTES:
+            raise too_many(len(columns))
+        self._columns = {check_name(name, field=FIELD): values for name, values in columns.items()}
         self._n = n
 
     def slices(self) -> Iterator[Slice]:
-        if len(self._columns) > MAX_ATTRIBUTES:
-            raise too_many(len(self._columns))
         for name, values in self._columns.items():
-            check_name(name, field=FIELD)
             whole: Any = column_of(values, name) if is_arrow(values) else _listed(values, name)
             _check_values(name, len(whole), self._n)
             for first in range(0, self._n, SLICE_ROWS):
@@ -168,7 +167,7 @@ def _named(slices: Iterator[tuple[int, Sequence[Any]]], n: int) -> dict[str, Boo
     found: dict[str, Bools] = {}
     for first, some in slices:
         for i, attributes in enumerate(some, first):
-            for name in attributes:
+            for name in map(str.__str__, attributes):
                 if name not in found:
                     found[name] = np.zeros(n, dtype=np.bool_)
                 found[name][i] = True

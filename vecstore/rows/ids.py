@@ -36,7 +36,7 @@ def validate_name(name: object) -> str:
             field="name",
             limit=MAX_NAME_BYTES,
         )
-    return name
+    return str.__str__(name)  # and not str(), which of a member of an Enum is another one
 
 
 class Ids:
@@ -90,7 +90,7 @@ def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids
     else:
         items = values.tolist() if isinstance(values, np.ndarray) else values
         if all(isinstance(item, str) for item in items):
-            ids = _from_strings(items, field)
+            ids = _from_strings(list(map(str.__str__, items)), field)
         else:
             for position, item in enumerate(items):
                 if isinstance(item, bool) or not isinstance(item, (int, np.integer)):
