@@ -48,6 +48,8 @@ def test_integer_arrays_of_any_width_are_taken(dtype: Any) -> None:
 def test_string_arrays_are_taken() -> None:
     assert parse_ids(np.array(["a", "bc"])).values.tolist() == ["a", "bc"]
     assert parse_ids(np.array(["a", "bc"], dtype=object)).values.tolist() == ["a", "bc"]
+    assert parse_ids(np.ma.array(["a", "bc"])).values.tolist() == ["a", "bc"]
+    assert parse_ids(np.ma.array([7, 5], mask=False)).values.tolist() == [7, 5]
 
 
 class Colour(str, Enum):  # noqa: UP042  # of a StrEnum str() is the value
@@ -97,6 +99,9 @@ def test_a_member_of_an_enum_is_the_id_that_its_value_is() -> None:
         ([[1], [2]], 0),
         (np.array([1.0, 2.0]), 0),
         (np.array([True, False]), 0),
+        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), 1),
+        (np.ma.array(["a", "b", "c"], mask=[0, 0, 1]), 2),
+        (np.ma.array([1, 2], mask=True, dtype=object), 0),
     ],
 )
 def test_a_bad_id_is_refused_with_its_position(values: Any, position: int) -> None:

@@ -175,6 +175,8 @@ def _named(slices: Iterator[tuple[int, Sequence[Any]]], n: int) -> dict[str, Boo
 
 
 def _listed(values: Any, name: str) -> Values:
+    if isinstance(values, np.ma.MaskedArray):
+        values = _unmasked(values)
     if isinstance(values, np.ndarray):
         return values if values.ndim == 1 else cast(list[Any], values.tolist() if values.ndim else [])
     if hasattr(values, "tolist"):
@@ -182,6 +184,18 @@ def _listed(values: Any, name: str) -> Values:
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
         raise _no_list(name)
     return values
+
+
+def _unmasked(values: np.ma.MaskedArray[Any, Any]) -> Values:
+    """The values, null where one is masked."""
+    if not values.mask.any():
+        return np.ma.getdata(values)
+    if values.ndim != 1:
+        return cast(list[Any], values.tolist())
+    # Scalars of NumPy: a list would have integers for nanoseconds.
+    return [
+        None if hidden else one for one, hidden in zip(values.data, np.ma.getmaskarray(values), strict=True)
+    ]
 
 
 # -- JSON ----------------------------------------------------------------------------------

@@ -78,9 +78,12 @@ class Ids:
 def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids:
     """Validate ids given as a sequence or array of non-negative integers or of strings.
 
-    `InvalidId` names the field, the position and the limit: mixed kinds, a float or bool, out of
+    `InvalidId` names the field, the position and the limit: mixed kinds, a float or bool, masked, out of
     u64, empty or longer than 64 bytes, not encodable as UTF-8, or (with ``unique``) given twice.
     """
+    if isinstance(values, np.ma.MaskedArray) and values.mask.any():
+        position = int(np.argmax(values.mask.ravel()))
+        raise InvalidId(f"{field}[{position}] is masked", field=field, position=position)
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
         ids = _from_integers(values, field)
     elif (

@@ -54,7 +54,7 @@ def as_vectors(values: object, dim: int, metric: Metric, *, field: str = "vector
 
 def as_vector(values: object, dim: int, metric: Metric, *, field: str = "vector") -> F32:
     """One query vector as f32[dim]; errors as `as_vectors`."""
-    if isinstance(values, np.ndarray) and is_sound(values, dim, _LEAST, _MOST):
+    if type(values) is np.ndarray and is_sound(values, dim, _LEAST, _MOST):
         return values
     array = _as_float32(values, field)
     if array.shape != (dim,):
@@ -82,6 +82,7 @@ def validate_dim(dim: object) -> int:
 
 
 def _as_float32(values: object, field: str) -> F32:
+    _refuse_masked(values, field)
     try:
         array: npt.NDArray[Any] = np.asarray(values)
     except ValueError as error:
@@ -92,6 +93,19 @@ def _as_float32(values: object, field: str) -> F32:
         raise InvalidArgument(f"{field} must be numbers, not {array.dtype}", field=field)
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _refuse_masked(values: object, field: str) -> None:
+    """What is masked has no value, and NumPy would take what lies under the mask."""
+    if isinstance(values, (list, tuple)):
+        masked = (i for i, one in enumerate(values) if isinstance(one, np.ma.MaskedArray) and one.mask.any())
+        row = next(masked, None)
+    elif isinstance(values, np.ma.MaskedArray) and values.mask.any():
+        row = int(np.argwhere(values.mask)[0, 0]) if values.ndim else 0
+    else:
+        return
+    if row is not None:
+        raise InvalidVector(f"{field}[{row}] is masked", field=field, row=row)
 
 
 def _check(rows: F32, first: int, metric: Metric, field: str) -> None:
