@@ -57,6 +57,7 @@ def ns(db: Database) -> Namespace:
         ROWS.astype(np.float64),
         ROWS.astype(np.int32),
         np.asfortranarray(ROWS),
+        np.frombuffer(b"-" + ROWS.tobytes(), dtype=np.float32, offset=1).reshape(ROWS.shape),
         np.repeat(ROWS, 2, axis=0)[::2],
         [tuple(row) for row in ROWS.tolist()],
     ],

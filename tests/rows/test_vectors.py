@@ -29,6 +29,7 @@ GOOD = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
         np.asfortranarray(GOOD),
         np.repeat(GOOD, 2, axis=1)[:, ::2],
         GOOD[::-1][::-1],
+        np.frombuffer(b"-" + GOOD.tobytes(), dtype="<f4", offset=1).reshape(2, 3),
     ],
 )
 def test_whatever_numpy_makes_numbers_of_is_taken(values: Any) -> None:
@@ -37,6 +38,7 @@ def test_whatever_numpy_makes_numbers_of_is_taken(values: Any) -> None:
     assert found.dtype == np.float32
     assert found.dtype.isnative
     assert found.flags.c_contiguous
+    assert found.flags.aligned
 
 
 MASKED = np.ma.array(GOOD, mask=[[0, 0, 0], [0, 1, 0]])

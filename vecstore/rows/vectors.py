@@ -87,12 +87,11 @@ def _as_float32(values: object, field: str) -> F32:
         array: npt.NDArray[Any] = np.asarray(values)
     except ValueError as error:
         raise DimensionMismatch(f"{field} are not all of one length", field=field) from error
-    if array.dtype == np.float32:
-        return np.ascontiguousarray(array, dtype=np.float32)
     if array.dtype.kind not in "fiu":
         raise InvalidArgument(f"{field} must be numbers, not {array.dtype}", field=field)
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    return array if array.flags.aligned else array.copy()
 
 
 def _refuse_masked(values: object, field: str) -> None:
