@@ -348,6 +348,15 @@ REFUSED: list[tuple[str, Use, type[VecstoreError], str]] = [
     ("recall nan", lambda db, ns: ns.search(ROWS[0], target_recall=np.nan), InvalidArgument, "target_recall"),
     ("a scale below 0", lambda db, ns: ns.search(ROWS[0], rerank_scale=-1), InvalidArgument, "rerank_scale"),
     ("no float", lambda db, ns: ns.search(ROWS[0], rerank_scale=10**400), InvalidArgument, "rerank_scale"),
+    (
+        "no distance",
+        lambda db, ns: ns.search(ROWS[0], max_distance=-(10**400)),
+        InvalidArgument,
+        "max_distance",
+    ),
+    ("no moment", lambda db, ns: ns.search(ROWS[0], max_staleness=10**400), InvalidArgument, "max_staleness"),
+    ("NaN as retention", lambda db, ns: ns.gc(retention=np.nan), InvalidArgument, "retention"),
+    ("a text as grace", lambda db, ns: ns.gc(grace="1"), InvalidArgument, "grace"),  # type: ignore[arg-type]
     ("a huge scale", lambda db, ns: ns.search(ROWS[0], rerank_scale=1e9), InvalidArgument, "rerank_scale"),
     (
         "unknown precision",

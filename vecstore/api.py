@@ -927,4 +927,6 @@ class Namespace:
 
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""
-        return self._backend.collect(self.name, retention=retention, grace=grace, dry_run=dry_run)
+        return self._backend.collect(
+            self.name, retention=plain(retention), grace=plain(grace), dry_run=dry_run
+        )
