@@ -64,12 +64,23 @@ def exact_pandas(table: Any) -> Any:
     return frame
 
 
+class Once(Stream):
+    """A stream that can be read once."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        table, self._table = self._table, None
+        return table.__arrow_c_stream__(requested_schema)
+
+
 GIVEN: dict[str, Callable[[], Any]] = {
     "a table": lambda: TABLE,
     "a batch": lambda: TABLE.combine_chunks().to_batches()[0],
     "columns of Arrow": lambda: {name: TABLE.column(name) for name in TABLE.column_names},
     "arrays of Arrow": lambda: {name: TABLE.column(name).combine_chunks() for name in TABLE.column_names},
     "a stream": lambda: Stream(TABLE),
+    "a stream read once": lambda: Once(TABLE),
+    "columns read once": lambda: {name: Once(TABLE.column(name)) for name in TABLE.column_names},
+    "a reader": lambda: TABLE.to_reader(),
     "Polars": lambda: pl.DataFrame(TABLE),
     "columns of Polars": lambda: {one.name: one for one in pl.DataFrame(TABLE)},
     "pandas": lambda: exact_pandas(TABLE),
@@ -80,7 +91,8 @@ GIVEN: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("kind", GIVEN)
 def test_attributes_come_from_tables_and_data_frames(db: Database, kind: str) -> None:
     ns = db.create_namespace("docs", DIM, "l2")
-    ns.insert(ROWS, [1, 2, 3], attributes=GIVEN[kind]())
+    first = ns.insert(ROWS, [1, 2, 3], attributes=GIVEN[kind](), idempotency_key="k")
+    assert ns.insert(ROWS, [1, 2, 3], attributes=GIVEN[kind](), idempotency_key="k") == first
     assert {name: one["type"] for name, one in ns.stats().schema.items()} == TYPES
     assert [row.attributes for row in ns.scan(include=list(TYPES))] == EXPECTED
 

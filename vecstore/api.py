@@ -41,6 +41,7 @@ from vecstore.params import (
 )
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
+from vecstore.rows.given import held
 from vecstore.scan import Scan
 from vecstore.storage.base import ObjectStore
 from vecstore.types import (
@@ -467,7 +468,7 @@ class Namespace:
             self.name,
             vectors,
             ids,
-            attributes=attributes,
+            attributes=held(attributes),
             schema=schema,
             mode=mode,
             condition=condition,
@@ -543,7 +544,7 @@ class Namespace:
         return self._backend.patch_rows(
             self.name,
             ids,
-            attributes,
+            held(attributes) if filter is None else attributes,
             filter=filter,
             schema=schema,
             condition=condition,

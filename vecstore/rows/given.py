@@ -72,7 +72,19 @@ def attributes_given(given: Any, n: int) -> Given:
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InvalidAttribute(f"{FIELD} must be columns by name, or a list of rows", field=FIELD)
     _check_rows(len(given), n)
-    return _Rows(given)
+    return _Rows(_sliceable(given))
+
+
+def held(given: Any) -> Any:
+    """Attributes that can be read several times: of a stream, which can be read once, what it holds."""
+    if is_arrow(given):
+        return columns_of(given)
+    if isinstance(given, Mapping):
+        return {
+            name: column_of(values, check_name(name, field=FIELD)) if is_arrow(values) else values
+            for name, values in given.items()
+        }
+    return given
 
 
 def too_many(count: int) -> InvalidAttribute:
@@ -181,9 +193,14 @@ def _listed(values: Any, name: str) -> Values:
         return values if values.ndim == 1 else cast(list[Any], values.tolist() if values.ndim else [])
     if hasattr(values, "tolist"):
         values = values.tolist()
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
+    if isinstance(values, (str, bytes, bytearray, Mapping)) or not isinstance(values, Sequence):
         raise _no_list(name)
-    return values
+    return _sliceable(values)
+
+
+def _sliceable(values: Sequence[Any]) -> Sequence[Any]:
+    """A sequence of which slices can be taken, which a deque has none of."""
+    return values if isinstance(values, (list, tuple, range)) else list(values)
 
 
 def _unmasked(values: np.ma.MaskedArray[Any, Any]) -> Values:
