@@ -426,7 +426,8 @@ class Namespace:
         vectors
             Anything NumPy turns into f32[N, dim].
         ids
-            N u64 or N strings of at most 64 bytes, one kind a namespace; assigned if None.
+            N u64 or N strings of at most 64 bytes, one kind a namespace: a list, an array, or a column of
+            Arrow, pandas or Polars; assigned if None.
         attributes
             Of the rows: a dict of columns (lists, arrays of NumPy, columns of Arrow, pandas or Polars), a
             table of Arrow, a data frame, or a list of N dicts. None is null, which is what a row has that

@@ -76,7 +76,7 @@ class Ids:
 
 
 def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids:
-    """Validate ids given as a sequence or array of non-negative integers or of strings.
+    """Validate ids given as a sequence, array or column of non-negative integers or of strings.
 
     `InvalidId` names the field, the position and the limit: mixed kinds, a float or bool, masked, out of
     u64, empty or longer than 64 bytes, not encodable as UTF-8, or (with ``unique``) given twice.
@@ -84,6 +84,7 @@ def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids
     if isinstance(values, np.ma.MaskedArray) and values.mask.any():
         position = int(np.argmax(values.mask.ravel()))
         raise InvalidId(f"{field}[{position}] is masked", field=field, position=position)
+    values = _listed(values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
         ids = _from_integers(values, field)
     elif (
@@ -119,6 +120,15 @@ def keys_of(values: Iterable[str]) -> U64:
     """Index keys of string ids."""
     digests = b"".join(blake2b(v.encode(), digest_size=8).digest() for v in values)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def _listed(values: object) -> object:
+    """A column of Arrow, Polars or pandas as a list; anything else as it is."""
+    if not isinstance(values, (Sequence, np.ndarray, np.generic)):
+        for method in ("to_pylist", "to_list", "tolist"):
+            if hasattr(values, method):
+                return getattr(values, method)()
+    return values
 
 
 def _scalar(values: object) -> bool:
