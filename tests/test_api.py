@@ -94,6 +94,9 @@ def test_numbers_of_numpy_are_numbers(ns: Namespace) -> None:
     )
     assert len(hits) == 3
     assert ns.get(np.uint64(3)).id == 3  # type: ignore[arg-type]
+    counted = ns.aggregate({"n": ["Count"]}, consistency="eventual", max_staleness=np.float32(1))
+    assert counted.values == {"n": 10}
+    assert ns.gc(retention=np.float32(3600), grace=np.int64(3600)).deleted == 0
 
 
 class Name(str, Enum):  # noqa: UP042  # of a StrEnum str() is the value
@@ -444,12 +447,44 @@ def test_a_url_or_option_that_is_not_known_is_refused(url: str, options: dict[st
         ("disk_cache_bytes", 1 << 20),
         ("open_namespaces", 0),
         ("open_namespaces", True),
+        ("compaction_bytes", "1"),
+        ("recall_sample_rate", np.nan),
+        ("recall_sample_rate", 10**400),
+        ("cache_dir", 5.5),
+        ("cache_dir", b"cache"),
+        ("cache_dir", "a\0b"),
+        ("temp_dir", 0),
+        ("temp_dir", "/absent"),
+        ("url", 5),
+        ("url", None),
+        ("url", b"data"),
     ],
 )
-def test_bounds_of_caches_are_checked_by_name(name: str, value: object) -> None:
+def test_options_of_a_database_are_checked_by_name(name: str, value: object) -> None:
     with pytest.raises(InvalidArgument, match=name) as caught:
-        vecstore.connect("memory://", **{name: value})  # type: ignore[arg-type]
+        vecstore.connect(**{"url": "memory://", name: value})  # type: ignore[arg-type]
     assert caught.value.details["field"] == name
+
+
+def test_paths_and_numbers_of_numpy_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    options: dict[str, Any] = {
+        "cache_bytes": np.int64(1 << 20),
+        "cache_dir": tmp_path / "cache",
+        "disk_cache_bytes": np.uint64(1 << 30),
+        "open_namespaces": np.int8(3),
+        "compaction_bytes": np.int64(1 << 30),
+        "temp_dir": tmp_path / "temporary",
+        "recall_sample_rate": np.float32(0.5),
+    }
+    with vecstore.connect(tmp_path / "data", maintenance="off", **options) as db:
+        assert db.cache_stats().max_bytes == 1 << 20
+        ns = db.create_namespace("docs", 3, probe_fraction=np.float32(0.5), nprobe_cap=np.int64(7))
+        assert ns.update(list_rows=np.int32(64), k_min=np.uint8(2)).defaults["list_rows"] == 64
+        assert (ns.stats().defaults["probe_fraction"], ns.stats().defaults["nprobe_cap"]) == (0.5, 7)
+    assert (tmp_path / "data").is_dir()
+    copied = vecstore.copy_store(tmp_path / "data", tmp_path / "copy")
+    assert [one.name for one in copied.namespaces] == ["docs"]
 
 
 def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

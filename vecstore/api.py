@@ -163,7 +163,7 @@ class Backend(Protocol):
 
 
 def connect(
-    url: str = "./data",
+    url: str | os.PathLike[str] = "./data",
     *,
     maintenance: Literal["thread", "off"] = "thread",
     cache_bytes: int = 256 << 20,
@@ -210,6 +210,7 @@ def connect(
     InvalidArgument
         A URL or an option that is not known.
     """
+    url = path_of("url", url)
     if url.startswith(("http://", "https://")):
         from vecstore.client import HttpBackend
 
@@ -218,14 +219,17 @@ def connect(
         )
     if maintenance not in ("thread", "off"):
         raise InvalidArgument('maintenance must be "thread" or "off"', field="maintenance")
+    recall_sample_rate = plain(recall_sample_rate)
     if not is_number(recall_sample_rate) or not 0.0 <= recall_sample_rate <= 1.0:
         raise InvalidArgument("recall_sample_rate must be from 0 to 1", field="recall_sample_rate", limit=1.0)
-    _check_bound("cache_bytes", cache_bytes, 0)
-    _check_bound("disk_cache_bytes", disk_cache_bytes, LEAST_DISK_BYTES)
-    _check_bound("open_namespaces", open_namespaces, 1)
-    _check_bound("compaction_bytes", compaction_bytes, LEAST_COMPACTION_BYTES)
+    cache_bytes = _bounded("cache_bytes", cache_bytes, 0)
+    disk_cache_bytes = _bounded("disk_cache_bytes", disk_cache_bytes, LEAST_DISK_BYTES)
+    open_namespaces = _bounded("open_namespaces", open_namespaces, 1)
+    compaction_bytes = _bounded("compaction_bytes", compaction_bytes, LEAST_COMPACTION_BYTES)
+    cache_dir = None if cache_dir is None else path_of("cache_dir", cache_dir)
+    temp_dir = None if temp_dir is None else path_of("temp_dir", temp_dir)
     if temp_dir is not None and not os.path.isdir(temp_dir):
-        raise InvalidArgument(f"temp_dir {os.fspath(temp_dir)} is no folder", field="temp_dir")
+        raise InvalidArgument(f"temp_dir {temp_dir} is no folder", field="temp_dir")
     from vecstore.engine.database import EmbeddedDatabase
     from vecstore.maintenance.policy import Policy
     from vecstore.storage.disk import DiskCache
@@ -239,7 +243,7 @@ def connect(
             open_namespaces=open_namespaces,
             maintenance=maintenance == "thread",
             policy=Policy(memory=compaction_bytes),
-            temp_dir=None if temp_dir is None else os.fspath(temp_dir),
+            temp_dir=temp_dir,
             recall_sample_rate=recall_sample_rate,
             observer=observer,
         )
@@ -247,8 +251,8 @@ def connect(
 
 
 def copy_store(
-    source: str | Database,
-    target: str | Database,
+    source: str | os.PathLike[str] | Database,
+    target: str | os.PathLike[str] | Database,
     namespaces: Sequence[str] | None = None,
     *,
     dry_run: bool = False,
@@ -284,7 +288,7 @@ def copy_store(
 
 
 @contextmanager
-def _store_of(named: str | Database, field: str) -> Iterator[ObjectStore]:
+def _store_of(named: str | os.PathLike[str] | Database, field: str) -> Iterator[ObjectStore]:
     from vecstore.engine.database import EmbeddedDatabase
     from vecstore.storage.open import open_store
 
@@ -293,18 +297,29 @@ def _store_of(named: str | Database, field: str) -> Iterator[ObjectStore]:
             raise InvalidArgument(f"{field} is a server; stores are copied", field=field)
         yield named.backend.store
         return
-    if named.startswith(("http://", "https://")):
+    url = path_of(field, named)
+    if url.startswith(("http://", "https://")):
         raise InvalidArgument(f"{field} is a server; stores are copied", field=field)
-    store = open_store(named)
+    store = open_store(url)
     try:
         yield store
     finally:
         store.close()
 
 
-def _check_bound(name: str, value: object, least: int) -> None:
-    if not is_integer(value) or value < least:  # type: ignore[operator]
+def path_of(field: str, given: object) -> str:
+    """A path or a URL as text. `InvalidArgument` if it is neither."""
+    path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    if not isinstance(path, str) or "\0" in path:
+        raise InvalidArgument(f"{field} must be a path or a URL, as a string or a path object", field=field)
+    return str.__str__(path)
+
+
+def _bounded(name: str, given: Any, least: int) -> int:
+    value = plain(given)
+    if not is_integer(value) or value < least:
         raise InvalidArgument(f"{name} must be an integer of at least {least}", field=name, limit=least)
+    return int(value)
 
 
 class Database:

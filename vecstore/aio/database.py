@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -59,7 +60,9 @@ class Suspended:
         pass
 
 
-def connect(url: str = "./data", *, threads: int = THREADS, **options: Any) -> AsyncDatabase:
+def connect(
+    url: str | os.PathLike[str] = "./data", *, threads: int = THREADS, **options: Any
+) -> AsyncDatabase:
     """Open a database for asyncio: ``async with vecstore.aio.connect(url) as db``.
 
     Parameters
@@ -74,6 +77,7 @@ def connect(url: str = "./data", *, threads: int = THREADS, **options: Any) -> A
     """
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise InvalidArgument("threads must be an integer of at least 1", field="threads", limit=1)
+    url = api.path_of("url", url)
     if not url.startswith(("http://", "https://")):
         return AsyncDatabase(api.connect(url, **options), Threads(threads))
     try:
