@@ -181,7 +181,7 @@ def connect(
     Parameters
     ----------
     url
-        A directory (``./data``, ``file:///…``), ``s3://bucket/prefix``, ``memory://name``, or
+        A directory (``./data``, ``file:///…``, a path object), ``s3://bucket/prefix``, ``memory://name``, or
         ``http://host:port`` of a server.
     maintenance
         Whether a thread of this process compacts the namespaces that it writes to. A server has a
@@ -394,7 +394,10 @@ class Database:
         return self._backend.cache_stats()
 
     def close(self) -> None:
-        """Stop maintenance, release connections. Idempotent."""
+        """Stop maintenance, release connections. Idempotent.
+
+        An embedded database is of no use after that: every call of it is `DatabaseClosed`.
+        """
         self._backend.close()
 
     def __enter__(self) -> Self:

@@ -6,11 +6,9 @@ Signatures and documentation are taken over from there, so there is one of each.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -20,6 +18,7 @@ from vecstore.api import Database, Namespace
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_PAGE_SIZE
 from vecstore.scan import Scan
+from vecstore.storage.threads import Pool
 from vecstore.types import Metric, NamespaceInfo, Row, ScanPage
 
 P = ParamSpec("P")
@@ -38,10 +37,10 @@ class Threads:
     """By threads: what is cancelled is no longer waited for, but a call that has begun goes on to its end."""
 
     def __init__(self, threads: int = THREADS) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vecstore-async")
+        self._pool = Pool(threads, thread_name_prefix="vecstore-async")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+        call = functools.partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     async def close(self) -> None:

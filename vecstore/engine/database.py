@@ -198,6 +198,7 @@ class EmbeddedDatabase:
 
     def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]:
         """Existing namespaces whose name starts with ``prefix``, by name, from the first > ``after``."""
+        self._namespaces.check()
         if not 1 <= limit <= MAX_PAGE_SIZE:
             raise InvalidArgument(
                 f"page_size must be 1 to {MAX_PAGE_SIZE}", field="page_size", limit=MAX_PAGE_SIZE
@@ -440,6 +441,7 @@ class EmbeddedDatabase:
 
     def ping(self) -> None:
         """One small read, to learn whether the store answers."""
+        self._namespaces.check()
         self.store.list_children(namespaces_prefix(), limit=1)
 
     def names(self) -> Iterator[str]:
@@ -456,12 +458,16 @@ class EmbeddedDatabase:
             self.collect(name, retention=RETENTION, grace=GRACE, dry_run=False)
 
     def close(self) -> None:
-        """Stop maintenance and release threads and connections. Idempotent."""
+        """Stop maintenance and release threads and connections; what is asked after that is `DatabaseClosed`.
+
+        Idempotent.
+        """
         if os.getpid() == self._pid:  # a forked child has the threads' locks, but not the threads
             if self._maintenance is not None:
                 self._maintenance.stop()
             if self.recall is not None:
                 self.recall.stop()
+            self._namespaces.close()
             if self._executor is not None:
                 self._executor.shutdown()
         self._cache.close()
