@@ -84,6 +84,44 @@ def test_hits_are_arrays_and_objects(ns: Namespace) -> None:
     np.testing.assert_array_equal(hits[0].vector, ROWS[2])
 
 
+@pytest.mark.parametrize("include", [(), ["vector"], ["vector", "n"]])
+def test_results_are_equal_if_they_hold_the_same(db: Database, include: Any) -> None:
+    ns = db.create_namespace("docs", 3, "l2")
+    first = ns.insert(ROWS, attributes={"n": list(range(10))}, idempotency_key="k")
+    assert first == ns.insert(ROWS, attributes={"n": list(range(10))}, idempotency_key="k")
+    assert first != ns.insert(ROWS, idempotency_key="other")
+
+    hits, others = ns.search(ROWS[2], include=include), ns.search(ROWS[3], include=include)
+    assert hits == ns.search(ROWS[2], include=include)
+    assert hits != others
+    assert hits != list(hits)
+    assert hits[3] in hits
+    assert (hits.index(hits[3]), hits.count(hits[3])) == (3, 1)
+    assert hits[0] != hits[1]
+    assert ns.search(order_by=["n", "asc"]) == ns.search(order_by=["n", "asc"])  # without distances
+    batch = ns.search_batch(ROWS, include=include)
+    assert batch == ns.search_batch(ROWS, include=include)
+    assert batch != ns.search_batch(ROWS[::-1], include=include)
+    assert batch[2] == hits
+
+    (page,) = ns.scan(include=include).pages()
+    assert page == next(ns.scan(include=include).pages())
+    assert page != next(ns.scan(include=include, limit=3).pages())
+    assert page.index(page[4]) == 4
+    assert ns.get(5) == ns.get(5)
+    assert ns.get(5) != ns.get(6)
+
+
+def test_strings_that_are_ids_make_equal_hits(db: Database) -> None:
+    ns = db.create_namespace("docs", 3, "l2", store_vectors="none")
+    ns.insert(ROWS, [f"row {i}" for i in range(10)])
+    hits = ns.search(ROWS[2], include=["vector"])
+    assert np.isnan(hits.vectors).all()
+    assert hits == ns.search(ROWS[2], include=["vector"])
+    assert hits[1] in hits
+    assert len(set(ns.search(ROWS[2]))) == 10
+
+
 def test_numbers_of_numpy_are_numbers(ns: Namespace) -> None:
     hits = ns.search(
         ROWS[2],
