@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def ns(db: Database) -> Namespace:
         ROWS.astype(np.float64),
         ROWS.astype(np.int32),
         np.asfortranarray(ROWS),
+        np.frombuffer(b"-" + ROWS.tobytes(), dtype=np.float32, offset=1).reshape(ROWS.shape),
         np.repeat(ROWS, 2, axis=0)[::2],
         [tuple(row) for row in ROWS.tolist()],
     ],
@@ -82,6 +84,44 @@ def test_hits_are_arrays_and_objects(ns: Namespace) -> None:
     np.testing.assert_array_equal(hits[0].vector, ROWS[2])
 
 
+@pytest.mark.parametrize("include", [(), ["vector"], ["vector", "n"]])
+def test_results_are_equal_if_they_hold_the_same(db: Database, include: Any) -> None:
+    ns = db.create_namespace("docs", 3, "l2")
+    first = ns.insert(ROWS, attributes={"n": list(range(10))}, idempotency_key="k")
+    assert first == ns.insert(ROWS, attributes={"n": list(range(10))}, idempotency_key="k")
+    assert first != ns.insert(ROWS, idempotency_key="other")
+
+    hits, others = ns.search(ROWS[2], include=include), ns.search(ROWS[3], include=include)
+    assert hits == ns.search(ROWS[2], include=include)
+    assert hits != others
+    assert hits != list(hits)
+    assert hits[3] in hits
+    assert (hits.index(hits[3]), hits.count(hits[3])) == (3, 1)
+    assert hits[0] != hits[1]
+    assert ns.search(order_by=["n", "asc"]) == ns.search(order_by=["n", "asc"])  # without distances
+    batch = ns.search_batch(ROWS, include=include)
+    assert batch == ns.search_batch(ROWS, include=include)
+    assert batch != ns.search_batch(ROWS[::-1], include=include)
+    assert batch[2] == hits
+
+    (page,) = ns.scan(include=include).pages()
+    assert page == next(ns.scan(include=include).pages())
+    assert page != next(ns.scan(include=include, limit=3).pages())
+    assert page.index(page[4]) == 4
+    assert ns.get(5) == ns.get(5)
+    assert ns.get(5) != ns.get(6)
+
+
+def test_strings_that_are_ids_make_equal_hits(db: Database) -> None:
+    ns = db.create_namespace("docs", 3, "l2", store_vectors="none")
+    ns.insert(ROWS, [f"row {i}" for i in range(10)])
+    hits = ns.search(ROWS[2], include=["vector"])
+    assert np.isnan(hits.vectors).all()
+    assert hits == ns.search(ROWS[2], include=["vector"])
+    assert hits[1] in hits
+    assert len(set(ns.search(ROWS[2]))) == 10
+
+
 def test_numbers_of_numpy_are_numbers(ns: Namespace) -> None:
     hits = ns.search(
         ROWS[2],
@@ -92,6 +132,71 @@ def test_numbers_of_numpy_are_numbers(ns: Namespace) -> None:
     )
     assert len(hits) == 3
     assert ns.get(np.uint64(3)).id == 3  # type: ignore[arg-type]
+    counted = ns.aggregate({"n": ["Count"]}, consistency="eventual", max_staleness=np.float32(1))
+    assert counted.values == {"n": 10}
+    assert ns.gc(retention=np.float32(3600), grace=np.int64(3600)).deleted == 0
+
+
+class Name(str, Enum):  # noqa: UP042  # of a StrEnum str() is the value
+    """Equal to its value, but of another text."""
+
+    DOCS = "docs"
+    COPY = "copy"
+    COSINE = "cosine"
+    FP16 = "fp16"
+    INT = "int"
+    YEAR = "year"
+    A = "a"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("kind", [Name, Text, np.str_])
+def test_strings_of_any_kind_are_strings(db: Database, kind: Any) -> None:
+    ns = db.create_namespace(
+        kind("docs"), 3, kind("cosine"), schema={kind("year"): kind("int")}, store_vectors=kind("fp16")
+    )
+    assert (type(ns.name), ns.name) == (str, "docs")
+    ids = [kind("a"), "b"]
+    years = {kind("year"): [1, 2]}
+    first = ns.insert(ROWS[:2], ids, attributes=years, idempotency_key=kind("a"), return_ids=True)
+    assert first.affected_ids == ["a", "b"]
+    again = ns.insert(ROWS[:2], ["a", "b"], attributes={"year": [1, 2]}, idempotency_key="a")
+    assert again.part_id == first.part_id
+    assert ns.patch(ids, [{kind("year"): 5}, {"year": 6}], idempotency_key=kind("copy")).patched == 2
+    assert ns.get(kind("a")).id == "a"
+    assert ns.search(ROWS[0], include=[kind("year")])[0].attributes == {"year": 5}
+    assert ns.search(order_by=[kind("year"), "asc"], include=(kind("year"),))[0].attributes == {"year": 5}
+    assert ns.aggregate({kind("a"): ["Count"]}, group_by=[kind("year")]).groups == [
+        {"year": 5, "a": 1},
+        {"year": 6, "a": 1},
+    ]
+    assert ns.tag(kind("docs")).name == "docs"
+    assert ns.branch(kind("copy")).name == "copy"
+    ns.untag(kind("docs"))
+    assert ns.delete([kind("a")], idempotency_key=kind("docs"), return_ids=True).affected_ids == ["a"]
+    fresh = database(db.backend.store)  # type: ignore[attr-defined]
+    assert [one.name for one in fresh.namespaces()] == ["copy", "docs"]
+    assert fresh.namespace("docs").stats() == ns.stats()
+    assert fresh.namespace("docs").stats().schema == {"year": {"type": "int", "filterable": True}}
+    db.delete_namespace(kind("docs"))
+    assert [one.name for one in db.namespaces()] == ["copy"]
+
+
+@pytest.mark.parametrize("key", [5, b"a", "", "\ud800", ["a"]])
+def test_an_idempotency_key_is_a_string(ns: Namespace, key: Any) -> None:
+    before = ns.stats()
+    for write in (
+        lambda: ns.insert(ROWS, range(10), idempotency_key=key),
+        lambda: ns.patch([1], {"n": [1]}, idempotency_key=key),
+        lambda: ns.delete([1], idempotency_key=key),
+    ):
+        with pytest.raises(InvalidArgument) as error:
+            write()
+        assert error.value.details == {"field": "idempotency_key", "limit": 128}
+    assert ns.stats() == before
 
 
 @pytest.mark.parametrize(
@@ -289,6 +394,15 @@ REFUSED: list[tuple[str, Use, type[VecstoreError], str]] = [
     ("recall nan", lambda db, ns: ns.search(ROWS[0], target_recall=np.nan), InvalidArgument, "target_recall"),
     ("a scale below 0", lambda db, ns: ns.search(ROWS[0], rerank_scale=-1), InvalidArgument, "rerank_scale"),
     ("no float", lambda db, ns: ns.search(ROWS[0], rerank_scale=10**400), InvalidArgument, "rerank_scale"),
+    (
+        "no distance",
+        lambda db, ns: ns.search(ROWS[0], max_distance=-(10**400)),
+        InvalidArgument,
+        "max_distance",
+    ),
+    ("no moment", lambda db, ns: ns.search(ROWS[0], max_staleness=10**400), InvalidArgument, "max_staleness"),
+    ("NaN as retention", lambda db, ns: ns.gc(retention=np.nan), InvalidArgument, "retention"),
+    ("a text as grace", lambda db, ns: ns.gc(grace="1"), InvalidArgument, "grace"),  # type: ignore[arg-type]
     ("a huge scale", lambda db, ns: ns.search(ROWS[0], rerank_scale=1e9), InvalidArgument, "rerank_scale"),
     (
         "unknown precision",
@@ -376,12 +490,44 @@ def test_a_url_or_option_that_is_not_known_is_refused(url: str, options: dict[st
         ("disk_cache_bytes", 1 << 20),
         ("open_namespaces", 0),
         ("open_namespaces", True),
+        ("compaction_bytes", "1"),
+        ("recall_sample_rate", np.nan),
+        ("recall_sample_rate", 10**400),
+        ("cache_dir", 5.5),
+        ("cache_dir", b"cache"),
+        ("cache_dir", "a\0b"),
+        ("temp_dir", 0),
+        ("temp_dir", "/absent"),
+        ("url", 5),
+        ("url", None),
+        ("url", b"data"),
     ],
 )
-def test_bounds_of_caches_are_checked_by_name(name: str, value: object) -> None:
+def test_options_of_a_database_are_checked_by_name(name: str, value: object) -> None:
     with pytest.raises(InvalidArgument, match=name) as caught:
-        vecstore.connect("memory://", **{name: value})  # type: ignore[arg-type]
+        vecstore.connect(**{"url": "memory://", name: value})  # type: ignore[arg-type]
     assert caught.value.details["field"] == name
+
+
+def test_paths_and_numbers_of_numpy_are_taken(tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    options: dict[str, Any] = {
+        "cache_bytes": np.int64(1 << 20),
+        "cache_dir": tmp_path / "cache",
+        "disk_cache_bytes": np.uint64(1 << 30),
+        "open_namespaces": np.int8(3),
+        "compaction_bytes": np.int64(1 << 30),
+        "temp_dir": tmp_path / "temporary",
+        "recall_sample_rate": np.float32(0.5),
+    }
+    with vecstore.connect(tmp_path / "data", maintenance="off", **options) as db:
+        assert db.cache_stats().max_bytes == 1 << 20
+        ns = db.create_namespace("docs", 3, probe_fraction=np.float32(0.5), nprobe_cap=np.int64(7))
+        assert ns.update(list_rows=np.int32(64), k_min=np.uint8(2)).defaults["list_rows"] == 64
+        assert (ns.stats().defaults["probe_fraction"], ns.stats().defaults["nprobe_cap"]) == (0.5, 7)
+    assert (tmp_path / "data").is_dir()
+    copied = vecstore.copy_store(tmp_path / "data", tmp_path / "copy")
+    assert [one.name for one in copied.namespaces] == ["docs"]
 
 
 def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

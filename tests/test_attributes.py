@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import UserList, deque
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -37,6 +38,15 @@ ROWS = clustered(generator(3), 60, DIM)
 def found(ns: Namespace, f: list[Any]) -> list[Any]:
     """Every row that a filter matches."""
     return sorted(ns.search(ROWS[0], top_k=1_000, filter=f).ids.tolist())
+
+
+@pytest.mark.parametrize("kind", [deque, UserList, tuple])
+def test_columns_and_rows_may_be_any_sequence(db: Database, kind: Any) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:3], [1, 2, 3], attributes={"n": kind([1, None, 3])})
+    assert [row.attributes["n"] for row in ns.scan()] == [1, None, 3]
+    ns.insert(ROWS[:3], [1, 2, 3], attributes=kind([{"n": 4}, {"n": 5}, {}]))
+    assert [row.attributes["n"] for row in ns.scan()] == [4, 5, None]
 
 
 # -- patches and conditions -----------------------------------------------------------------

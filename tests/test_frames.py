@@ -64,12 +64,23 @@ def exact_pandas(table: Any) -> Any:
     return frame
 
 
+class Once(Stream):
+    """A stream that can be read once."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        table, self._table = self._table, None
+        return table.__arrow_c_stream__(requested_schema)
+
+
 GIVEN: dict[str, Callable[[], Any]] = {
     "a table": lambda: TABLE,
     "a batch": lambda: TABLE.combine_chunks().to_batches()[0],
     "columns of Arrow": lambda: {name: TABLE.column(name) for name in TABLE.column_names},
     "arrays of Arrow": lambda: {name: TABLE.column(name).combine_chunks() for name in TABLE.column_names},
     "a stream": lambda: Stream(TABLE),
+    "a stream read once": lambda: Once(TABLE),
+    "columns read once": lambda: {name: Once(TABLE.column(name)) for name in TABLE.column_names},
+    "a reader": lambda: TABLE.to_reader(),
     "Polars": lambda: pl.DataFrame(TABLE),
     "columns of Polars": lambda: {one.name: one for one in pl.DataFrame(TABLE)},
     "pandas": lambda: exact_pandas(TABLE),
@@ -80,7 +91,8 @@ GIVEN: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("kind", GIVEN)
 def test_attributes_come_from_tables_and_data_frames(db: Database, kind: str) -> None:
     ns = db.create_namespace("docs", DIM, "l2")
-    ns.insert(ROWS, [1, 2, 3], attributes=GIVEN[kind]())
+    first = ns.insert(ROWS, [1, 2, 3], attributes=GIVEN[kind](), idempotency_key="k")
+    assert ns.insert(ROWS, [1, 2, 3], attributes=GIVEN[kind](), idempotency_key="k") == first
     assert {name: one["type"] for name, one in ns.stats().schema.items()} == TYPES
     assert [row.attributes for row in ns.scan(include=list(TYPES))] == EXPECTED
 
@@ -129,6 +141,14 @@ def test_other_columns_of_pandas_and_numpy(db: Database) -> None:
         (pa.table({"raw": [b"x"] * 3}), "raw"),
         (pd.DataFrame({"mixed": [1, "a", None]}), None),
         ({"mixed": pd.Series([1, "a", None])}, "mixed"),
+        ({"month": pd.period_range("2024-01", periods=3, freq="M").to_series()}, "month"),
+        (pd.DataFrame({"month": pd.period_range("2024-01", periods=3, freq="M")}), "month"),
+        ({"runs": pa.RunEndEncodedArray.from_arrays([3], ["a"])}, "runs"),
+        ({"far": pa.array([0, (1 << 62), None], pa.timestamp("s"))}, "far"),
+        ({"far": pa.array([[], None, [-(1 << 63)]], pa.list_(pa.timestamp("s")))}, "far"),
+        (pd.Series([1, 2, 3]), None),
+        (pl.Series("a", [1, 2, 3]), None),
+        (pa.array([1, 2, 3]), None),
         (pa.Table.from_arrays([pa.array([1] * 3)] * 2, ["a", "a"]), None),
     ],
 )
@@ -198,6 +218,45 @@ def test_empty_lists_of_nothing_have_no_type(db: Database, given: Any) -> None:
     with pytest.raises(InvalidAttribute, match="'some' holds empty arrays alone"):
         ns.insert(ROWS[:2], attributes={"some": given})
     assert ns.stats().rows == 0
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["a", "b"])])
+def test_categories_of_polars_are_what_they_stand_for(db: Database, kind: Any) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    one = pl.Series("one", ["b", None, "a"], dtype=kind)
+    some = pl.Series("some", [["a", "b"], None, []], dtype=pl.List(kind))
+    for given in (pl.DataFrame([one, some]), {"one": one, "some": some}):
+        ns.insert(ROWS, [1, 2, 3], attributes=given)
+        assert [row.attributes for row in ns.scan()] == [
+            {"one": "b", "some": ["a", "b"]},
+            {"one": None, "some": None},
+            {"one": "a", "some": []},
+        ]
+    assert {name: one["type"] for name, one in ns.stats().schema.items()} == {
+        "one": "string",
+        "some": "[]string",
+    }
+
+
+def test_extensions_that_stand_for_what_is_kept(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    key = UUID(int=7)
+    columns = {
+        "key": pa.array([key.bytes, None, key.bytes], pa.uuid()),
+        "good": pa.array([1, None, 0], pa.bool8()),
+        "raw": pa.array(['{"a": 1}', None, "2"], pa.json_()),
+    }
+    ns.insert(ROWS, [1, 2, 3], attributes=columns)
+    assert {name: one["type"] for name, one in ns.stats().schema.items()} == {
+        "key": "uuid",
+        "good": "bool",
+        "raw": "string",
+    }
+    assert [row.attributes for row in ns.scan()] == [
+        {"key": str(key), "good": True, "raw": '{"a": 1}'},
+        {"key": None, "good": None, "raw": None},
+        {"key": str(key), "good": False, "raw": "2"},
+    ]
 
 
 def test_no_number_in_polars_is_no_value_and_refused(db: Database) -> None:

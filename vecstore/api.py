@@ -43,6 +43,7 @@ from vecstore.params import (
 )
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
+from vecstore.rows.given import held
 from vecstore.scan import Scan
 from vecstore.storage.base import ObjectStore
 from vecstore.types import (
@@ -164,7 +165,7 @@ class Backend(Protocol):
 
 
 def connect(
-    url: str = "./data",
+    url: str | os.PathLike[str] = "./data",
     *,
     maintenance: Literal["thread", "off"] = "thread",
     cache_bytes: int = 256 << 20,
@@ -182,7 +183,7 @@ def connect(
     Parameters
     ----------
     url
-        A directory (``./data``, ``file:///…``), ``s3://bucket/prefix``, ``memory://name``, or
+        A directory (``./data``, ``file:///…``, a path object), ``s3://bucket/prefix``, ``memory://name``, or
         ``http://host:port`` of a server.
     maintenance
         Whether a thread of this process compacts the namespaces that it writes to. A server has a
@@ -211,6 +212,7 @@ def connect(
     InvalidArgument
         A URL or an option that is not known.
     """
+    url = path_of("url", url)
     if is_server(url):
         from vecstore.client import OPTIONS, HttpBackend
 
@@ -222,14 +224,17 @@ def connect(
         )
     if maintenance not in ("thread", "off"):
         raise InvalidArgument('maintenance must be "thread" or "off"', field="maintenance")
+    recall_sample_rate = plain(recall_sample_rate)
     if not is_number(recall_sample_rate) or not 0.0 <= recall_sample_rate <= 1.0:
         raise InvalidArgument("recall_sample_rate must be from 0 to 1", field="recall_sample_rate", limit=1.0)
-    _check_bound("cache_bytes", cache_bytes, 0)
-    _check_bound("disk_cache_bytes", disk_cache_bytes, LEAST_DISK_BYTES)
-    _check_bound("open_namespaces", open_namespaces, 1)
-    _check_bound("compaction_bytes", compaction_bytes, LEAST_COMPACTION_BYTES)
+    cache_bytes = _bounded("cache_bytes", cache_bytes, 0)
+    disk_cache_bytes = _bounded("disk_cache_bytes", disk_cache_bytes, LEAST_DISK_BYTES)
+    open_namespaces = _bounded("open_namespaces", open_namespaces, 1)
+    compaction_bytes = _bounded("compaction_bytes", compaction_bytes, LEAST_COMPACTION_BYTES)
+    cache_dir = None if cache_dir is None else path_of("cache_dir", cache_dir)
+    temp_dir = None if temp_dir is None else path_of("temp_dir", temp_dir)
     if temp_dir is not None and not os.path.isdir(temp_dir):
-        raise InvalidArgument(f"temp_dir {os.fspath(temp_dir)} is no folder", field="temp_dir")
+        raise InvalidArgument(f"temp_dir {temp_dir} is no folder", field="temp_dir")
     from vecstore.engine.database import EmbeddedDatabase
     from vecstore.maintenance.policy import Policy
     from vecstore.storage.disk import DiskCache
@@ -243,7 +248,7 @@ def connect(
             open_namespaces=open_namespaces,
             maintenance=maintenance == "thread",
             policy=Policy(memory=compaction_bytes),
-            temp_dir=None if temp_dir is None else os.fspath(temp_dir),
+            temp_dir=temp_dir,
             recall_sample_rate=recall_sample_rate,
             observer=observer,
         )
@@ -256,8 +261,8 @@ def is_server(url: str) -> bool:
 
 
 def copy_store(
-    source: str | Database,
-    target: str | Database,
+    source: str | os.PathLike[str] | Database,
+    target: str | os.PathLike[str] | Database,
     namespaces: Sequence[str] | None = None,
     *,
     dry_run: bool = False,
@@ -298,7 +303,7 @@ def copy_store(
 
 
 @contextmanager
-def _store_of(named: str | Database, field: str) -> Iterator[ObjectStore]:
+def _store_of(named: str | os.PathLike[str] | Database, field: str) -> Iterator[ObjectStore]:
     from vecstore.engine.database import EmbeddedDatabase
     from vecstore.storage.open import open_store
 
@@ -307,18 +312,29 @@ def _store_of(named: str | Database, field: str) -> Iterator[ObjectStore]:
             raise InvalidArgument(f"{field} is a server; stores are copied", field=field)
         yield named.backend.store
         return
-    if is_server(named):
+    url = path_of(field, named)
+    if is_server(url):
         raise InvalidArgument(f"{field} is a server; stores are copied", field=field)
-    store = open_store(named)
+    store = open_store(url)
     try:
         yield store
     finally:
         store.close()
 
 
-def _check_bound(name: str, value: object, least: int) -> None:
-    if not is_integer(value) or value < least:  # type: ignore[operator]
+def path_of(field: str, given: object) -> str:
+    """A path or a URL as text. `InvalidArgument` if it is neither."""
+    path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    if not isinstance(path, str) or "\0" in path:
+        raise InvalidArgument(f"{field} must be a path or a URL, as a string or a path object", field=field)
+    return str.__str__(path)
+
+
+def _bounded(name: str, given: Any, least: int) -> int:
+    value = plain(given)
+    if not is_integer(value) or value < least:
         raise InvalidArgument(f"{name} must be an integer of at least {least}", field=name, limit=least)
+    return int(value)
 
 
 def _settings(defaults: dict[str, Any]) -> dict[str, Any]:
@@ -364,13 +380,12 @@ class Database:
         ------
         NamespaceExists, InvalidArgument
         """
-        self._backend.create(name, dim, metric, _settings(defaults), schema=schema)
-        return Namespace(self._backend, name)
+        created = self._backend.create(plain(name), dim, plain(metric), _settings(defaults), schema=schema)
+        return Namespace(self._backend, created.name)
 
     def namespace(self, name: str) -> Namespace:
         """An existing namespace. `NamespaceNotFound` if there is none."""
-        self._backend.info(name)
-        return Namespace(self._backend, name)
+        return Namespace(self._backend, self._backend.info(name).name)
 
     def namespaces(self, prefix: str = "") -> Iterator[NamespaceInfo]:
         """All namespaces whose name starts with ``prefix``, by name."""
@@ -399,7 +414,10 @@ class Database:
         return self._backend.cache_stats()
 
     def close(self) -> None:
-        """Stop maintenance, release connections. Idempotent."""
+        """Stop maintenance, release connections. Idempotent.
+
+        An embedded database is of no use after that: every call of it is `DatabaseClosed`.
+        """
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -446,7 +464,8 @@ class Namespace:
         vectors
             Anything NumPy turns into f32[N, dim].
         ids
-            N u64 or N strings of at most 64 bytes, one kind a namespace; assigned if None.
+            N u64 or N strings of at most 64 bytes, one kind a namespace: a list, an array, or a column of
+            Arrow, pandas or Polars; assigned if None.
         attributes
             Of the rows: a dict of columns (lists, arrays of NumPy, columns of Arrow, pandas or Polars), a
             table of Arrow, a data frame, or a list of N dicts. None is null, which is what a row has that
@@ -488,7 +507,7 @@ class Namespace:
             self.name,
             vectors,
             ids,
-            attributes=attributes,
+            attributes=held(attributes),
             schema=schema,
             mode=mode,
             condition=condition,
@@ -564,7 +583,7 @@ class Namespace:
         return self._backend.patch_rows(
             self.name,
             ids,
-            attributes,
+            held(attributes) if filter is None else attributes,
             filter=filter,
             schema=schema,
             condition=condition,
@@ -643,7 +662,7 @@ class Namespace:
             consistency,
             max_staleness,
             epoch,
-            include if isinstance(include, tuple) else included(include),
+            include if isinstance(include, tuple) and not include else included(include),
             debug,
             None if filter is None else filter_bytes(filter),
             None if exclude is None else included(exclude, "exclude"),
@@ -692,7 +711,8 @@ class Namespace:
             Also if there are more groups, or more than a million distinct values to be counted.
         """
         params = aggregate_params(aggregate_by, group_by, filter)
-        params = replace(params, consistency=consistency, max_staleness=max_staleness, epoch=plain(epoch))
+        moment = {"consistency": plain(consistency), "max_staleness": plain(max_staleness)}
+        params = replace(params, **moment, epoch=plain(epoch))
         return self._backend.aggregate(self.name, check_moment(params))
 
     def multi_query(
@@ -714,7 +734,7 @@ class Namespace:
         consistency, max_staleness, epoch
             As for `search`, for all of them.
         """
-        moment = check_moment(Moment(consistency, plain(max_staleness), plain(epoch)))
+        moment = check_moment(Moment(plain(consistency), plain(max_staleness), plain(epoch)))
         return list(self._backend.multi_query(self.name, several(queries), moment))
 
     def measure_recall(
@@ -887,8 +907,7 @@ class Namespace:
         StorageConflict
             Somebody else used the name meanwhile.
         """
-        self._backend.branch(self.name, name, check_epoch(epoch))
-        return Namespace(self._backend, name)
+        return Namespace(self._backend, self._backend.branch(self.name, name, check_epoch(epoch)).name)
 
     def tags(self) -> list[Tag]:
         """The tags, by name."""
@@ -950,4 +969,6 @@ class Namespace:
 
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""
-        return self._backend.collect(self.name, retention=retention, grace=grace, dry_run=dry_run)
+        return self._backend.collect(
+            self.name, retention=plain(retention), grace=plain(grace), dry_run=dry_run
+        )

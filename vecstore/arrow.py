@@ -17,6 +17,9 @@ from vecstore.rows.schema import element_type, is_array
 from vecstore.types import F32, AttributeType, ScalarType
 
 MILLISECONDS: Final = "datetime64[ms]"
+# Extensions that stand for what is kept, and how; any other is a type of its own.
+_STORED_AS: Final = {"arrow.bool8": "bool", "arrow.json": "string"}
+_MOST_SECONDS: Final = ((1 << 63) - 1) // 1_000  # that milliseconds can tell
 
 
 def pyarrow(what: str) -> Any:
@@ -52,6 +55,10 @@ def columns_of(given: Any) -> dict[str, Any]:
         A column has no form in Arrow, or not a name of its own.
     """
     pa = pyarrow(f"a {type(given).__module__.partition('.')[0]} {type(given).__name__}")
+    if _is_pandas(given) and not hasattr(given, "columns"):
+        raise InvalidAttribute(
+            f"attributes must be columns by name; a {type(given).__name__} is one without", field="attributes"
+        )
     try:
         table = pa.Table.from_pandas(given, preserve_index=False) if _is_pandas(given) else pa.table(given)
     except (pa.ArrowException, TypeError, ValueError) as error:
@@ -85,28 +92,36 @@ def values_of(column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]:
     Raises
     ------
     InvalidAttribute
-        Its type is none that is kept.
+        Its type is none that is kept, or Arrow cannot read it.
     """
     pa = pyarrow("a column of Arrow")
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # without a chunk, of some versions
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    return _values(pa, column, name)
+    try:
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+            if isinstance(column, pa.ChunkedArray):  # without a chunk, of some versions
+                column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        return _values(pa, column, name)
+    except pa.ArrowException as error:
+        raise InvalidAttribute(
+            f"attributes: {name!r} cannot be read from Arrow: {error}", field="attributes", attribute=name
+        ) from error
 
 
 def _values(pa: Any, column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]:
     kind, is_ = column.type, pa.types
     if is_.is_dictionary(kind):
+        if _is_view(pa, kind.value_type):  # Polars' categories, which Arrow does not decode
+            texts = column.dictionary.cast(pa.large_string())
+            column = pa.DictionaryArray.from_arrays(column.indices, texts)
         return _values(pa, column.dictionary_decode(), name)
     if is_.is_null(kind):
         return [None] * len(column)
-    if isinstance(kind, pa.BaseExtensionType) and not _is_uuid(kind):
-        return _values(pa, column.storage, name)
+    if isinstance(kind, pa.BaseExtensionType) and kind.extension_name in _STORED_AS:
+        return _values(pa, column.storage.cast(pa.type_for_alias(_STORED_AS[kind.extension_name])), name)
     if is_.is_date(kind):
         column = column.cast(pa.timestamp("ms"))
     if is_.is_timestamp(column.type):
-        return _moments(column.cast(pa.int64()), column.type.unit)
+        return _moments(column.cast(pa.int64()), column.type.unit, name)
     if is_.is_fixed_size_list(kind) or is_.is_large_list(kind):
         column = column.cast(pa.list_(kind.value_type))
     if is_.is_list(column.type):
@@ -114,7 +129,7 @@ def _values(pa: Any, column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]
     if is_.is_boolean(kind) or is_.is_integer(kind) or is_.is_floating(kind):
         if not column.null_count:
             return cast(npt.NDArray[Any], column.to_numpy(zero_copy_only=False))
-    elif not (_is_text(kind) or _is_uuid(kind)):
+    elif not (_is_text(pa, kind) or _is_uuid(kind)):
         raise InvalidAttribute(
             f"attributes: {name!r} is a column of {kind}, which is of no type that is kept",
             field="attributes",
@@ -123,20 +138,30 @@ def _values(pa: Any, column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]
     return cast(list[Any], column.to_pylist())
 
 
-def _is_text(kind: Any) -> bool:
-    is_ = pyarrow("a column of Arrow").types
-    view = getattr(is_, "is_string_view", None)
-    return is_.is_string(kind) or is_.is_large_string(kind) or (view is not None and view(kind))
+def _is_view(pa: Any, kind: Any) -> bool:
+    view = getattr(pa.types, "is_string_view", None)
+    return view is not None and bool(view(kind))
+
+
+def _is_text(pa: Any, kind: Any) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_view(pa, kind)
 
 
 def _is_uuid(kind: Any) -> bool:
     return getattr(kind, "extension_name", None) == "arrow.uuid"
 
 
-def _moments(counts: Any, unit: str) -> Sequence[Any] | npt.NDArray[Any]:
+def _moments(counts: Any, unit: str, name: str) -> Sequence[Any] | npt.NDArray[Any]:
     """Not by way of pyarrow's ``datetime``, which asks for a package of time zones."""
-    values = counts.fill_null(0).to_numpy(zero_copy_only=False).astype(f"datetime64[{unit}]")
-    values = values.astype(MILLISECONDS)  # down, as everywhere
+    numbers = counts.fill_null(0).to_numpy(zero_copy_only=False)
+    if unit == "s" and len(numbers) and max(-int(numbers.min()), int(numbers.max())) > _MOST_SECONDS:
+        raise InvalidAttribute(
+            f"attributes: {name!r} has a timestamp of more than {_MOST_SECONDS} seconds",
+            field="attributes",
+            attribute=name,
+            limit=_MOST_SECONDS,
+        )
+    values = numbers.astype(f"datetime64[{unit}]").astype(MILLISECONDS)  # down, as everywhere
     if not counts.null_count:
         return cast(npt.NDArray[Any], values)
     present = counts.is_valid().to_numpy(zero_copy_only=False)
@@ -157,11 +182,11 @@ def _lists(pa: Any, column: Any, name: str) -> list[Any]:
 
 def array_type(column: Any) -> AttributeType | None:
     """Our type of a column of lists, also where all are empty; None of any other, and of lists of no type."""
-    is_ = pyarrow("a column of Arrow").types
-    kind = _plain(column.type)
+    pa = pyarrow("a column of Arrow")
+    is_, kind = pa.types, _plain(pa, column.type)
     if not (is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind)):
         return None
-    element = _plain(kind.value_type)
+    element = _plain(pa, kind.value_type)
     known: dict[AttributeType, bool] = {
         "[]bool": is_.is_boolean(element),
         "[]int": is_.is_signed_integer(element),
@@ -169,21 +194,17 @@ def array_type(column: Any) -> AttributeType | None:
         "[]float": is_.is_floating(element),
         "[]datetime": is_.is_date(element) or is_.is_timestamp(element),
         "[]uuid": _is_uuid(element),
-        "[]string": _is_text(element),
+        "[]string": _is_text(pa, element),
     }
     return next((ours for ours, fits in known.items() if fits), None)
 
 
-def _plain(kind: Any) -> Any:
-    """What a dictionary or a type of somebody's own stands for."""
-    pa = pyarrow("a column of Arrow")
-    while True:
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        elif isinstance(kind, pa.BaseExtensionType) and not _is_uuid(kind):
-            kind = kind.storage_type
-        else:
-            return kind
+def _plain(pa: Any, kind: Any) -> Any:
+    """What a dictionary, or an extension that we take, stands for."""
+    if pa.types.is_dictionary(kind):
+        return _plain(pa, kind.value_type)
+    stored_as = _STORED_AS.get(getattr(kind, "extension_name", ""))
+    return kind if stored_as is None else pa.type_for_alias(stored_as)
 
 
 def arrow_type(kind: AttributeType) -> Any:

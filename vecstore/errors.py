@@ -306,6 +306,12 @@ class ForkedHandle(VecstoreError):
     code = "forked_handle"
 
 
+class DatabaseClosed(VecstoreError):
+    """A database was closed, and is asked for something all the same; nothing was changed."""
+
+    code = "database_closed"
+
+
 def unsupported_format(
     what: str, found: object, supported: int, *, key: str, section: str
 ) -> UnsupportedFormat:

@@ -99,7 +99,9 @@ def query_of(
 
 
 def plain(value: Any) -> Any:
-    """A number of NumPy as Python's own, which can also cross a wire."""
+    """A number of NumPy, and a string of any kind, as Python's own, which can also cross a wire."""
+    if isinstance(value, str):
+        return str.__str__(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -107,7 +109,7 @@ def included(names: object, field: str = "include") -> tuple[str, ...]:
     """What a search is to include, or not; `InvalidArgument` if it is no list."""
     if not is_list(names):
         raise InvalidArgument(f"{field} must be a list of names", field=field)
-    return tuple(names)
+    return tuple(map(plain, names))
 
 
 def ordered_by(given: object) -> Order:
@@ -121,7 +123,7 @@ def ordered_by(given: object) -> Order:
         raise InvalidArgument(
             'order_by must be [attribute, "asc" | "desc"]', field="order_by", limit=["asc", "desc"]
         )
-    return given[0], given[1]
+    return plain(given[0]), plain(given[1])
 
 
 def per_group(given: object) -> tuple[str, int]:
@@ -135,7 +137,7 @@ def per_group(given: object) -> tuple[str, int]:
             field="limit_per_group",
             limit=MAX_TOP_K,
         )
-    return given[0], most
+    return plain(given[0]), most
 
 
 def check_params(params: SearchParams) -> SearchParams:
@@ -193,7 +195,7 @@ def scan_params(
     return check_scan(
         ScanParams(
             plain(limit),
-            order,
+            plain(order),
             None if filter is None else filter_bytes(filter),
             None if include is None else included(include),
             None if exclude is None else included(exclude, "exclude"),
@@ -249,7 +251,7 @@ def aggregate_params(given: object, group_by: object = (), filter: object = None
         data = filter if isinstance(filter, bytes) else filter_bytes(filter)
         parse_filter(data)
     asked = tuple((check_label(label), _aggregation(label, one)) for label, one in given.items())
-    return AggregateParams(asked, tuple(group_by), data)
+    return AggregateParams(asked, tuple(map(plain, group_by)), data)
 
 
 def several(given: object) -> list[Query | AggregateParams]:
@@ -304,7 +306,7 @@ def check_label(label: object) -> str:
             field="aggregate_by",
             limit=MAX_ATTRIBUTE_NAME_BYTES,
         )
-    return label
+    return str.__str__(label)
 
 
 def _aggregation(label: str, given: Any) -> Aggregation:
@@ -315,7 +317,7 @@ def _aggregation(label: str, given: Any) -> Aggregation:
         and all(isinstance(name, str) for name in given[1:])
         and (len(given) == 2 or given[0] == "Count")
     ):
-        return Aggregation(*given)
+        return Aggregation(*map(plain, given))
     place = f"aggregate_by.{label}"
     raise InvalidArgument(
         f'{place} must be ["Count"] or [function, attribute], the function one of {", ".join(functions)}',
@@ -376,15 +378,17 @@ def expected_of(given: object) -> Expected | None:
     )
 
 
-def check_key(key: str | None) -> str | None:
-    """`InvalidArgument` if it can be no idempotency key; its length is checked where it is kept."""
-    if key is not None and not is_text(key):
-        raise InvalidArgument(
-            f"an idempotency key is text of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes",
-            field="idempotency_key",
-            limit=MAX_IDEMPOTENCY_KEY_BYTES,
-        )
-    return key
+def check_key(key: object) -> str | None:
+    """An idempotency key; None stands for none. `InvalidArgument` if it is no string of UTF-8."""
+    if key is None:
+        return None
+    if is_text(key) and key:
+        return str.__str__(key)
+    raise InvalidArgument(
+        f"an idempotency key is a string of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes of UTF-8",
+        field="idempotency_key",
+        limit=MAX_IDEMPOTENCY_KEY_BYTES,
+    )
 
 
 def check_page(prefix: str, after: str | None, limit: int) -> int:
@@ -441,7 +445,7 @@ def is_number(value: object) -> bool:
     )
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """A string that has a form in UTF-8."""
     if not isinstance(value, str):
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +44,22 @@ F32 = npt.NDArray[np.float32]
 U64 = npt.NDArray[np.uint64]
 
 
+def _equal(one: Any, other: Any) -> bool:
+    """Whether results of one kind hold the same, arrays by their values.
+
+    NaN, which says that there is no vector or no distance, is equal to itself.
+    """
+    if type(one) is not type(other):
+        return NotImplemented  # type: ignore[no-any-return]
+    return all(_same(getattr(one, told.name), getattr(other, told.name)) for told in fields(one))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == other.dtype.kind == "f")
+    return bool(one == other)
+
+
 @dataclass(frozen=True, slots=True)
 class InsertResult:
     """What an acknowledged insert did.
@@ -77,6 +93,9 @@ class InsertResult:
     incarnation: str = ""
     skipped: int = 0
     affected_ids: list[RowId] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
 
     @property
     def inserted(self) -> int:
@@ -637,6 +656,9 @@ class Hit:
     attributes: dict[str, Any] | None = None
     vector: F32 | None = None
 
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
+
 
 @dataclass(slots=True)
 class Hits(Sequence[Hit]):
@@ -670,6 +692,9 @@ class Hits(Sequence[Hit]):
     incarnation: str = ""
     attributes: list[dict[str, Any]] | None = None
     types: dict[str, AttributeType] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -736,6 +761,9 @@ class BatchHits:
     attributes: list[list[dict[str, Any]]] | None = None  # of the hits of each query
     types: dict[str, AttributeType] | None = None
 
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
+
     def __len__(self) -> int:
         return len(self.counts)
 
@@ -762,6 +790,9 @@ class Row:
     epoch: int
     attributes: dict[str, Any] = field(default_factory=dict)
     incarnation: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -790,6 +821,9 @@ class ScanPage(Sequence[Row]):
     epoch: int
     cursor: str | None
     incarnation: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return _equal(self, other)
 
     def __len__(self) -> int:
         return len(self.ids)

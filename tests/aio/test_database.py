@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tests.server.support import Server
 from vecstore.aio import AsyncDatabase, AsyncNamespace
 from vecstore.api import Database, Namespace
 from vecstore.errors import (
+    DatabaseClosed,
     InvalidArgument,
     NamespaceNotFound,
     OutcomeUnknown,
@@ -254,6 +256,24 @@ async def test_an_embedded_call_that_is_given_up_leaves_the_loop_free_and_goes_o
         assert not ended.is_set()
         go_on.set()
     assert ended.is_set()  # close waits for what has begun
+
+
+async def test_a_database_that_was_closed_says_so() -> None:
+    db = vecstore.aio.connect("memory://")
+    ns = await db.create_namespace("docs", 3)
+    await db.close()
+    with pytest.raises(DatabaseClosed):
+        await ns.insert(np.eye(3))
+    with pytest.raises(DatabaseClosed):
+        await db.namespace("docs")
+
+
+async def test_a_store_may_be_named_by_a_path(tmp_path: Path) -> None:
+    async with vecstore.aio.connect(tmp_path / "data") as db:
+        await db.create_namespace("docs", 3)
+    assert (tmp_path / "data").is_dir()
+    with pytest.raises(InvalidArgument, match="url"):
+        vecstore.aio.connect(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("threads", [0, True, 1.5])

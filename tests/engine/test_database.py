@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 
 from tests.core import engine
 from vecstore.engine.database import EmbeddedDatabase
-from vecstore.errors import InvalidArgument, NamespaceExists, NamespaceNotFound
+from vecstore.errors import DatabaseClosed, InvalidArgument, NamespaceExists, NamespaceNotFound
 from vecstore.observe import Observer
 from vecstore.storage.faults import Call, Fault, FaultyStore
 from vecstore.storage.memory import MemoryStore
+from vecstore.storage.pages import all_objects
 from vecstore.types import NamespaceInfo, SearchParams
 
 
@@ -179,3 +181,34 @@ def test_closing_twice_is_no_error() -> None:
     insert(db, "ns", [1])
     db.close()
     db.close()
+
+
+def test_a_database_that_was_closed_says_so_to_every_call() -> None:
+    store = MemoryStore()
+    db = engine(store)
+    db.create("ns", 2, "l2", {})
+    insert(db, "ns", [1])
+    kept = db.namespace("ns")
+    db.close()
+    before = {meta.key for meta in all_objects(store, "")}
+    row = np.ones(2, dtype=np.float32)
+    calls: list[Callable[[], object]] = [
+        lambda: insert(db, "ns", [2]),
+        lambda: kept.writes.insert(row[None], [2]),
+        lambda: db.create("other", 2, "l2", {}),
+        lambda: db.delete("ns"),
+        lambda: db.info("ns"),
+        lambda: db.search("ns", row, SearchParams()),
+        lambda: db.row("ns", 1, include_vector=True, epoch=None),
+        lambda: db.compact("ns", everything=True),
+        lambda: db.collect("ns", retention=0.0, grace=0.0, dry_run=False),
+        lambda: names(db),
+        db.ping,
+    ]
+    for call in calls:
+        with pytest.raises(DatabaseClosed) as error:
+            call()
+        assert "closed" in error.value.message
+    assert {meta.key for meta in all_objects(store, "")} == before
+    with pytest.raises(InvalidArgument):
+        db.namespace("../x")

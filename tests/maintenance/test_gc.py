@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -384,9 +386,30 @@ def test_history_is_not_read_when_there_is_nothing_to_delete(store: Any, publish
     assert store.count("get", "/manifest/0") == 0
 
 
-def test_a_negative_grace_is_refused(publisher: Any) -> None:
-    with pytest.raises(InvalidArgument):
-        run(publisher, grace=-1)
+@pytest.mark.parametrize("field", ["retention", "grace"])
+@pytest.mark.parametrize(
+    "seconds",
+    [-1, math.nan, -math.inf, 10**400, -(10**400), "1", None, True, timedelta(hours=1)],
+    ids=lambda value: str(value)[:9],
+)
+def test_what_are_no_seconds_is_refused_and_takes_no_history(
+    store: Any, publisher: Any, field: str, seconds: Any
+) -> None:
+    for _ in range(3):
+        publisher.commit(insert(publisher))
+    store.time += 10 * HOUR
+    before = sorted(store.objects)
+    with pytest.raises(InvalidArgument) as error:
+        run(publisher, **{field: seconds})
+    assert error.value.details == {"field": field, "limit": 0}
+    assert sorted(store.objects) == before
+
+
+def test_an_infinite_retention_keeps_all_history(store: Any, publisher: Any) -> None:
+    for _ in range(3):
+        publisher.commit(insert(publisher))
+    store.time += 10 * HOUR
+    assert run(publisher, retention=math.inf, grace=0).deleted == 0
 
 
 def test_a_namespace_that_is_not_there_cannot_be_collected(store: Any) -> None:

@@ -6,15 +6,17 @@ import json
 import random
 import tracemalloc
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
+import numpy as np
 import pytest
 
 import vecstore
 from tests.rows.filters.oracle import TYPES, random_rows
 from vecstore.config import Config
 from vecstore.errors import InvalidAttribute
-from vecstore.rows.attributes import parse_attributes
+from vecstore.rows.attributes import parse_attributes, parse_patch
 from vecstore.rows.given import SLICE_ROWS
 from vecstore.rows.schema import Spec
 from vecstore.server.app import create_app
@@ -140,3 +142,47 @@ def test_json_is_what_its_objects_are(declared: bool, form: str, n: int) -> None
 def test_what_is_not_json_is_an_error(data: bytes) -> None:
     with pytest.raises(InvalidAttribute):
         parse_attributes(data, 1, {}, {})
+
+
+class Name(str, Enum):  # noqa: UP042  # of a StrEnum str() is the value
+    YEAR = "year"
+
+
+def test_rows_may_name_an_attribute_by_other_kinds_of_string() -> None:
+    found = parse_attributes([{"year": 1}, {Name.YEAR: 2}, {"year": 3}], 3, {}, {})
+    assert [(type(name), column.values()) for name, column in found.items()] == [(str, [1, 2, 3])]
+    patch = parse_patch([{Name.YEAR: 1}, {}, {"year": 3}], 3, {}, {})
+    assert [(type(name), one.given.tolist()) for name, one in patch.items()] == [(str, [True, False, True])]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1, 2, 3], "int", [1, None, 3]),
+        ([1.5, 2.5, 3.5], "float", [1.5, None, 3.5]),
+        ([True, False, True], "bool", [True, None, True]),
+        (["a", "b", "c"], "string", ["a", None, "c"]),
+        (
+            np.array(["2024-05-06", "2024-05-07", "1969-12-31"], dtype="datetime64[ns]"),
+            "datetime",
+            ["2024-05-06T00:00:00.000Z", None, "1969-12-31T00:00:00.000Z"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("objects", [False, True])
+def test_what_is_masked_is_null(values: Any, kind: str, expected: list[Any], objects: bool) -> None:
+    array = np.asarray(values)
+    given = np.ma.array(np.array([*array], dtype=object) if objects else array, mask=[0, 1, 0])
+    found = parse_attributes({"a": given}, 3, {}, {})["a"]
+    assert (found.spec.type, found.values()) == (kind, expected)
+    whole = parse_attributes({"a": np.ma.array(array)}, 3, {}, {})["a"]
+    assert whole.values()[::2] == expected[::2]
+    assert whole.values()[1] is not None
+
+
+def test_masked_elements_of_arrays_are_refused() -> None:
+    given = np.ma.array([[1, 2], [3, 4]], mask=[[0, 0], [0, 1]])
+    for values in (given, list(given)):
+        with pytest.raises(InvalidAttribute) as error:
+            parse_attributes({"a": values}, 2, {}, {})
+        assert (error.value.details["attribute"], error.value.details["row"]) == ("a", 1)

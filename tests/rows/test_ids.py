@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +53,74 @@ def test_integer_arrays_of_any_width_are_taken(dtype: Any) -> None:
 def test_string_arrays_are_taken() -> None:
     assert parse_ids(np.array(["a", "bc"])).values.tolist() == ["a", "bc"]
     assert parse_ids(np.array(["a", "bc"], dtype=object)).values.tolist() == ["a", "bc"]
+    assert parse_ids(np.ma.array(["a", "bc"])).values.tolist() == ["a", "bc"]
+    assert parse_ids(np.ma.array([7, 5], mask=False)).values.tolist() == [7, 5]
+
+
+class Colour(str, Enum):  # noqa: UP042  # of a StrEnum str() is the value
+    RED = "red"
+    BLUE = "blue"
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("kind", [Colour, Text, np.str_])
+def test_ids_and_names_of_a_kind_of_string_are_plain_strings(kind: Any) -> None:
+    for values in ([kind("red"), "blue"], np.array([kind("red"), "blue"], dtype=object)):
+        ids = parse_ids(values)
+        assert [(type(value), value) for value in ids.values] == [(str, "red"), (str, "blue")]
+        assert ids.keys.tolist() == keys_of(["red", "blue"]).tolist()
+    name = validate_name(kind("red"))
+    assert (type(name), name) == (str, "red")
+
+
+def test_a_member_of_an_enum_is_the_id_that_its_value_is() -> None:
+    with pytest.raises(InvalidId) as error:
+        parse_ids(["red", Colour.RED])
+    assert error.value.details["position"] == 1
+
+
+COLUMNS: dict[str, Callable[[list[Any]], Any]] = {
+    "series of pandas": pd.Series,
+    "index of pandas": pd.Index,
+    "strings or integers of pandas": lambda ids: pd.array(ids),
+    "series of Polars": pl.Series,
+    "array of Arrow": pa.array,
+    "chunks of Arrow": lambda ids: pa.chunked_array([ids[:1], ids[1:]]),
+    "dictionary of Arrow": lambda ids: pa.array(ids).dictionary_encode(),
+    "array of Python": lambda ids: array("Q", ids) if isinstance(ids[0], int) else tuple(ids),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_columns_of_ids_are_taken(kind: str) -> None:
+    for values in ([3, 1, 2**63 - 1], ["c", "a", "ö"]):
+        ids = parse_ids(COLUMNS[kind](values))
+        assert ids.values.tolist() == values
+    with pytest.raises(InvalidId) as error:
+        parse_ids(COLUMNS[kind](["a", "b", "b"]))
+    assert error.value.details["position"] == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.array([1, None], dtype="Int64"),
+        pd.Series([1, None], dtype="Int64"),
+        pd.Series(["a", None]),
+        pl.Series([1, None]),
+        pl.Series(["a", None]),
+        pa.array([1, None]),
+        pa.array(["a", None]),
+    ],
+)
+def test_a_column_of_ids_has_no_gaps(values: Any) -> None:
+    with pytest.raises(InvalidId) as error:
+        parse_ids(values)
+    assert error.value.details["field"] == "ids"
+    assert error.value.details["position"] in (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +145,9 @@ def test_string_arrays_are_taken() -> None:
         ([[1], [2]], 0),
         (np.array([1.0, 2.0]), 0),
         (np.array([True, False]), 0),
+        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), 1),
+        (np.ma.array(["a", "b", "c"], mask=[0, 0, 1]), 2),
+        (np.ma.array([1, 2], mask=True, dtype=object), 0),
     ],
 )
 def test_a_bad_id_is_refused_with_its_position(values: Any, position: int) -> None:
@@ -97,6 +174,9 @@ def test_a_bad_id_is_refused_with_its_position(values: Any, position: int) -> No
         np.array("a"),
         np.array(1.5),
         np.array(None),
+        np.int64(7),
+        pd.DataFrame({"a": [1]}),
+        pl.DataFrame({"a": [1]}),
     ],
 )
 def test_what_is_no_list_of_ids_is_refused(values: Any) -> None:

@@ -29,6 +29,7 @@ GOOD = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
         np.asfortranarray(GOOD),
         np.repeat(GOOD, 2, axis=1)[:, ::2],
         GOOD[::-1][::-1],
+        np.frombuffer(b"-" + GOOD.tobytes(), dtype="<f4", offset=1).reshape(2, 3),
     ],
 )
 def test_whatever_numpy_makes_numbers_of_is_taken(values: Any) -> None:
@@ -37,6 +38,27 @@ def test_whatever_numpy_makes_numbers_of_is_taken(values: Any) -> None:
     assert found.dtype == np.float32
     assert found.dtype.isnative
     assert found.flags.c_contiguous
+    assert found.flags.aligned
+
+
+MASKED = np.ma.array(GOOD, mask=[[0, 0, 0], [0, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("values", "row"), [(MASKED, 1), ([*MASKED], 1), (np.ma.array(GOOD, mask=True), 0), (tuple(MASKED), 1)]
+)
+def test_masked_vectors_are_refused(values: Any, row: int) -> None:
+    with pytest.raises(InvalidVector) as error:
+        as_vectors(values, 3, "l2")
+    assert error.value.details == {"field": "vectors", "row": row}
+
+
+def test_a_masked_query_is_refused() -> None:
+    with pytest.raises(InvalidVector) as error:
+        as_vector(MASKED[1], 3, "l2")
+    assert error.value.details["field"] == "vector"
+    np.testing.assert_array_equal(as_vector(np.ma.array(GOOD[0]), 3, "l2"), GOOD[0])
+    np.testing.assert_array_equal(as_vectors(np.ma.array(GOOD), 3, "l2"), GOOD)
 
 
 def test_a_sound_batch_is_not_copied() -> None:

@@ -6,10 +6,9 @@ Signatures and documentation are taken over from there, so there is one of each.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -19,6 +18,7 @@ from vecstore.api import Database, Namespace
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_PAGE_SIZE
 from vecstore.scan import Scan
+from vecstore.storage.threads import Pool
 from vecstore.types import Metric, NamespaceInfo, Row, ScanPage
 
 P = ParamSpec("P")
@@ -37,10 +37,10 @@ class Threads:
     """By threads: what is cancelled is no longer waited for, but a call that has begun goes on to its end."""
 
     def __init__(self, threads: int = THREADS) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="vecstore-async")
+        self._pool = Pool(threads, thread_name_prefix="vecstore-async")
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        call = functools.partial(contextvars.copy_context().run, function, *args, **kwargs)
+        call = functools.partial(function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     async def close(self) -> None:
@@ -59,7 +59,9 @@ class Suspended:
         pass
 
 
-def connect(url: str = "./data", *, threads: int = THREADS, **options: Any) -> AsyncDatabase:
+def connect(
+    url: str | os.PathLike[str] = "./data", *, threads: int = THREADS, **options: Any
+) -> AsyncDatabase:
     """Open a database for asyncio: ``async with vecstore.aio.connect(url) as db``.
 
     Parameters
@@ -74,6 +76,7 @@ def connect(url: str = "./data", *, threads: int = THREADS, **options: Any) -> A
     """
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise InvalidArgument("threads must be an integer of at least 1", field="threads", limit=1)
+    url = api.path_of("url", url)
     if not api.is_server(url):
         return AsyncDatabase(api.connect(url, **options), Threads(threads))
     try:

@@ -34,7 +34,6 @@ from vecstore.manifest.model import Attribute, Settings
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.observe import Observer
 from vecstore.progress import Progress
-from vecstore.rows.ids import validate_name
 from vecstore.rows.schema import declared
 from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
@@ -152,7 +151,6 @@ class EmbeddedDatabase:
         return self._namespaces.get(name)
 
     def _open(self, name: str) -> NamespaceEngine:
-        validate_name(name)
         if os.getpid() != self._pid:
             raise ForkedHandle("the database was opened before fork; connect again in the child process")
         return NamespaceEngine(
@@ -178,7 +176,7 @@ class EmbeddedDatabase:
         specs = declared(schema)
         done = lifecycle.create_namespace(
             self.store,
-            name,
+            engine.name,
             dim=int(dim),
             metric=metric,
             settings=lifecycle.updated_settings(Settings(), settings),
@@ -195,11 +193,12 @@ class EmbeddedDatabase:
         """Delete a namespace by one commit; its objects go when collection may take them."""
         engine = self.namespace(name)
         lifecycle.delete_namespace(
-            self.store, name, incarnation=incarnation, expected=expected, publisher=engine.publisher
+            self.store, engine.name, incarnation=incarnation, expected=expected, publisher=engine.publisher
         )
 
     def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]:
         """Existing namespaces whose name starts with ``prefix``, by name, from the first > ``after``."""
+        self._namespaces.check()
         if not 1 <= limit <= MAX_PAGE_SIZE:
             raise InvalidArgument(
                 f"page_size must be 1 to {MAX_PAGE_SIZE}", field="page_size", limit=MAX_PAGE_SIZE
@@ -336,7 +335,7 @@ class EmbeddedDatabase:
 
     def branch(self, name: str, new_name: str, epoch: int | None) -> NamespaceInfo:
         """Create a namespace from an epoch of another one; only its manifest is copied."""
-        self.namespace(new_name)  # a name that can be one
+        new_name = self.namespace(new_name).name  # one that can be one
         done = branch(lambda owner: self.namespace(owner).publisher, name, new_name, epoch=epoch)
         return describe(done.manifest)
 
@@ -442,6 +441,7 @@ class EmbeddedDatabase:
 
     def ping(self) -> None:
         """One small read, to learn whether the store answers."""
+        self._namespaces.check()
         self.store.list_children(namespaces_prefix(), limit=1)
 
     def names(self) -> Iterator[str]:
@@ -458,12 +458,16 @@ class EmbeddedDatabase:
             self.collect(name, retention=RETENTION, grace=GRACE, dry_run=False)
 
     def close(self) -> None:
-        """Stop maintenance and release threads and connections. Idempotent."""
+        """Stop maintenance and release threads and connections; what is asked after that is `DatabaseClosed`.
+
+        Idempotent.
+        """
         if os.getpid() == self._pid:  # a forked child has the threads' locks, but not the threads
             if self._maintenance is not None:
                 self._maintenance.stop()
             if self.recall is not None:
                 self.recall.stop()
+            self._namespaces.close()
             if self._executor is not None:
                 self._executor.shutdown()
         self._cache.close()

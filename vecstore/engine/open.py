@@ -12,6 +12,8 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from vecstore.engine.namespace import NamespaceEngine
+from vecstore.errors import DatabaseClosed
+from vecstore.rows.ids import validate_name
 
 
 class OpenNamespaces:
@@ -42,6 +44,7 @@ class OpenNamespaces:
         self._lock = threading.Lock()
         self._held: dict[str, NamespaceEngine] = {}
         self._known: WeakValueDictionary[str, NamespaceEngine] = WeakValueDictionary()
+        self._closed = False
         self._opened = 0  # the clock by which uses are ordered, so that a use takes no lock
 
     def __len__(self) -> int:
@@ -49,18 +52,36 @@ class OpenNamespaces:
         return len(self._held)
 
     def get(self, name: str) -> NamespaceEngine:
-        """The engine of a name; it counts as used."""
-        engine = self._held.get(name) if isinstance(name, str) else None
+        """The engine of a name; it counts as used.
+
+        Raises
+        ------
+        InvalidArgument, DatabaseClosed
+            It can be no name; they were closed.
+        """
+        engine = self._held.get(name) if type(name) is str else None
         if engine is None:
-            engine = self._admit(name)
+            engine = self._admit(validate_name(name))
         engine.last_use = self._opened
         return engine
 
+    def close(self) -> None:
+        """Let go of all, and open none any more."""
+        with self._lock:
+            self._closed = True
+            self._held.clear()
+
+    def check(self) -> None:
+        """`DatabaseClosed` if they were closed."""
+        if self._closed:
+            raise DatabaseClosed("the database was closed; connect again")
+
     def _admit(self, name: str) -> NamespaceEngine:
         with self._lock:
-            engine = self._held.get(name) if isinstance(name, str) else None
+            self.check()
+            engine = self._held.get(name)
             if engine is None:
-                engine = self._known.get(name) if isinstance(name, str) else None
+                engine = self._known.get(name)
                 if engine is None:
                     engine = self._open_one(name)
                 while len(self._held) >= self._most:

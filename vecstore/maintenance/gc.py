@@ -12,6 +12,7 @@ commits after the barrier finds by it that an upload from before must be repeate
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -78,7 +79,7 @@ def collect(
     Parameters
     ----------
     retention
-        Seconds for which an epoch stays readable after it was replaced.
+        Seconds for which an epoch stays readable after it was replaced; infinity keeps all of them.
     grace
         Seconds that an object is left alone after it was written, named or not. A writer whose upload
         takes longer than this repeats it.
@@ -90,11 +91,12 @@ def collect(
 
     Raises
     ------
+    InvalidArgument
+        What are no seconds; NaN would compare as if all history were old.
     StorageCorrupt
         A readable epoch cannot be read, so that what it names is unknown. Nothing was deleted.
     """
-    if retention < 0 or grace < 0:
-        raise InvalidArgument("retention and grace are not negative", field="retention, grace")
+    retention, grace = _seconds("retention", retention), _seconds("grace", grace)
     if publisher is None:
         publisher = Publisher(
             store,
@@ -108,6 +110,18 @@ def collect(
         now = store.now() - CLOCK_MARGIN
         release_pins(publisher, replaced_before=now - retention, pinned_before=now - grace)
     return _Collection(publisher, retention, grace, dry_run).run()
+
+
+def _seconds(field: str, given: object) -> float:
+    try:
+        seconds = (
+            float(given) if isinstance(given, (int, float)) and not isinstance(given, bool) else math.nan
+        )
+    except OverflowError:
+        seconds = math.nan
+    if not seconds >= 0.0:
+        raise InvalidArgument(f"{field} must be a number of seconds, at least 0", field=field, limit=0)
+    return seconds
 
 
 def named_objects(manifest: Manifest) -> Iterator[str]:

@@ -81,7 +81,19 @@ def attributes_given(given: Any, n: int) -> Given:
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise InvalidAttribute(f"{FIELD} must be columns by name, or a list of rows", field=FIELD)
     _check_rows(len(given), n)
-    return _Rows(given)
+    return _Rows(_sliceable(given))
+
+
+def held(given: Any) -> Any:
+    """Attributes that can be read several times: of a stream, which can be read once, what it holds."""
+    if is_arrow(given):
+        return columns_of(given)
+    if isinstance(given, Mapping):
+        return {
+            name: column_of(values, check_name(name, field=FIELD)) if is_arrow(values) else values
+            for name, values in given.items()
+        }
+    return given
 
 
 def too_many(count: int) -> InvalidAttribute:
@@ -112,15 +124,14 @@ class _Columns:
     """Columns by name."""
 
     def __init__(self, columns: Mapping[str, Any], n: int) -> None:
-        self._columns = columns
+        if len(columns) > MAX_ATTRIBUTES:
+            raise too_many(len(columns))
+        self._columns = {check_name(name, field=FIELD): values for name, values in columns.items()}
         self._n = n
         self.told: dict[str, AttributeType] = {}
 
     def slices(self) -> Iterator[Slice]:
-        if len(self._columns) > MAX_ATTRIBUTES:
-            raise too_many(len(self._columns))
         for name, values in self._columns.items():
-            check_name(name, field=FIELD)
             whole: Any = column_of(values, name) if is_arrow(values) else _listed(values, name)
             _check_values(name, len(whole), self._n)
             if is_arrow(values) and (kind := array_type(whole)) is not None:
@@ -181,7 +192,7 @@ def _named(slices: Iterator[tuple[int, Sequence[Any]]], n: int) -> dict[str, Boo
     found: dict[str, Bools] = {}
     for first, some in slices:
         for i, attributes in enumerate(some, first):
-            for name in attributes:
+            for name in map(str.__str__, attributes):
                 if name not in found:
                     found[name] = np.zeros(n, dtype=np.bool_)
                 found[name][i] = True
@@ -189,13 +200,32 @@ def _named(slices: Iterator[tuple[int, Sequence[Any]]], n: int) -> dict[str, Boo
 
 
 def _listed(values: Any, name: str) -> Values:
+    if isinstance(values, np.ma.MaskedArray):
+        values = _unmasked(values)
     if isinstance(values, np.ndarray):
         return values if values.ndim == 1 else cast(list[Any], values.tolist() if values.ndim else [])
     if hasattr(values, "tolist"):
         values = values.tolist()
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
+    if isinstance(values, (str, bytes, bytearray, Mapping)) or not isinstance(values, Sequence):
         raise _no_list(name)
-    return values
+    return _sliceable(values)
+
+
+def _sliceable(values: Sequence[Any]) -> Sequence[Any]:
+    """A sequence of which slices can be taken, which a deque has none of."""
+    return values if isinstance(values, (list, tuple, range)) else list(values)
+
+
+def _unmasked(values: np.ma.MaskedArray[Any, Any]) -> Values:
+    """The values, null where one is masked."""
+    if not values.mask.any():
+        return np.ma.getdata(values)
+    if values.ndim != 1:
+        return cast(list[Any], values.tolist())
+    # Scalars of NumPy: a list would have integers for nanoseconds.
+    return [
+        None if hidden else one for one, hidden in zip(values.data, np.ma.getmaskarray(values), strict=True)
+    ]
 
 
 # -- JSON ----------------------------------------------------------------------------------

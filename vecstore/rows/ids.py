@@ -36,7 +36,7 @@ def validate_name(name: object) -> str:
             field="name",
             limit=MAX_NAME_BYTES,
         )
-    return name
+    return str.__str__(name)  # and not str(), which of a member of an Enum is another one
 
 
 class Ids:
@@ -76,11 +76,15 @@ class Ids:
 
 
 def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids:
-    """Validate ids given as a sequence or array of non-negative integers or of strings.
+    """Validate ids given as a sequence, array or column of non-negative integers or of strings.
 
-    `InvalidId` names the field, the position and the limit: mixed kinds, a float or bool, out of
+    `InvalidId` names the field, the position and the limit: mixed kinds, a float or bool, masked, out of
     u64, empty or longer than 64 bytes, not encodable as UTF-8, or (with ``unique``) given twice.
     """
+    if isinstance(values, np.ma.MaskedArray) and values.mask.any():
+        position = int(np.argmax(values.mask.ravel()))
+        raise InvalidId(f"{field}[{position}] is masked", field=field, position=position)
+    values = _listed(values)
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
         ids = _from_integers(values, field)
     elif (
@@ -90,7 +94,7 @@ def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids
     else:
         items = values.tolist() if isinstance(values, np.ndarray) else values
         if all(isinstance(item, str) for item in items):
-            ids = _from_strings(items, field)
+            ids = _from_strings(list(map(str.__str__, items)), field)
         else:
             for position, item in enumerate(items):
                 if isinstance(item, bool) or not isinstance(item, (int, np.integer)):
@@ -116,6 +120,15 @@ def keys_of(values: Iterable[str]) -> U64:
     """Index keys of string ids."""
     digests = b"".join(blake2b(v.encode(), digest_size=8).digest() for v in values)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def _listed(values: object) -> object:
+    """A column of Arrow, Polars or pandas as a list; anything else as it is."""
+    if not isinstance(values, (Sequence, np.ndarray, np.generic)):
+        for method in ("to_pylist", "to_list", "tolist"):
+            if hasattr(values, method):
+                return getattr(values, method)()
+    return values
 
 
 def _scalar(values: object) -> bool:

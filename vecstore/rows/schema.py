@@ -51,7 +51,7 @@ def check_name(name: object, *, field: str) -> str:
             attribute=str(name),
             limit=MAX_ATTRIBUTE_NAME_BYTES,
         )
-    return cast(str, name)
+    return str.__str__(cast(str, name))
 
 
 def parse_schema(given: object, *, field: str = "schema", drop: bool = False) -> dict[str, Spec | None]:
@@ -70,7 +70,7 @@ def parse_schema(given: object, *, field: str = "schema", drop: bool = False) ->
         )
     found: dict[str, Spec | None] = {}
     for name, spec in given.items():
-        check_name(name, field=field)
+        name = check_name(name, field=field)
         found[name] = None if spec is None and drop else _spec(name, spec, field)
     return found
 
@@ -113,7 +113,7 @@ def _spec(name: str, given: Any, field: str) -> Spec:
         raise InvalidAttribute(
             f"{field}: filterable of attribute {name!r} must be true or false", field=field, attribute=name
         )
-    return Spec(cast(AttributeType, kind), filterable)
+    return Spec(cast(AttributeType, str.__str__(kind)), filterable)
 
 
 def conflict(name: str, known: Attribute, spec: Spec, *, field: str) -> SchemaConflict:

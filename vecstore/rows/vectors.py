@@ -58,7 +58,7 @@ def as_vectors(values: object, dim: int | None, metric: Metric, *, field: str = 
 
 def as_vector(values: object, dim: int | None, metric: Metric, *, field: str = "vector") -> F32:
     """One query vector as f32[dim]; ``dim`` and errors as of `as_vectors`."""
-    if dim is not None and isinstance(values, np.ndarray) and is_sound(values, dim, _LEAST, _MOST):
+    if dim is not None and type(values) is np.ndarray and is_sound(values, dim, _LEAST, _MOST):
         return values
     array = _as_float32(values, field)
     if dim is None:
@@ -93,16 +93,29 @@ def validate_dim(dim: object) -> int:
 
 
 def _as_float32(values: object, field: str) -> F32:
+    _refuse_masked(values, field)
     try:
         array: npt.NDArray[Any] = np.asarray(values)
     except ValueError as error:
         raise DimensionMismatch(f"{field} are not all of one length", field=field) from error
-    if array.dtype == np.float32:
-        return np.ascontiguousarray(array, dtype=np.float32)
     if array.dtype.kind not in "fiu":
         raise InvalidArgument(f"{field} must be numbers, not {array.dtype}", field=field)
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
+        array = np.ascontiguousarray(array, dtype=np.float32)
+    return array if array.flags.aligned else array.copy()
+
+
+def _refuse_masked(values: object, field: str) -> None:
+    """What is masked has no value, and NumPy would take what lies under the mask."""
+    if isinstance(values, (list, tuple)):
+        masked = (i for i, one in enumerate(values) if isinstance(one, np.ma.MaskedArray) and one.mask.any())
+        row = next(masked, None)
+    elif isinstance(values, np.ma.MaskedArray) and values.mask.any():
+        row = int(np.argwhere(values.mask)[0, 0]) if values.ndim else 0
+    else:
+        return
+    if row is not None:
+        raise InvalidVector(f"{field}[{row}] is masked", field=field, row=row)
 
 
 def _check(rows: F32, first: int, metric: Metric, field: str) -> None:
