@@ -33,6 +33,7 @@ from vecstore.types import F32, Metric, RerankPrecision
 
 KS: Final = (1, 3, 10, 30, 100)
 GAINS_FOR: Final = KS.index(10)
+FARTHEST: Final = 300  # neighbours that are told of by those of ``KS``
 MAX_QUERIES: Final = 1_000
 MIN_QUERIES: Final = 64
 QUALITY_QUERIES: Final = 256
@@ -431,7 +432,9 @@ def probes_for(
     skip
         Rows of this part that are nearer than those but not wanted, because they are dead.
     """
-    coverage = _coverage(partial(_mean_coverage, calibration), max(rank, 1.0), skip)
+    # Without distances that tell a query to go on, its plan sees beyond the neighbours that were measured.
+    most = KS[-1] if calibration.reach else FARTHEST
+    coverage = _coverage(partial(_mean_coverage, calibration), max(rank, 1.0), skip, most)
     wanted = min(_wanted(calibration, target, precision, top_k), float(coverage[-1]))
     reached = int(np.argmax(coverage >= wanted))
     if reached == 0:
@@ -457,7 +460,7 @@ def price_for(
     """
     if not calibration.bought:
         return None
-    coverage = _coverage(partial(_blend, calibration.bought), max(rank, 1.0), skip)
+    coverage = _coverage(partial(_blend, calibration.bought), max(rank, 1.0), skip, KS[-1])
     wanted = _wanted(calibration, target, precision, top_k)
     reached = int(np.argmax(coverage >= wanted))
     if coverage[reached] < wanted:
@@ -493,11 +496,14 @@ def _wanted(calibration: Calibration, target: float, precision: RerankPrecision,
 
 
 def _coverage(
-    covered: Callable[[float], npt.NDArray[np.float64]], rank: float, skip: float
+    covered: Callable[[float], npt.NDArray[np.float64]], rank: float, skip: float, most: int
 ) -> npt.NDArray[np.float64]:
-    """Coverage of the neighbours ``skip + 1 … skip + rank``, from that of the k nearest; never descends."""
-    skip = min(skip, KS[-1] - 1.0)
-    rank = min(rank, KS[-1] - skip)
+    """Coverage of the neighbours ``skip + 1 … skip + rank``, below ``most``, from that of the k nearest.
+
+    It never descends.
+    """
+    skip = min(skip, most - 1.0)
+    rank = min(rank, most - skip)
     coverage = covered(skip + rank)
     if skip > 0.0:
         nearer = covered(max(skip, 1.0))
@@ -511,8 +517,9 @@ def _mean_coverage(calibration: Calibration, k: float) -> npt.NDArray[np.float64
 
 
 def _blend(rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:
-    """What holds for k neighbours, from what was measured for each of ``KS``."""
+    """What holds for k neighbours, from what was measured for each of ``KS``; it goes on alike beyond."""
     low, high, share = _between(math.log(k))
+    share += max(0.0, math.log(k / KS[-1])) / math.log(KS[-1] / KS[-2])
     first, second = np.asarray(rows[low]), np.asarray(rows[high])
     return np.asarray(first + share * (second - first), dtype=np.float64)
 

@@ -232,10 +232,11 @@ class Views:
 
     def _build(self, manifest: Manifest, before: View | None, trace: ReadTrace) -> View:
         known = {} if before is None else {p.reader.entry.id: p for p in before.parts}
-        if before is not None and before.rotation.seed == manifest.rotation_seed:
+        asked = (manifest.dim, manifest.rotation_seed)
+        if before is not None and (before.rotation.dim, before.rotation.seed) == asked:
             rotation = before.rotation
         else:
-            rotation = Rotation(manifest.dim, manifest.rotation_seed)
+            rotation = Rotation(*asked)
         names: list[str | None] = []
         for entry in manifest.parts:
             if entry.mean not in names:
