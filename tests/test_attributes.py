@@ -495,6 +495,24 @@ def test_a_filter_by_id_of_either_kind_matches_nothing_where_there_is_no_row(
     assert ns.delete(filter=f).deleted == 0
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([np.float32(0.5), None], [0.5, None]),
+        ([("a", "b"), None], [["a", "b"], None]),
+        ([np.array([1, 2]), None], [[1, 2], None]),
+        ([date(2024, 5, 6), None], [np.datetime64("2024-05-06"), None]),
+        (np.array(["2024-05-06"] * 2, "M8[ns]"), [datetime(2024, 5, 6, tzinfo=UTC)] * 2),
+    ],
+)
+def test_a_write_is_the_same_in_whatever_form_its_values_are_given(
+    db: Database, one: Any, other: Any
+) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    first = ns.insert(ROWS[:2], ids=[0, 1], attributes={"x": one}, idempotency_key="k")
+    assert ns.insert(ROWS[:2], ids=[0, 1], attributes={"x": other}, idempotency_key="k").epoch == first.epoch
+
+
 class Colour(str, Enum):  # noqa: UP042  # `str` says otherwise of it than of a StrEnum
     RED = "red"
 

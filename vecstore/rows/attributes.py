@@ -219,15 +219,24 @@ def digest(given: object, n: int, specs: Mapping[str, Spec]) -> bytes:
         column = columns.setdefault(name, blake2b(digest_size=16))
         if len(columns) > MAX_ATTRIBUTES:
             raise too_many(len(columns))
-        for row, value in enumerate(values.tolist() if isinstance(values, np.ndarray) else values, first):
+        for row, value in enumerate(listed(values) if isinstance(values, np.ndarray) else values, first):
             if value is not None:
-                one = value.tolist() if isinstance(value, np.ndarray) else value
-                column.update(f"{row} {one!r};".encode(errors="surrogatepass"))
+                column.update(f"{row} {_alike(value)!r};".encode(errors="surrogatepass"))
     for name in sorted(columns):
         h.update(repr((name, columns[name].digest())).encode())
     for name in sorted(specs.keys() - columns.keys()):
         h.update(repr((name, specs[name])).encode())
     return h.digest()
+
+
+def _alike(value: Any) -> Any:
+    """A value as it is stored, in whatever form it was given; what is none is refused elsewhere."""
+    if type(value) in _AS_THEY_ARE or type(value) is float:
+        return value
+    try:
+        return spoken(value)
+    except ValueError:
+        return value
 
 
 class _Values:
