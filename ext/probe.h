@@ -173,6 +173,7 @@ typedef struct {
     VsNearest *nearest;
     VsScoredList *scored; /* NULL where int8 decides */
     float slack;
+    int whole; /* whether every allowed row is scored by int8, whatever its codes say */
     size_t added; /* of all rows that ever waited, as is the next */
     size_t taken;
     int64_t read;
@@ -183,11 +184,12 @@ typedef struct {
 } VsDirect;
 
 static inline void vs_direct_begin(VsDirect *direct, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
-                                   float slack) {
+                                   float slack, int whole) {
     direct->pool = pool;
     direct->nearest = nearest;
     direct->scored = scored;
     direct->slack = slack;
+    direct->whole = whole;
     direct->added = direct->taken = 0;
     direct->read = 0;
 }
@@ -284,7 +286,7 @@ static inline int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *
         const size_t first = b * VS_BLOCK_ROWS;
         uint32_t allowed = words[b] & vs_first_slots(header.n - first);
         scanned += vs_count(allowed);
-        if (vs_few(allowed)) {
+        if (direct->whole || vs_few(allowed)) {
             for (; allowed; allowed &= allowed - 1)
                 if (!vs_direct_score(kernels, direct, &probe, first + (size_t)__builtin_ctz(allowed)))
                     return VS_NO_MEMORY;

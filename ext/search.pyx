@@ -92,7 +92,7 @@ Counts = namedtuple("Counts", "scanned reranked exact looks")
 STAGES = ("prepare", "rank", "scan", "rerank", "exact")
 
 cdef size_t VECTORS_AHEAD = 8  # on their way while one is scored
-cdef int64_t FEW_ROWS = 256  # no more than these take as long to score as their lists to rank
+cdef int64_t FEW_ROWS = 256  # no more than these a filter may leave to be all scored, which takes as long as to rank
 cdef double MAX_NORM = 1e18  # of a query; see `vecstore.rows.vectors`
 
 
@@ -384,7 +384,7 @@ cdef class Searcher:
         if not vs_nearest_reserve(&self.nearest, self.plan.top_k) or not vs_scored_reserve(&self.scored, 0):
             return VS_NO_MEMORY
         vs_direct_begin(&self.direct, &self.pool, &self.nearest, &self.scored if self.plan.kind == 2 else NULL,
-                        vs_int8_slack(self.field.dim, self.padded_dim))
+                        vs_int8_slack(self.field.dim, self.padded_dim), self.plan.alive <= FEW_ROWS)
         self._lap(PREPARE)
         return 0
 

@@ -121,3 +121,15 @@ def test_all_of_few_matches_are_found(matches: int) -> None:
             hits = ns.search(query, 600, filter=["n", "Lte", matches])
             distances = np.sort(((wanted - query) ** 2).sum(axis=1))
             np.testing.assert_allclose(hits.distances, distances, rtol=1e-4, atol=1e-4)
+
+
+def test_few_matches_are_scored_whatever_their_codes_say() -> None:
+    """The bound of an estimate holds for all but one in ten thousand, which few matches show."""
+    _, db = opened()
+    with db:
+        ns = db.namespace("docs")
+        for matches, all_of_them in ((256, True), (2_000, False)):
+            debug = ns.search(ROWS[5], filter=["n", "Lt", matches], probe_fraction=1.0, debug=True).debug
+            assert debug is not None
+            assert debug["rows_scanned"] == matches
+            assert (debug["rows_reranked"] == matches) == all_of_them
