@@ -29,7 +29,7 @@ NO_VALUES = [
     timedelta(hours=1),
     time(12),
     complex(1, 2),
-    object(),
+    ...,
 ]
 
 
