@@ -109,7 +109,8 @@ cdef class Searcher:
         self.tables = []
         self.held = []
         self.q = <float *>malloc(padded_dim * sizeof(float))
-        if self.q == NULL:
+        self.given_q = <float *>malloc(padded_dim * sizeof(float))
+        if self.q == NULL or self.given_q == NULL:
             raise MemoryError
 
     def __dealloc__(self):
@@ -120,6 +121,7 @@ cdef class Searcher:
         vs_scored_free(&self.scored)
         free(self.table_of)
         free(self.q)
+        free(self.given_q)
         free(self.done)
         free(self.want)
         free(self.ranked)
@@ -358,6 +360,8 @@ cdef class Searcher:
                 shift = square * scale * scale
         for i in range(dim):
             self.q[i] = <float>(q[i] * scale)
+        if self.field.dot_mean != NULL:
+            memcpy(self.given_q, q, dim * sizeof(float))
         for g in range(self.field.groups):
             vs_load_query(self.kernels, self.table_of[g], self.q, dim, self.field.mean_of[g],
                           &self.field.signs[0, 0], self.field.signs.shape[0], <float>shift)
@@ -435,6 +439,8 @@ cdef class Searcher:
             found = self._rescore()
             if found != DONE:
                 return found
+        if self.field.dot_mean != NULL:
+            self._unscale()
         vs_nearest_sort(&self.nearest)
         self.stage = ANSWERED
         return DONE
@@ -858,6 +864,37 @@ cdef class Searcher:
         self.rescored = self.chosen.size
         self._lap(EXACT)
         return DONE
+
+    cdef void _unscale(self) noexcept nogil:
+        """Bring the hits to distances of the query as given: a gain that is no power of two has rounded it."""
+        cdef size_t i
+        cdef uint64_t where
+        cdef VsHit *hit
+        for i in range(self.nearest.size):
+            hit = self.nearest.hits + i
+            where = self._scored_by(hit)
+            if where:
+                hit.distance = vs_exact_distance(
+                    self.kernels, self.given_q, <const void *>where, self.field.dim,
+                    self.parts[self._place(hit.part)].half, self.field.metric,
+                )
+            else:
+                hit.distance = <float>(hit.distance / self.gain)
+        self.gain = 1
+
+    cdef uint64_t _scored_by(self, const VsHit *hit) noexcept nogil:
+        """Where the vector lies by which a hit was scored; 0 if it was scored by int8 or its codes."""
+        cdef Py_ssize_t p = self._place(hit.part)
+        cdef const VsPart *part = self.parts + p
+        cdef size_t i
+        if part.lists == NULL and part.has_vectors:
+            return (part.vectors if self.field.resident else self.vectors[p]) + hit.row * self.field.dim * (
+                2 if part.half else 4)
+        if self.plan.kind == 2:
+            for i in range(self.chosen.size):
+                if self.chosen.hits[i].row == hit.row and self.chosen.hits[i].part == hit.part:
+                    return self.where[i]
+        return 0
 
     cdef Py_ssize_t _place(self, int32_t number) noexcept nogil:
         """The position of a part in the field, whose numbers ascend."""

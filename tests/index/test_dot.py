@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +76,28 @@ def test_rows_about_a_mean_far_out_are_told_apart(offset: float, spread: float) 
     found = ns.search_batch(queries, top_k=10).ids
     recall = np.mean([np.isin(ids, near).mean() for ids, near in zip(found, exact, strict=True)])
     assert recall >= (0.8 if spread < 1.0 else 0.92)  # queries that are alike miss the same row
+
+
+@pytest.mark.parametrize("threshold", [0, 10_000], ids=["trained", "small"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_distances_about_a_mean_far_out_are_those_of_the_query_as_given(
+    threshold: int, precision: str
+) -> None:
+    """Numbers whose products are exact: rounded by a scaled query they would not be."""
+    rng = np.random.default_rng(5)
+    rows = rng.integers(15, 26, (3_000, 16)).astype(np.float32)
+    queries = rng.integers(20, 34, (50, 16)).astype(np.float32)
+    db = vecstore.connect(f"memory://{uuid.uuid4().hex}", maintenance="off")
+    ns = db.create_namespace(
+        "far", dim=16, metric="dot", small_part_threshold=threshold, store_vectors=precision
+    )
+    ns.insert(rows, ids=np.arange(len(rows)))
+    exact: dict[str, Any] = {"rerank_precision": "fp32", "probe_fraction": 1.0}
+    for query in queries:
+        hits = ns.search(query, top_k=10, **exact)
+        products = (rows @ query)[hits.ids.astype(np.int64)]
+        assert (-hits.distances).tolist() == products.tolist()
+        assert len(ns.search(query, top_k=10, max_distance=-float(products[4]), **exact)) >= 5
 
 
 @pytest.mark.parametrize("size", [1e-4, 1.0, 1e4, 1e6])

@@ -38,6 +38,7 @@ cdef class Searcher:
     cdef const float *known  # their distances by int8 where a batch has them, else NULL
     cdef float margin  # of the pool beyond the last hit, in bounds
     cdef float *q
+    cdef float *given_q  # as given, where the scaled one is rounded
     cdef Field field
     cdef Plan plan
     cdef const VsPart *parts
@@ -107,6 +108,8 @@ cdef class Searcher:
     cdef bint _has_vector(self, const VsHit *hit) noexcept nogil
     cdef uint64_t _vector(self, const VsHit *hit) noexcept nogil
     cdef int64_t _rescore(self) noexcept nogil
+    cdef void _unscale(self) noexcept nogil
+    cdef uint64_t _scored_by(self, const VsHit *hit) noexcept nogil
     cdef Py_ssize_t _place(self, int32_t number) noexcept nogil
     cdef void _write(self, uint64_t *ids, float *distances, int32_t *parts, int64_t *rows) noexcept nogil
     cdef const VsPart *_part(self, int32_t number) except NULL

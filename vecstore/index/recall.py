@@ -180,7 +180,8 @@ def dot_gain(q: F32, length: float, mean: F32 | None = None, square: float = 0.0
     it grows with the distance from the query to the row's centroid, hence relative to the query
     with 1 / its length. Beyond the norm that a query may have, squares would leave float32. Where all
     rows lie about a mean far out, of that squared norm, the query is brought to where it is nearest to the
-    mean: nowhere is the distance less beside the query's length.
+    mean: nowhere is the distance less beside the query's length. That rounds it, so that the distances
+    of hits are worked out anew by those that were given.
     """
     length = min(length, MAX_NORM)
     own = float(np.linalg.norm(q.astype(np.float64)))
@@ -498,7 +499,7 @@ def _wanted(calibration: Calibration, target: float, precision: RerankPrecision,
 def _coverage(
     covered: Callable[[float], npt.NDArray[np.float64]], rank: float, skip: float, most: int
 ) -> npt.NDArray[np.float64]:
-    """Coverage of the neighbours ``skip + 1 … skip + rank``, below ``most``, from that of the k nearest.
+    """Coverage of the neighbours ``skip + 1 … skip + rank``, up to ``most``, from that of the k nearest.
 
     It never descends.
     """
@@ -513,7 +514,7 @@ def _coverage(
 
 def _mean_coverage(calibration: Calibration, k: float) -> npt.NDArray[np.float64]:
     """Less a margin, a value a grid point."""
-    return _blend(calibration.coverage, k) - MARGIN_ERRORS * _blend(calibration.errors, k)
+    return _blend(calibration.coverage, k) - MARGIN_ERRORS * np.maximum(0.0, _blend(calibration.errors, k))
 
 
 def _blend(rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:
