@@ -110,6 +110,8 @@ def test_results_are_equal_if_they_hold_the_same(db: Database, include: Any) -> 
     assert page.index(page[4]) == 4
     assert ns.get(5) == ns.get(5)
     assert ns.get(5) != ns.get(6)
+    assert ns.get(5) != ns.get(5, include_vector=False)
+    assert ns.search(ROWS[2]) != ns.search(ROWS[2], include=["vector"])
 
 
 def test_strings_that_are_ids_make_equal_hits(db: Database) -> None:

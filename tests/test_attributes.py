@@ -536,6 +536,7 @@ READ = "2024-01-01T00:00:00.123Z"
         ([pd.Timestamp(MOMENT), date(2024, 5, 6)], "datetime", [READ, "2024-05-06T00:00:00.000Z"]),
         (np.array([0.5, 2], np.longdouble), "float", [0.5, 2.0]),
         ([np.longdouble(0.5), 2], "float", [0.5, 2.0]),
+        ([np.array(5), np.int8(-1)], "int", [5, -1]),
         ([np.uint64(1), np.uint64(2**63 + 5)], "uint", [1, 2**63 + 5]),
         ([np.array([1], np.uint64), [2]], "[]uint", [[1], [2]]),
         ([np.array([0.5]), np.array([1, 2])], "[]float", [[0.5], [1.0, 2.0]]),
@@ -579,6 +580,20 @@ def test_what_is_no_value_of_one_type_is_refused_everywhere(db: Database, values
         ns.insert(ROWS[:2], ids=[0, 1], attributes={"x": values})
     assert refused.value.details["attribute"] == "x"
     assert (ns.stats().rows, ns.stats().schema) == (0, {})
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_what_cannot_be_written_down_is_refused(db: Database, key: str | None) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    endless: list[Any] = []
+    endless.append(endless)
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    for value in (endless, deep, 10**5_000, [10**5_000]):
+        with pytest.raises(VecstoreError):
+            ns.insert(ROWS[:1], ids=[0], attributes={"x": [value]}, idempotency_key=key)
+    assert ns.stats().rows == 0
 
 
 @pytest.mark.parametrize("digits", [309, 5_000])

@@ -416,7 +416,7 @@ class Database:
     def close(self) -> None:
         """Stop maintenance, release connections. Idempotent.
 
-        An embedded database is of no use after that: every call of it is `DatabaseClosed`.
+        An embedded database is of no use after that: what is asked of its namespaces is `DatabaseClosed`.
         """
         self._backend.close()
 

@@ -263,9 +263,8 @@ def rows_as_table(
     if vectors is not None:
         dim = vectors.shape[1]
         flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1), pa.float32())
-        kind = pa.list_(
-            pa.float32(), dim or -1
-        )  # without a vector, an earlier server does not tell the dimension
+        # Without a vector, an earlier server does not tell the dimension.
+        kind = pa.list_(pa.float32(), dim or -1)
         if not dim:
             arrays.append(pa.array([None] * len(vectors), kind))
         elif np.isnan(vectors[:, 0]).any():

@@ -33,7 +33,7 @@ from vecstore.errors import (
     VecstoreError,
 )
 from vecstore.limits import MAX_BODY_BYTES, MAX_NAME_BYTES
-from vecstore.params import is_integer, is_number, told_of
+from vecstore.params import is_integer, is_number, plain, told_of
 from vecstore.progress import Progress, within
 from vecstore.rows.attributes import as_json, fitted, patch_as_json
 from vecstore.rows.filters import filter_bytes
@@ -118,6 +118,7 @@ class HttpBackend:
         attempts: int = ATTEMPTS,
         transport: Callable[[float], Transport] = Pooled,
     ) -> None:
+        timeout, attempts = plain(timeout), plain(attempts)
         if not is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT:
             raise InvalidArgument(
                 f"timeout must be above 0 seconds, and at most {MAX_TIMEOUT}",

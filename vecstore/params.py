@@ -370,9 +370,9 @@ def expected_of(given: object) -> Expected | None:
     elif isinstance(given, (tuple, list)) and len(given) == 2:
         incarnation, epoch = given[0], plain(given[1])
         if isinstance(incarnation, str) and is_integer(epoch) and 0 <= epoch < 10**19:
-            match = ETAG.fullmatch(f"{incarnation}-{epoch}")
+            match = ETAG.fullmatch(f"{str.__str__(incarnation)}-{epoch}")
             if match is not None:
-                return incarnation, epoch
+                return match[1], int(match[2])
     raise InvalidArgument(
         "if_match must be (incarnation, epoch), or the etag that stats() tells", field="if_match"
     )
@@ -382,7 +382,7 @@ def check_key(key: object) -> str | None:
     """An idempotency key; None stands for none. `InvalidArgument` if it is no string of UTF-8."""
     if key is None:
         return None
-    if is_text(key) and key:
+    if is_utf8(key) and key:
         return str.__str__(key)
     raise InvalidArgument(
         f"an idempotency key is a string of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes of UTF-8",
@@ -394,7 +394,7 @@ def check_key(key: object) -> str | None:
 def check_page(prefix: str, after: str | None, limit: int) -> int:
     """`InvalidArgument` names what can be none of a listing; the limit as a number of Python."""
     for field, text in (("prefix", prefix), ("after", "" if after is None else after)):
-        if not is_text(text):
+        if not is_utf8(text):
             raise InvalidArgument(f"{field} must be text that is UTF-8", field=field)
     size = plain(limit)
     if not is_integer(size) or not 1 <= size <= MAX_PAGE_SIZE:
@@ -445,7 +445,7 @@ def is_number(value: object) -> bool:
     )
 
 
-def is_text(value: object) -> TypeGuard[str]:
+def is_utf8(value: object) -> TypeGuard[str]:
     """A string that has a form in UTF-8."""
     if not isinstance(value, str):
         return False

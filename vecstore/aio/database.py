@@ -17,6 +17,7 @@ from vecstore import api
 from vecstore.api import Database, Namespace
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_PAGE_SIZE
+from vecstore.params import is_integer, plain
 from vecstore.scan import Scan
 from vecstore.storage.threads import Pool
 from vecstore.types import Metric, NamespaceInfo, Row, ScanPage
@@ -74,7 +75,8 @@ def connect(
     options
         As for `vecstore.connect`.
     """
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+    threads = plain(threads)
+    if not is_integer(threads) or threads < 1:
         raise InvalidArgument("threads must be an integer of at least 1", field="threads", limit=1)
     url = api.path_of("url", url)
     if not api.is_server(url):

@@ -42,9 +42,7 @@ SCAN_BUDGET: Final = 2e11  # numbers, one bit each, that the scans of calibratio
 GRID: Final = 48
 MAX_COVERAGE: Final = 0.999
 DOT_LENGTH: Final = 32.0  # of a query under the dot product, in lengths of the farthest cell
-OFFSET: Final = (
-    4.0  # a mean that is so many times as far out as the farthest cell from it outweighs all cells
-)
+OFFSET: Final = 4.0  # a mean so many times as far out as the farthest cell is from it outweighs the cells
 MARGIN_ERRORS: Final = 0.5  # standard errors of the calibration that a plan adds to its target
 BASE: Final = (
     0.7  # of the lists of a plan, that every query scans; the others where its own distances ask for it

@@ -32,7 +32,7 @@ from vecstore.rows.given import FIELD, Values, attributes_given, too_many
 from vecstore.rows.inference import Guess, is_list, misfit
 from vecstore.rows.schema import Spec, conflict, element_type, is_array
 from vecstore.rows.texts import TextArray
-from vecstore.rows.values import BadValue, keys_of, listed, spoken, values_of
+from vecstore.rows.values import BadValue, keys_of, listed, shown, spoken, values_of
 from vecstore.types import U64, ScalarType
 
 Bools = npt.NDArray[np.bool_]
@@ -221,7 +221,14 @@ def digest(given: object, n: int, specs: Mapping[str, Spec]) -> bytes:
             raise too_many(len(columns))
         for row, value in enumerate(listed(values) if isinstance(values, np.ndarray) else values, first):
             if value is not None:
-                column.update(f"{row} {_alike(value)!r};".encode(errors="surrogatepass"))
+                try:
+                    form = repr(_alike(value))
+                except (
+                    ValueError,
+                    RecursionError,
+                ):  # more digits or deeper than Python writes: refused elsewhere
+                    form = shown(value)
+                column.update(f"{row} {form};".encode(errors="surrogatepass"))
     for name in sorted(columns):
         h.update(repr((name, columns[name].digest())).encode())
     for name in sorted(specs.keys() - columns.keys()):

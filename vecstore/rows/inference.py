@@ -34,9 +34,7 @@ class Guess:
         self._name = name
         self._told = told
         self._arrays: bool | None = None
-        self._kinds: dict[
-            ScalarType | None, tuple[int, Any]
-        ] = {}  # with the first value of each, and its row
+        self._kinds: dict[ScalarType | None, tuple[int, Any]] = {}  # the first value of each, and its row
         self._greatest = 0
 
     def add(self, first: int, values: Values) -> None:
@@ -89,11 +87,13 @@ class Guess:
     def refusal(self, row: int, value: Any) -> SchemaConflict:
         """Why a value, or an element of it, is none."""
         for one in value if is_list(value) else (value,):
+            kind = kind_of(one)
+            if kind is None:
+                return self._homeless(row, one)
             try:
                 spoken(one)
             except ValueError:
-                kind = kind_of(one)
-                return self._homeless(row, one) if kind is None else misfit(self._name, row, one, kind)
+                return misfit(self._name, row, one, kind)
         raise AssertionError(f"nothing is wrong with {shown(value)}")
 
     def _homeless(self, row: int, value: Any, what: str = "of no type that is kept") -> SchemaConflict:

@@ -59,9 +59,9 @@ def both_zeros(key: Key) -> tuple[Key, ...]:
 
 def kind_of(value: Any) -> ScalarType | None:
     """The type of a value; None for one of no type that is kept."""
+    value = _plain(value)
     if isinstance(value, np.datetime64):
         return "datetime"
-    value = _plain(value)
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int):
@@ -81,10 +81,12 @@ def spoken(value: Any) -> Any:
     `ValueError` for what is of no type that is kept, or no value at all, as NaN and NaT: JSON would make a
     string or null of it.
     """
-    if isinstance(value, np.ndarray) and not value.ndim:
-        return spoken(value[()])
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [spoken(one) for one in value]
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
+        return [_spoken(one) for one in value]
+    return _spoken(value)
+
+
+def _spoken(value: Any) -> Any:
     kind = kind_of(value)
     if kind is None:
         raise ValueError(value)
@@ -99,8 +101,8 @@ def listed(values: npt.NDArray[Any]) -> list[Any]:
 def shown(value: object) -> str:
     """A value as an error tells it, whatever it is."""
     try:
-        text = repr(value if isinstance(value, np.datetime64) else _plain(value))
-    except ValueError:  # an integer of more digits than Python turns into a string
+        text = repr(_plain(value))
+    except (ValueError, RecursionError):  # of more digits or deeper than Python writes
         text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 64 else text[:60] + " …"
 
@@ -171,6 +173,10 @@ class BadValue(Exception):
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and not value.ndim:
+        value = value[()]
+    if isinstance(value, np.datetime64):
+        return value  # nanoseconds would become an integer
     if isinstance(value, np.floating):
         return float(value)  # of a long double, `item` is one too
     return value.item() if isinstance(value, np.generic) else value
@@ -213,6 +219,7 @@ def _bool_key(value: Any) -> int:
 
 
 def _string_key(value: Any) -> bytes:
+    value = _plain(value)
     if not isinstance(value, str):
         raise ValueError(value)  # noqa: TRY004  # the caller words it
     return value.encode()  # not what `str` makes of a member of an enumeration
@@ -227,6 +234,7 @@ def _milliseconds(values: Any) -> Any:
 
 
 def _datetime_key(value: Any) -> int:
+    value = _plain(value)
     if isinstance(value, np.datetime64):
         value = _milliseconds(value).item()
     if isinstance(value, str):

@@ -90,6 +90,16 @@ def test_values_of_other_libraries_are_those_of_json(value: Any, as_json: Any) -
     assert json.loads(filter_bytes(["x", "Eq", value])) == ["x", "Eq", as_json]
 
 
+def test_a_set_has_one_order_in_every_process() -> None:
+    """What a filter is remembered by, and told apart by under an idempotency key."""
+    assert filter_bytes(["a", "In", {"x", "y", "w", "z"}]) == b'["a","In",["w","x","y","z"]]'
+
+
+def test_what_an_object_holds_is_looked_at_too() -> None:
+    with pytest.raises(InvalidFilter, match="no value"):
+        filter_bytes(["a", "Eq", {"$ref_new": float("nan")}])
+
+
 def test_a_list_that_holds_itself_has_no_json_form() -> None:
     given: list[Any] = ["Not"]
     given.append(given)

@@ -129,7 +129,9 @@ def _refuse_unspeakable(given: object, field: str) -> None:
     while waiting:
         one = waiting.pop()
         kind = type(one)
-        if kind in _LISTS or (isinstance(one, np.ndarray) and one.ndim):
+        if kind is dict:
+            waiting.extend(one.values())  # type: ignore[attr-defined]
+        elif kind in _LISTS or (isinstance(one, np.ndarray) and one.ndim):
             waiting.extend(one)  # type: ignore[arg-type]
         elif kind not in _AS_THEY_ARE:
             try:
@@ -150,8 +152,8 @@ def _plain(value: object) -> object:
 
 
 _LISTS: Final = frozenset({list, tuple, set, frozenset})
-_AS_THEY_ARE: Final = frozenset({str, int, bool, type(None), dict})  # an object may be a reference
-_encoder = msgspec.json.Encoder(enc_hook=_plain)
+_AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
+_encoder = msgspec.json.Encoder(enc_hook=_plain, order="deterministic")  # a set has an order of its own
 
 
 def parse_filter(data: bytes) -> Expression:
