@@ -56,7 +56,8 @@ class Site:
         """A client is answered, and rightly."""
         for _ in range(times):
             found = self.ask("POST", SEARCH, QUERY)
-            assert (found.status, found.json["hits"][0]["id"]) == (200, 3), found
+            assert found.status == 200, found
+            assert found.json["hits"][0]["id"] == 3, found
 
     def workers(self) -> list[int]:
         return children(self.server.process.pid)
