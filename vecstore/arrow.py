@@ -19,7 +19,6 @@ from vecstore.types import F32, AttributeType, ScalarType
 MILLISECONDS: Final = "datetime64[ms]"
 # Extensions that stand for what is kept, and how; any other is a type of its own.
 _STORED_AS: Final = {"arrow.bool8": "bool", "arrow.json": "string"}
-_MOST_SECONDS: Final = ((1 << 63) - 1) // 1_000  # that milliseconds can tell
 
 
 def pyarrow(what: str) -> Any:
@@ -121,7 +120,7 @@ def _values(pa: Any, column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]
     if is_.is_date(kind):
         column = column.cast(pa.timestamp("ms"))
     if is_.is_timestamp(column.type):
-        return _moments(column.cast(pa.int64()), column.type.unit, name)
+        return _moments(column.cast(pa.int64()), column.type.unit)
     if is_.is_fixed_size_list(kind) or is_.is_large_list(kind):
         column = column.cast(pa.list_(kind.value_type))
     if is_.is_list(column.type):
@@ -151,17 +150,10 @@ def _is_uuid(kind: Any) -> bool:
     return getattr(kind, "extension_name", None) == "arrow.uuid"
 
 
-def _moments(counts: Any, unit: str, name: str) -> Sequence[Any] | npt.NDArray[Any]:
+def _moments(counts: Any, unit: str) -> Sequence[Any] | npt.NDArray[Any]:
     """Not by way of pyarrow's ``datetime``, which asks for a package of time zones."""
     numbers = counts.fill_null(0).to_numpy(zero_copy_only=False)
-    if unit == "s" and len(numbers) and max(-int(numbers.min()), int(numbers.max())) > _MOST_SECONDS:
-        raise InvalidAttribute(
-            f"attributes: {name!r} has a timestamp of more than {_MOST_SECONDS} seconds",
-            field="attributes",
-            attribute=name,
-            limit=_MOST_SECONDS,
-        )
-    values = numbers.astype(f"datetime64[{unit}]").astype(MILLISECONDS)  # down, as everywhere
+    values = numbers.astype(f"datetime64[{unit}]")
     if not counts.null_count:
         return cast(npt.NDArray[Any], values)
     present = counts.is_valid().to_numpy(zero_copy_only=False)

@@ -621,7 +621,7 @@ def _conditions(expected: Expected | None, idempotency_key: str | None) -> dict[
 def _encode(body: dict[str, Any]) -> bytes:
     try:
         return wire.encode(body)
-    except (NotImplementedError, TypeError, OverflowError, ValueError) as error:
+    except (TypeError, OverflowError, ValueError) as error:
         raise InvalidArgument(f"the request has no JSON form: {error}", field="body") from error
 
 

@@ -119,7 +119,7 @@ def export_namespace(
     except OSError as error:
         raise InvalidArgument(f"{path} cannot be written: {error}", field="file") from error
     finally:
-        with suppress(OSError):  # it was not made, or its folder is none
+        with suppress(FileNotFoundError, NotADirectoryError):  # it was not made, or its folder is none
             partial.unlink()
     return Exported(rows, manifest["epoch"], size)
 

@@ -94,8 +94,7 @@ class InsertResult:
     skipped: int = 0
     affected_ids: list[RowId] | None = None
 
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
+    __eq__ = _equal
 
     @property
     def inserted(self) -> int:
@@ -656,8 +655,7 @@ class Hit:
     attributes: dict[str, Any] | None = None
     vector: F32 | None = None
 
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
+    __eq__ = _equal
 
 
 @dataclass(slots=True)
@@ -693,8 +691,7 @@ class Hits(Sequence[Hit]):
     attributes: list[dict[str, Any]] | None = None
     types: dict[str, AttributeType] | None = None
 
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
+    __eq__ = _equal
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -761,8 +758,7 @@ class BatchHits:
     attributes: list[list[dict[str, Any]]] | None = None  # of the hits of each query
     types: dict[str, AttributeType] | None = None
 
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
+    __eq__ = _equal
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -791,8 +787,7 @@ class Row:
     attributes: dict[str, Any] = field(default_factory=dict)
     incarnation: str = ""
 
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
+    __eq__ = _equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -822,8 +817,7 @@ class ScanPage(Sequence[Row]):
     cursor: str | None
     incarnation: str = ""
 
-    def __eq__(self, other: object) -> bool:
-        return _equal(self, other)
+    __eq__ = _equal
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -83,7 +83,7 @@ def refusal(error: VecstoreError, cause: Exception | None = None) -> Response:
     body = ErrorBody(code=error.code, message=error.message, details=details)
     try:
         data = encode(body)
-    except (NotImplementedError, TypeError, UnicodeEncodeError):  # details that JSON cannot hold
+    except (TypeError, UnicodeEncodeError):  # details that JSON cannot hold
         body.details = {name: repr(value) for name, value in details.items()}
         body.message = body.message.encode("utf-8", "replace").decode()
         data = encode(body)
