@@ -266,7 +266,7 @@ cdef class QueryTable:
     Parameters
     ----------
     padded_dim : int
-        A multiple of 64, at most 4,096 (sums of 1,024 six-bit entries fit in 16 bits).
+        A multiple of 64, at most 4,096 (sums of 1,024 entries of a byte fit in 16 bits).
     """
 
     def __cinit__(self, Py_ssize_t padded_dim):
@@ -291,9 +291,10 @@ cdef class QueryTable:
     def prepare(self, const float[::1] z not None, float q_shift=0.0) -> None:
         """Take a query: copy it and build its look-up table.
 
-        Groups of four dimensions, 16 entries each, in 63 steps of one width for all groups, each
+        Groups of four dimensions, 16 entries each, in steps of one width for all groups, each
         group's minimum folded into the bias: ``sum_i s_i z_i ~ scale * sum of entries + bias``,
-        off by at most half a step a group.
+        off by at most a step a group. The step is as small as can be while of any 32 groups, from
+        a multiple of 32 on, the eight that lie four apart add up to 127 at most.
 
         Parameters
         ----------
@@ -361,7 +362,7 @@ cdef class QueryTable:
 
     @property
     def bias(self) -> float:
-        """Sum of the groups' minima."""
+        """Sum of the groups' minima, so that the mean of estimates over all codes is right."""
         self.require()
         return self.table.bias
 
@@ -378,7 +379,7 @@ cdef class QueryTable:
         return self.table.q_shift
 
     def entries(self):
-        """A copy of the table's entries: u8[Dp // 4, 16], each 0 to 63."""
+        """A copy of the table's entries: u8[Dp // 4, 16], each 0 to 127."""
         self.require()
         out = np.empty((self.table.padded_dim // 4, 16), dtype=np.uint8)
         cdef uint8_t[:, ::1] view = out

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-MAX_DIM: Final = 4096  # u16 sums of 6-bit tables in the scan kernel: 1,024 groups x 63 < 65,536
+MAX_DIM: Final = 4096  # u16 sums of the scan kernel: 1,024 groups of four, each entry at most 127
 MAX_NAME_BYTES: Final = 128
 MAX_ID_BYTES: Final = 64
 MAX_U64: Final = 2**64 - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -21,6 +22,7 @@ LEAST_SCALING = 0.95  # of FAISS's
 MOST_OUTSIDE = 8e-6
 CALLS = 1_000
 ROUNDS = 7
+TURNS = 25  # of contenders that are measured in turn, so that a disturbance of the machine meets all of them
 
 
 def latency(run: Run) -> Iterator[Verdict]:
@@ -49,8 +51,10 @@ def batches(run: Run) -> Iterator[Verdict]:
     for dataset in run.datasets():
         index, queries = run.ours(dataset), dataset.queries
         with index.on_threads(1, queries) as ns:
-            single = float(_times(run, ns, queries).sum(axis=1).min())
-            batch = _least(run, lambda ns=ns, queries=queries: ns.search_batch(queries, 10))
+            times = _singles(run, ns, queries)
+            batches = _calls(run, lambda ns=ns, queries=queries: ns.search_batch(queries, 10))
+            rounds = [(float(next(times).sum()), next(batches)) for _ in range(TURNS)]
+        single, batch = (min(seconds) for seconds in zip(*rounds, strict=True))
         yield Verdict(
             5,
             dataset.name,
@@ -87,14 +91,14 @@ def overhead(run: Run) -> Iterator[Verdict]:
     """Row 12: time of a strong call outside the stages that ``debug`` times, at the defaults."""
     for dataset in run.datasets():
         index = run.ours(dataset)
-        total = float(_times(run, index.ns, dataset.queries).min(axis=0).mean())
-        stages = np.array(
-            [
-                [sum(index.debug(query, top_k=10)["seconds"].values()) for query in dataset.queries]
-                for _ in range(3)
-            ]
-        )
-        inside = float(stages.min(axis=0).mean())
+        queries = dataset.queries[:CALLS]
+        times = _singles(run, index.ns, queries)
+        whole, stages = np.empty((TURNS, len(queries))), np.empty((TURNS, len(queries)))
+        for turn in range(TURNS):
+            whole[turn] = next(times)
+            for i, query in enumerate(queries):
+                stages[turn, i] = sum(index.debug(query, top_k=10)["seconds"].values())
+        total, inside = float(whole.min(axis=0).mean()), float(stages.min(axis=0).mean())
         outside = total - inside
         yield Verdict(
             12,
@@ -108,29 +112,33 @@ def overhead(run: Run) -> Iterator[Verdict]:
 
 
 def _times(run: Run, ns: Namespace, queries: F32) -> np.ndarray:
-    """Seconds [rounds, queries] of each call, without what the clock itself costs."""
+    """Seconds [rounds, queries] of each call."""
+    return np.array(list(islice(_singles(run, ns, queries), ROUNDS)))
+
+
+def _singles(run: Run, ns: Namespace, queries: F32) -> Iterator[np.ndarray]:
+    """Seconds [queries] of each call, round by round, without what the clock itself costs."""
     search, clock = ns.search, run.timer
     prepared = list(queries[:CALLS])
     for query in prepared[:WARM]:
         search(query, 10)
     tick = min(-(clock() - clock()) for _ in range(1_000))
-    times = np.empty((ROUNDS, len(prepared)))
-    for round_ in range(ROUNDS):
+    while True:
+        times = np.empty(len(prepared))
         for i, query in enumerate(prepared):
             start = clock()
             search(query, 10)
-            times[round_, i] = clock() - start - tick
-    return times
+            times[i] = clock() - start - tick
+        yield times
 
 
-def _least(run: Run, call: Callable[[], object]) -> float:
+def _calls(run: Run, call: Callable[[], object]) -> Iterator[float]:
+    """Seconds of a call, time after time."""
     call()
-    best = float("inf")
-    for _ in range(ROUNDS):
+    while True:
         start = run.timer()
         call()
-        best = min(best, run.timer() - start)
-    return best
+        yield run.timer() - start
 
 
 def _scaling(run: Run, index: Ours, queries: F32) -> float:
@@ -138,7 +146,8 @@ def _scaling(run: Run, index: Ours, queries: F32) -> float:
     best = {}
     for threads in (1, 2):
         with index.on_threads(threads, queries) as ns:
-            best[threads] = _least(run, lambda ns=ns: ns.search_batch(queries, 10))
+            calls = _calls(run, lambda ns=ns: ns.search_batch(queries, 10))
+            best[threads] = min(islice(calls, ROUNDS))
     return best[1] / best[2]
 
 

@@ -18,10 +18,13 @@
 #define VS_BLOCK_ROWS 32
 #define VS_TOGETHER 4 /* queries that can share the loads of a block */
 #define VS_BESIDE 16 /* numbers that a variant may write beyond what it keeps */
-#define VS_LEVELS 63 /* of a table entry: 4 * 63 < 256, and 1,024 groups * 63 < 65,536 */
+#define VS_RUN 128 /* dimensions whose look-ups a variant may add up in bytes */
+#define VS_LEVELS 123 /* of what may be added up in half a byte; eight entries' roundings add 4 at most */
 
 /* The look-up table of one query. `lut` holds 32 bytes a pair of groups (2p, 2p + 1): 16 entries
- * of each; sum_i s_i z_i ~ scale * (sum of entries) + bias. `whole` is the query in whole numbers,
+ * of each; sum_i s_i z_i ~ scale * (sum of entries) + bias. Of a run of dimensions the groups that lie a
+ * multiple of four apart, eight at most, add up to 127 or less whatever the codes are: a byte holds the sum
+ * of two such sets. `whole` is the query in whole numbers,
  * z ~ step * whole, for products with int8 rows, which are then exact and the same in any order. */
 typedef struct {
     float *z;

@@ -192,8 +192,9 @@ static void check_build_table(size_t n, int round) {
     }
     if (round % 8 == 6) { /* one step is one, and sums lie within a few bits of k + 1/2 */
         for (size_t i = 0; i < n; i++)
-            z[i] = (float)(random_bits() % 31) * 0.5f * (1.0f + random_float(WHOLE, 1) * 0x1p-23f);
-        z[0] = z[1] = z[2] = z[3] = VS_LEVELS / 4.0f;
+            z[i] = (float)(random_bits() % 6) * 0.5f * (1.0f + random_float(WHOLE, 1) * 0x1p-23f);
+        for (size_t i = 0; i < n && i < VS_RUN; i++)
+            z[i] = i % 16 < 4 ? (n < VS_RUN ? 2.0f : 1.0f) * VS_LEVELS / 32.0f : z[i];
     }
     if (round % 32 == 31)
         z[random_bits() % n] = INFINITY;
@@ -214,6 +215,9 @@ static uint32_t random_slots(int round) {
     return round % 2 ? (uint32_t)random_bits() >> random_bits() % 32 : slots[random_bits() % COUNT(slots)];
 }
 
+/* Entries as great as a run may hold: eight of them, four groups apart, make 127. */
+static uint8_t greatest_entry(size_t group) { return group / 4 % 8 == 3 ? 22 : 15; }
+
 static void check_score_block(size_t n, int round) {
     const int kind = round % 2 ? PLAIN : (int)(random_bits() % KINDS);
     const size_t bytes = 4 * n + 3 * VS_BLOCK_ROWS * sizeof(float);
@@ -224,7 +228,7 @@ static void check_score_block(size_t n, int round) {
     for (size_t i = 0; i < 3 * VS_BLOCK_ROWS; i++)
         factors[i] = random_float(kind, 0);
     for (size_t i = 0; i < 4 * n; i++)
-        table.lut[i] = (uint8_t)(round % 4 == 0 ? VS_LEVELS : random_bits() % (VS_LEVELS + 1));
+        table.lut[i] = (uint8_t)(round % 4 == 0 ? greatest_entry(i / 16) : random_bits() % 16);
     table.scale = random_float(kind, 0);
     table.bias = random_float(kind, 0);
     const uint32_t slots = random_slots(round);

@@ -1,6 +1,6 @@
 /* NEON twin of scan/serial.h: a 16-byte load holds the table of one group, one its codes for all 32
- * rows. Four look-ups add up in u8, which 4 * VS_LEVELS fits, before they are widened. Where no slot
- * above 15 is wanted, the high nibbles are left alone, as in scan/avx2.h. */
+ * rows. The look-ups of a run add up in u8, those of even groups and of odd ones (see `VsTable`), before they
+ * are widened. Where no slot above 15 is wanted, the high nibbles are left alone, as in scan/avx2.h. */
 #ifndef VECSTORE_SCAN_NEON_H
 #define VECSTORE_SCAN_NEON_H
 
@@ -42,18 +42,23 @@ static inline __attribute__((always_inline)) uint32_t vs_score_slots_neon(const 
     const float *add = (const float *)(const void *)(block + code_bytes);
     const uint8x16_t nibble = vdupq_n_u8(15);
     uint16x8_t low0 = vdupq_n_u16(0), low1 = low0, high0 = low0, high1 = low0;
-    for (size_t at = 0; at < code_bytes; at += 64) {
-        uint8x16_t low = vdupq_n_u8(0), high = low;
-        for (size_t k = at; k < at + 64; k += 16) {
-            const uint8x16_t entries = vld1q_u8(lut + k), codes = vld1q_u8(block + k);
-            low = vaddq_u8(low, vqtbl1q_u8(entries, vandq_u8(codes, nibble)));
-            if (whole)
-                high = vaddq_u8(high, vqtbl1q_u8(entries, vshrq_n_u8(codes, 4)));
+    for (size_t at = 0; at < code_bytes;) {
+        const size_t end = at + 4 * VS_RUN < code_bytes ? at + 4 * VS_RUN : code_bytes;
+        uint8x16_t low[2], high[2];
+        low[0] = low[1] = high[0] = high[1] = vdupq_n_u8(0);
+        for (; at < end; at += 32)
+            for (int k = 0; k < 2; k++) {
+                const uint8x16_t entries = vld1q_u8(lut + at + 16 * k), codes = vld1q_u8(block + at + 16 * k);
+                low[k] = vaddq_u8(low[k], vqtbl1q_u8(entries, vandq_u8(codes, nibble)));
+                if (whole)
+                    high[k] = vaddq_u8(high[k], vqtbl1q_u8(entries, vshrq_n_u8(codes, 4)));
+            }
+        for (int k = 0; k < 2; k++) {
+            low0 = vaddw_u8(low0, vget_low_u8(low[k]));
+            low1 = vaddw_high_u8(low1, low[k]);
+            high0 = vaddw_u8(high0, vget_low_u8(high[k]));
+            high1 = vaddw_high_u8(high1, high[k]);
         }
-        low0 = vaddw_u8(low0, vget_low_u8(low));
-        low1 = vaddw_high_u8(low1, low);
-        high0 = vaddw_u8(high0, vget_low_u8(high));
-        high1 = vaddw_high_u8(high1, high);
     }
     uint32_t mask = vs_estimates_neon(low0, low1, table, add, g_add, limit, estimates);
     if (whole)

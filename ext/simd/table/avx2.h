@@ -18,14 +18,23 @@ VS_AVX2 static inline float vs_greatest_avx2(__m256 x) {
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
+/* Sums of the groups four apart, of eight in the order 0, 2, 4, 6, 1, 3, 5, 7. */
+VS_AVX2 static inline __m256 vs_four_apart_avx2(__m256 run) {
+    return _mm256_add_ps(run, _mm256_permute_ps(run, 0x4E));
+}
+
 VS_AVX2 static void vs_build_table_avx2(VsTable *table) {
     const float *z = table->z;
     uint8_t *lut = table->lut;
     size_t n = table->padded_dim;
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     __m256 n0 = _mm256_setzero_ps(), n1 = n0, n2 = n0, n3 = n0;
-    __m256 s0 = n0, s1 = n0, s2 = n0, s3 = n0, tops = n0, mosts = n0;
+    __m256 run = n0, tops = n0, mosts = n0;
     for (size_t i = 0; i < n; i += VS_LANES) {
+        if (i % VS_RUN == 0) {
+            tops = _mm256_max_ps(vs_four_apart_avx2(run), tops);
+            run = _mm256_setzero_ps();
+        }
         __m256 x0 = _mm256_and_ps(_mm256_loadu_ps(z + i), magnitude);
         __m256 x1 = _mm256_and_ps(_mm256_loadu_ps(z + i + 8), magnitude);
         __m256 x2 = _mm256_and_ps(_mm256_loadu_ps(z + i + 16), magnitude);
@@ -34,13 +43,10 @@ VS_AVX2 static void vs_build_table_avx2(VsTable *table) {
         VS_ADD_PRODUCT(n1, x1, x1);
         VS_ADD_PRODUCT(n2, x2, x2);
         VS_ADD_PRODUCT(n3, x3, x3);
-        s0 = _mm256_add_ps(s0, x0);
-        s1 = _mm256_add_ps(s1, x1);
-        s2 = _mm256_add_ps(s2, x2);
-        s3 = _mm256_add_ps(s3, x3);
         mosts = _mm256_max_ps(_mm256_max_ps(_mm256_max_ps(x0, x1), _mm256_max_ps(x2, x3)), mosts);
-        tops = _mm256_max_ps(_mm256_hadd_ps(_mm256_hadd_ps(x0, x1), _mm256_hadd_ps(x2, x3)), tops);
+        run = _mm256_add_ps(_mm256_hadd_ps(_mm256_hadd_ps(x0, x1), _mm256_hadd_ps(x2, x3)), run);
     }
+    tops = _mm256_max_ps(vs_four_apart_avx2(run), tops);
     table->squared_norm = vs_reduce_avx2(n0, n1, n2, n3);
     const float top = vs_greatest_avx2(tops), most = vs_greatest_avx2(mosts);
     if (vs_table_is_flat(top)) {
@@ -48,7 +54,6 @@ VS_AVX2 static void vs_build_table_avx2(VsTable *table) {
         return;
     }
     table->scale = top * (2.0f / VS_LEVELS);
-    table->bias = -vs_reduce_avx2(s0, s1, s2, s3);
     table->step = most / vs_steps(table->padded_dim);
     const __m256 steps = _mm256_set1_ps(vs_steps(table->padded_dim) / most);
     for (size_t i = 0; i < n; i += 16) {
@@ -64,6 +69,7 @@ VS_AVX2 static void vs_build_table_avx2(VsTable *table) {
     const __m256i unpack = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const __m256i iota = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    __m256i total = _mm256_setzero_si256();
     for (size_t i = 0; i < n; i += 8) {
         _Alignas(32) float a[8];
         __m256 x = _mm256_loadu_ps(z + i);
@@ -82,7 +88,10 @@ VS_AVX2 static void vs_build_table_avx2(VsTable *table) {
                                         _mm_set1_epi8((char)(negative & 15)));
         _mm256_storeu_si256((__m256i *)(void *)(lut + 4 * i),
                             _mm256_shuffle_epi8(bytes, _mm256_xor_si256(iota, swap)));
+        total = _mm256_add_epi64(total, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
     }
+    const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+    table->bias = vs_bias(table, (uint32_t)_mm_cvtsi128_si32(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two))));
 }
 
 #endif

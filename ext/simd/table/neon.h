@@ -22,19 +22,24 @@ static void vs_build_table_neon(VsTable *table) {
     static const uint8_t index[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const float *z = table->z;
     const size_t n = table->padded_dim;
-    float32x4_t sums[8], tops = vdupq_n_f32(0.0f), mosts = tops;
-    for (int j = 0; j < 8; j++)
-        sums[j] = vdupq_n_f32(0.0f);
-    for (size_t i = 0; i < n; i += VS_LANES)
+    float32x4_t run[2], tops = vdupq_n_f32(0.0f), mosts = tops;
+    uint32_t total = 0;
+    run[0] = run[1] = tops;
+    for (size_t i = 0; i < n; i += VS_LANES) {
+        if (i % VS_RUN == 0) {
+            tops = vs_greater_neon(vaddq_f32(run[0], run[1]), tops);
+            run[0] = run[1] = vdupq_n_f32(0.0f);
+        }
         for (int j = 0; j < 8; j += 4) {
             float32x4_t x[4];
             for (int k = 0; k < 4; k++) {
                 x[k] = vabsq_f32(vld1q_f32(z + i + 4 * (j + k)));
-                sums[j + k] = vaddq_f32(sums[j + k], x[k]);
                 mosts = vs_greater_neon(x[k], mosts);
             }
-            tops = vs_greater_neon(vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3])), tops);
+            run[j / 4] = vaddq_f32(run[j / 4], vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3])));
         }
+    }
+    tops = vs_greater_neon(vaddq_f32(run[0], run[1]), tops);
     table->squared_norm = vs_dot_neon(z, z, n);
     const float top = vmaxvq_f32(tops), most = vmaxvq_f32(mosts);
     if (vs_table_is_flat(top)) {
@@ -42,7 +47,6 @@ static void vs_build_table_neon(VsTable *table) {
         return;
     }
     table->scale = top * (2.0f / VS_LEVELS);
-    table->bias = -vs_reduce_neon(sums);
     table->step = most / vs_steps(n);
     const float steps = vs_steps(n) / most, unit = VS_LEVELS / top;
     for (size_t i = 0; i < n; i += 8)
@@ -63,7 +67,9 @@ static void vs_build_table_neon(VsTable *table) {
         const uint32_t negative = vaddvq_u32(vshlq_u32(signs, vld1q_s32(place)));
         const uint8x16_t agree = veorq_u8(vld1q_u8(index), vdupq_n_u8((uint8_t)negative));
         vst1q_u8(table->lut + 4 * i, vqtbl1q_u8(entries, agree));
+        total += vaddlvq_u8(entries);
     }
+    table->bias = vs_bias(table, total);
 }
 
 #endif

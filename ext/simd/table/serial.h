@@ -1,7 +1,8 @@
 /* The look-up table of a query: for each group of four dimensions the 16 sums +-z0 +-z1 +-z2 +-z3,
  * less the group's least (-|z0| - |z1| - |z2| - |z3|), in units of one step for all groups. Entry m
- * is then the sum of 2 |z_i| over the dimensions where bit i of m agrees with the sign of z_i, and
- * the minima of all groups add up to the bias -||z||_1. */
+ * is then the sum of 2 |z_i| over the dimensions where bit i of m agrees with the sign of z_i. The step is as
+ * small as the sums of a run allow (see `VsTable`). The minima of all groups add up to -||z||_1, the bias; it is
+ * worked out from the rounded entries, so that estimates are right in the mean over all codes. */
 #ifndef VECSTORE_TABLE_SERIAL_H
 #define VECSTORE_TABLE_SERIAL_H
 
@@ -9,11 +10,14 @@
 
 #include "../dot/serial.h"
 
-/* Below this `steps` (at most INT16_MAX over a fourth of a group) would overflow; such a query is zero for
+/* Below this `steps` (at most INT16_MAX over a 32nd of eight groups) would overflow; such a query is zero for
  * every purpose. */
-#define VS_LEAST_GROUP 1e-33f
+#define VS_LEAST_TOP 1e-32f
 
-static inline int vs_table_is_flat(float top) { return !(top >= VS_LEAST_GROUP && top <= FLT_MAX); }
+static inline int vs_table_is_flat(float top) { return !(top >= VS_LEAST_TOP && top <= FLT_MAX); }
+
+/* The bias if all entries come to `total`. */
+static inline float vs_bias(const VsTable *table, uint32_t total) { return -table->scale * ((float)total / 16.0f); }
 
 static inline void vs_flat_table(VsTable *table) {
     memset(table->lut, 0, table->padded_dim * 4);
@@ -27,26 +31,23 @@ static void vs_build_table_serial(VsTable *table) {
     const float *z = table->z;
     uint8_t *lut = table->lut;
     size_t groups = table->padded_dim / 4;
-    float lane[VS_LANES] = {0};
     float top = 0.0f, most = 0.0f;
+    uint32_t total = 0;
     table->squared_norm = vs_dot_serial(z, z, table->padded_dim);
-    for (size_t i = 0; i < table->padded_dim; i += VS_LANES)
-        for (size_t j = 0; j < VS_LANES; j++) {
-            float magnitude = fabsf(z[i + j]);
-            lane[j] += magnitude;
-            most = magnitude > most ? magnitude : most;
-        }
-    for (size_t g = 0; g < groups; g++) {
-        const float *p = z + 4 * g;
-        float sum = (fabsf(p[0]) + fabsf(p[1])) + (fabsf(p[2]) + fabsf(p[3]));
-        top = sum > top ? sum : top;
+    for (size_t i = 0; i < table->padded_dim; i++)
+        most = fabsf(z[i]) > most ? fabsf(z[i]) : most;
+    for (size_t start = 0; start < table->padded_dim; start += VS_RUN) {
+        float run[8] = {0};
+        for (size_t i = start; i < table->padded_dim && i < start + VS_RUN; i += 4)
+            run[i / 4 % 8] += (fabsf(z[i]) + fabsf(z[i + 1])) + (fabsf(z[i + 2]) + fabsf(z[i + 3]));
+        for (size_t g = 0; g < 4; g++)
+            top = run[g] + run[g + 4] > top ? run[g] + run[g + 4] : top;
     }
     if (vs_table_is_flat(top)) {
         vs_flat_table(table);
         return;
     }
     table->scale = top * (2.0f / VS_LEVELS);
-    table->bias = -vs_reduce_serial(lane);
     table->step = most / vs_steps(table->padded_dim);
     const float unit = VS_LEVELS / top, steps = vs_steps(table->padded_dim) / most;
     for (size_t i = 0; i < table->padded_dim; i++)
@@ -62,9 +63,12 @@ static void vs_build_table_serial(VsTable *table) {
             unsigned agree = m ^ negative;
             float sum = ((agree & 1 ? a[0] : 0.0f) + (agree & 2 ? a[1] : 0.0f)) + (agree & 4 ? a[2] : 0.0f);
             sum += agree & 8 ? a[3] : 0.0f;
-            lut[16 * g + m] = (uint8_t)lrintf(sum);
+            const uint8_t entry = (uint8_t)lrintf(sum);
+            lut[16 * g + m] = entry;
+            total += entry;
         }
     }
+    table->bias = vs_bias(table, total);
 }
 
 #endif
