@@ -292,6 +292,8 @@ cdef class Plan:
         the next.
     patience : float
         Lists that are scanned, in places of the farthest list that held a hit; 0: as many as planned.
+    spared : float
+        Of a part's hits, the share of the farthest that `patience` does not look at.
     margin : float
         Bounds of an estimate that the pool must end beyond the last hit; 0: however it ends.
     widen : int
@@ -307,10 +309,10 @@ cdef class Plan:
         If a number is out of range.
     """
 
-    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, direct=False) -> None:
+    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False) -> None:
         if (
             not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
-            or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0
+            or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0 or not 0.0 <= spared <= 1.0
         ):
             raise ValueError("a plan is out of range")
         self.top_k = top_k
@@ -324,6 +326,7 @@ cdef class Plan:
         self.limits = limits
         self.reach = reach
         self.patience = patience
+        self.spared = spared
         self.margin = margin
         self.widen = widen
         self.looks = looks

@@ -500,6 +500,32 @@ def test_a_query_reaches_for_the_lists_that_are_as_near_as_its_last_hit(reach: f
         assert searcher.counts().scanned == rows
 
 
+@pytest.mark.parametrize("spared", [0.0, 0.1, 0.3, 1.0])
+def test_a_patient_query_goes_by_the_farthest_list_of_the_hits_that_are_not_spared(spared: float) -> None:
+    world = World(64, "l2")
+    field, searcher = world.field(), Searcher(64)
+    once = world.plan(150, 5, precision="int8")
+    plan = world.plan(150, 5, precision="int8", patience=2.0, spared=spared, looks=1)
+    farther = 0
+    for q in world.queries:
+        _, _, parts, rows = answer(world, field, once, q, searcher)
+        begun = searcher.probed()
+        answer(world, field, plan, q, searcher)
+        for part in world.parts:
+            if part.small:
+                continue
+            table, scores = QueryTable(64), np.empty(part.k, np.float32)
+            table.take(q, world.means[part.group], world.rotation.signs)
+            order = ivf.rank_lists(table, part.cells, part.cell_lists, part.codes, part.k, scores)
+            lists = np.searchsorted(part.starts, rows[parts == part.number], side="right") - 1
+            places = np.sort([int(np.flatnonzero(order == one)[0]) + 1 for one in lists])
+            minded = len(places) - int(spared * len(places) + 1e-6)
+            wanted = 2 * int(places[minded - 1]) if minded else 0
+            assert searcher.probed()[part.number] == max(begun[part.number], min(part.k, wanted))
+            farther += wanted > begun[part.number]
+    assert (farther > 0) == (spared < 1.0)
+
+
 def test_rows_that_are_alike_come_in_the_order_of_parts_and_rows() -> None:
     world = World(64, "l2")
     for part in world.parts:
@@ -883,6 +909,9 @@ def test_a_plan_out_of_range_is_refused() -> None:
         {"fp32_cap": -1},
         {"widen": 1},
         {"looks": -1},
+        {"spared": -0.1},
+        {"spared": 1.1},
+        {"spared": np.nan},
         {"precision": "fp16"},
         {"top_k": ivf.MAX_CAPACITY + 1, "pool": ivf.MAX_CAPACITY + 1},
         {"most": ivf.MAX_CAPACITY + 1},

@@ -69,6 +69,7 @@ class Plan:
     direct: bool
     widen: int
     patience: float
+    spared: float
     margin: float
     precision: Literal["none", "int8", "fp32"]
     def __init__(
@@ -87,5 +88,6 @@ class Plan:
         margin: float,
         widen: int,
         looks: int,
+        spared: float = 0.0,
         direct: bool = False,
     ) -> None: ...

@@ -157,6 +157,7 @@ def _plan(view: View, params: SearchParams) -> Plan:
         limits=np.array([r.most for r in reaches], dtype=np.int32),
         reach=np.array([r.reach for r in reaches], dtype=np.float32),
         patience=PATIENCE if target is not None and view.mapped else 0.0,
+        spared=1.0 - target if target is not None and view.whole is None else 0.0,
         margin=MARGIN if target is not None else 0.0,
         widen=WIDEN,
         looks=MAX_LOOKS if target is not None else 0,
