@@ -437,6 +437,7 @@ def fill_lists(
     Py_ssize_t lists,
     Py_ssize_t capacity,
     float step,
+    int64_t most,
     int32_t[::1] labels not None,
 ) -> int:
     """Put rows into lists of at most `capacity` rows, at the least total cost but for `step` a row.
@@ -455,9 +456,12 @@ def fill_lists(
     lists, capacity : int
     step : float
         More than 0: what a bid adds to the worth, so that rows do not outbid each other for ever.
+    most : int
+        Bids in all. Crowds of rows that are alike outbid each other in steps until the next lists are
+        worth it, however far these are.
     labels : i32[n]
         Of `rows` are set: -1 where every list has become dearer than the dearest was at first, by
-        the difference to its cheapest.
+        the difference to its cheapest, and of those that are still outbid after so many bids.
 
     Returns
     -------
@@ -472,8 +476,8 @@ def fill_lists(
     cdef Py_ssize_t n = costs.shape[0], t = costs.shape[1], i, j, waiting = rows.shape[0], left = 0
     if choices.shape[0] != n or choices.shape[1] != t or labels.shape[0] != n or n > 0x7fffffff:
         raise ValueError(f"{n} rows of {t} costs, {choices.shape[0]} of {choices.shape[1]} choices, {labels.shape[0]} labels")
-    if lists < 1 or capacity < 1 or not step > 0:
-        raise ValueError(f"{lists} lists of {capacity} rows, step {step}")
+    if lists < 1 or capacity < 1 or not step > 0 or most < 0:
+        raise ValueError(f"{lists} lists of {capacity} rows, step {step}, {most} bids")
     if waiting > n:
         raise ValueError(f"{waiting} of {n} rows")
     for i in range(waiting):
@@ -518,10 +522,11 @@ def fill_lists(
                 elif value < second:
                     second = value
             second = min(second, high + (high - low) + step)
-            if chosen < 0 or best > second:
+            if chosen < 0 or best > second or most == 0:
                 labels[row] = -1
                 left += 1
                 continue
+            most -= 1
             bid = max((second - least) + step, nextafterf(prices[chosen], INFINITY))
             labels[row] = chosen
             place = sizes[chosen]

@@ -179,7 +179,7 @@ def test_an_auction_keeps_the_capacity_and_is_near_the_least_cost(
     choices = np.stack([rng.permutation(lists) for _ in range(n)]).astype(np.int32)
     labels = np.full(n, -9, np.int32)
     rows = rng.permutation(n).astype(np.int64)
-    left = train.fill_lists(costs, choices, rows, lists, capacity, 0.01, labels)
+    left = train.fill_lists(costs, choices, rows, lists, capacity, 0.01, 1 << 40, labels)
     assert left == (labels < 0).sum()
     assert set(labels) <= set(range(-1, lists))
     sizes = np.bincount(labels[labels >= 0], minlength=lists)
@@ -198,8 +198,20 @@ def test_an_auction_keeps_the_capacity_and_is_near_the_least_cost(
 def test_rows_without_bids_keep_their_labels() -> None:
     labels = np.full(4, 9, np.int32)
     costs, choices = np.zeros((4, 1), np.float32), np.array([[0], [0], [-1], [0]], np.int32)
-    assert train.fill_lists(costs, choices, np.array([2, 0]), 1, 5, 0.1, labels) == 1
+    assert train.fill_lists(costs, choices, np.array([2, 0]), 1, 5, 0.1, 9, labels) == 1
     assert labels.tolist() == [0, 9, -1, 9]
+
+
+def test_rows_that_outbid_each_other_for_ever_are_left_after_so_many_bids() -> None:
+    """Rows that are alike, two more than the lists at hand take: a step a bid leads to the third, which is far."""
+    costs = np.tile(np.float32([0.0, 0.0, 1.0]), (74, 1))
+    choices = np.tile(np.arange(3, dtype=np.int32), (74, 1))
+    labels, rows = np.full(74, -9, np.int32), np.arange(74)
+    for most in (0, 1, 36, 5_000):
+        left = train.fill_lists(costs, choices, rows, 3, 36, 1e-9, most, labels)
+        assert left == (labels < 0).sum() == max(2, 74 - most)
+        assert (np.bincount(labels[labels >= 0], minlength=3) <= 36).all()
+    assert train.fill_lists(costs, choices, rows, 3, 36, 1e-2, 50_000, labels) == 0
 
 
 def test_bad_choices_are_refused() -> None:
@@ -226,14 +238,15 @@ def test_bad_choices_are_refused() -> None:
     costs, choices, rows = np.zeros((3, 2), np.float32), np.zeros((3, 2), np.int32), np.arange(3)
     labels, spread = np.zeros(3, np.int32), np.zeros(77, np.float32)
     for arguments in (
-        (costs, choices[:2], rows, 2, 1, 0.1, labels),
-        (costs, choices, rows, 2, 1, 0.1, labels[:2]),
-        (costs, choices, rows, 0, 1, 0.1, labels),
-        (costs, choices, rows, 2, 0, 0.1, labels),
-        (costs, choices, rows, 2, 1, 0.0, labels),
-        (costs, choices + np.int32(2), rows, 2, 1, 0.1, labels),
-        (costs, choices, rows + 1, 2, 1, 0.1, labels),
-        (costs, choices, np.zeros(4, np.int64), 2, 1, 0.1, labels),
+        (costs, choices[:2], rows, 2, 1, 0.1, 9, labels),
+        (costs, choices, rows, 2, 1, 0.1, 9, labels[:2]),
+        (costs, choices, rows, 0, 1, 0.1, 9, labels),
+        (costs, choices, rows, 2, 0, 0.1, 9, labels),
+        (costs, choices, rows, 2, 1, 0.0, 9, labels),
+        (costs, choices, rows, 2, 1, 0.1, -1, labels),
+        (costs, choices + np.int32(2), rows, 2, 1, 0.1, 9, labels),
+        (costs, choices, rows + 1, 2, 1, 0.1, 9, labels),
+        (costs, choices, np.zeros(4, np.int64), 2, 1, 0.1, 9, labels),
     ):
         with pytest.raises(ValueError):
             train.fill_lists(*arguments)

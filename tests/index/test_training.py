@@ -128,6 +128,14 @@ def test_equal_rows_are_divided_all_the_same() -> None:
     check(train(z, 40, seed=1, capacity=32), 1_000, 40, 64, 32)
 
 
+@pytest.mark.parametrize("kinds", [2, 3])
+def test_crowds_of_equal_rows_far_apart_are_divided_in_a_bounded_number_of_bids(kinds: int) -> None:
+    """They outbid each other in steps of a millionth of what lies between them, which was as good as for ever."""
+    rng = generator(1)
+    z = rng.standard_normal((kinds, 1_536), dtype=np.float32)[rng.integers(0, kinds, 150)]
+    check(train(z, 5, seed=1, capacity=32), 150, 5, 1_536, 32)
+
+
 def test_rows_for_whom_no_list_has_room_get_lists_of_their_own() -> None:
     z = clustered(generator(8), 1_000, 64)
     partition = train(z, 10, seed=1, capacity=32)

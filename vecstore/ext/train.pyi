@@ -63,5 +63,6 @@ def fill_lists(
     lists: int,
     capacity: int,
     step: float,
+    most: int,
     labels: NDArray[np.int32],
 ) -> int: ...

@@ -55,6 +55,7 @@ FREE_ROUNDS: Final = 1  # without a capacity, first
 ROUNDS: Final = 4  # of auctions that move the centroids
 TAUGHT_FILL: Final = 0.997  # of the room for teaching rows that they may fill
 STEP: Final = 0.01  # of an auction, in mean costs
+BIDS_A_ROW: Final = 100  # of an auction, at most; the glosses and Fashion-MNIST take 12
 ROWS_A_TASK: Final = 4_096
 LISTS_A_TASK: Final = 512
 
@@ -325,7 +326,8 @@ class _Rows:
         labels = np.full(len(self.z), -1, dtype=np.int32)
         mean = float((self.half[rows] + self.costs.min(axis=1)[rows]).mean())
         step = max(STEP * mean, 1e-6 * float(self.half.mean()), 1e-30)
-        fill_lists(self.costs, self.choices, rows, len(lists.scales), capacity, step, labels)
+        most = BIDS_A_ROW * len(rows)
+        fill_lists(self.costs, self.choices, rows, len(lists.scales), capacity, step, most, labels)
         return labels
 
     def means(self, labels: I32, teachers: I64, centroids: F32) -> None:
