@@ -203,7 +203,7 @@ def test_rows_without_bids_keep_their_labels() -> None:
 
 
 def test_rows_that_outbid_each_other_for_ever_are_left_after_so_many_bids() -> None:
-    """Rows that are alike, two more than the lists at hand take: a step a bid leads to the third, which is far."""
+    """Rows that are alike, two more than the near lists take: the third is a step a bid away."""
     costs = np.tile(np.float32([0.0, 0.0, 1.0]), (74, 1))
     choices = np.tile(np.arange(3, dtype=np.int32), (74, 1))
     labels, rows = np.full(74, -9, np.int32), np.arange(74)

@@ -130,7 +130,7 @@ def test_equal_rows_are_divided_all_the_same() -> None:
 
 @pytest.mark.parametrize("kinds", [2, 3])
 def test_crowds_of_equal_rows_far_apart_are_divided_in_a_bounded_number_of_bids(kinds: int) -> None:
-    """They outbid each other in steps of a millionth of what lies between them, which was as good as for ever."""
+    """They outbid each other in steps of a millionth of what lies between them: as good as for ever."""
     rng = generator(1)
     z = rng.standard_normal((kinds, 1_536), dtype=np.float32)[rng.integers(0, kinds, 150)]
     check(train(z, 5, seed=1, capacity=32), 150, 5, 1_536, 32)
