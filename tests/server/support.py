@@ -47,11 +47,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 @contextmanager
 def running_server(store: str | Path, *options: str, **env: str) -> Iterator[Server]:
-    """``vecstore serve`` on a free port of loopback, ready; ended by SIGTERM, and nothing is left.
-
-    A worker that is told to end while it starts does not hear it; gunicorn then ends it after the
-    time that requests in flight get, which has to be less than we wait.
-    """
+    """``vecstore serve`` on a free port of loopback, ready; ended by SIGTERM, and nothing is left."""
     env = {"VECSTORE_GRACEFUL_TIMEOUT": "5", **env}
     port = free_port()
     beside = f"{tempfile.gettempdir()}/vecstore" if "://" in str(store) else store

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import BrokenBarrierError
 from types import SimpleNamespace
@@ -14,10 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gunicorn.workers.gthread import ThreadWorker
 
 import vecstore
-from tests.server.support import Server, children, running_server
+from tests.server.support import Server, children, command, environment, free_port, running_server
 from vecstore.api import Database
 from vecstore.client import HttpBackend
 from vecstore.config import Config
@@ -58,13 +61,42 @@ def test_a_worker_that_gets_too_few_threads_leaves_none_that_wait(monkeypatch: p
         waiting.append(ThreadPoolExecutor.submit(pool, work))
 
     worker = object.__new__(Worker)
-    worker.cfg = SimpleNamespace(threads=4)
+    worker.cfg, worker.tpool = SimpleNamespace(threads=4), pool
     monkeypatch.setattr(pool, "submit", submit)
-    monkeypatch.setattr(ThreadWorker, "get_thread_pool", lambda _: pool)
     with pytest.raises(RuntimeError, match="new thread"):
-        worker.get_thread_pool()
+        worker.load_wsgi()
     assert all(isinstance(one.exception(timeout=30), BrokenBarrierError) for one in waiting)
     pool.shutdown()
+
+
+def test_a_server_that_is_told_to_end_while_its_worker_starts_threads_ends(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command("serve", str(tmp_path / "data"), "--port", str(free_port()), "--workers", "1"),
+            stdout=sink,
+            stderr=sink,
+            env=environment(VECSTORE_GRACEFUL_TIMEOUT="120", VECSTORE_MAINTENANCE="false"),
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not any(_threads(worker) > 5 for worker in children(process.pid)):
+            assert process.poll() is None, log.read_text(errors="replace")
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        process.terminate()
+        assert process.wait(60) == 0, log.read_text(errors="replace")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _threads(pid: int) -> int:
+    with suppress(OSError):
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    return 0
 
 
 def test_all_threads_run_before_there_is_a_request_for_them(narrow: Server) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from gunicorn.workers.gthread import ThreadWorker
@@ -42,17 +41,23 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """Whether it answers; known in its parent too, by the file that they share."""
         return os.fstat(self.tmp.fileno()).st_size > 0
 
-    def get_thread_pool(self) -> ThreadPoolExecutor:
-        """The pool, all of its threads started."""
-        pool: ThreadPoolExecutor = super().get_thread_pool()
+    def load_wsgi(self) -> None:
+        """Start all threads, and load the application.
+
+        Gunicorn makes the pool before it sets the handlers of signals. Threads take a second or two, and
+        until then a SIGTERM goes to the handler of the parent, which notes it down for nobody.
+        """
+        self._start_threads()
+        super().load_wsgi()
+
+    def _start_threads(self) -> None:
         all_run = threading.Barrier(self.cfg.threads)
         try:
             for _ in range(self.cfg.threads):
-                pool.submit(all_run.wait)
+                self.tpool.submit(all_run.wait)
         except BaseException:  # no more threads are to be had: those that wait for them would never end
             all_run.abort()
             raise
-        return pool
 
     def run(self) -> None:
         """Answer until the end."""
