@@ -3,6 +3,7 @@
 #define VECSTORE_PROBE_H
 
 #include "exact.h"
+#include "fine.h"
 #include "hits.h"
 #include "record.h"
 
@@ -91,7 +92,7 @@ static inline int64_t vs_scan_list(const VsKernels *kernels, const VsTable *tabl
         if (allowed == 0)
             continue;
         scanned += vs_count(allowed);
-        uint32_t mask = kernels->score_block(table, block, allowed, g_add, pool->threshold, estimates);
+        uint32_t mask = vs_score_block(kernels, table, block, allowed, g_add, pool->threshold, estimates);
         if (mask == 0)
             continue;
         if (!noted && !vs_note_probe(pool, table, record, header, first_row, distance, part, place))
@@ -115,8 +116,9 @@ static inline int64_t vs_scan_together(const VsKernels *kernels, const VsTable *
     if (blocks > word_count)
         return VS_NO_WORDS;
     float distances[VS_TOGETHER], g_add[VS_TOGETHER], limits[VS_TOGETHER];
-    int noted[VS_TOGETHER] = {0};
+    int noted[VS_TOGETHER] = {0}, fine = 0;
     for (size_t i = 0; i < n; i++) {
+        fine |= tables[i]->fine;
         distances[i] = vs_centroid_distance(kernels, tables[i], record, header);
         g_add[i] = distances[i] - tables[i]->q_shift;
     }
@@ -131,7 +133,11 @@ static inline int64_t vs_scan_together(const VsKernels *kernels, const VsTable *
         scanned += vs_count(allowed);
         for (size_t i = 0; i < n; i++)
             limits[i] = pools[i]->threshold;
-        kernels->score_together(tables, n, block, allowed, g_add, limits, estimates, masks);
+        if (fine)
+            for (size_t i = 0; i < n; i++)
+                masks[i] = vs_score_block(kernels, tables[i], block, allowed, g_add[i], limits[i], estimates[i]);
+        else
+            kernels->score_together(tables, n, block, allowed, g_add, limits, estimates, masks);
         for (size_t i = 0; i < n; i++) {
             if (masks[i] == 0)
                 continue;
@@ -297,7 +303,7 @@ static inline int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *
         noted = 1;
         const float *errors = (const float *)(const void *)(block + 4 * padded_dim) + 2 * VS_BLOCK_ROWS;
         float least[VS_BLOCK_ROWS];
-        kernels->score_block(table, block, allowed, probe.g_add, INFINITY, least);
+        vs_score_block(kernels, table, block, allowed, probe.g_add, INFINITY, least);
         for (size_t j = 0; j < VS_BLOCK_ROWS; j++)
             least[j] -= probe.g_error * errors[j];
         for (; allowed; allowed &= allowed - 1) {

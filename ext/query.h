@@ -14,6 +14,7 @@ static inline void vs_load_query(const VsKernels *kernels, VsTable *table, const
     kernels->rotate(z, table->padded_dim, signs, rounds);
     table->q_shift = q_shift;
     kernels->build_table(table);
+    table->fine = 0;
 }
 
 #endif

@@ -30,6 +30,11 @@ cdef extern from *:
     const char *VS_COMPILER
 
 
+cdef extern from "fine.h" nogil:
+    uint32_t vs_score_block(const VsKernels *kernels, const VsTable *table, const uint8_t *block, uint32_t slots,
+                            float g_add, float limit, float *estimates)
+
+
 cdef extern from "record.h" nogil:
     size_t vs_block_count(size_t n)
     size_t vs_block_bytes(size_t padded_dim)
@@ -273,9 +278,10 @@ cdef class QueryTable:
         _require_padded(padded_dim)
         self.table.z = <float *>aligned_alloc(64, padded_dim * sizeof(float))
         self.table.whole = <int16_t *>aligned_alloc(64, padded_dim * sizeof(int16_t))
-        self.table.lut = <uint8_t *>aligned_alloc(64, 4 * padded_dim)
+        self.table.lut = <uint8_t *>aligned_alloc(64, 8 * padded_dim)
         if self.table.z == NULL or self.table.whole == NULL or self.table.lut == NULL:
             raise MemoryError
+        self.table.rest = self.table.lut + 4 * padded_dim
         self.table.padded_dim = padded_dim
 
     def __dealloc__(self):
@@ -314,6 +320,7 @@ cdef class QueryTable:
             memcpy(self.table.z, &z[0], self.table.padded_dim * sizeof(float))
             self.table.q_shift = q_shift
             _active.build_table(&self.table)
+            self.table.fine = 0
         self.prepared = True
 
     def take(
@@ -348,6 +355,11 @@ cdef class QueryTable:
         with nogil:
             vs_load_query(_active, &self.table, &q[0], dim, centre, &signs[0, 0], signs.shape[0], q_shift)
         self.prepared = True
+
+    @property
+    def fine(self) -> bool:
+        """Whether a ranking found the query so far out that blocks are looked up by a finer table too."""
+        return self.table.fine != 0
 
     @property
     def padded_dim(self) -> int:
@@ -435,7 +447,7 @@ def score_with_rabitq(
         while start < n:
             block = &blocks[start // BLOCK_ROWS * block_bytes]
             errors = <const float *>(block + 4 * table.table.padded_dim) + 2 * BLOCK_ROWS
-            _active.score_block(&table.table, block, vs_first_slots(n - start), g_add, 0.0, scores)
+            vs_score_block(_active, &table.table, block, vs_first_slots(n - start), g_add, 0.0, scores)
             for i in range(min(n - start, BLOCK_ROWS)):
                 estimate[start + i] = scores[i]
                 bound[start + i] = errors[i] * g_error

@@ -3,6 +3,7 @@
 #define VECSTORE_RANK_H
 
 #include "encode.h"
+#include "fine.h"
 #include "pool.h"
 #include "record.h"
 
@@ -202,7 +203,7 @@ static inline void vs_sort_lists(const VsKernels *kernels, int32_t *lists, float
  * order what else may be among the nearest `most`. How many are in order, and how many follow in `rest`. A cell
  * is left out once no list of it can be near enough, which on clustered data are most cells. `order` has room
  * for twice the cells; `found` is empty and has room for all lists, as have `out` and `scores`. */
-static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists,
+static inline size_t vs_rank_lists(const VsKernels *kernels, VsTable *table, const VsLists *lists,
                                    VsShortlist *found, VsRanked *order, const uint8_t *seen, size_t wanted,
                                    size_t most, size_t among, int32_t *out, float *scores, size_t *rest) {
     const size_t padded_dim = table->padded_dim, block_bytes = vs_block_bytes(padded_dim);
@@ -219,6 +220,8 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
         order[c].key = vs_ordered(distance);
         order[c].value = (uint32_t)c;
     }
+    if (table->squared_norm > VS_FAR_OUT * low)
+        vs_refine(table);
     const VsRanked *sorted = kernels->sort(order, order + lists->cell_count, lists->cell_count, low, high);
     size_t looked_at = 0, enough = 2 * most;
     for (size_t at = 0; at < lists->cell_count && looked_at < among; at++) {
@@ -230,8 +233,8 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
         const uint8_t *block = lists->codes + lists->cells[c].block * block_bytes;
         for (size_t first = lists->cell_lists[c]; first < end; first += VS_BLOCK_ROWS, block += block_bytes) {
             float estimates[VS_BLOCK_ROWS];
-            uint32_t mask = kernels->score_block(table, block, vs_first_slots(end - first),
-                                                 distance - table->q_shift, found->threshold, estimates);
+            uint32_t mask = vs_score_block(kernels, table, block, vs_first_slots(end - first),
+                                           distance - table->q_shift, found->threshold, estimates);
             for (uint32_t left = seen ? mask : 0; left; left &= left - 1)
                 if (seen[first + (size_t)__builtin_ctz(left)])
                     mask &= ~(left & -left);
@@ -252,6 +255,8 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, const VsTable *tabl
     memcpy(out + count, found->lists, *rest * sizeof *out);
     memcpy(scores + count, found->estimates, *rest * sizeof *scores);
     vs_sort_lists(kernels, out, scores, count, found->ranked);
+    if (prune && count && table->squared_norm > VS_FAR_OUT_OF_LISTS * scores[0])
+        vs_refine(table);
     return count;
 }
 

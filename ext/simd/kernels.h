@@ -36,6 +36,9 @@ typedef struct {
     float bias;
     float squared_norm;
     float q_shift;
+    uint8_t *rest;       /* as `lut`, see fine.h */
+    uint32_t rest_total; /* of its entries */
+    int fine;            /* whether it was made */
 } VsTable;
 
 typedef struct {

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tests.ext.helpers import VARIANTS, padded, variant
 from vecstore.ext import rabitq
+from vecstore.ext.ivf import rank_lists
 from vecstore.ext.rabitq import QueryTable, encode_rabitq, score_with_rabitq
 
 DIMS = [64, 128, 192, 320, 384, 768, 1024, 4096]
@@ -120,6 +121,35 @@ def test_estimates_are_the_papers_but_for_the_rounding_of_the_table(dim: int) ->
     # Roundings are independent: eight deviations of their sum.
     assert (np.abs(estimate - wanted) <= rescale * 8 * table.scale * np.sqrt(dim / 48) + slack).all()
     assert bound == pytest.approx(wanted_bound, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dim", [64, 384, 1536])
+def test_a_query_far_out_is_looked_up_twice_and_loses_less_to_the_rounding(name: str, dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    c = rng.standard_normal(dim).astype(np.float32)
+    rows = c + (0.02 * rng.standard_normal((300, dim))).astype(np.float32)
+    z = c + (0.02 * rng.standard_normal(dim)).astype(np.float32)
+    blocks, g = encode_rabitq(rows, c), float(((z.astype(np.float64) - c) ** 2).sum())
+    wanted = reference(rows, c, z)[0]
+    with variant(name):
+        table = QueryTable(dim)
+        table.prepare(z)
+        assert not table.fine
+        coarse, _ = score_with_rabitq(table, blocks, len(rows), g, np.sqrt(g))
+        one = np.array([0, 1], np.uint32)
+        rank_lists(table, 10 * z[None], one, encode_rabitq(z[None], z), 1)
+        assert not table.fine, "the nearest cell is no nearer than the origin"
+        rank_lists(table, c[None], one, encode_rabitq(c[None], c), 1)
+        assert table.fine
+        fine, _ = score_with_rabitq(table, blocks, len(rows), g, np.sqrt(g))
+        assert np.std(fine - wanted) < np.std(coarse - wanted) / 8
+        table.prepare(z)
+        assert not table.fine
+    with variant("serial"):
+        table.prepare(z)
+        rank_lists(table, c[None], one, encode_rabitq(c[None], c), 1)
+        assert np.array_equal(score_with_rabitq(table, blocks, len(rows), g, np.sqrt(g))[0], fine)
 
 
 @pytest.mark.parametrize("clustered", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+import vecstore
 from tests.core import clustered, database, generator, nearest, recall, sample
 from tests.part.helpers import Stored, build, open_part, put, spec
 from vecstore.api import Namespace
@@ -173,3 +175,23 @@ def test_coverage_counts_a_list_only_once_its_cell_is_looked_at() -> None:
         most = MOST_REACH * n  # what a plan of n lists may come to, and is ranked for
         wanted = whole[from_probes[whole // 50] < n][:most]
         assert rank_lists(table, cells, bounds, codes, most).tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.1])
+@pytest.mark.parametrize("k", [10, 100])
+def test_a_target_is_met_among_rows_in_tight_clusters(tmp_path: Path, spread: float, k: int) -> None:
+    """A hundredth of their distance apart, rows lie close beside the steps of a table and of a centroid."""
+    rng = generator(3)
+    centres = 10.0 * rng.standard_normal((8, 64))
+    rows, queries = (
+        (centres[rng.integers(0, 8, n)] + spread * rng.standard_normal((n, 64))).astype(np.float32)
+        for n in (4_000, 100)
+    )
+    with vecstore.connect(tmp_path, maintenance="off") as db:
+        ns = db.create_namespace("tight", dim=64, metric="l2")
+        ns.insert(rows)
+        found = ns.search_batch(queries, k).ids
+    far = ((rows[None].astype(np.float64) - queries[:, None]) ** 2).sum(axis=2)
+    exact = np.argsort(far, axis=1)[:, :k]
+    shares = [np.isin(some, near).mean() for some, near in zip(found, exact, strict=True)]
+    assert np.mean(shares) >= 0.95

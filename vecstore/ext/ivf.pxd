@@ -108,7 +108,7 @@ cdef extern from "rank.h" nogil:
         VsRanked *ranked
     int vs_shortlist_reserve(VsShortlist *list, size_t lists)
     void vs_shortlist_free(VsShortlist *list)
-    size_t vs_rank_lists(const VsKernels *kernels, const VsTable *table, const VsLists *lists, VsShortlist *found,
+    size_t vs_rank_lists(const VsKernels *kernels, VsTable *table, const VsLists *lists, VsShortlist *found,
                          VsRanked *order, const uint8_t *seen, size_t wanted, size_t most,
                          size_t among, int32_t *out, float *scores, size_t *rest)
     void vs_sort_lists(const VsKernels *kernels, int32_t *lists, float *estimates, size_t n, VsRanked *ranked)

@@ -14,6 +14,8 @@ cdef extern from "simd/kernels.h" nogil:
         float bias
         float squared_norm
         float q_shift
+        uint8_t *rest
+        int fine
 
     ctypedef struct VsRanked:
         uint32_t key

@@ -8,7 +8,7 @@ them (docs/decisions/0016).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +28,7 @@ I64 = npt.NDArray[np.int64]
 
 CANDIDATES: Final = 16  # by the codes, a neighbour wanted
 FINALISTS: Final = 2  # by int8, a neighbour wanted
+FAR_OUT: Final = 4  # times as many of a query so far out that codes and int8 tell less apart
 QUERIES_A_TASK: Final = 32  # that read a list while it is in the cache
 LISTS_A_TURN: Final = 128  # whose codes fit there
 
@@ -81,6 +82,7 @@ def nearest_rows(
     k: int,
     *,
     towards: F32 | None = None,
+    ready: Callable[[QueryTable], object] = lambda _: None,
     pool: Executor | None = None,
 ) -> tuple[I64, F32]:
     """The nearest other rows of some rows of a part.
@@ -95,6 +97,8 @@ def nearest_rows(
         Less than N.
     towards
         f32[Q, Dp] by whose inner product rows are near; None for squared L2 to ``z[asked]``.
+    ready
+        Called with each prepared table before it scans: a ranking refines that of a query far out.
     pool
         Threads to work with; None for the caller's alone. The answer does not depend on it.
 
@@ -107,7 +111,7 @@ def nearest_rows(
     distances = np.empty((len(asked), k), dtype=np.float32)
 
     def some(these: slice) -> None:
-        candidates = _candidates(encoded, queries[these], k)
+        candidates = _candidates(encoded, queries[these], k, ready)
         for i, found in zip(range(these.start, these.stop), candidates, strict=True):
             found = np.sort(found[order[found] != asked[i]])
             there = z[order[found]]
@@ -127,15 +131,20 @@ def nearest_rows(
     return rows, distances
 
 
-def _candidates(encoded: Encoded, queries: F32, k: int) -> Sequence[I64]:
+def _candidates(
+    encoded: Encoded, queries: F32, k: int, ready: Callable[[QueryTable], object]
+) -> Sequence[I64]:
     """Rows of the part for each query, itself among them."""
     tables = [QueryTable(queries.shape[1]) for _ in queries]
-    pools = [Pool(CANDIDATES * (k + 1)) for _ in queries]
     for table, query in zip(tables, queries, strict=True):
         table.prepare(query, 0.0)
+        ready(table)
+    wanted = [(k + 1) * (FAR_OUT if table.fine else 1) for table in tables]
+    pools = [Pool(CANDIDATES * some) for some in wanted]
     for start in range(0, len(encoded.addresses), LISTS_A_TURN):
         for table, pool in zip(tables, pools, strict=True):
             encoded.scan(table, pool, slice(start, start + LISTS_A_TURN))
     return [
-        rerank_int8(table, pool, FINALISTS * (k + 1)).row for table, pool in zip(tables, pools, strict=True)
+        rerank_int8(table, pool, FINALISTS * some).row
+        for table, pool, some in zip(tables, pools, wanted, strict=True)
     ]

@@ -226,6 +226,10 @@ def calibrate(
         # A query's squared norm is a constant of the query; any value ranks alike.
         towards = queries if rotated_mean is None else queries + rotated_mean
         queries = _lengthened(queries, rotated_mean, partition.cells)
+
+    def ready(table: QueryTable) -> None:
+        rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, 1)
+
     neighbours, distances = nearest_rows(
         z,
         partition.order,
@@ -234,6 +238,7 @@ def calibrate(
         queries,
         max(k for k in KS if k < len(z)),
         towards=towards,
+        ready=ready,
         pool=pool,
     )
     needed: npt.NDArray[np.int32] = np.empty(neighbours.shape, dtype=np.int32)
@@ -277,7 +282,7 @@ def calibrate(
     reached = [np.flatnonzero(np.asarray(shares) >= QUALITY_COVERAGE) for shares in coverage]
     nprobes = [int(grid[found[0]] if len(found) else grid[-1]) for found in reached]
     quality = _quality(
-        encoded, queries[::step], neighbours[::step], order, needed[::step], nprobes, settings, pool
+        encoded, queries[::step], neighbours[::step], order, needed[::step], nprobes, settings, ready, pool
     )
     return Calibration(
         queries=len(asked),
@@ -379,6 +384,7 @@ def _quality(
     needed: npt.NDArray[np.int32],
     nprobes: Sequence[int],
     settings: Settings,
+    ready: Callable[[QueryTable], None],
     pool: Executor | None,
 ) -> dict[str, tuple[float, ...]]:
     """Share of the covered neighbours that each precision returns, for each of ``KS`` from its probes."""
@@ -389,6 +395,7 @@ def _quality(
     def ask(q: int) -> None:
         table = QueryTable(queries.shape[1])
         table.prepare(queries[q], 0.0)
+        ready(table)
         for i, (k, nprobe) in enumerate(zip(KS, nprobes, strict=True)):
             width = min(k, neighbours.shape[1])
             wanted = set(neighbours[q, :width][needed[q, :width] < nprobe].tolist())
@@ -487,9 +494,14 @@ def reach_for(calibration: Calibration, probes: int, rank: float) -> float:
     return max(NO_REACH, first + share * (second - first))
 
 
+def kept_by(calibration: Calibration, precision: RerankPrecision, top_k: int) -> float:
+    """The share of the covered neighbours that re-ranking keeps, from a pool of the usual size."""
+    return _at(calibration.quality[precision], math.log(max(top_k, 1)))
+
+
 def _wanted(calibration: Calibration, target: float, precision: RerankPrecision, top_k: int) -> float:
     """The coverage at which re-ranking leaves the recall that is asked for."""
-    kept = _at(calibration.quality[precision], math.log(max(top_k, 1)))
+    kept = kept_by(calibration, precision, top_k)
     # A precision that cannot reach the target is no reason to read everything.
     return target / kept if target / kept <= MAX_COVERAGE else max(target, MAX_COVERAGE * kept)
 

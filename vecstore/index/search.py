@@ -27,10 +27,12 @@ from vecstore.ext.search import Missing, Searcher
 from vecstore.index.extents import RANKED, SCATTERED, lists_within, worth_fetching
 from vecstore.index.ivf import planned_probes
 from vecstore.index.recall import (
+    MAX_COVERAGE,
     MAX_LOOKS,
     MOST_REACH,
     base_probes,
     gains_for,
+    kept_by,
     pool_size,
     price_for,
     probes_for,
@@ -143,6 +145,10 @@ def _plan(view: View, params: SearchParams) -> Plan:
     precision, reaches = _cheapest(view, params, target, scale)
     pool = pool_size(params.top_k, scale)
     if target is not None and precision != "none":
+        missed = 1.0 - _kept(view, "fp32", params.top_k) if view.whole is None else 0.0
+        if missed > 1.0 - target:
+            # The codes tell too little apart. Of what a pool drops, one that is widened drops a fourth.
+            pool *= WIDEN ** math.ceil(math.log(missed / (1.0 - target), WIDEN))
         # Dead rows among the nearest put the answer farther out; see docs/decisions/0004.
         total = sum(part.reader.entry.n for part in view.parts)
         pool = math.ceil(pool * total / max(1, view.alive)) if total < 2 * view.alive else 2 * pool
@@ -196,8 +202,8 @@ def _cheapest(
 ) -> tuple[RerankPrecision, list[Reach]]:
     """How to re-rank, and how far to go into each part.
 
-    What int8 loses of a high target has to be made up by more lists. Where vectors are at hand, it
-    costs less to score the hits by them, so a target is met that way unless the caller says how.
+    What int8 loses of a high target has to be made up by more lists, if it can be. Where vectors are at
+    hand, it costs less to score the hits by them, so a target is met that way unless the caller says how.
     """
 
     def reaches(precision: RerankPrecision) -> list[Reach]:
@@ -212,12 +218,18 @@ def _cheapest(
         # Hits under a filter may lie so far out that int8 cannot tell them from the rows beyond.
         return "fp32", reaches("fp32")
     by_codes = reaches(asked)
-    if free:
+    if free and target is not None:
         exact = reaches("fp32")
         saved = sum(one.probes for one in by_codes) - sum(other.probes for other in exact)
-        if saved > EXACT_WORTH * params.top_k:
+        if saved > EXACT_WORTH * params.top_k or _kept(view, asked, params.top_k) * MAX_COVERAGE < target:
             return "fp32", exact
     return asked, by_codes
+
+
+def _kept(view: View, precision: RerankPrecision, top_k: int) -> float:
+    """The share of the covered neighbours that a precision keeps, in the part where that is least."""
+    calibrations = [part.reader.calibration for part in view.searched]
+    return min((kept_by(one, precision, top_k) for one in calibrations if one is not None), default=1.0)
 
 
 def _reach(
