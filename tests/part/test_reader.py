@@ -136,6 +136,16 @@ def test_no_flipped_bit_goes_unnoticed_where_it_is_read(
         use(store, coded)
 
 
+def test_a_line_of_another_object_is_no_line_of_an_open_part(coded: Stored) -> None:
+    store = MemoryStore()
+    put(store, coded)
+    reader = open_part(store, coded)
+    assert reader.with_entry(replace(coded.entry, id_max=None)).entry.id_max is None
+    for changed in ({"n": coded.entry.n + 1}, {"sections": {}}, {"vectors": "none"}):
+        with pytest.raises(StorageCorrupt, match="two ways"):
+            reader.with_entry(replace(coded.entry, **changed))
+
+
 def test_a_manifest_that_contradicts_the_part_is_refused(coded: Stored) -> None:
     store = MemoryStore()
     put(store, coded)

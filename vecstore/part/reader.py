@@ -193,7 +193,14 @@ class PartReader:
         return IdIndex(self, self._fence)
 
     def with_entry(self, entry: Part) -> PartReader:
-        """The same part under a manifest line with other tombstones."""
+        """The same part under a manifest line with other tombstones.
+
+        `StorageCorrupt` if the line is of another object.
+        """
+        if _object_of(entry) != _object_of(self.entry):
+            raise StorageCorrupt(
+                f"{self.key}: two manifests tell of it in two ways", object=self.key, section="manifest"
+            )
         other = copy(self)
         other.entry = entry
         return other
@@ -760,3 +767,8 @@ class PartReader:
             return
         for page in self.page_numbers(name):
             self._pages(name, [page], trace)
+
+
+def _object_of(entry: Part) -> tuple[object, ...]:
+    """What a manifest says of the object itself, which never changes."""
+    return entry.n, entry.k, entry.bytes, entry.vectors, entry.sections, entry.checksums_crc32c
