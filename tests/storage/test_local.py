@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import gc
 import multiprocessing
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -102,6 +105,23 @@ def test_an_object_cannot_lie_below_an_object(store: ObjectStore) -> None:
 def _increment_in_child(root: Path, times: int, start: Any) -> None:
     start.wait()
     increment(LocalStore(root), "counter", times)
+
+
+def test_a_store_cannot_be_copied_and_loses_no_file_by_the_attempt(root: Path) -> None:
+    store = LocalStore(root)
+    store.put_if_absent("counter", b"0")
+    assert store.get_if_changed("counter", "another") is not None  # it holds the file from now on
+
+    def held() -> list[str]:
+        return [fd.name for fd in Path("/proc/self/fd").iterdir() if fd.resolve() == root / "counter"]
+
+    before = held()
+    for attempt in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            attempt(store)
+        gc.collect()
+    assert len(before) == 1
+    assert held() == before
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -34,6 +34,9 @@ if child == 0:
         lambda: ns.delete([1]),
         lambda: ns.get(5),
         lambda: ns.stats(),
+        lambda: ns.compact(),
+        lambda: ns.gc(),
+        lambda: ns.warm(),
         lambda: db.namespace("docs"),
         lambda: db.create_namespace("other", dim=2),
     )

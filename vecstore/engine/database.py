@@ -150,9 +150,16 @@ class EmbeddedDatabase:
         """The engine of a namespace, whether it exists or not; one object a name while it is in use."""
         return self._namespaces.get(name)
 
-    def _open(self, name: str) -> NamespaceEngine:
+    def _maintained(self, name: str) -> NamespaceEngine:
+        self._check_process()
+        return self.namespace(name)
+
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise ForkedHandle("the database was opened before fork; connect again in the child process")
+
+    def _open(self, name: str) -> NamespaceEngine:
+        self._check_process()
         return NamespaceEngine(
             self.store,
             name,
@@ -388,7 +395,7 @@ class EmbeddedDatabase:
 
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
         """One compaction of a namespace, if one is due."""
-        engine, began = self.namespace(name), self._clock()
+        engine, began = self._maintained(name), self._clock()
         try:
             done = compact_once(
                 engine,
@@ -412,11 +419,11 @@ class EmbeddedDatabase:
 
     def warm(self, name: str, cursor: str | None) -> WarmResult:
         """Read the next slice of what searches of a namespace need into the caches of this process."""
-        return warm(self.namespace(name), cursor, self._cache.room)
+        return warm(self._maintained(name), cursor, self._cache.room)
 
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
         """Collect one namespace's garbage."""
-        engine = self.namespace(name)
+        engine = self._maintained(name)
         try:
             done = collect(
                 self.store,

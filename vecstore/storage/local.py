@@ -20,7 +20,7 @@ import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from vecstore.errors import InvalidArgument, StorageConflict, StorageFull, StorageRetryable, Unauthorised
 from vecstore.ext.files import Watch, is_same
@@ -376,6 +376,9 @@ class _Held:
     def is_there(self) -> bool:
         """Whether its path still leads to it."""
         return is_same(self.path, self.device, self.inode)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an open file cannot be copied: each copy would close it")
 
     def __del__(self) -> None:
         os.close(self.descriptor)
