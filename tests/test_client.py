@@ -619,6 +619,12 @@ def test_a_search_is_sent_again_after_a_reset_and_after_503() -> None:
     assert len(server.requests) == 3
 
 
+def test_an_etag_that_a_proxy_made_weak_is_understood() -> None:
+    weak = INSERTED.replace(b'ETag: "', b'ETag: W/"')
+    with Scripted(weak) as server:
+        assert insert(HttpBackend(server.url), None).incarnation == "abc"
+
+
 def test_an_answer_without_hits_of_an_earlier_server_is_understood() -> None:
     nothing = said("200 OK", b'{"epoch":2,"hits":[]}', b'ETag: "abc-2"')
     with Scripted(nothing) as server:

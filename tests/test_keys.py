@@ -199,6 +199,20 @@ def test_a_rotated_key_has_a_successor_of_the_same_grants_and_an_end(path: Path)
     assert run(path, "list").output.count("expired") == 1
 
 
+def test_a_successor_lives_as_long_as_its_key_was_to(path: Path) -> None:
+    _, old = made(path, "--grant", "read:", "--expires", "5d")
+    assert run(path, "rotate", old).exit_code == 0
+    assert run(path, "rotate", old, "--expires", "2d").exit_code == 0
+    first, alike, shorter = read_keys(path)
+    assert first.expires_at is not None
+    assert alike.expires_at is not None
+    assert shorter.expires_at is not None
+    assert timedelta(0) <= alike.expires_at - (alike.created_at + timedelta(days=5)) <= timedelta(seconds=1)
+    assert (
+        timedelta(0) <= shorter.expires_at - (shorter.created_at + timedelta(days=2)) <= timedelta(seconds=1)
+    )
+
+
 def test_a_revoked_key_is_gone(path: Path) -> None:
     _, first = made(path, "--grant", "read:")
     _, second = made(path, "--grant", "read:")

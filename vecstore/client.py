@@ -640,7 +640,9 @@ def _decode_found(answer: Answer) -> wire.Found:
 
 
 def _incarnation(answer: Answer) -> str:
-    return wire.parse_etag(answer.headers["ETag"])[0] if "ETag" in answer.headers else ""
+    """Of what an answer is; a proxy that changes bodies makes its ETag a weak one."""
+    given = answer.headers.get("ETag")
+    return "" if given is None else wire.parse_etag(given.removeprefix("W/"))[0]
 
 
 def _options(params: SearchParams | ScanParams) -> dict[str, Any]:

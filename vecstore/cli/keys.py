@@ -105,7 +105,10 @@ def revoke(identity: str, path: str | None) -> None:
 @click.option(
     "--overlap", default="1d", show_default=True, help="How long the old key still works; 0s: not at all."
 )
-@click.option("--expires", help="Of the new key: after so long, or at a moment. By default it never does.")
+@click.option(
+    "--expires",
+    help="Of the new key: after so long, or at a moment. By default it lives as long as the old one was to.",
+)
 @_file_option
 @json_option
 def rotate(identity: str, overlap: str, expires: str | None, path: str | None, as_json: bool) -> None:
@@ -115,7 +118,10 @@ def rotate(identity: str, overlap: str, expires: str | None, path: str | None, a
 
     def rotated(before: tuple[Key, ...]) -> tuple[Key, ...]:
         old = _find(before, identity)
-        made.append(new_key(old.grants, name=old.name, expires_at=until, rate=old.rate, burst=old.burst))
+        ends = until
+        if ends is None and old.expires_at is not None:
+            ends = datetime.now(UTC).replace(microsecond=0) + (old.expires_at - old.created_at)
+        made.append(new_key(old.grants, name=old.name, expires_at=ends, rate=old.rate, burst=old.burst))
         last = end if old.expires_at is None else min(end, old.expires_at)
         kept = (msgspec.structs.replace(key, expires_at=last) if key is old else key for key in before)
         return (*kept, made[0][1])
