@@ -12,7 +12,7 @@
  * goes far astray where clusters share a cell: also below 0. */
 #define VS_FAR_OUT 16.0f
 #define VS_FAR_OUT_OF_LISTS 64.0f
-#define VS_FINER 15      /* of the eight entries that a half byte holds, each has so much room */
+#define VS_FINER 15 /* of the eight entries that a half byte holds, each has so much room */
 
 /* Makes the finer table of a query whose table was built. */
 static inline void vs_refine(VsTable *table) {
@@ -38,7 +38,8 @@ static inline void vs_refine(VsTable *table) {
             total += entry;
         }
     }
-    table->rest_total = total;
+    table->rest_scale = table->scale / VS_FINER;
+    table->rest_bias = vs_bias(table->rest_scale, total);
     table->fine = 1;
 }
 
@@ -51,8 +52,8 @@ static inline uint32_t vs_score_block(const VsKernels *kernels, const VsTable *t
     float rest[VS_BLOCK_ROWS];
     VsTable finer = *table;
     finer.lut = table->rest;
-    finer.scale = table->scale / VS_FINER;
-    finer.bias = -finer.scale * ((float)table->rest_total / 16.0f);
+    finer.scale = table->rest_scale;
+    finer.bias = table->rest_bias;
     kernels->score_block(table, block, slots, g_add, INFINITY, estimates);
     kernels->score_block(&finer, block, slots, 0.0f, INFINITY, rest);
     uint32_t mask = 0;

@@ -787,24 +787,21 @@ cdef class Searcher:
 
     cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil:
         """So many places as a patient query goes, beside the farthest list of a part that held a hit it minds."""
-        cdef int32_t low = 0, high = 0, middle
-        cdef size_t hits = self._hits_beyond(p, 0, &high), spared = <size_t>(self.plan.spared * hits + 1e-6)
-        while spared and low < high:
+        cdef int32_t low = 0, high = self.ranked[p], middle
+        cdef size_t spared = <size_t>(self.plan.spared * self._hits_beyond(p, 0) + 1e-6)
+        while low < high:
             middle = low + (high - low) // 2
-            if self._hits_beyond(p, middle, NULL) <= spared:
+            if self._hits_beyond(p, middle) <= spared:
                 high = middle
             else:
                 low = middle + 1
-        return <int32_t>min(ceil(self.plan.patience * high), self._at_most(p, self.plan.limits[p]))
+        return <int32_t>min(ceil(self.plan.patience * low), self._at_most(p, self.plan.limits[p]))
 
-    cdef size_t _hits_beyond(self, Py_ssize_t p, int32_t lists, int32_t *farthest) noexcept nogil:
-        """How many hits of a part lie beyond so many lists; in how many all of them do goes to `farthest`."""
+    cdef size_t _hits_beyond(self, Py_ssize_t p, int32_t lists) noexcept nogil:
+        """How many hits of a part lie beyond so many of its lists."""
         cdef size_t beyond = 0, i
         for i in range(self.nearest.size):
-            if self.nearest.hits[i].part == self.parts[p].number and self.nearest.hits[i].place >= lists:
-                beyond += 1
-                if farthest != NULL:
-                    farthest[0] = max(farthest[0], self.nearest.hits[i].place + 1)
+            beyond += self.nearest.hits[i].part == self.parts[p].number and self.nearest.hits[i].place >= lists
         return beyond
 
     cdef int64_t _choose(self) noexcept nogil:

@@ -36,9 +36,10 @@ typedef struct {
     float bias;
     float squared_norm;
     float q_shift;
-    uint8_t *rest;       /* as `lut`, see fine.h */
-    uint32_t rest_total; /* of its entries */
-    int fine;            /* whether it was made */
+    uint8_t *rest; /* as `lut`, see fine.h; so are the next two */
+    float rest_scale;
+    float rest_bias;
+    int fine; /* whether it was made */
 } VsTable;
 
 typedef struct {
@@ -113,6 +114,9 @@ static inline float vs_steps(size_t n) {
     const size_t most = INT32_MAX / (127 * n);
     return (float)(most < INT16_MAX ? most : INT16_MAX);
 }
+
+/* The bias of a table of this scale whose entries come to `total`: the mean over all codes is 0 then. */
+static inline float vs_bias(float scale, uint32_t total) { return -scale * ((float)total / 16.0f); }
 
 /* Ascending as an unsigned integer; -0 and +0 alike, NaN after everything. */
 static inline uint32_t vs_ordered(float x) {

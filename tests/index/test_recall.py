@@ -31,6 +31,7 @@ from vecstore.index.recall import (
     probes_for,
 )
 from vecstore.storage.memory import MemoryStore
+from vecstore.types import F32
 
 
 def calibration_of(stored: Stored) -> Calibration | None:
@@ -177,21 +178,36 @@ def test_coverage_counts_a_list_only_once_its_cell_is_looked_at() -> None:
         assert rank_lists(table, cells, bounds, codes, most).tolist() == wanted.tolist()
 
 
+def tight(spread: float, n: int) -> F32:
+    """Rows of clusters ten apart a dimension."""
+    rng = generator(3)
+    centres = 10.0 * rng.standard_normal((8, 64))
+    return (centres[rng.integers(0, 8, n)] + spread * rng.standard_normal((n, 64))).astype(np.float32)
+
+
 @pytest.mark.parametrize("spread", [1.0, 0.1])
 @pytest.mark.parametrize("k", [10, 100])
 def test_a_target_is_met_among_rows_in_tight_clusters(tmp_path: Path, spread: float, k: int) -> None:
-    """A hundredth of their distance apart, rows lie close beside the steps of a table and of a centroid."""
-    rng = generator(3)
-    centres = 10.0 * rng.standard_normal((8, 64))
-    rows, queries = (
-        (centres[rng.integers(0, 8, n)] + spread * rng.standard_normal((n, 64))).astype(np.float32)
-        for n in (4_000, 100)
-    )
+    """They lie close beside the steps of a table that goes by the length of the query."""
+    rows, queries = np.split(tight(spread, 4_300), [4_000])
     with vecstore.connect(tmp_path, maintenance="off") as db:
-        ns = db.create_namespace("tight", dim=64, metric="l2")
+        ns = db.create_namespace("tight", dim=64, metric="l2", target_recall=0.955)
         ns.insert(rows)
         found = ns.search_batch(queries, k).ids
     far = ((rows[None].astype(np.float64) - queries[:, None]) ** 2).sum(axis=2)
     exact = np.argsort(far, axis=1)[:, :k]
     shares = [np.isin(some, near).mean() for some, near in zip(found, exact, strict=True)]
-    assert np.mean(shares) >= 0.95
+    error = np.std(shares, ddof=1) / np.sqrt(len(shares))
+    assert np.mean(shares) >= 0.955 - 0.005 - 2 * error  # as row 10 of the benchmarks has it
+
+
+def test_a_pool_has_bounds_however_much_is_asked_of_codes_that_tell_little_apart(tmp_path: Path) -> None:
+    rows, queries = np.split(tight(0.1, 4_300), [4_000])
+    with vecstore.connect(tmp_path, maintenance="off") as db:
+        ns = db.create_namespace("tight", dim=64, metric="l2")
+        ns.insert(rows)
+        for top_k in (10, 4_000):
+            hits = ns.search(queries[0], top_k, target_recall=1 - 2**-50)
+            assert len(hits) == top_k
+    exact = np.argsort(((rows - queries[0].astype(np.float64)) ** 2).sum(axis=1))
+    assert np.isin(hits.ids, exact[:top_k]).all()

@@ -47,7 +47,15 @@ def environment(**extra: str) -> dict[str, str]:
 
 @contextmanager
 def running_server(store: str | Path, *options: str, **env: str) -> Iterator[Server]:
-    """``vecstore serve`` on a free port of loopback, ready; ended by SIGTERM, and nothing is left."""
+    """A `starting_server` that is ready."""
+    with starting_server(store, *options, **env) as server:
+        await_ready(server)
+        yield server
+
+
+@contextmanager
+def starting_server(store: str | Path, *options: str, **env: str) -> Iterator[Server]:
+    """``vecstore serve`` on a free port of loopback; ended by SIGTERM, and nothing is left."""
     env = {"VECSTORE_GRACEFUL_TIMEOUT": "5", **env}
     port = free_port()
     beside = f"{tempfile.gettempdir()}/vecstore" if "://" in str(store) else store
@@ -61,10 +69,8 @@ def running_server(store: str | Path, *options: str, **env: str) -> Iterator[Ser
             env=environment(**env),
             start_new_session=True,
         )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        await_ready(server)
-        yield server
+        yield Server(f"http://127.0.0.1:{port}", process, log)
     finally:
         process.terminate()
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import threading
@@ -20,7 +18,7 @@ import numpy as np
 import pytest
 
 import vecstore
-from tests.server.support import Server, children, command, environment, free_port, running_server
+from tests.server.support import Server, children, running_server, starting_server
 from vecstore.api import Database
 from vecstore.client import HttpBackend
 from vecstore.config import Config
@@ -70,27 +68,16 @@ def test_a_worker_that_gets_too_few_threads_leaves_none_that_wait(monkeypatch: p
 
 
 def test_a_server_that_is_told_to_end_while_its_worker_starts_threads_ends(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command("serve", str(tmp_path / "data"), "--port", str(free_port()), "--workers", "1"),
-            stdout=sink,
-            stderr=sink,
-            env=environment(VECSTORE_GRACEFUL_TIMEOUT="120", VECSTORE_MAINTENANCE="false"),
-            start_new_session=True,
-        )
-    try:
+    """Leaving waits for its end, and not for as long as requests that are under way would get."""
+    options = ("--workers", "1", "--no-maintenance")
+    with starting_server(tmp_path / "data", *options, VECSTORE_GRACEFUL_TIMEOUT="120") as server:
         deadline = time.monotonic() + 60
-        while not any(_threads(worker) > 5 for worker in children(process.pid)):
-            assert process.poll() is None, log.read_text(errors="replace")
+        while not any(_threads(worker) > 5 for worker in children(server.process.pid)):
+            assert server.process.poll() is None, server.log.read_text(errors="replace")
             assert time.monotonic() < deadline
-            time.sleep(0.001)
-        process.terminate()
-        assert process.wait(60) == 0, log.read_text(errors="replace")
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                server.process.wait(0.001)
+    assert server.process.returncode == 0
 
 
 def _threads(pid: int) -> int:

@@ -104,7 +104,7 @@ cdef class Searcher:
     cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil
     cdef int32_t _take_within(self, Py_ssize_t p, float edge) noexcept nogil
     cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil
-    cdef size_t _hits_beyond(self, Py_ssize_t p, int32_t lists, int32_t *farthest) noexcept nogil
+    cdef size_t _hits_beyond(self, Py_ssize_t p, int32_t lists) noexcept nogil
     cdef int64_t _choose(self) noexcept nogil
     cdef bint _has_vector(self, const VsHit *hit) noexcept nogil
     cdef uint64_t _vector(self, const VsHit *hit) noexcept nogil

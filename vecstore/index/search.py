@@ -136,19 +136,10 @@ def _plan_under_filter(view: View, whole: View, key: tuple[Any, ...], params: Se
 def _plan(view: View, params: SearchParams) -> Plan:
     settings = view.manifest.settings
     target = _target(view, params)
-    scale = params.rerank_scale
-    if scale is None:
-        scale = settings.rerank_scale
-        if scale > 0.0 and target is not None:
-            # Beyond .98 the candidates that a narrow pool drops are most of what is missing.
-            scale = max(scale, MISSED_SHARE / (1.0 - target))
+    scale = _scale(view, params, target)
     precision, reaches = _cheapest(view, params, target, scale)
-    pool = pool_size(params.top_k, scale)
+    pool = min(pool_size(params.top_k, scale), MAX_CAPACITY)
     if target is not None and precision != "none":
-        missed = 1.0 - _kept(view, "fp32", params.top_k) if view.whole is None else 0.0
-        if missed > 1.0 - target:
-            # The codes tell too little apart. Of what a pool drops, one that is widened drops a fourth.
-            pool *= WIDEN ** math.ceil(math.log(missed / (1.0 - target), WIDEN))
         # Dead rows among the nearest put the answer farther out; see docs/decisions/0004.
         total = sum(part.reader.entry.n for part in view.parts)
         pool = math.ceil(pool * total / max(1, view.alive)) if total < 2 * view.alive else 2 * pool
@@ -169,6 +160,22 @@ def _plan(view: View, params: SearchParams) -> Plan:
         looks=MAX_LOOKS if target is not None else 0,
         direct=view.whole is not None,
     )
+
+
+def _scale(view: View, params: SearchParams, target: float | None) -> float:
+    """Candidates a hit."""
+    if params.rerank_scale is not None:
+        return params.rerank_scale
+    usual = view.manifest.settings.rerank_scale
+    if usual <= 0.0 or target is None:
+        return usual
+    # Beyond .98 the candidates that a narrow pool drops are most of what is missing.
+    scale = max(usual, MISSED_SHARE / (1.0 - target))
+    missed = 1.0 - _kept(view, "fp32", params.top_k) if view.whole is None else 0.0
+    if missed > 1.0 - target:
+        # The codes tell too little apart. Of what a pool drops, one that is widened drops a fourth.
+        scale = max(scale, usual * WIDEN ** math.ceil(math.log(missed / (1.0 - target), WIDEN)))
+    return scale
 
 
 def _target(view: View, params: SearchParams) -> float | None:

@@ -91,7 +91,7 @@ VS_AVX2 static void vs_build_table_avx2(VsTable *table) {
         total = _mm256_add_epi64(total, _mm256_sad_epu8(bytes, _mm256_setzero_si256()));
     }
     const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
-    table->bias = vs_bias(table, (uint32_t)_mm_cvtsi128_si32(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two))));
+    table->bias = vs_bias(table->scale, (uint32_t)_mm_cvtsi128_si32(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two))));
 }
 
 #endif

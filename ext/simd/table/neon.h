@@ -69,7 +69,7 @@ static void vs_build_table_neon(VsTable *table) {
         vst1q_u8(table->lut + 4 * i, vqtbl1q_u8(entries, agree));
         total += vaddlvq_u8(entries);
     }
-    table->bias = vs_bias(table, total);
+    table->bias = vs_bias(table->scale, total);
 }
 
 #endif

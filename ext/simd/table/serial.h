@@ -16,9 +16,6 @@
 
 static inline int vs_table_is_flat(float top) { return !(top >= VS_LEAST_TOP && top <= FLT_MAX); }
 
-/* The bias if all entries come to `total`. */
-static inline float vs_bias(const VsTable *table, uint32_t total) { return -table->scale * ((float)total / 16.0f); }
-
 static inline void vs_flat_table(VsTable *table) {
     memset(table->lut, 0, table->padded_dim * 4);
     memset(table->whole, 0, table->padded_dim * sizeof *table->whole);
@@ -68,7 +65,7 @@ static void vs_build_table_serial(VsTable *table) {
             total += entry;
         }
     }
-    table->bias = vs_bias(table, total);
+    table->bias = vs_bias(table->scale, total);
 }
 
 #endif
