@@ -181,6 +181,19 @@ def test_a_key_expires_after_a_time_or_at_a_moment(path: Path, given: str, until
         assert known.expires_at == until
 
 
+@pytest.mark.parametrize("given", ["0d", "2020-01-01"])
+def test_a_key_that_would_be_over_at_once_is_not_made(path: Path, given: str) -> None:
+    _, old = made(path, "--grant", "read:")
+    before = path.read_bytes()
+    for refused in (
+        run(path, "create", "--grant", "read:", "--expires", given),
+        run(path, "rotate", old, "--expires", given),
+    ):
+        assert refused.exit_code == 2
+        assert f"--expires {given}" in refused.output
+    assert path.read_bytes() == before
+
+
 def test_a_rotated_key_has_a_successor_of_the_same_grants_and_an_end(path: Path) -> None:
     _, old = made(path, "--grant", "read:acme-", "--name", "reader", "--rate", "3", "--burst", "9")
     made(path, "--grant", "write:")

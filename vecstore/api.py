@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, get_args
 
@@ -28,6 +29,7 @@ from vecstore.params import (
     check_params,
     check_sample,
     expected_of,
+    flag,
     included,
     is_integer,
     is_number,
@@ -80,6 +82,7 @@ from vecstore.types import (
     WarmResult,
     WriteMode,
 )
+from vecstore.urls import is_server, path_of
 
 LEAST_DISK_BYTES = 64 << 20
 
@@ -255,11 +258,6 @@ def connect(
     )
 
 
-def is_server(url: str) -> bool:
-    """Whether a URL names a server, and no store."""
-    return url.lower().startswith(("http://", "https://"))
-
-
 def copy_store(
     source: str | os.PathLike[str] | Database,
     target: str | os.PathLike[str] | Database,
@@ -310,6 +308,7 @@ def _store_of(named: str | os.PathLike[str] | Database, field: str) -> Iterator[
     if isinstance(named, Database):
         if not isinstance(named.backend, EmbeddedDatabase):
             raise InvalidArgument(f"{field} is a server; stores are copied", field=field)
+        named.backend.check()
         yield named.backend.store
         return
     url = path_of(field, named)
@@ -320,14 +319,6 @@ def _store_of(named: str | os.PathLike[str] | Database, field: str) -> Iterator[
         yield store
     finally:
         store.close()
-
-
-def path_of(field: str, given: object) -> str:
-    """A path or a URL as text. `InvalidArgument` if it is neither."""
-    path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
-    if not isinstance(path, str) or "\0" in path:
-        raise InvalidArgument(f"{field} must be a path or a URL, as a string or a path object", field=field)
-    return str.__str__(path)
 
 
 def _bounded(name: str, given: Any, least: int) -> int:
@@ -829,7 +820,7 @@ class Namespace:
             Of a page that was read before: go on behind it, with the same filter.
         """
         params = scan_params(limit, order, filter, include, exclude, epoch, cursor)
-        return Scan(lambda asked: self._backend.scan(self.name, asked), params)
+        return Scan(partial(self._backend.scan, self.name), params)
 
     def stats(self) -> NamespaceInfo:
         """Rows, parts, bytes, tombstones, epoch and defaults of the current epoch."""
@@ -944,7 +935,7 @@ class Namespace:
 
         ``progress`` is called with the share that is done, 0 to 1; over HTTP at the end alone.
         """
-        return self._backend.compact(self.name, everything=everything, progress=progress)
+        return self._backend.compact(self.name, everything=flag("everything", everything), progress=progress)
 
     def warm(self, *, progress: Callable[[WarmResult], object] = lambda _: None) -> WarmResult:
         """Read ahead of time what a search at the default target needs, as far as the caches have room.

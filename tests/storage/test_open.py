@@ -67,6 +67,21 @@ def test_an_s3_url_opens_a_bucket(bucket: Bucket) -> None:
     whole.close()
 
 
+def test_a_scheme_is_one_in_capitals_too(bucket: Bucket, tmp_path: Path) -> None:
+    store = open_store(f"S3://{bucket.name}/x", **bucket.options())
+    assert store.url == f"s3://{bucket.name}/x"
+    store.close()
+    assert open_store(f"FILE://{tmp_path}").url == f"file://{tmp_path}"
+
+
+def test_a_folder_may_be_called_like_a_scheme_if_it_is_written_as_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_store("./s3:/bucket").url == f"file://{tmp_path}/s3:/bucket"
+    assert open_store("c:/bucket").url == f"file://{tmp_path}/c:/bucket"
+
+
 def test_the_environment_is_enough_for_s3(s3_url: str) -> None:
     store = open_store(s3_url)
     store.put_if_absent("x", b"1")
@@ -80,7 +95,10 @@ def test_the_environment_is_enough_for_s3(s3_url: str) -> None:
         "",
         "http://host",
         "gs://bucket",
-        "S3://bucket",
+        "s3:/bucket",
+        "S3:bucket",
+        "http:/host:80",
+        "memory:name",
         "s3://",
         "s3:///prefix",
         "s3://key:secret@bucket/x",  # pragma: allowlist secret

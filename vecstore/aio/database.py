@@ -21,6 +21,7 @@ from vecstore.params import is_integer, plain
 from vecstore.scan import Scan
 from vecstore.storage.threads import Pool
 from vecstore.types import Metric, NamespaceInfo, Row, ScanPage
+from vecstore.urls import is_server, path_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,8 +79,8 @@ def connect(
     threads = plain(threads)
     if not is_integer(threads) or threads < 1:
         raise InvalidArgument("threads must be an integer of at least 1", field="threads", limit=1)
-    url = api.path_of("url", url)
-    if not api.is_server(url):
+    url = path_of("url", url)
+    if not is_server(url):
         return AsyncDatabase(api.connect(url, **options), Threads(threads))
     try:
         from vecstore.aio.transport import Suspending

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import click
 import msgspec
@@ -14,9 +14,9 @@ from vecstore.config import Config, load_config
 from vecstore.errors import InvalidArgument, VecstoreError
 from vecstore.observe import Observer
 from vecstore.progress import Progress
+from vecstore.urls import is_server
 
 F = Callable[..., Any]
-REMOTE: Final = ("http://", "https://")
 
 
 class Command(click.Command):
@@ -68,7 +68,7 @@ def open_database(
     from vecstore.api import connect
 
     config = config if config is not None else load_config({"url": url})
-    if config.url.startswith(REMOTE):
+    if is_server(config.url):
         database = connect(config.url, timeout=config.client_timeout)
     else:
         database = connect(config.url, maintenance=maintenance, observer=observer, **config.connect_options)
@@ -98,7 +98,7 @@ def show_info(info: Any, as_json: bool) -> None:
 
 def refuse_remote(url: str) -> None:
     """`InvalidArgument` for a command that needs the store at hand."""
-    if url.startswith(REMOTE):
+    if is_server(url):
         raise InvalidArgument("this works on the store itself, not over HTTP", field="url")
 
 

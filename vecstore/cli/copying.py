@@ -9,6 +9,7 @@ import click
 
 from vecstore.cli.common import Command, json_option, print_json, refuse_remote
 from vecstore.errors import InvalidArgument
+from vecstore.urls import is_s3
 
 
 @click.command(cls=Command)
@@ -78,7 +79,7 @@ def _open(url: str, profile: str | None) -> Any:
 
     if profile is None:
         return open_store(url)
-    if not url.startswith("s3://"):
+    if not is_s3(url):
         raise InvalidArgument(f"{url} is not on S3: it has no profile", field="profile")
     import boto3
 

@@ -61,7 +61,7 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a key and print it: this once, since the file keeps only its digest."""
-    until = None if expires is None else _moment(expires)
+    until = None if expires is None else _later(expires)
     key, known = new_key(
         tuple(_grant(text) for text in grants), name=name, expires_at=until, rate=rate, burst=burst
     )
@@ -113,7 +113,7 @@ def revoke(identity: str, path: str | None) -> None:
 @json_option
 def rotate(identity: str, overlap: str, expires: str | None, path: str | None, as_json: bool) -> None:
     """Make another key with the same grants, and let the old one expire."""
-    until, end = None if expires is None else _moment(expires), _moment(overlap)
+    until, end = None if expires is None else _later(expires), _moment(overlap)
     made: list[tuple[str, Key]] = []
 
     def rotated(before: tuple[Key, ...]) -> tuple[Key, ...]:
@@ -159,6 +159,14 @@ def _moment(text: str) -> datetime:
     except ValueError:
         raise click.UsageError(f"{text!r} is neither a time such as 90d or 12h nor a date") from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _later(text: str) -> datetime:
+    """When a new key expires: a moment that is still to come."""
+    found = _moment(text)
+    if found <= datetime.now(UTC):
+        raise click.UsageError(f"--expires {text} is over already: no request could use the key")
+    return found
 
 
 def _grants(key: Key) -> str:

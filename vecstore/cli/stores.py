@@ -9,6 +9,7 @@ import click
 
 from vecstore.cli.common import Command, json_option, print_json, refuse_remote
 from vecstore.config import load_config
+from vecstore.urls import is_s3
 
 
 @click.command("check-store", cls=Command)
@@ -25,7 +26,7 @@ def check_store(url: str | None, as_json: bool) -> None:
 
     config = load_config({"url": url})
     refuse_remote(config.url)
-    options: dict[str, Any] = {"part_bytes": PIECE} if config.url.startswith("s3://") else {}
+    options: dict[str, Any] = {"part_bytes": PIECE} if is_s3(config.url) else {}
     mine, theirs = open_store(config.url, **options), open_store(config.url, **options)
     findings = []
     try:

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from vecstore.cli.common import REMOTE, Command, json_option, open_database, print_json, refuse_remote
+from vecstore.cli.common import Command, json_option, open_database, print_json, refuse_remote
 from vecstore.config import load_config
 from vecstore.errors import InvalidArgument
+from vecstore.urls import is_server
 
 
 @click.command(cls=Command)
@@ -63,7 +64,7 @@ def warm(url: str, namespace: str, quiet: bool, as_json: bool) -> None:
     from tqdm import tqdm
 
     config = load_config({"url": url})
-    if not config.url.startswith(REMOTE) and not config.cache_dir:
+    if not is_server(config.url) and not config.cache_dir:
         raise InvalidArgument(
             "what this process warms ends with it: name a server's URL, or the folder of a disk cache "
             "that others use too (VECSTORE_CACHE_DIR)",

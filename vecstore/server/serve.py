@@ -24,6 +24,7 @@ from vecstore.server.app import create_worker_app, open_database
 from vecstore.server.gunicorn_conf import settings
 from vecstore.telemetry.logs import configure_logging
 from vecstore.telemetry.shared import retire
+from vecstore.urls import is_server
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def serve(config: Config) -> None:
     StorageError
         The store does not answer.
     """
-    if config.url.startswith(("memory:", "http:", "https:")):
+    if is_server(config.url) or config.url.lower().startswith("memory://"):
         raise InvalidArgument(
             "a server needs a store that its processes share: a directory or s3://bucket/prefix", field="url"
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from vecstore.errors import InvalidArgument
 from vecstore.observe import Observer
 from vecstore.storage.base import ObjectStore
+
+_SHORT_OF_SLASHES: Final = re.compile(r"(s3|file|memory|https?):", re.IGNORECASE)
 
 
 def open_store(url: str, *, observer: Observer | None = None, **options: Any) -> ObjectStore:
@@ -29,7 +32,14 @@ def open_store(url: str, *, observer: Observer | None = None, **options: Any) ->
         The URL or an option means nothing to us.
     """
     scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
     if not separator:
+        short = _SHORT_OF_SLASHES.match(url)
+        if short is not None:
+            name = short[1].lower()
+            raise InvalidArgument(
+                f"{url!r} is no URL: after {name}: come two slashes (./{url} is a directory)", field="url"
+            )
         scheme, rest = "file", url
     elif scheme == "file":
         parts = urlsplit(url)
