@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import pickle
 import socket
 import threading
 from collections.abc import Callable
@@ -185,6 +186,33 @@ def test_recall_is_measured(db: Database) -> None:
     assert (some.source, some.queries) == ("rows", 20)
     assert ns.measure_recall(sample=20, nprobe=1, seed=8).recall == some.recall
     assert ns.recall_estimate().queries == 0
+
+
+def test_whether_everything_is_merged_is_said_by_a_bool(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    for value in ("x", "", 1, None):
+        with pytest.raises(InvalidArgument) as error:
+            ns.compact(everything=value)  # type: ignore[arg-type]
+        assert error.value.details["field"] == "everything"
+    ns.compact(everything=np.bool_(True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rows", [{}, {"ids": [1], "filter": ["id", "Eq", 1]}])
+def test_a_write_names_rows_by_ids_or_by_a_filter(db: Database, rows: dict[str, Any]) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:2], [1, 2], attributes={"n": [1, 2]})
+    for write in (lambda: ns.patch(attributes={"n": [3, 4]}, **rows), lambda: ns.delete(**rows)):
+        with pytest.raises(InvalidArgument) as error:
+            write()
+        assert "ids or a filter" in error.value.message
+        assert error.value.details["field"] == "ids"
+
+
+def test_a_database_that_is_to_be_pickled_says_what_to_do_instead(db: Database) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    for handle in (db, ns, ns.scan()):
+        with pytest.raises(TypeError, match="connect to its URL"):
+            pickle.dumps(handle)
 
 
 def test_compaction_merges_everything(db: Database) -> None:

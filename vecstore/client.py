@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -33,7 +33,7 @@ from vecstore.errors import (
     VecstoreError,
 )
 from vecstore.limits import MAX_BODY_BYTES, MAX_NAME_BYTES
-from vecstore.params import is_integer, is_number, plain, told_of
+from vecstore.params import check_rows, is_integer, is_number, plain, told_of
 from vecstore.progress import Progress, within
 from vecstore.rows.attributes import as_json, fitted, patch_as_json
 from vecstore.rows.filters import filter_bytes
@@ -453,6 +453,9 @@ class HttpBackend:
     def ping(self) -> None:
         self._send("GET", "/readyz", repeat=True)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a database cannot be pickled or copied: connect to its URL where it is needed")
+
     def close(self) -> None:
         self._transport.close()
 
@@ -578,6 +581,7 @@ def _path(name: str, *rest: str) -> str:
 
 def _rows(ids: object, filter: object) -> dict[str, Any]:
     """The rows that a write names."""
+    check_rows(ids, filter)
     body: dict[str, Any] = {}
     if ids is not None:
         body["ids"] = parse_ids(ids).values.tolist()

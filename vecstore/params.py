@@ -413,6 +413,12 @@ def required_epoch(epoch: int) -> int:
     return checked
 
 
+def check_rows(ids: object, filter: object) -> None:
+    """`InvalidArgument` unless a write names its rows by ids or by a filter."""
+    if (ids is None) == (filter is None):
+        raise InvalidArgument("either ids or a filter must be given", field="ids")
+
+
 def check_sample(asked: RecallSample, *, given: bool) -> RecallSample:
     """`InvalidArgument` names the field and its limit; ``given``: queries come with the request."""
     if asked.source not in ("rows", "recent", "queries"):
@@ -436,6 +442,14 @@ def check_sample(asked: RecallSample, *, given: bool) -> RecallSample:
 def is_integer(value: object) -> bool:
     """A bool is none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def flag(name: str, value: object) -> bool:
+    """A bool of Python's or NumPy's; `InvalidArgument` for what only counts as one."""
+    found = plain(value)
+    if not isinstance(found, bool):
+        raise InvalidArgument(f"{name} must be true or false", field=name)
+    return found
 
 
 def is_number(value: object) -> bool:

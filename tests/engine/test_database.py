@@ -204,6 +204,7 @@ def test_a_database_that_was_closed_says_so_to_every_call() -> None:
         lambda: db.collect("ns", retention=0.0, grace=0.0, dry_run=False),
         lambda: names(db),
         db.ping,
+        db.cache_stats,
     ]
     for call in calls:
         with pytest.raises(DatabaseClosed) as error:

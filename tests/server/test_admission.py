@@ -333,7 +333,7 @@ def test_what_a_request_has_waited_in_front_of_the_server_counts(database: Datab
     assert search(client).status_code == 200
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "soon"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "soon", "1_0"])
 def test_a_time_that_is_none_is_refused_by_name(client: FlaskClient, text: str) -> None:
     refused = search(client, X_Request_Timeout=text)
     assert refused.status_code == 400

@@ -37,6 +37,8 @@ if child == 0:
         lambda: ns.compact(),
         lambda: ns.gc(),
         lambda: ns.warm(),
+        lambda: db.cache_stats(),
+        lambda: vecstore.copy_store(db, "memory://"),
         lambda: db.namespace("docs"),
         lambda: db.create_namespace("other", dim=2),
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from random import Random, SystemRandom
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -149,6 +149,14 @@ class EmbeddedDatabase:
     def namespace(self, name: str) -> NamespaceEngine:
         """The engine of a namespace, whether it exists or not; one object a name while it is in use."""
         return self._namespaces.get(name)
+
+    def check(self) -> None:
+        """`DatabaseClosed`, or `ForkedHandle` in a child of the process that connected."""
+        self._check_process()
+        self._namespaces.check()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a database cannot be pickled or copied: connect to its URL where it is needed")
 
     def _maintained(self, name: str) -> NamespaceEngine:
         self._check_process()
@@ -444,11 +452,12 @@ class EmbeddedDatabase:
 
     def cache_stats(self) -> CacheStats:
         """What the caches of this process have done and hold."""
+        self.check()
         return replace(self._cache.stats(), process=os.getpid())
 
     def ping(self) -> None:
         """One small read, to learn whether the store answers."""
-        self._namespaces.check()
+        self.check()
         self.store.list_children(namespaces_prefix(), limit=1)
 
     def names(self) -> Iterator[str]:

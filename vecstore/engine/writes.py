@@ -41,6 +41,7 @@ from vecstore.manifest.pins import add_tag, remove_tag
 from vecstore.manifest.publish import Publisher
 from vecstore.manifest.restore import restore
 from vecstore.manifest.uid import new_uid
+from vecstore.params import check_rows
 from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
 from vecstore.progress import Progress, within
 from vecstore.rows.attributes import digest, digest_named, parse_attributes, parse_patch
@@ -455,8 +456,7 @@ class _Asked:
 
 
 def _asked(given_ids: object, filter: object, condition: object, *, most: int) -> _Asked:
-    if (given_ids is None) == (filter is None):
-        raise InvalidArgument("either ids or a filter must be given", field="ids")
+    check_rows(given_ids, filter)
     if filter is not None:
         if condition is not None:
             raise InvalidArgument("a condition goes with ids; a filter says it itself", field="condition")

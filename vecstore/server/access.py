@@ -21,7 +21,7 @@ from vecstore.keys import Key, Scope
 from vecstore.limits import MAX_NAME_BYTES
 from vecstore.server.audit import record
 from vecstore.server.keyring import Keyring, no_key
-from vecstore.server.paths import FAILED, KEY, REQUEST_ID, namespace_of
+from vecstore.server.paths import EXEMPT, FAILED, KEY, REQUEST_ID, namespace_of
 from vecstore.server.scopes import SEARCH, Need, need
 from vecstore.types import PartsReport
 
@@ -65,7 +65,8 @@ class Access:
     def _judge(self, environ: WSGIEnvironment, path: str) -> None:
         key = self._keyring.authenticate(environ.get("HTTP_AUTHORIZATION"))
         environ[KEY], environ[_HOLDER] = key.id, key
-        self._keyring.count(key)
+        if path not in EXEMPT:
+            self._keyring.count(key)
         ns = namespace_of(path)
         if ns is None:
             return

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vecstore import aside, deadline
 from vecstore.errors import DeadlineExceeded, InvalidArgument, TooManyRequests, VecstoreError
-from vecstore.server.paths import FAILED, namespace_of
+from vecstore.server.paths import EXEMPT, FAILED, namespace_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 HELD_REFUSALS: Final = 2  # times as many as may wait
 REFUSAL_SECONDS: Final = 1.0  # as long as a client is told to wait (Retry-After)
 
-EXEMPT: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked most urgently when all else is busy
 # What may take as long as it does, unless it asks for less. Ids and tags may be named like it.
 _UNBOUNDED: Final = re.compile(r"/v1/namespaces/[^/]+/compact")
 
@@ -345,7 +344,7 @@ def _too_many(limit: int) -> TooManyRequests:
 
 def _seconds(text: str) -> float:
     try:
-        seconds = float(text)
+        seconds = math.nan if "_" in text else float(text)
     except ValueError:
         seconds = math.nan
     if not 0.0 < seconds < math.inf:

@@ -17,6 +17,8 @@ REQUEST_ID: Final = "vecstore.request_id"  # of every request, as answers and lo
 KEY: Final = "vecstore.key"  # the id of the API key that a request came with, for logs and limits
 ROUTE: Final = "vecstore.route"  # the template of the path that was asked for, once it is known
 
+EXEMPT: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked most urgently when all else is busy
+
 _NAMESPACE: Final = re.compile(
     rf"/v1/namespaces/([A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_BYTES - 1}}})(?:/.*)?", re.DOTALL
 )
