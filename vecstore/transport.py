@@ -9,15 +9,24 @@ off. The other transport is in `vecstore.aio`.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+)
 
 CONNECTIONS: Final = 32  # that are kept
+_OBJECT: Final = re.compile(r"(?:<.*?>|HTTPS?Connection(?:Pool)?\(.*?\)): ")
+_PARSER: Final = re.compile(r"<\w+: \d+, message=['\"](.*)['\"]>", re.DOTALL)
 _NEVER_SENT: Final = (NewConnectionError, ConnectTimeoutError, NameResolutionError)
 
 
@@ -66,9 +75,9 @@ class Pooled:
         try:
             return self._connections().request(method, url, body=body, headers=headers, redirect=False)
         except _NEVER_SENT as error:
-            raise NeverSent(_short(error)) from error
+            raise NeverSent(words(error)) from error
         except (HTTPError, OSError) as error:
-            raise NoAnswer(_short(error)) from error
+            raise NoAnswer(words(error)) from error
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -90,7 +99,11 @@ class Pooled:
         return self._pool
 
 
-def _short(error: BaseException) -> str:
-    """urllib3's words without its objects' addresses."""
-    text = str(error)
-    return text.split("): ", 1)[-1] if text.startswith(("<", "HTTP")) else text.split(": ", 1)[-1]
+def words(error: BaseException) -> str:
+    """What happened, on one line, without the objects that urllib3 and aiohttp name."""
+    if isinstance(error, ProtocolError) and len(error.args) == 2:
+        said, cause = error.args
+        text = said if ":" in said else f"{said.rstrip('.')}: {cause}"
+    else:
+        text = _PARSER.sub(r"\1", _OBJECT.sub("", str(error))) or type(error).__name__
+    return " ".join(text.split())

@@ -11,7 +11,7 @@ from yarl import URL
 
 from vecstore.aio.suspend import wait_for
 from vecstore.errors import InvalidArgument
-from vecstore.transport import CONNECTIONS, NeverSent, NoAnswer, connect_timeout
+from vecstore.transport import CONNECTIONS, NeverSent, NoAnswer, connect_timeout, words
 
 # What urllib3 sends and does as well: no cookies, nothing compressed.
 _HEADERS = {"Accept-Encoding": "identity"}
@@ -38,9 +38,9 @@ class Suspending:
         try:
             return wait_for(self._request(method, url, body, headers))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NeverSent(_words(error)) from error
+            raise NeverSent(words(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise NoAnswer(_words(error)) from error
+            raise NoAnswer(words(error)) from error
 
     def sleep(self, seconds: float) -> None:
         wait_for(asyncio.sleep(seconds))
@@ -80,7 +80,3 @@ class Suspending:
                 field="loop",
             )
         return self._session
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
