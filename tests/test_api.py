@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -536,3 +537,9 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InvalidArgument, match="cache_dir"):
         vecstore.connect("memory://", cache_dir=tmp_path / "file" / "cache")
+
+
+def test_the_package_tells_its_version_and_no_name_that_it_has_not() -> None:
+    assert vecstore.__version__ == version("vecstore")
+    with pytest.raises(AttributeError, match="no attribute 'serach'"):
+        vecstore.serach  # type: ignore[attr-defined]  # noqa: B018
