@@ -75,6 +75,7 @@ def fuzz(target: str, seconds: float) -> int:
                         f"-max_len={LONGEST}",
                         "-len_control=0",
                         "-print_funcs=0",
+                        f"-report_slow_units={SECONDS}",  # what is slow is judged by the processor's time
                     ),
                     str(corpus),
                 ],
