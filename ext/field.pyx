@@ -285,8 +285,13 @@ cdef class Plan:
     fp32_cap : int
         Rows that are scored by their vectors as given, at most.
     probes, limits : i32[len(field)]
-        Lists to scan in each part, in the order they were added, and how many a query may ever scan
-        for a second look.
+        Lists to scan in each part, in the order they were added, and how many a query may scan for a
+        second look.
+    hollow : f32[len(field)], optional
+        The share of live rows in the lists of ``probes`` below which a query is in a hole of dead ones:
+        if all of ``limits`` are near it may scan all lists. By default none is.
+    distant : bool
+        Whether a query goes on to near lists only in a hole.
     reach : f32[len(field)]
         Lists are scanned that are no farther than this times the last hit (squared distances); 0: see
         the next.
@@ -309,7 +314,7 @@ cdef class Plan:
         If a number is out of range.
     """
 
-    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False) -> None:
+    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False, hollow=None, distant=False) -> None:
         if (
             not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
             or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0 or not 0.0 <= spared <= 1.0
@@ -324,6 +329,8 @@ cdef class Plan:
         self.fp32_cap = fp32_cap
         self.probes = probes
         self.limits = limits
+        self.hollow = memoryview(bytes(4 * len(limits))).cast("f") if hollow is None else hollow
+        self.distant = distant
         self.reach = reach
         self.patience = patience
         self.spared = spared

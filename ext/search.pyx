@@ -76,6 +76,9 @@ from vecstore.ext.ivf cimport (
 from vecstore.ext.field cimport Field, Plan, VsPart, vs_published
 from vecstore.ext.rabitq cimport QueryTable, VsKernels, VsRanked, VsTable, active_kernels, as_row, vs_load_query
 
+cdef extern from "bits.h" nogil:
+    size_t vs_bits_set(const uint32_t *words, size_t count)
+
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
     cdef struct timespec:
@@ -126,6 +129,7 @@ cdef class Searcher:
         free(self.want)
         free(self.ranked)
         free(self.rest)
+        free(self.limit)
         free(self.records)
         free(self.vectors)
         vs_shortlist_free(&self.shortlist)
@@ -300,7 +304,7 @@ cdef class Searcher:
         cdef Py_ssize_t groups = field.groups, have = len(self.tables), count = field.count
         if field.padded_dim != self.padded_dim:
             raise ValueError(f"the field has {field.padded_dim} dimensions when padded, not {self.padded_dim}")
-        if plan.probes.shape[0] != count or plan.limits.shape[0] != count or plan.reach.shape[0] != count:
+        if not plan.probes.shape[0] == plan.limits.shape[0] == plan.hollow.shape[0] == plan.reach.shape[0] == count:
             raise ValueError(f"the plan is for {plan.probes.shape[0]} parts, not {count}")
         self.kernels = active_kernels()
         field.searched = True
@@ -324,6 +328,7 @@ cdef class Searcher:
             self.want = <int32_t *>_room(self.want, count * sizeof(int32_t))
             self.ranked = <int32_t *>_room(self.ranked, count * sizeof(int32_t))
             self.rest = <int32_t *>_room(self.rest, count * sizeof(int32_t))
+            self.limit = <int32_t *>_room(self.limit, count * sizeof(int32_t))
             self.records = <uint64_t *>_room(self.records, count * sizeof(uint64_t))
             self.vectors = <uint64_t *>_room(self.vectors, count * sizeof(uint64_t))
             self.part_room = count
@@ -369,6 +374,7 @@ cdef class Searcher:
             self.done[i] = 0
             self.ranked[i] = 0
             self.rest[i] = 0
+            self.limit[i] = self._at_most(i, self.plan.limits[i])
             self.want[i] = self._at_most(i, self.plan.probes[i])
         if not self.field.resident:
             self._forget_given()
@@ -493,7 +499,7 @@ cdef class Searcher:
         ):
             return self._take_all(p)
         ranked = self.ranked[p]
-        among = max(wanted, <size_t>self._at_most(p, self.plan.limits[p]))
+        among = max(wanted, <size_t>self.limit[p])
         if self.plan.looks > 0 and self.plan.reach[p] > 0:
             most = among
         if not vs_shortlist_reserve(&self.shortlist, part.k):
@@ -751,19 +757,58 @@ cdef class Searcher:
         return more
 
     cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil:
-        """How many lists of a part are no farther than its reach times the last hit."""
+        """How many lists of a part are no farther than its reach times the last hit.
+
+        In a hole of dead rows of which no edge is seen within the limit there is none.
+        """
         cdef float edge = self.plan.reach[p] * self.nearest.threshold
-        cdef const float *scores = self.scores + self.parts[p].first_list
-        cdef int32_t near = self.done[p], ranked = self.ranked[p], most = self.plan.limits[p]
-        cdef int32_t within
+        cdef int32_t near, wanted = self.want[p]
+        cdef bint hole
         if not edge < INFINITY:
             return 0
-        within = <int32_t>self.kernels.count_within(scores + ranked, self.rest[p], edge)
-        if within and self.plan.direct and ranked + within <= most:  # all that are ranked lie within, too
+        near = self._within(p, edge)
+        hole = near >= self.limit[p] and self._in_hole(p)
+        while hole and near >= self.limit[p] < <int32_t>self.parts[p].holding:
+            self.limit[p] = self._at_most(p, <int32_t>self.plan.widen * self.limit[p])
+            self.want[p] = self.ranked[p] + self.rest[p] + 1
+            if not self._rank(p):
+                break
+            near = self._within(p, edge)
+        self.want[p] = wanted
+        return near if hole or not self.plan.distant else 0
+
+    cdef bint _in_hole(self, Py_ssize_t p) noexcept nogil:
+        """Whether so few rows of the lists of its plan are alive that the query must be in a hole."""
+        cdef const VsPart *part = self.parts + p
+        cdef const int32_t *order = self.order + part.first_list
+        cdef int64_t rows = 0, alive = 0, held
+        cdef const uint32_t *words
+        cdef uint32_t last
+        cdef int32_t i, number
+        if self.plan.hollow[p] == 0:
+            return False
+        for i in range(min(self.done[p], max(1, self.plan.probes[p]))):
+            number = order[i]
+            if <size_t>number + 1 < part.k:  # what the last holds is not told here, and one list decides nothing
+                held = part.first_rows[number + 1] - part.first_rows[number]
+                words = part.words + part.first_blocks[number]
+                rows += held
+                alive += vs_bits_set(words, held // 32)
+                if held % 32:  # slots beyond the last row say nothing
+                    last = words[held // 32] & ((<uint32_t>1 << held % 32) - 1)
+                    alive += vs_bits_set(&last, 1)
+        return alive < self.plan.hollow[p] * rows
+
+    cdef int32_t _within(self, Py_ssize_t p, float edge) noexcept nogil:
+        """How many lists of a part, of those that it may scan, have estimates within an edge."""
+        cdef const float *scores = self.scores + self.parts[p].first_list
+        cdef int32_t near = self.done[p], ranked = self.ranked[p]
+        cdef int32_t within = <int32_t>self.kernels.count_within(scores + ranked, self.rest[p], edge)
+        if within and self.plan.direct and ranked + within <= self.limit[p]:  # all that are ranked lie within, too
             return self._take_within(p, edge)
         if within:
             ranked = <int32_t>self._rank_rest(p)
-        while near < min(most, ranked) and scores[near] <= edge:
+        while near < min(self.limit[p], ranked) and scores[near] <= edge:
             near += 1
         return near
 
@@ -795,7 +840,7 @@ cdef class Searcher:
                 high = middle
             else:
                 low = middle + 1
-        return <int32_t>min(ceil(self.plan.patience * low), self._at_most(p, self.plan.limits[p]))
+        return <int32_t>min(ceil(self.plan.patience * low), self.limit[p])
 
     cdef size_t _hits_beyond(self, Py_ssize_t p, int32_t lists) noexcept nogil:
         """How many hits of a part lie beyond so many of its lists."""

@@ -474,6 +474,36 @@ def test_a_second_look_goes_no_farther_than_its_limit_nor_than_there_are_lists(
             assert searcher.probed()[part.number] <= max(1, min(part.k, max(limit, 8 * (probes == 0))))
 
 
+@pytest.mark.parametrize("distant", [False, True])
+def test_a_query_in_a_hole_scans_beyond_its_limit(distant: bool) -> None:
+    world = World(64, "l2")
+    field, searcher = world.field(), Searcher(64)
+    more = {"limits": np.full(4, 3, np.int32), "reach": np.full(4, 1e30, np.float32), "distant": distant}
+    for share in (0.0, 1e-9, 2.0):  # none can lack so much, or every one does
+        plan = world.plan(10, 2, looks=6, hollow=np.full(4, share, np.float32), **more)
+        for q in world.queries:
+            found = answer(world, field, plan, q, searcher)
+            for part in (part for part in world.parts if not part.small):
+                wanted = part.k if share > 1.0 else min(part.k, 2 if distant else 3)
+                assert searcher.probed()[part.number] == wanted
+            if share > 1.0:
+                assert same(found, answer(world, field, world.plan(10), q))
+
+
+@pytest.mark.parametrize("dead", [0.2, 0.6])
+def test_what_makes_a_hole_is_how_many_rows_of_the_planned_lists_are_dead(dead: float) -> None:
+    world = World(64, "l2")
+    world.parts = [
+        world.part(number, [40, 20, 33, 64, 31, 50, 44, 29], number, dead=dead) for number in (1, 2)
+    ]
+    field, searcher = world.field(), Searcher(64)
+    more = {"limits": np.full(2, 4, np.int32), "reach": np.full(2, 1e30, np.float32)}
+    plan = world.plan(1, 4, looks=6, hollow=np.full(2, 0.6, np.float32), **more)
+    for q in world.queries:
+        answer(world, field, plan, q, searcher)
+        assert set(searcher.probed().values()) == {8 if dead > 0.4 else 4}
+
+
 @pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("reach", [0.9, 1.0, 1.2, 1.5])
 def test_a_query_reaches_for_the_lists_that_are_as_near_as_its_last_hit(reach: float, direct: bool) -> None:
@@ -919,6 +949,7 @@ def test_a_plan_out_of_range_is_refused() -> None:
         {"probes": np.zeros(4, np.int64)},
         {"limits": np.zeros((4, 1), np.int32)},
         {"reach": np.zeros(4, np.float64)},
+        {"hollow": np.zeros(4, np.float64)},
     ):
         with pytest.raises(ValueError):
             Plan(**{**PLAN, **changed})
@@ -932,6 +963,7 @@ def test_a_query_that_does_not_fit_is_refused_and_harms_nothing() -> None:
         (field, plan, q[:-1]),
         (field, world.plan(limits=np.zeros(3, np.int32)), q),
         (field, world.plan(reach=np.zeros(3, np.float32)), q),
+        (field, world.plan(hollow=np.zeros(3, np.float32)), q),
         (field, Plan(**{**PLAN, "probes": np.zeros(5, np.int32)}), q),
         (World(100, "l2").field(), plan, np.zeros(100, np.float32)),
         (field, plan, q.astype(np.float64)),

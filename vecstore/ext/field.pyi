@@ -90,4 +90,6 @@ class Plan:
         looks: int,
         spared: float = 0.0,
         direct: bool = False,
+        hollow: NDArray[np.float32] | None = None,
+        distant: bool = False,
     ) -> None: ...

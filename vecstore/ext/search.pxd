@@ -43,11 +43,12 @@ cdef class Searcher:
     cdef Plan plan
     cdef const VsPart *parts
     cdef Py_ssize_t count
-    # One element a part: lists scanned, to be scanned, ranked, and those that follow in no order.
+    # One element a part: lists scanned, to be scanned, ranked, that follow in no order, and that may be scanned.
     cdef int32_t *done
     cdef int32_t *want
     cdef int32_t *ranked
     cdef int32_t *rest
+    cdef int32_t *limit
     cdef uint64_t *records  # of small parts, and their vectors, where every search is given them
     cdef uint64_t *vectors
     cdef Py_ssize_t part_room
@@ -102,6 +103,8 @@ cdef class Searcher:
     cdef size_t _foresee(self, float *known, VsAsked *asked) noexcept nogil
     cdef bint _look_again(self) noexcept nogil
     cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil
+    cdef bint _in_hole(self, Py_ssize_t p) noexcept nogil
+    cdef int32_t _within(self, Py_ssize_t p, float edge) noexcept nogil
     cdef int32_t _take_within(self, Py_ssize_t p, float edge) noexcept nogil
     cdef int32_t _place_of_hits(self, Py_ssize_t p) noexcept nogil
     cdef size_t _hits_beyond(self, Py_ssize_t p, int32_t lists) noexcept nogil

@@ -32,8 +32,8 @@ from vecstore.rows.vectors import MAX_NORM
 from vecstore.types import F32, Metric, RerankPrecision
 
 KS: Final = (1, 3, 10, 30, 100)
+FARTHEST: Final = KS[-1]
 GAINS_FOR: Final = KS.index(10)
-FARTHEST: Final = 300  # neighbours that are told of by those of ``KS``
 MAX_QUERIES: Final = 1_000
 MIN_QUERIES: Final = 64
 QUALITY_QUERIES: Final = 256
@@ -425,6 +425,7 @@ def probes_for(
     top_k: int,
     rank: float,
     skip: float = 0.0,
+    most: float = math.inf,
 ) -> int:
     """Lists to probe for a mean recall of ``target``.
 
@@ -437,10 +438,12 @@ def probes_for(
         which holds only some of the answer.
     skip
         Rows of this part that are nearer than those but not wanted, because they are dead.
+    most
+        The neighbour beyond which a plan does not look.
     """
-    # Without distances that tell a query to go on, its plan sees beyond the neighbours that were measured.
-    most = KS[-1] if calibration.reach else FARTHEST
-    coverage = _coverage(partial(_mean_coverage, calibration), max(rank, 1.0), skip, most)
+    skip = min(skip, most - 1.0)
+    rank = min(max(rank, 1.0), most - skip)
+    coverage = _coverage(partial(_mean_coverage, calibration), rank, skip)
     wanted = min(_wanted(calibration, target, precision, top_k), float(coverage[-1]))
     reached = int(np.argmax(coverage >= wanted))
     if reached == 0:
@@ -466,7 +469,7 @@ def price_for(
     """
     if not calibration.bought:
         return None
-    coverage = _coverage(partial(_blend, calibration.bought), max(rank, 1.0), skip, KS[-1])
+    coverage = _coverage(partial(_covered, calibration.bought), max(rank, 1.0), skip)
     wanted = _wanted(calibration, target, precision, top_k)
     reached = int(np.argmax(coverage >= wanted))
     if coverage[reached] < wanted:
@@ -507,14 +510,9 @@ def _wanted(calibration: Calibration, target: float, precision: RerankPrecision,
 
 
 def _coverage(
-    covered: Callable[[float], npt.NDArray[np.float64]], rank: float, skip: float, most: int
+    covered: Callable[[float], npt.NDArray[np.float64]], rank: float, skip: float
 ) -> npt.NDArray[np.float64]:
-    """Coverage of the neighbours ``skip + 1 … skip + rank``, up to ``most``, from that of the k nearest.
-
-    It never descends.
-    """
-    skip = min(skip, most - 1.0)
-    rank = min(rank, most - skip)
+    """Coverage of the neighbours ``skip + 1 … skip + rank`` from that of the k nearest; never descending."""
     coverage = covered(skip + rank)
     if skip > 0.0:
         nearer = covered(max(skip, 1.0))
@@ -524,13 +522,27 @@ def _coverage(
 
 def _mean_coverage(calibration: Calibration, k: float) -> npt.NDArray[np.float64]:
     """Less a margin, a value a grid point."""
-    return _blend(calibration.coverage, k) - MARGIN_ERRORS * np.maximum(0.0, _blend(calibration.errors, k))
+    return _covered(calibration.coverage, k) - MARGIN_ERRORS * np.maximum(0.0, _blend(calibration.errors, k))
+
+
+def _covered(rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:
+    """The share that is covered of k neighbours.
+
+    Beyond those that were measured what is missed grows as a power of k: the one that the last two of ``KS``
+    tell, and no faster than k.
+    """
+    found = _blend(rows, k)
+    if k <= FARTHEST:
+        return found
+    before, last = (np.maximum(1.0 - np.asarray(rows[i]), 0.0) for i in (-2, -1))
+    step = FARTHEST / KS[-2]
+    growth = np.clip(last / np.maximum(before, last / step + 1e-30), 1.0, step)
+    return np.asarray(1.0 - np.minimum(1.0, last * growth ** (math.log(k / FARTHEST) / math.log(step))))
 
 
 def _blend(rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:
-    """What holds for k neighbours, from what was measured for each of ``KS``; it goes on alike beyond."""
+    """What holds for k neighbours, from what was measured for each of ``KS``; beyond, that of the last."""
     low, high, share = _between(math.log(k))
-    share += max(0.0, math.log(k / KS[-1])) / math.log(KS[-1] / KS[-2])
     first, second = np.asarray(rows[low]), np.asarray(rows[high])
     return np.asarray(first + share * (second - first), dtype=np.float64)
 

@@ -27,6 +27,7 @@ from vecstore.ext.search import Missing, Searcher
 from vecstore.index.extents import RANKED, SCATTERED, lists_within, worth_fetching
 from vecstore.index.ivf import planned_probes
 from vecstore.index.recall import (
+    FARTHEST,
     MAX_COVERAGE,
     MAX_LOOKS,
     MOST_REACH,
@@ -52,7 +53,10 @@ PATIENCE: Final = 2.0  # lists probed under the dot product, in places of the fa
 LEAST_SHARED: Final = 32  # queries from which on threads share a batch
 LEAST_GROUP: Final = 16  # of queries that are answered together, where threads are to end together
 EXACT_WORTH: Final = 4  # lists whose scan takes as long as to score one hit by its vector
+HOLLOW: Final = 0.75  # of the live rows that lists have elsewhere, that those about a query lack in a hole
 MAX_PLANS: Final = 1_000  # remembered by a view
+REACHED: Final = 2.0 * FARTHEST  # neighbours up to which a reach holds that was measured for the farthest
+MATCHES_BEYOND: Final = 3.0 * FARTHEST  # as far as a plan looks for matches that no reach tells of
 UNCALIBRATED: Final = 4_096  # rows up to which a part without calibration is probed whole for a target
 
 Executors = Callable[[], Executor]
@@ -152,6 +156,8 @@ def _plan(view: View, params: SearchParams) -> Plan:
         fp32_cap=settings.fp32_rerank_cap,
         probes=np.array([r.probes for r in reaches], dtype=np.int32),
         limits=np.array([r.most for r in reaches], dtype=np.int32),
+        hollow=np.array([r.hollow for r in reaches], dtype=np.float32),
+        distant=not view.mapped,
         reach=np.array([r.reach for r in reaches], dtype=np.float32),
         patience=PATIENCE if target is not None and view.mapped else 0.0,
         spared=1.0 - target if target is not None and view.whole is None else 0.0,
@@ -197,11 +203,14 @@ class Reach:
         It goes on to the lists that are no farther than this times its last hit; 0: see `PATIENCE`.
     most
         Lists that it scans at most. The more these are, the more cells are looked at to rank them.
+    hollow
+        It may scan all if those are within its reach, and in the first less than this share of rows is alive.
     """
 
     probes: int
     reach: float
     most: int
+    hollow: float = 0.0
 
 
 def _cheapest(
@@ -245,7 +254,8 @@ def _reach(
     """By ``nprobe``, else by ``target``, else by ``probe_fraction``."""
     if view.whole is not None and target is not None and params.nprobe is None:
         return reach_under_filter(view, part, params.top_k, target, precision)
-    settings, k = view.manifest.settings, part.reader.entry.k
+    settings, entry = view.manifest.settings, part.reader.entry
+    k = entry.k
     most = min(k, settings.nprobe_cap)
     if params.nprobe is not None:
         return Reach(min(most, params.nprobe), 0.0, min(most, MOST_REACH * params.nprobe))
@@ -254,16 +264,20 @@ def _reach(
         return Reach(planned_probes(k, fraction, settings.nprobe_cap), 0.0, most)
     calibration = part.reader.calibration
     if calibration is None:
-        whole = part.reader.entry.n <= UNCALIBRATED
+        whole = entry.n <= UNCALIBRATED
         return Reach(k if whole else planned_probes(k, settings.probe_fraction, most), 0.0, most)
     rank, dead = _share_of(view, part, params.top_k)
     probes = probes_for(calibration, target, precision, top_k=params.top_k, rank=rank, skip=rank * dead)
     probes = min(most, probes)
+    if calibration.reach and rank * (1.0 + dead) > REACHED:
+        return Reach(probes, 0.0, probes)
     reach = reach_for(calibration, probes, rank * (1.0 + dead))
     within = min(most, MOST_REACH * probes)
-    if not view.mapped:  # lists have to be fetched, and more of them are not worth another trip
-        return Reach(probes, 0.0, within)
-    return Reach(base_probes(probes), reach, within) if reach > 0.0 else Reach(probes, 0.0, most)
+    # Who asks for what was deleted asks into a hole that may be wider than the plan.
+    hollow = HOLLOW / (1.0 + dead) if dead > 0.0 else 0.0
+    if not view.mapped:  # lists have to be fetched, and more of them are worth another trip only from a hole
+        return Reach(probes, reach if hollow > 0.0 else 0.0, within, hollow)
+    return Reach(base_probes(probes), reach, within, hollow) if reach > 0.0 else Reach(probes, 0.0, most)
 
 
 def _share_of(view: View, part: OpenPart, top_k: int) -> tuple[float, float]:
@@ -292,7 +306,15 @@ def reach_under_filter(
     others, wanted = 2.0**share - 1.0, 2.0**rank
     probes = min(
         most,
-        probes_for(calibration, target, precision, top_k=top_k, rank=wanted, skip=wanted * others),
+        probes_for(
+            calibration,
+            target,
+            precision,
+            top_k=top_k,
+            rank=wanted,
+            skip=wanted * others,
+            most=FARTHEST if calibration.reach else MATCHES_BEYOND,
+        ),
     )
     reach = reach_for(calibration, probes, wanted * (1.0 + others))
     if reach == 0.0 or not view.mapped:
