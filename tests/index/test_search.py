@@ -388,6 +388,23 @@ def test_a_plan_for_more_hits_than_calibration_asked_for_meets_its_target(store:
         assert recall(ns.search_batch(queries, top_k, target_recall=0.8).ids, truth) >= 0.77
 
 
+@pytest.mark.parametrize("store", [MemoryStore, RangeStore])
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_who_looks_for_equal_rows_finds_them(metric: Any, store: Callable[[], Any]) -> None:
+    """By int8 a copy of a row lies up to a thousandth away."""
+    rows = np.tile(sample().vectors[:2_000], (2, 1))
+    ns = database(store(), seed=4).create_namespace("twice", dim=384, metric=metric)
+    ns.insert(rows, np.arange(4_000))
+    limit = -float((rows[0].astype(np.float64) ** 2).sum()) if metric == "dot" else 0.0
+    some = np.arange(0, 2_000, 50)
+    found = ns.search_batch(rows[some], 5, max_distance=limit + 1e-5)
+    assert (
+        np.mean([{i, i + 2_000} <= set(ids.tolist()) for i, ids in zip(some, found.ids, strict=True)]) >= 0.9
+    )
+    loose = ns.search_batch(rows[some], 5, max_distance=limit + 1e-5, rerank_precision="int8")
+    assert loose.counts.sum() < found.counts.sum()
+
+
 # -- small namespaces of every kind ---------------------------------------------------------
 
 

@@ -114,6 +114,7 @@ def plan_for(view: View, params: SearchParams) -> Plan:
         params.probe_fraction,
         params.rerank_scale,
         params.rerank_precision,
+        params.max_distance is not None,
     )
     found: Plan | None = view.plans.get(key)
     if found is None:
@@ -228,8 +229,12 @@ def _cheapest(
     if scale <= 0.0:
         return "none", reaches("none")
     asked: RerankPrecision = params.rerank_precision or view.manifest.settings.rerank_precision
-    free = params.rerank_precision is None and asked == "int8" and target is not None and view.mapped
-    free = free and all(part.reader.vector_dtype is not None for part in view.searched)
+    undecided = params.rerank_precision is None and asked == "int8"
+    undecided = undecided and all(part.reader.vector_dtype is not None for part in view.searched)
+    if undecided and params.max_distance is not None:
+        # By int8 even an equal row is some way off, and who looks for equals would find none.
+        return "fp32", reaches("fp32")
+    free = undecided and target is not None and view.mapped
     if free and view.whole is not None:
         # Hits under a filter may lie so far out that int8 cannot tell them from the rows beyond.
         return "fp32", reaches("fp32")
