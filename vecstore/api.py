@@ -633,7 +633,8 @@ class Namespace:
             Only rows that it matches are found: ``["lang", "Eq", "en"]``,
             ``["And", [["year", "Gte", 2020], ["tags", "ContainsAny", ["a", "b"]]]]``; ``docs/filters.md``.
         max_distance
-            Hits that are farther are left out.
+            Hits that are farther are left out: by their vectors as given, unless ``rerank_precision`` says
+            how they are ordered.
         order_by
             In place of a vector, ``["year", "desc"]`` or ``["id", "asc"]``: the first rows in the order of
             an attribute. Rows that lack it come last, equal ones in the order of their ids.
