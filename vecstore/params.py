@@ -20,6 +20,7 @@ from vecstore.limits import (
     MAX_ATTRIBUTE_NAME_BYTES,
     MAX_GROUP_BY,
     MAX_IDEMPOTENCY_KEY_BYTES,
+    MAX_NAMES,
     MAX_PAGE_SIZE,
     MAX_QUERIES,
     MAX_SCAN_ROWS,
@@ -112,6 +113,12 @@ def included(names: object, field: str = "include") -> tuple[str, ...]:
     return tuple(map(plain, names))
 
 
+def check_names(names: Sequence[str] | None, field: str) -> None:
+    """`InvalidArgument` for more names than there are attributes, and ``"vector"``."""
+    if len(names or ()) > MAX_NAMES:
+        raise InvalidArgument(f"{field} must name at most {MAX_NAMES}", field=field, limit=MAX_NAMES)
+
+
 def ordered_by(given: object) -> Order:
     """What hits are ordered by; `InvalidArgument` if it is no pair of an attribute and a direction."""
     if (
@@ -175,6 +182,8 @@ def check_params(params: SearchParams) -> SearchParams:
         per_group(params.limit_per_group)
     if not all(isinstance(name, str) for name in (*params.include, *(params.exclude or ()))):
         raise InvalidArgument("include and exclude are lists of strings", field="include")
+    for field, names in (("include", params.include), ("exclude", params.exclude)):
+        check_names(names, field)
     if params.exclude is not None and set(params.include) - {"vector"}:
         raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
     if params.filter is not None:
@@ -216,6 +225,7 @@ def check_scan(params: ScanParams) -> ScanParams:
     for field, names in (("include", params.include), ("exclude", params.exclude)):
         if not all(isinstance(name, str) for name in names or ()):
             raise InvalidArgument(f"{field} must be a list of names", field=field)
+        check_names(names, field)
     if params.exclude is not None and set(params.include or ()) - {"vector"}:
         raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
     if params.cursor is not None and not isinstance(params.cursor, str):

@@ -14,7 +14,8 @@ from flask import request
 
 from vecstore.errors import InvalidArgument, PayloadTooLarge, UnsupportedMediaType
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES
-from vecstore.server.wire import decode_json, parse_etag
+from vecstore.server.bodies import decode_json
+from vecstore.server.wire import parse_etag
 
 JSON: Final = "application/json"
 _PIECE_BYTES: Final = 1 << 20
