@@ -47,6 +47,7 @@ P = TypeVar("P", SearchParams, AggregateParams, Moment)
 
 CONFIDENCES = (0.5, 0.999)
 ETAG: Final = re.compile(r"([0-9A-Za-z_]{1,64})-([0-9]{1,19})")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FILTER = SearchParams.__slots__.index("filter")
 
 
@@ -389,13 +390,17 @@ def expected_of(given: object) -> Expected | None:
 
 
 def check_key(key: object) -> str | None:
-    """An idempotency key; None stands for none. `InvalidArgument` if it is no string of UTF-8."""
+    """An idempotency key; None stands for none. `InvalidArgument` if it is no string of UTF-8.
+
+    Nor one that HTTP would carry as another key: that drops blanks at the ends of a header.
+    """
     if key is None:
         return None
-    if is_utf8(key) and key:
+    if is_utf8(key) and key and key == key.strip() and not _CONTROL.search(key):
         return str.__str__(key)
     raise InvalidArgument(
-        f"an idempotency key is a string of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes of UTF-8",
+        f"an idempotency key is a string of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes of UTF-8, "
+        "without control characters, and without blanks at its ends",
         field="idempotency_key",
         limit=MAX_IDEMPOTENCY_KEY_BYTES,
     )
