@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
 from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE
+from vecstore.manifest.model import Settings
+from vecstore.manifest.settings import check_metric, updated_settings
 from vecstore.observe import Observer
 from vecstore.params import (
     aggregate_params,
@@ -46,6 +48,8 @@ from vecstore.params import (
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
 from vecstore.rows.given import held
+from vecstore.rows.ids import validate_name
+from vecstore.rows.vectors import validate_dim
 from vecstore.scan import Scan
 from vecstore.storage.base import ObjectStore
 from vecstore.types import (
@@ -329,7 +333,10 @@ def _bounded(name: str, given: Any, least: int) -> int:
 
 
 def _settings(defaults: dict[str, Any]) -> dict[str, Any]:
-    return {name: plain(value) for name, value in defaults.items()}
+    """Settings that are ones, before JSON makes null of a number that is not finite."""
+    given = {name: plain(value) for name, value in defaults.items()}
+    updated_settings(Settings(), given)
+    return given
 
 
 class Database:
@@ -371,7 +378,13 @@ class Database:
         ------
         NamespaceExists, InvalidArgument
         """
-        created = self._backend.create(plain(name), dim, plain(metric), _settings(defaults), schema=schema)
+        created = self._backend.create(
+            validate_name(name),
+            validate_dim(dim),
+            check_metric(plain(metric)),
+            _settings(defaults),
+            schema=schema,
+        )
         return Namespace(self._backend, created.name)
 
     def namespace(self, name: str) -> Namespace:
