@@ -350,7 +350,9 @@ def check_moment(params: P) -> P:
             'consistency must be "strong" or "eventual"', field="consistency", limit=["strong", "eventual"]
         )
     if not is_number(params.max_staleness) or params.max_staleness < 0:
-        raise InvalidArgument("max_staleness must be at least 0 seconds", field="max_staleness", limit=0)
+        raise InvalidArgument(
+            "max_staleness must be a finite number of seconds, at least 0", field="max_staleness", limit=0
+        )
     check_epoch(params.epoch)
     return params
 

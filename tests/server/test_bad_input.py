@@ -323,6 +323,17 @@ CASES = [
          headers={"Idempotency-Key": ""}, limit=MAX_IDEMPOTENCY_KEY_BYTES),
     post("an idempotency key of another request", PARTS, {"vectors": [ROW]}, "idempotency_mismatch", "used",
          status=422, headers={"Idempotency-Key": "used"}),
+    # queries of URLs
+    Bad("a query string that is not UTF-8", "GET", "/v1/namespaces?prefix=%FF", 400, INVALID, "query"),
+    Bad("a query string cut off in a character", "GET", "/v1/namespaces?prefix=%E2%82&a=b", 400, INVALID,
+        "query"),
+    Bad("an empty vector of GET", "GET", f"{SEARCH}?vector=", 400, DIM, "vector is empty"),
+    Bad("an endless staleness", "GET", f"{SEARCH}?vector=[1,2,3]&max_staleness=inf", 400, INVALID, "finite",
+        limit=0),
+    *(
+        Bad(f"an unknown parameter of {path}", "GET", f"{path}?x=1", 400, INVALID, "x")
+        for path in ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/api.css", "/console/")
+    ),
     # routes
     post("an unknown route", "/v1/nothing", {}, "route_not_found", "/v1/nothing", status=404),
     Bad("an unknown method", "PUT", DOCS, 405, "method_not_allowed", "PUT", {}),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zlib
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from flask import request
@@ -125,8 +126,11 @@ def idempotency_key() -> str | None:
 def query(*allowed: str) -> dict[str, str]:
     """The query parameters; one that is not allowed or given twice is refused."""
     found: dict[str, str] = {}
-    if not request.environ.get("QUERY_STRING"):
+    given = request.environ.get("QUERY_STRING")
+    if not given:
         return found
+    if not is_utf8(unquote_to_bytes(given.encode("latin-1"))):
+        raise InvalidArgument("the query string is not UTF-8", field="query")
     for name, value in request.args.items(multi=True):
         if name not in allowed:
             expected = ", ".join(allowed) or "none"
@@ -137,6 +141,14 @@ def query(*allowed: str) -> dict[str, str]:
             raise InvalidArgument(f"query parameter {name} is given twice", field=name)
         found[name] = value
     return found
+
+
+def is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def past_epoch(values: dict[str, str]) -> int | None:

@@ -299,7 +299,8 @@ class SearchQuery(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
     filter: str | None = None
 
     def params(self) -> SearchParams:
-        return replace(super().params(), filter=None if self.filter is None else self.filter.encode())
+        given = None if self.filter in (None, "null") else self.filter.encode()
+        return replace(super().params(), filter=given)
 
 
 class Restore(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -719,7 +720,9 @@ def _strict_base64(text: str | bytes | memoryview, field: str) -> bytes:
 
 
 def _floats(packed: bytes, field: str) -> F32:
-    if not packed or len(packed) % 4:
+    if not packed:
+        raise DimensionMismatch(f"{field} is empty", field=field)
+    if len(packed) % 4:
         raise DimensionMismatch(
             f"{field} holds {len(packed)} bytes, which is no whole number of float32",
             field=field,
