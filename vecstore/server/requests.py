@@ -19,6 +19,7 @@ from vecstore.server.bodies import decode_json
 from vecstore.server.wire import parse_etag
 
 JSON: Final = "application/json"
+_CONDITIONS: Final = ("If-Match", "If-None-Match", "Idempotency-Key")
 _PIECE_BYTES: Final = 1 << 20
 
 
@@ -101,6 +102,13 @@ def gunzip(data: bytes, limit: int) -> bytes:
 
 def too_large(limit: int, what: str = "body") -> PayloadTooLarge:
     return PayloadTooLarge(f"the {what} exceeds {limit} bytes", field="body", limit=limit)
+
+
+def takes(*headers: str) -> None:
+    """Refuse a header that asks a write for what it does not do: its sender would rely on it."""
+    for header in _CONDITIONS:
+        if header in request.headers and header not in headers:
+            raise InvalidArgument(f"{header} has no effect on this request", field=header)
 
 
 def if_match() -> tuple[str, int] | None:
