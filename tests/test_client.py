@@ -534,6 +534,35 @@ def test_a_setting_that_is_refused_is_named_with_its_limit(
     assert [info.name for info in db.namespaces()] == ["docs"]
 
 
+@pytest.mark.parametrize("given", ["no", 1, 0, None, [], np.int64(1)])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("debug", lambda ns, **o: ns.search(ROWS[0], **o)),
+        ("debug", lambda ns, **o: ns.search_batch(ROWS[:1], **o)),
+        ("debug", lambda ns, **o: ns.multi_query([{"vector": ROWS[0], **o}])),
+        ("include_self", lambda ns, **o: ns.search(id=0, **o)),
+        ("include_self", lambda ns, **o: ns.search(ROWS[0], **o)),
+        ("include_self", lambda ns, **o: ns.multi_query([{"id": 0, **o}])),
+        ("include_vector", lambda ns, **o: ns.get(0, **o)),
+        ("return_ids", lambda ns, **o: ns.insert(ROWS[:1], **o)),
+        ("return_ids", lambda ns, **o: ns.delete([0], **o)),
+        ("return_ids", lambda ns, **o: ns.patch([0], {"a": [1]}, **o)),
+        ("dry_run", lambda ns, **o: ns.gc(**o)),
+    ],
+)
+def test_a_bool_is_one(db: Database, name: str, call: Callable[..., object], given: Any) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:1], ids=[0])
+    epoch = ns.stats().epoch
+    with pytest.raises(InvalidArgument) as refused:
+        call(ns, **{name: given})
+    assert (refused.value.message, refused.value.details["field"]) == (f"{name} must be true or false", name)
+    assert ns.stats().epoch == epoch
+    if name != "dry_run":  # garbage is not collected over HTTP
+        call(ns, **{name: np.bool_(True)})
+
+
 @pytest.mark.parametrize(
     ("given", "says", "limit"),
     [

@@ -301,7 +301,9 @@ def copy_store(
     from vecstore.maintenance import copying
 
     with _store_of(source, "source") as origin, _store_of(target, "target") as goal:
-        return copying.copy_store(origin, goal, namespaces, dry_run=dry_run, expect=expect, progress=progress)
+        return copying.copy_store(
+            origin, goal, namespaces, dry_run=flag("dry_run", dry_run), expect=expect, progress=progress
+        )
 
 
 @contextmanager
@@ -515,7 +517,7 @@ class Namespace:
             schema=schema,
             mode=mode,
             condition=condition,
-            return_ids=return_ids,
+            return_ids=flag("return_ids", return_ids),
             expected=expected_of(if_match),
             idempotency_key=check_key(idempotency_key),
             progress=progress,
@@ -541,7 +543,7 @@ class Namespace:
             ids,
             filter=filter,
             condition=condition,
-            return_ids=return_ids,
+            return_ids=flag("return_ids", return_ids),
             expected=expected_of(if_match),
             idempotency_key=check_key(idempotency_key),
         )
@@ -591,7 +593,7 @@ class Namespace:
             filter=filter,
             schema=schema,
             condition=condition,
-            return_ids=return_ids,
+            return_ids=flag("return_ids", return_ids),
             expected=expected_of(if_match),
             idempotency_key=check_key(idempotency_key),
         )
@@ -675,7 +677,7 @@ class Namespace:
             None if limit_per_group is None else per_group(limit_per_group),
         )
         asked: object = vector
-        if vector is None or id is not None or order_by is not None:
+        if vector is None or id is not None or order_by is not None or include_self is not False:
             asked = query_of(vector, id, include_self, order_by)
         return self._backend.search(self.name, asked, params)
 
@@ -798,7 +800,9 @@ class Namespace:
 
     def get(self, id: RowId, *, include_vector: bool = True, epoch: int | None = None) -> Row:
         """The row of an id that is live, now or at a past epoch. `RowNotFound` if there is none."""
-        return self._backend.row(self.name, id, include_vector=include_vector, epoch=check_epoch(epoch))
+        return self._backend.row(
+            self.name, id, include_vector=flag("include_vector", include_vector), epoch=check_epoch(epoch)
+        )
 
     def scan(
         self,
@@ -974,5 +978,8 @@ class Namespace:
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""
         return self._backend.collect(
-            self.name, retention=plain(retention), grace=plain(grace), dry_run=dry_run
+            self.name,
+            retention=plain(retention),
+            grace=plain(grace),
+            dry_run=flag("dry_run", dry_run),
         )

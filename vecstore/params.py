@@ -95,6 +95,7 @@ def query_of(
 
     `InvalidArgument` if it is not one of the three.
     """
+    itself = flag("include_self", itself)
     if (vector is not None) + (identity is not None) + (order is not None) != 1:
         raise InvalidArgument("a search has one of a vector, an id and order_by", field="vector")
     return vector if identity is None else StoredRow(plain(identity), itself)
@@ -170,6 +171,7 @@ def check_params(params: SearchParams) -> SearchParams:
     if params.rerank_precision not in (None, "none", "int8", "fp32"):
         raise refuse("rerank_precision", '"none", "int8" or "fp32"', ["none", "int8", "fp32"])
     check_moment(params)
+    flag("debug", params.debug)
     if params.max_distance is not None and not is_number(params.max_distance):
         raise refuse("max_distance", "a finite number", None)
     if params.order_by is not None:
