@@ -106,3 +106,22 @@ def test_one_of_several_queries_is_named_where_it_is_wrong(docs: FlaskClient) ->
         400,
         {"field": "queries[1].top_k", "limit": 1, "query": 1},
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "position", "says"),
+    [
+        (b'{"ids":["\\ud800"]}', 9, "surrogate"),
+        (b'{"filter":["a","Eq","\\\\\\uD800x"]}', 23, "surrogate"),
+        (b'{"ids":["\\ud83d\\ude00","\\ud800"]}', 24, "surrogate"),
+        (b'{"return_ids":true,"\xc3":1}', 20, "UTF-8"),
+        (b'{"ids":[1,', 10, "truncated"),
+        (b'{"ids":"\\ud8', 12, "truncated"),
+        (b'{"ids":[1,}', 10, "malformed"),
+    ],
+)
+def test_where_a_body_is_no_json_is_told(docs: FlaskClient, body: bytes, position: int, says: str) -> None:
+    answer = docs.post(f"{NS}/deletes", data=body, content_type="application/json")
+    told = answer.get_json()
+    assert (answer.status_code, told["code"], told["details"]["position"]) == (400, "invalid_json", position)
+    assert says in told["message"]

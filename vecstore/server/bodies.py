@@ -28,6 +28,9 @@ _LISTS: Final = {
 }
 _NAME: Final = re.compile(rb'[\s{]*("(?:[^"\\]|\\.){0,128}")')
 _BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
+_HALF: Final = re.compile(  # an escape of the first half that none of the second follows
+    rb"(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])"
+)
 _raw = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -45,10 +48,22 @@ def decode_json(data: bytes | memoryview, decoder: msgspec.json.Decoder[Any], fi
     except msgspec.ValidationError as error:
         raise invalid(error, field) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text = str(error)
-        match = _BYTE.search(text)
-        position = int(match[1]) if match else getattr(error, "start", len(data))
-        raise InvalidJson(f"the body is not JSON: {text}", field="body", position=position) from error
+        raise _no_json(data, str(error)) from error
+
+
+def _no_json(data: bytes | memoryview, text: str) -> InvalidJson:
+    """Where a body is no JSON: msgspec counts bytes within a string, and calls half a pair truncated."""
+    match = _BYTE.search(text)
+    position = int(match[1]) if match else len(data)
+    try:
+        str(data, "utf-8")
+    except UnicodeDecodeError as error:
+        text, position = f"it is not UTF-8: {error.reason}", error.start
+    else:
+        half = None if match else _HALF.search(data)
+        if half is not None:
+            text, position = "a string has one half of a surrogate pair", half.start(1)
+    return InvalidJson(f"the body is not JSON: {text}", field="body", position=position)
 
 
 def items(data: msgspec.Raw | bytes | memoryview) -> int:
@@ -63,7 +78,7 @@ def _refuse_long(data: bytes | memoryview, within: str) -> None:
         count = outline(memoryview(data), *shape)
     except ValueError as error:
         _raw.decode(data)  # tells where it is no JSON
-        raise InvalidJson(f"the body is not JSON: {error}", field="body", position=len(data)) from error
+        raise _no_json(data, str(error)) from error
     if count > _MEMBERS:
         raise InvalidArgument(
             f"{within or 'body'} has {count} members; no request has more than {_MEMBERS}",
