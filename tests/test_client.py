@@ -534,6 +534,45 @@ def test_a_setting_that_is_refused_is_named_with_its_limit(
     assert [info.name for info in db.namespaces()] == ["docs"]
 
 
+HALF = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("error", "field", "call"),
+    [
+        (InvalidArgument, "aggregate_by", lambda ns: ns.aggregate({HALF: ["Count"]})),
+        (
+            InvalidArgument,
+            "aggregate_by",
+            lambda ns: ns.multi_query([{"aggregate_by": {HALF: ["Count"]}}]),
+        ),
+        (InvalidArgument, "aggregate_by", lambda ns: ns.aggregate({"n": ["Count", HALF]})),
+        (InvalidArgument, "group_by", lambda ns: ns.aggregate({"n": ["Count"]}, group_by=[HALF])),
+        (InvalidArgument, "include", lambda ns: ns.search(ROWS[0], include=[HALF])),
+        (InvalidArgument, "exclude", lambda ns: list(ns.scan(exclude=[HALF]))),
+        (InvalidArgument, "cursor", lambda ns: list(ns.scan(cursor=HALF))),
+        (InvalidArgument, "order_by", lambda ns: ns.search(order_by=[HALF, "asc"])),
+        (SchemaConflict, "attributes", lambda ns: ns.insert(ROWS[:1], attributes={"s": [HALF]})),
+        (SchemaConflict, "attributes", lambda ns: ns.insert(ROWS[:1], attributes={"new": [HALF]})),
+        (SchemaConflict, "attributes", lambda ns: ns.patch([0], {"s": [HALF]})),
+        (
+            SchemaConflict,
+            "attributes",
+            lambda ns: ns.patch(filter=["id", "Eq", 0], attributes={"s": HALF}),
+        ),
+    ],
+)
+def test_half_a_surrogate_pair_is_no_text(
+    db: Database, error: type[VecstoreError], field: str, call: Callable[[Any], object]
+) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:1], ids=[0], attributes={"s": ["ä\U0001f600"]})
+    with pytest.raises(error) as refused:
+        call(ns)
+    assert refused.value.details["field"] == field
+    assert ns.search(ROWS[0], include=["s"])[0].attributes == {"s": "ä\U0001f600"}
+
+
 @pytest.mark.parametrize("given", ["no", 1, 0, None, [], np.int64(1)])
 @pytest.mark.parametrize(
     ("name", "call"),

@@ -312,10 +312,9 @@ def told_of(query: int) -> Iterator[None]:
 
 def check_label(label: object) -> str:
     """The name of a result."""
-    size = len(label.encode(errors="replace")) if isinstance(label, str) else 0
-    if not isinstance(label, str) or not 1 <= size <= MAX_ATTRIBUTE_NAME_BYTES:
+    if not is_utf8(label) or not 1 <= len(label.encode()) <= MAX_ATTRIBUTE_NAME_BYTES:
         raise InvalidArgument(
-            f"aggregate_by: a label must have 1 to {MAX_ATTRIBUTE_NAME_BYTES} bytes",
+            f"aggregate_by: a label must have 1 to {MAX_ATTRIBUTE_NAME_BYTES} bytes of UTF-8",
             field="aggregate_by",
             limit=MAX_ATTRIBUTE_NAME_BYTES,
         )
