@@ -188,7 +188,9 @@ def test_strings_of_any_kind_are_strings(db: Database, kind: Any) -> None:
     assert [one.name for one in db.namespaces()] == ["copy"]
 
 
-@pytest.mark.parametrize("key", [5, b"a", "", "\ud800", ["a"]])
+@pytest.mark.parametrize(
+    "key", [5, b"a", "", "\ud800", ["a"], " a", "a ", "a\t", " ", "\xa0a", "a\nb", "a\0"]
+)
 def test_an_idempotency_key_is_a_string(ns: Namespace, key: Any) -> None:
     before = ns.stats()
     for write in (

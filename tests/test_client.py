@@ -8,7 +8,9 @@ import os
 import pickle
 import socket
 import threading
+import uuid
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from vecstore.errors import (
     PayloadTooLarge,
     PreconditionFailed,
     RowNotFound,
+    SchemaConflict,
     ServerUnavailable,
     StorageRetryable,
     TooManyRequests,
@@ -386,6 +389,38 @@ def test_settings_may_be_numbers_of_numpy(db: Database) -> None:
     assert ns.update(probe_fraction=np.float64(0.25)).defaults["probe_fraction"] == 0.25
 
 
+DATE, UUID = datetime(2024, 1, 1), uuid.UUID(int=5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "row"),
+    [
+        ("string", [DATE, None], 0),
+        ("string", ["a", DATE.date()], 1),
+        ("string", [None, UUID], 1),
+        ("string", np.array(["2024-01-01", "2024-01-02"], dtype="M8[ms]"), 0),
+        ("[]string", [["a"], ["b", DATE]], 1),
+        ("[]string", [[UUID], None], 0),
+    ],
+)
+def test_dates_and_uuids_are_no_strings(db: Database, kind: str, values: Any, row: int) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:2], ids=[1, 2])
+    schema = {"s": kind}
+    writes: list[Callable[[], object]] = [
+        lambda: ns.insert(ROWS[:2], ids=[3, 4], attributes={"s": values}, schema=schema),
+        lambda: ns.insert(ROWS[:2], attributes=[{"s": one} for one in values], schema=schema),
+        lambda: ns.patch([1, 2], {"s": values}, schema=schema),
+    ]
+    for write in writes:
+        with pytest.raises(SchemaConflict) as refused:
+            write()
+        assert refused.value.details == {"field": "attributes", "attribute": "s", "row": row, "type": kind}
+    with pytest.raises(SchemaConflict):
+        ns.patch(filter=["id", "Eq", 1], attributes={"s": values[row]}, schema=schema)
+    assert ns.stats().schema == {}
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -477,6 +512,11 @@ def test_errors_are_the_same_classes_with_the_same_field(
         ({"store_vectors": "fp8"}, "defaults.store_vectors", ["fp32", "fp16", "none"]),
         ({"depth": 3}, "defaults.depth", None),
         ({"k_min": 9, "k_max": 3}, "k_min", None),
+        ({"target_recall": math.nan}, "defaults.target_recall", 0),
+        ({"target_recall": math.inf}, "defaults.target_recall", 1),
+        ({"target_recall": np.float32("nan")}, "defaults.target_recall", 0),
+        ({"rerank_scale": math.inf}, "defaults.rerank_scale", 1000),
+        ({"expire_by": math.nan}, "defaults.expire_by", None),
     ],
 )
 def test_a_setting_that_is_refused_is_named_with_its_limit(
@@ -492,6 +532,101 @@ def test_a_setting_that_is_refused_is_named_with_its_limit(
             call()
         assert (refused.value.details["field"], refused.value.details.get("limit")) == (field, limit)
     assert [info.name for info in db.namespaces()] == ["docs"]
+
+
+HALF = "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("error", "field", "call"),
+    [
+        (InvalidArgument, "aggregate_by", lambda ns: ns.aggregate({HALF: ["Count"]})),
+        (
+            InvalidArgument,
+            "aggregate_by",
+            lambda ns: ns.multi_query([{"aggregate_by": {HALF: ["Count"]}}]),
+        ),
+        (InvalidArgument, "aggregate_by", lambda ns: ns.aggregate({"n": ["Count", HALF]})),
+        (InvalidArgument, "group_by", lambda ns: ns.aggregate({"n": ["Count"]}, group_by=[HALF])),
+        (InvalidArgument, "include", lambda ns: ns.search(ROWS[0], include=[HALF])),
+        (InvalidArgument, "exclude", lambda ns: list(ns.scan(exclude=[HALF]))),
+        (InvalidArgument, "cursor", lambda ns: list(ns.scan(cursor=HALF))),
+        (InvalidArgument, "order_by", lambda ns: ns.search(order_by=[HALF, "asc"])),
+        (SchemaConflict, "attributes", lambda ns: ns.insert(ROWS[:1], attributes={"s": [HALF]})),
+        (SchemaConflict, "attributes", lambda ns: ns.insert(ROWS[:1], attributes={"new": [HALF]})),
+        (SchemaConflict, "attributes", lambda ns: ns.patch([0], {"s": [HALF]})),
+        (
+            SchemaConflict,
+            "attributes",
+            lambda ns: ns.patch(filter=["id", "Eq", 0], attributes={"s": HALF}),
+        ),
+    ],
+)
+def test_half_a_surrogate_pair_is_no_text(
+    db: Database, error: type[VecstoreError], field: str, call: Callable[[Any], object]
+) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:1], ids=[0], attributes={"s": ["ä\U0001f600"]})
+    with pytest.raises(error) as refused:
+        call(ns)
+    assert refused.value.details["field"] == field
+    assert ns.search(ROWS[0], include=["s"])[0].attributes == {"s": "ä\U0001f600"}
+
+
+@pytest.mark.parametrize("given", ["no", 1, 0, None, [], np.int64(1)])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("debug", lambda ns, **o: ns.search(ROWS[0], **o)),
+        ("debug", lambda ns, **o: ns.search_batch(ROWS[:1], **o)),
+        ("debug", lambda ns, **o: ns.multi_query([{"vector": ROWS[0], **o}])),
+        ("include_self", lambda ns, **o: ns.search(id=0, **o)),
+        ("include_self", lambda ns, **o: ns.search(ROWS[0], **o)),
+        ("include_self", lambda ns, **o: ns.multi_query([{"id": 0, **o}])),
+        ("include_vector", lambda ns, **o: ns.get(0, **o)),
+        ("return_ids", lambda ns, **o: ns.insert(ROWS[:1], **o)),
+        ("return_ids", lambda ns, **o: ns.delete([0], **o)),
+        ("return_ids", lambda ns, **o: ns.patch([0], {"a": [1]}, **o)),
+        ("dry_run", lambda ns, **o: ns.gc(**o)),
+    ],
+)
+def test_a_bool_is_one(db: Database, name: str, call: Callable[..., object], given: Any) -> None:
+    ns = db.create_namespace("docs", DIM, "l2")
+    ns.insert(ROWS[:1], ids=[0])
+    epoch = ns.stats().epoch
+    with pytest.raises(InvalidArgument) as refused:
+        call(ns, **{name: given})
+    assert (refused.value.message, refused.value.details["field"]) == (f"{name} must be true or false", name)
+    assert ns.stats().epoch == epoch
+    if name != "dry_run":  # garbage is not collected over HTTP
+        call(ns, **{name: np.bool_(True)})
+
+
+@pytest.mark.parametrize(
+    ("given", "says", "limit"),
+    [
+        *(
+            ((name, DIM), "name must be 1 to 128 of A-Z a-z 0-9 . _ -", 128)
+            for name in (5, None, "", "x y", "a" * 129, "\ud800")
+        ),
+        *(
+            (("docs", dim), "dim must be an integer from 1 to 4096", 4096)
+            for dim in (0, -1, 4_097, 10**30, 3.0, "3", True, None)
+        ),
+        *(
+            (("docs", DIM, metric), 'metric must be "cosine", "l2" or "dot"', ["cosine", "dot", "l2"])
+            for metric in ("euclid", 5, None, ["l2"])
+        ),
+    ],
+)
+def test_a_namespace_that_cannot_be_made_is_refused_in_the_same_words(
+    db: Database, given: tuple[Any, ...], says: str, limit: object
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        db.create_namespace(*given)
+    assert refused.value.message.startswith(says)
+    assert refused.value.details == {"field": says.partition(" ")[0], "limit": limit}
+    assert list(db.namespaces()) == []
 
 
 @pytest.mark.parametrize(

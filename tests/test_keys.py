@@ -236,6 +236,30 @@ def test_a_revoked_key_is_gone(path: Path) -> None:
         assert (done.exit_code, done.stderr) == (1, f"Error: no key has the id '{first}'\n")
 
 
+@pytest.mark.parametrize("command", ["revoke", "rotate"])
+def test_a_key_that_is_given_for_its_id_is_not_printed_back(path: Path, command: str) -> None:
+    key, identity = made(path, "--grant", "read:")
+    done = run(path, command, key)
+    assert (done.exit_code, done.stderr) == (
+        1,
+        f"Error: a key is named by its id alone, which is {identity}\n",
+    )
+    done = run(path, command, key[1:])
+    assert done.exit_code == 1
+    assert "12 hexadecimal digits" in done.stderr
+    assert key[-64:] not in done.output
+    assert [one.id for one in read_keys(path)] == [identity]
+
+
+@pytest.mark.parametrize("prefix", ["x y", "a/b", "é", "-a", "x" * 129])
+def test_a_prefix_that_no_namespace_has_is_named(path: Path, prefix: str) -> None:
+    done = run(path, "create", "--grant", f"read:{prefix}")
+    assert (done.exit_code, done.stderr.startswith(f"Error: --grant read:{prefix}: a prefix has")) == (
+        1,
+        True,
+    )
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -92,3 +92,20 @@ def test_a_server_that_is_not_there_is_an_error_of_its_own() -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with pytest.raises(ServerUnavailable), vecstore.connect(url, timeout=5.0) as db:
         db.namespace("docs")
+
+
+@pytest.mark.parametrize("way", ["urllib3", "aio"])
+@pytest.mark.parametrize("data", [b"", HEAD + b"Content-Length: 0\r\n\r\n"], ids=["nothing", "no TLS"])
+def test_a_write_whose_connection_is_not_secured_was_never_sent(data: bytes, way: str) -> None:
+    def write(url: str) -> object:
+        return vecstore.connect(url, timeout=5.0, attempts=1).create_namespace("docs", 2)
+
+    async def suspended(url: str) -> None:
+        async with vecstore.aio.connect(url, timeout=5.0, attempts=1) as db:
+            await db.create_namespace("docs", 2)
+
+    with answering(data) as plain:
+        url = plain.replace("http://", "https://")
+        with pytest.raises(ServerUnavailable) as error:
+            asyncio.run(suspended(url)) if way == "aio" else write(url)
+    assert "host=" not in str(error.value)

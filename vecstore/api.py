@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
 from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE
+from vecstore.manifest.model import Settings
+from vecstore.manifest.settings import check_metric, updated_settings
 from vecstore.observe import Observer
 from vecstore.params import (
     aggregate_params,
@@ -46,6 +48,8 @@ from vecstore.params import (
 from vecstore.progress import Progress
 from vecstore.rows.filters import filter_bytes
 from vecstore.rows.given import held
+from vecstore.rows.ids import validate_name
+from vecstore.rows.vectors import validate_dim
 from vecstore.scan import Scan
 from vecstore.storage.base import ObjectStore
 from vecstore.types import (
@@ -297,7 +301,9 @@ def copy_store(
     from vecstore.maintenance import copying
 
     with _store_of(source, "source") as origin, _store_of(target, "target") as goal:
-        return copying.copy_store(origin, goal, namespaces, dry_run=dry_run, expect=expect, progress=progress)
+        return copying.copy_store(
+            origin, goal, namespaces, dry_run=flag("dry_run", dry_run), expect=expect, progress=progress
+        )
 
 
 @contextmanager
@@ -329,7 +335,10 @@ def _bounded(name: str, given: Any, least: int) -> int:
 
 
 def _settings(defaults: dict[str, Any]) -> dict[str, Any]:
-    return {name: plain(value) for name, value in defaults.items()}
+    """Settings that are ones, before JSON makes null of a number that is not finite."""
+    given = {name: plain(value) for name, value in defaults.items()}
+    updated_settings(Settings(), given)
+    return given
 
 
 class Database:
@@ -371,7 +380,13 @@ class Database:
         ------
         NamespaceExists, InvalidArgument
         """
-        created = self._backend.create(plain(name), dim, plain(metric), _settings(defaults), schema=schema)
+        created = self._backend.create(
+            validate_name(name),
+            validate_dim(dim),
+            check_metric(plain(metric)),
+            _settings(defaults),
+            schema=schema,
+        )
         return Namespace(self._backend, created.name)
 
     def namespace(self, name: str) -> Namespace:
@@ -502,7 +517,7 @@ class Namespace:
             schema=schema,
             mode=mode,
             condition=condition,
-            return_ids=return_ids,
+            return_ids=flag("return_ids", return_ids),
             expected=expected_of(if_match),
             idempotency_key=check_key(idempotency_key),
             progress=progress,
@@ -528,7 +543,7 @@ class Namespace:
             ids,
             filter=filter,
             condition=condition,
-            return_ids=return_ids,
+            return_ids=flag("return_ids", return_ids),
             expected=expected_of(if_match),
             idempotency_key=check_key(idempotency_key),
         )
@@ -578,7 +593,7 @@ class Namespace:
             filter=filter,
             schema=schema,
             condition=condition,
-            return_ids=return_ids,
+            return_ids=flag("return_ids", return_ids),
             expected=expected_of(if_match),
             idempotency_key=check_key(idempotency_key),
         )
@@ -663,7 +678,7 @@ class Namespace:
             None if limit_per_group is None else per_group(limit_per_group),
         )
         asked: object = vector
-        if vector is None or id is not None or order_by is not None:
+        if vector is None or id is not None or order_by is not None or include_self is not False:
             asked = query_of(vector, id, include_self, order_by)
         return self._backend.search(self.name, asked, params)
 
@@ -786,7 +801,9 @@ class Namespace:
 
     def get(self, id: RowId, *, include_vector: bool = True, epoch: int | None = None) -> Row:
         """The row of an id that is live, now or at a past epoch. `RowNotFound` if there is none."""
-        return self._backend.row(self.name, id, include_vector=include_vector, epoch=check_epoch(epoch))
+        return self._backend.row(
+            self.name, id, include_vector=flag("include_vector", include_vector), epoch=check_epoch(epoch)
+        )
 
     def scan(
         self,
@@ -962,5 +979,8 @@ class Namespace:
     def gc(self, *, retention: float = 3600.0, grace: float = 3600.0, dry_run: bool = False) -> GcResult:
         """Delete objects older than ``grace`` that no epoch of the last ``retention`` seconds names."""
         return self._backend.collect(
-            self.name, retention=plain(retention), grace=plain(grace), dry_run=dry_run
+            self.name,
+            retention=plain(retention),
+            grace=plain(grace),
+            dry_run=flag("dry_run", dry_run),
         )

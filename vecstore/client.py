@@ -145,7 +145,7 @@ class HttpBackend:
     def create(
         self, name: str, dim: int, metric: Metric, settings: dict[str, Any], *, schema: object = None
     ) -> NamespaceInfo:
-        body = {"name": name, "dim": _integer(dim, "dim"), "metric": metric, "defaults": settings}
+        body = {"name": name, "dim": dim, "metric": metric, "defaults": settings}
         if schema is not None:
             body["schema"] = as_schema(schema)
         return _decode(self._send("POST", "/v1/namespaces", body), NamespaceInfo)
@@ -221,6 +221,8 @@ class HttpBackend:
     def _declaring(self, name: str, schema: object, guesses: dict[str, Guess]) -> dict[str, Any]:
         """The schema that a write sends: what its caller declares, and the types that JSON cannot tell."""
         declared = {} if schema is None else as_schema(schema)
+        for known in declared.keys() & guesses.keys():
+            guesses[known].refuse_as(declared[known]["type"])
         guesses = {untold: guess for untold, guess in guesses.items() if untold not in declared}
         declared |= fitted(guesses, self.info(name).schema) if guesses else {}
         return {"schema": declared} if declared else {}
@@ -626,7 +628,17 @@ def _encode(body: dict[str, Any]) -> bytes:
     try:
         return wire.encode(body)
     except (TypeError, OverflowError, ValueError) as error:
-        raise InvalidArgument(f"the request has no JSON form: {error}", field="body") from error
+        raise InvalidArgument(f"the request has no JSON form: {error}", field=_wordless(body)) from error
+
+
+def _wordless(body: dict[str, Any]) -> str:
+    """The first field that has no JSON form."""
+    for name, value in body.items():
+        try:
+            wire.encode(value)
+        except (TypeError, OverflowError, ValueError):
+            return name
+    return "body"
 
 
 def _decode(answer: Answer, kind: type[T]) -> T:
@@ -710,12 +722,6 @@ def _aggregates(given: Aggregated | OneAnswer, epoch: int, incarnation: str) -> 
     values = None if given.aggregations is msgspec.UNSET else given.aggregations
     groups = None if given.aggregation_groups is msgspec.UNSET else given.aggregation_groups
     return Aggregates(epoch, values, groups, incarnation)
-
-
-def _integer(value: object, field: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise InvalidArgument(f"{field} must be an integer", field=field)
-    return int(value)
 
 
 def _packed(values: F32) -> memoryview:

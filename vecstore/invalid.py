@@ -36,7 +36,7 @@ def invalid(error: msgspec.ValidationError, field: str = "") -> InvalidArgument:
     if named:
         path = f"{path}.{named[1]}" if path else named[1]
     if field:
-        path = f"{field}{path}"
+        path = f"{field}{path}" if path[:1] in ("", "[") else f"{field}.{path}"
     text = text.replace("`", "")
     details: dict[str, Any] = {"field": path or "body"}
     limit = _LIMIT.search(text)

@@ -43,6 +43,7 @@ MAX_SCAN_ROWS: Final = 10_000  # of one page of a scan
 MAX_SCAN_BYTES: Final = 16 << 20  # of what its rows hold, beyond which the page ends before its limit
 MAX_SCAN_WALK: Final = 1 << 20  # rows that one page looks at, alive or not, matching or not
 MAX_ATTRIBUTES: Final = 256  # in the schema of a namespace
+MAX_NAMES: Final = MAX_ATTRIBUTES + 1  # in include or exclude: all attributes, and "vector"
 MAX_ATTRIBUTE_NAME_BYTES: Final = 128
 MAX_VALUE_BYTES: Final = 64 << 10  # of one string that is no filterable attribute
 MAX_FILTERABLE_BYTES: Final = 4 << 10  # of one that is: it may be a line of a dictionary

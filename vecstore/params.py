@@ -20,6 +20,7 @@ from vecstore.limits import (
     MAX_ATTRIBUTE_NAME_BYTES,
     MAX_GROUP_BY,
     MAX_IDEMPOTENCY_KEY_BYTES,
+    MAX_NAMES,
     MAX_PAGE_SIZE,
     MAX_QUERIES,
     MAX_SCAN_ROWS,
@@ -46,6 +47,7 @@ P = TypeVar("P", SearchParams, AggregateParams, Moment)
 
 CONFIDENCES = (0.5, 0.999)
 ETAG: Final = re.compile(r"([0-9A-Za-z_]{1,64})-([0-9]{1,19})")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FILTER = SearchParams.__slots__.index("filter")
 
 
@@ -93,6 +95,7 @@ def query_of(
 
     `InvalidArgument` if it is not one of the three.
     """
+    itself = flag("include_self", itself)
     if (vector is not None) + (identity is not None) + (order is not None) != 1:
         raise InvalidArgument("a search has one of a vector, an id and order_by", field="vector")
     return vector if identity is None else StoredRow(plain(identity), itself)
@@ -110,6 +113,12 @@ def included(names: object, field: str = "include") -> tuple[str, ...]:
     if not is_list(names):
         raise InvalidArgument(f"{field} must be a list of names", field=field)
     return tuple(map(plain, names))
+
+
+def check_names(names: Sequence[str] | None, field: str) -> None:
+    """`InvalidArgument` for more names than there are attributes, and ``"vector"``."""
+    if len(names or ()) > MAX_NAMES:
+        raise InvalidArgument(f"{field} must name at most {MAX_NAMES}", field=field, limit=MAX_NAMES)
 
 
 def ordered_by(given: object) -> Order:
@@ -162,6 +171,7 @@ def check_params(params: SearchParams) -> SearchParams:
     if params.rerank_precision not in (None, "none", "int8", "fp32"):
         raise refuse("rerank_precision", '"none", "int8" or "fp32"', ["none", "int8", "fp32"])
     check_moment(params)
+    flag("debug", params.debug)
     if params.max_distance is not None and not is_number(params.max_distance):
         raise refuse("max_distance", "a finite number", None)
     if params.order_by is not None:
@@ -175,6 +185,8 @@ def check_params(params: SearchParams) -> SearchParams:
         per_group(params.limit_per_group)
     if not all(isinstance(name, str) for name in (*params.include, *(params.exclude or ()))):
         raise InvalidArgument("include and exclude are lists of strings", field="include")
+    for field, names in (("include", params.include), ("exclude", params.exclude)):
+        check_names(names, field)
     if params.exclude is not None and set(params.include) - {"vector"}:
         raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
     if params.filter is not None:
@@ -216,6 +228,7 @@ def check_scan(params: ScanParams) -> ScanParams:
     for field, names in (("include", params.include), ("exclude", params.exclude)):
         if not all(isinstance(name, str) for name in names or ()):
             raise InvalidArgument(f"{field} must be a list of names", field=field)
+        check_names(names, field)
     if params.exclude is not None and set(params.include or ()) - {"vector"}:
         raise InvalidArgument("include names attributes, or exclude does; not both", field="exclude")
     if params.cursor is not None and not isinstance(params.cursor, str):
@@ -299,10 +312,9 @@ def told_of(query: int) -> Iterator[None]:
 
 def check_label(label: object) -> str:
     """The name of a result."""
-    size = len(label.encode(errors="replace")) if isinstance(label, str) else 0
-    if not isinstance(label, str) or not 1 <= size <= MAX_ATTRIBUTE_NAME_BYTES:
+    if not is_utf8(label) or not 1 <= len(label.encode()) <= MAX_ATTRIBUTE_NAME_BYTES:
         raise InvalidArgument(
-            f"aggregate_by: a label must have 1 to {MAX_ATTRIBUTE_NAME_BYTES} bytes",
+            f"aggregate_by: a label must have 1 to {MAX_ATTRIBUTE_NAME_BYTES} bytes of UTF-8",
             field="aggregate_by",
             limit=MAX_ATTRIBUTE_NAME_BYTES,
         )
@@ -339,7 +351,9 @@ def check_moment(params: P) -> P:
             'consistency must be "strong" or "eventual"', field="consistency", limit=["strong", "eventual"]
         )
     if not is_number(params.max_staleness) or params.max_staleness < 0:
-        raise InvalidArgument("max_staleness must be at least 0 seconds", field="max_staleness", limit=0)
+        raise InvalidArgument(
+            "max_staleness must be a finite number of seconds, at least 0", field="max_staleness", limit=0
+        )
     check_epoch(params.epoch)
     return params
 
@@ -379,13 +393,17 @@ def expected_of(given: object) -> Expected | None:
 
 
 def check_key(key: object) -> str | None:
-    """An idempotency key; None stands for none. `InvalidArgument` if it is no string of UTF-8."""
+    """An idempotency key; None stands for none. `InvalidArgument` if it is no string of UTF-8.
+
+    Nor one that HTTP would carry as another key: that drops blanks at the ends of a header.
+    """
     if key is None:
         return None
-    if is_utf8(key) and key:
+    if is_utf8(key) and key and key == key.strip() and not _CONTROL.search(key):
         return str.__str__(key)
     raise InvalidArgument(
-        f"an idempotency key is a string of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes of UTF-8",
+        f"an idempotency key is a string of 1 to {MAX_IDEMPOTENCY_KEY_BYTES} bytes of UTF-8, "
+        "without control characters, and without blanks at its ends",
         field="idempotency_key",
         limit=MAX_IDEMPOTENCY_KEY_BYTES,
     )

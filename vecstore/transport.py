@@ -25,7 +25,7 @@ from urllib3.exceptions import (
 )
 
 CONNECTIONS: Final = 32  # that are kept
-_OBJECT: Final = re.compile(r"(?:<.*?>|HTTPS?Connection(?:Pool)?\(.*?\)): ")
+_OBJECT: Final = re.compile(r"(?:<.*?>|_?HTTPS?Connection(?:Pool)?\(.*?\)): ")
 _PARSER: Final = re.compile(r"<\w+: \d+, message=['\"](.*)['\"]>", re.DOTALL)
 _NEVER_SENT: Final = (NewConnectionError, ConnectTimeoutError, NameResolutionError)
 
@@ -62,6 +62,20 @@ def connect_timeout(timeout: float) -> float:
     return min(timeout, 10.0)
 
 
+class _HTTPSConnection(urllib3.connection.HTTPSConnection):
+    """TLS, of which a failure to connect is told from one to read: nothing was sent before."""
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except OSError as error:  # those of TLS are some
+            raise NewConnectionError(self, str(error)) from error
+
+
+class _SecuredPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
 class Pooled:
     """Thread-safe; a forked child makes connections of its own."""
 
@@ -86,9 +100,11 @@ class Pooled:
         self._pool.clear()
 
     def _new_pool(self) -> urllib3.PoolManager:
-        return urllib3.PoolManager(
+        pool = urllib3.PoolManager(
             num_pools=1, maxsize=CONNECTIONS, block=False, timeout=self._timeout, retries=False
         )
+        pool.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _SecuredPool}
+        return pool
 
     def _connections(self) -> urllib3.PoolManager:
         if os.getpid() != self._pid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
@@ -223,6 +224,28 @@ def test_a_key_of_another_request_is_refused() -> None:
             again()
         assert error.value.status == 422
     assert ns.manifest() == before
+
+
+def test_a_repeated_request_may_set_its_json_otherwise() -> None:
+    db = database(MemoryStore())
+    ns = db.create_namespace("ns", dim=DIM, metric="l2", schema={"n": "int", "s": "string"})
+    ns.insert(ROWS[:3], [1, 2, 3], attributes={"n": [1, 2, 3]})
+    writes: dict[str, Callable[[bytes, str], object]] = {
+        "delete": lambda json, key: db.backend.delete_rows(
+            "ns", None, filter=json, expected=None, idempotency_key=key
+        ),
+        "patch": lambda json, key: db.backend.patch_rows(
+            "ns", [2], {"n": [3]}, condition=json, expected=None, idempotency_key=key
+        ),
+        "upsert": lambda json, key: db.backend.insert(
+            "ns", ROWS[:1], [2], mode="upsert", condition=json, expected=None, idempotency_key=key
+        ),
+    }
+    for key, write in writes.items():
+        first = write(b'["s","Eq","a b"]', key)
+        assert write(b'[ "s",\n"Eq" , "a b" ]', key) == first
+        with pytest.raises(IdempotencyMismatch):
+            write(b'["s","Eq","ab"]', key)
 
 
 def test_bad_input_leaves_the_epoch_unchanged() -> None:

@@ -303,10 +303,14 @@ def test_a_full_table_of_keys_is_for_the_caller_to_wait_for(monkeypatch: Any) ->
     publisher = make_namespace(store)
     for key in ("a", "b"):
         publisher.commit(insert(publisher, idempotency=(key, "digest")))
-    with pytest.raises(TooManyRequests):
+        store.time += 60
+    with pytest.raises(TooManyRequests) as error:
         publisher.commit(insert(publisher, idempotency=("c", "digest")))
+    assert error.value.details == {"limit": 2, "retry_after": IDEMPOTENCY_SECONDS - 120}
     assert publisher.commit(insert(publisher, idempotency=("a", "digest"))).replayed
     publisher.commit(insert(publisher))
+    store.time += error.value.details["retry_after"]
+    publisher.commit(insert(publisher, idempotency=("c", "digest")))
 
 
 def test_a_refused_request_does_not_use_up_its_key() -> None:

@@ -186,3 +186,14 @@ def test_masked_elements_of_arrays_are_refused() -> None:
         with pytest.raises(InvalidAttribute) as error:
             parse_attributes({"a": values}, 2, {}, {})
         assert (error.value.details["attribute"], error.value.details["row"]) == ("a", 1)
+
+
+@pytest.mark.parametrize("value", ["1e400", '"\udcff"', '["a", -1e999]'])
+@pytest.mark.parametrize(
+    "form", ['{"b": [1, 2], "a": [null, %s]}', '[{"b": 1}, {"b": 2, "a": %s}]'], ids=["columns", "rows"]
+)
+def test_a_value_that_cannot_be_read_is_named_by_attribute_and_row(form: str, value: str) -> None:
+    data = (form % value).encode(errors="surrogateescape")
+    with pytest.raises(InvalidAttribute, match="attributes: 'a' of row 1 cannot be read") as refused:
+        parse_attributes(data, 2, {}, {})
+    assert refused.value.details == {"field": "attributes", "attribute": "a", "row": 1}

@@ -93,6 +93,25 @@ BOMB = gzip.compress(b" " * (MAX_BODY + 1))
 GZIP = {"Content-Encoding": "gzip"}
 SEEN = {"If-Match": '"0123-1"'}
 
+WRITES: list[tuple[str, str, Any]] = [
+    ("POST", "create", {"name": "new", "dim": 3}),
+    ("POST", "/branches", {"name": "new"}),
+    ("POST", "/tags", {"name": "t"}),
+    ("DELETE", "/tags/t", None),
+    ("POST", "/compact", None),
+    ("POST", "/warm", None),
+]
+CONDITIONAL: list[tuple[str, str, Any]] = [
+    ("PATCH", "", {"defaults": {"list_rows": 64}}),
+    ("DELETE", "", None),
+    ("POST", "/restore", {"epoch": 1}),
+]
+REPEATED: list[tuple[str, str, Any]] = [
+    ("POST", "/parts", {"vectors": [ROW]}),
+    ("POST", "/patches", {"ids": [0], "attributes": {"a": [1]}}),
+    ("POST", "/deletes", {"ids": [0]}),
+]
+
 CASES = [
     # vectors
     insert("wrong dimension", DIM, "vectors", 3, vectors=[[1, 2]]),
@@ -323,6 +342,27 @@ CASES = [
          headers={"Idempotency-Key": ""}, limit=MAX_IDEMPOTENCY_KEY_BYTES),
     post("an idempotency key of another request", PARTS, {"vectors": [ROW]}, "idempotency_mismatch", "used",
          status=422, headers={"Idempotency-Key": "used"}),
+    *(
+        Bad(f"{header} of {method} {path}", method, f"{DOCS}{path}" if path != "create" else "/v1/namespaces",
+            400, INVALID, header, body, headers={header: '"0123-1"'})
+        for header, writes in {
+            "If-None-Match": [*WRITES, *CONDITIONAL, *REPEATED],
+            "If-Match": WRITES,
+            "Idempotency-Key": [*WRITES, *CONDITIONAL],
+        }.items()
+        for method, path, body in writes
+    ),
+    # queries of URLs
+    Bad("a query string that is not UTF-8", "GET", "/v1/namespaces?prefix=%FF", 400, INVALID, "query"),
+    Bad("a query string cut off in a character", "GET", "/v1/namespaces?prefix=%E2%82&a=b", 400, INVALID,
+        "query"),
+    Bad("an empty vector of GET", "GET", f"{SEARCH}?vector=", 400, DIM, "vector is empty"),
+    Bad("an endless staleness", "GET", f"{SEARCH}?vector=[1,2,3]&max_staleness=inf", 400, INVALID, "finite",
+        limit=0),
+    *(
+        Bad(f"an unknown parameter of {path}", "GET", f"{path}?x=1", 400, INVALID, "x")
+        for path in ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/api.css", "/console/")
+    ),
     # routes
     post("an unknown route", "/v1/nothing", {}, "route_not_found", "/v1/nothing", status=404),
     Bad("an unknown method", "PUT", DOCS, 405, "method_not_allowed", "PUT", {}),

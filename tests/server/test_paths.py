@@ -51,3 +51,14 @@ def test_a_path_that_begins_with_slashes_is_no_other_path(client: FlaskClient, p
     assert client.get("/" + path.lstrip("/")).status_code == 200
     answer = client.get("/", environ_overrides={"PATH_INFO": path})
     assert (answer.status_code, answer.json["code"]) == (404, "route_not_found")  # type: ignore[index]
+
+
+@pytest.mark.parametrize("path", ["rows/\xff", "rows/a\xe2\x82", "tags/\xff", "\xff"])
+def test_a_path_that_is_not_utf8_is_no_other_path(client: FlaskClient, path: str) -> None:
+    """werkzeug reads other bytes as U+FFFD, which an id may be."""
+    assert client.post("/v1/namespaces", json={"name": "docs", "dim": 2}).status_code == 201
+    body = {"vectors": [[1, 2], [2, 1]], "ids": ["\ufffd", "a\ufffd"]}
+    assert client.post("/v1/namespaces/docs/parts", json=body).status_code == 201
+    assert client.get("/v1/namespaces/docs/rows/%EF%BF%BD").status_code == 200
+    answer = client.get("/", environ_overrides={"PATH_INFO": f"/v1/namespaces/docs/{path}"})
+    assert (answer.status_code, answer.json["details"]) == (400, {"field": "path"})  # type: ignore[index]

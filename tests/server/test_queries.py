@@ -51,6 +51,11 @@ def test_the_greatest_distance_is_a_parameter_of_get_too(docs: FlaskClient) -> N
     assert (answer.status_code, answer.get_json()["details"]["field"]) == (400, "max_distance")
 
 
+def test_a_filter_of_get_may_be_null(docs: FlaskClient) -> None:
+    answer = docs.get(f"{DOCS}/search", query_string={"vector": "[1, 0]", "filter": "null"})
+    assert len(answer.get_json()["hits"]) == 3
+
+
 def test_aggregates_have_the_shape_that_is_documented(docs: FlaskClient) -> None:
     asked = {"n": ["Count"], "sum": ["Sum", "big"]}
     status, body = post(docs, "aggregate", {"aggregate_by": asked})

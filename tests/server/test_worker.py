@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import struct
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +21,7 @@ import numpy as np
 import pytest
 
 import vecstore
-from tests.server.support import Server, children, running_server, starting_server
+from tests.server.support import Server, children, eventually, running_server, starting_server
 from vecstore.api import Database
 from vecstore.client import HttpBackend
 from vecstore.config import Config
@@ -47,6 +50,52 @@ def test_an_answer_comes_in_one_piece(narrow: Server) -> None:
             head, _, body = client.recv(65_536).partition(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 " + status)
             assert f"\r\nContent-Length: {len(body)}".encode() in head + b"\r\n"
+
+
+@pytest.mark.parametrize("path", ["search", "deletes"])
+@pytest.mark.parametrize(
+    "body", [b"zz\r\n{}\r\n0\r\n\r\n", b"-5\r\n{}\r\n0\r\n\r\n", b"5\r\n{}", b"2\r\n{}xx0\r\n\r\n", b""]
+)
+def test_a_body_that_is_broken_is_refused_and_its_connection_closed(
+    narrow: Server, path: str, body: bytes
+) -> None:
+    host, _, port = narrow.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 20) as client:
+        client.sendall(
+            f"POST /v1/namespaces/docs/{path} HTTP/1.1\r\nHost: x\r\n"
+            "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            + body
+        )
+        client.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: client.recv(65_536), b""))
+    head, _, told = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"Connection: close" in head
+    assert json.loads(told)["details"] == {"field": "body"}
+
+
+@pytest.mark.parametrize("length", ["Transfer-Encoding: chunked", "Content-Length: 1000"])
+@pytest.mark.parametrize("path", ["search", "deletes"])
+def test_a_client_that_resets_its_request_is_no_fault_of_the_server(
+    narrow: Server, path: str, length: str
+) -> None:
+    route = f'route="/v1/namespaces/{{ns}}/{path}"'
+
+    def refused() -> int:
+        figures = urllib.request.urlopen(f"{narrow.url}/metrics", timeout=20).read().decode()
+        lines = [line for line in figures.splitlines() if route in line and 'status="400"' in line]
+        return sum(int(float(line.rpartition(" ")[2])) for line in lines if "requests_total" in line)
+
+    before = refused()
+    host, _, port = narrow.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 20) as client:
+        client.sendall(
+            f"POST /v1/namespaces/docs/{path} HTTP/1.1\r\nHost: x\r\n"
+            f"Content-Type: application/json\r\n{length}\r\n\r\n40\r\n{{".encode()
+        )
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    eventually("a refusal that nobody reads", lambda: refused() == before + 1)
+    assert "Traceback" not in narrow.log.read_text()
 
 
 def test_a_worker_that_gets_too_few_threads_leaves_none_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:

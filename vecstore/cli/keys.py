@@ -13,7 +13,9 @@ from vecstore.cli.common import F, Group, json_option, print_json
 from vecstore.config import load_config
 from vecstore.errors import InvalidArgument
 from vecstore.keys import SCOPES, Grant, Key, edit_keys, new_key, read_keys
+from vecstore.limits import MAX_NAME_BYTES
 
+_ID: Final = re.compile(r"(?:vs_)?([0-9a-f]{12})(?:_.*)?", re.DOTALL)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -131,6 +133,14 @@ def rotate(identity: str, overlap: str, expires: str | None, path: str | None, a
 
 
 def _find(known: tuple[Key, ...], identity: str) -> Key:
+    """The key of an id; what is none is not printed, since it may be a whole key."""
+    match = _ID.fullmatch(identity)
+    if match is None:
+        raise InvalidArgument(
+            "the id of a key has 12 hexadecimal digits, as `vecstore keys list` tells it", field="id"
+        )
+    if match[1] != identity:
+        raise InvalidArgument(f"a key is named by its id alone, which is {match[1]}", field="id")
     found = next((key for key in known if key.id == identity), None)
     if found is None:
         raise InvalidArgument(f"no key has the id {identity!r}", field="id")
@@ -145,7 +155,15 @@ def _grant(text: str) -> Grant:
         raise click.UsageError(
             f"--grant is SCOPES:PREFIX, like read,write:acme-, of {', '.join(SCOPES)}; not {text!r}"
         )
-    return Grant(given, prefix)  # type: ignore[arg-type]  # held against SCOPES above
+    try:
+        return msgspec.convert({"scopes": given, "prefix": prefix}, Grant)
+    except msgspec.ValidationError:
+        raise InvalidArgument(
+            f"--grant {text}: a prefix has at most {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ - and starts with a "
+            "letter or digit",
+            field="grant",
+            limit=MAX_NAME_BYTES,
+        ) from None
 
 
 def _moment(text: str) -> datetime:

@@ -19,8 +19,9 @@ from vecstore.engine.schema import add_to, drop_from
 from vecstore.errors import IdExists, VecstoreError
 from vecstore.limits import MAX_RETURNED_IDS
 from vecstore.manifest.draft import Change, Draft
-from vecstore.manifest.lifecycle import check_expiry, updated_settings
+from vecstore.manifest.lifecycle import check_expiry
 from vecstore.manifest.model import Mean, Part
+from vecstore.manifest.settings import updated_settings
 from vecstore.rows.ids import Ids
 from vecstore.rows.schema import Spec
 from vecstore.types import RowId, WriteMode

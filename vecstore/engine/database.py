@@ -31,6 +31,7 @@ from vecstore.manifest import lifecycle
 from vecstore.manifest.branch import branch
 from vecstore.manifest.keys import namespaces_prefix
 from vecstore.manifest.model import Attribute, Settings
+from vecstore.manifest.settings import updated_settings
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.observe import Observer
 from vecstore.progress import Progress
@@ -194,7 +195,7 @@ class EmbeddedDatabase:
             engine.name,
             dim=int(dim),
             metric=metric,
-            settings=lifecycle.updated_settings(Settings(), settings),
+            settings=updated_settings(Settings(), settings),
             schema={
                 attribute: Attribute(number, spec.type, spec.filterable)
                 for number, (attribute, spec) in enumerate(specs.items())

@@ -175,7 +175,7 @@ class Writes:
         idempotency = None
         if idempotency_key is not None:
             more = b"" if attributes is None and not specs else digest(attributes, len(vectors), specs)
-            told = _digest(b"insert", mode, vectors, ids, more + (condition or b""))
+            told = _digest(b"insert", mode, vectors, ids, more + _compact(condition or b""))
             idempotency = idempotency_key, told
         try:
             if ids is not None:
@@ -310,7 +310,7 @@ class Writes:
         idempotency = None
         if idempotency_key is not None:
             told = digest(attributes, n, specs) + digest_named(attributes, n)
-            idempotency = idempotency_key, _digest(b"patch", "", None, asked.ids, asked.data + told)
+            idempotency = idempotency_key, _digest(b"patch", "", None, asked.ids, _compact(asked.data) + told)
         try:
             new = parse_patch(attributes, n, manifest.attributes, specs)
         except InvalidAttribute as error:
@@ -530,7 +530,12 @@ def _one_row(attributes: object) -> object:
 
 
 def _idempotency(key: str | None, kind: bytes, asked: _Asked) -> tuple[str, str] | None:
-    return None if key is None else (key, _digest(kind, "", None, asked.ids, asked.data))
+    return None if key is None else (key, _digest(kind, "", None, asked.ids, _compact(asked.data)))
+
+
+def _compact(data: bytes) -> bytes:
+    """The JSON of a filter without blanks, which a repeated request may set otherwise."""
+    return msgspec.json.format(data, indent=-1) if data else b""
 
 
 def tag_of(pin: Pin) -> Tag:

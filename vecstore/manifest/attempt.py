@@ -7,6 +7,7 @@ does. Imports draft, model, switch and tombstones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -248,11 +249,14 @@ def _check_room_for_key(draft: Draft, change: Change) -> None:
     """R12: a full table is the caller's to wait for; no unexpired key is dropped for a new one."""
     if change.idempotency is None:
         return
-    unexpired = sum(not _has_expired(record, draft.now) for record in draft.manifest.idempotency)
-    if unexpired >= MAX_IDEMPOTENCY_KEYS:
+    unexpired = [record.at for record in draft.manifest.idempotency if not _has_expired(record, draft.now)]
+    if len(unexpired) >= MAX_IDEMPOTENCY_KEYS:
+        # Those that have to go until there is room: more than one, where the limit was higher.
+        last = sorted(unexpired)[len(unexpired) - MAX_IDEMPOTENCY_KEYS]
         raise TooManyRequests(
-            f"{draft.base.namespace!r} remembers {unexpired} idempotency keys and takes no more for now",
+            f"{draft.base.namespace!r} remembers {len(unexpired)} idempotency keys and takes no more for now",
             limit=MAX_IDEMPOTENCY_KEYS,
+            retry_after=math.ceil(last + IDEMPOTENCY_SECONDS - draft.now),
         )
 
 

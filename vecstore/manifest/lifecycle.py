@@ -25,13 +25,13 @@ from vecstore.errors import (
     StorageConflict,
     StorageRetryable,
 )
-from vecstore.invalid import invalid
 from vecstore.limits import MAX_DIM
 from vecstore.manifest.attempt import Committed
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key
 from vecstore.manifest.model import Attribute, CommitRef, Manifest, Settings, encode_manifest
 from vecstore.manifest.publish import Publisher
+from vecstore.manifest.settings import check_metric, updated_settings
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.uid import new_uid
 from vecstore.storage.base import ObjectStore
@@ -74,8 +74,7 @@ def create_namespace(
     """
     if not 1 <= dim <= MAX_DIM:
         raise InvalidArgument(f"dim must be 1 to {MAX_DIM}", field="dim", limit=MAX_DIM)
-    if metric not in ("cosine", "l2", "dot"):
-        raise InvalidArgument('metric must be "cosine", "l2" or "dot"', field="metric")
+    check_metric(metric)
     settings = updated_settings(settings if settings is not None else Settings(), {})
     check_expiry(settings, schema or {})
     source = rng if rng is not None else random.SystemRandom()
@@ -160,17 +159,6 @@ class UpdateSettings(Change):
         draft.set_settings(updated_settings(draft.manifest.settings, self.changes))
         check_expiry(draft.manifest.settings, draft.manifest.attributes)
         return {}
-
-
-def updated_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """``settings`` with ``changes``; `InvalidArgument` names the field that is wrong."""
-    try:
-        result = msgspec.convert({**msgspec.to_builtins(settings), **changes}, Settings)
-    except msgspec.ValidationError as error:
-        raise invalid(error, "defaults.") from error
-    if result.k_min > result.k_max:
-        raise InvalidArgument("settings: k_min exceeds k_max", field="k_min")
-    return result
 
 
 def check_expiry(settings: Settings, schema: Mapping[str, Attribute]) -> None:

@@ -198,13 +198,24 @@ def _spoken(guess: Guess, first: int, values: Values) -> list[Any]:
     found: list[Any] = []
     for row, value in enumerate(values, first):
         if value is None or type(value) in _AS_THEY_ARE or (type(value) is float and math.isfinite(value)):
-            found.append(value)
-            continue
+            if type(value) is not str or value.isascii() or _has_bytes(value):
+                found.append(value)
+                continue
+            raise guess.refusal(row, value)
         try:
             found.append(spoken(value))
         except ValueError:
             raise guess.refusal(row, value) from None
     return found
+
+
+def _has_bytes(text: str) -> bool:
+    """Whether a string has a form in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def digest(given: object, n: int, specs: Mapping[str, Spec]) -> bytes:

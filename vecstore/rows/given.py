@@ -30,6 +30,7 @@ SLICE_ROWS: Final = 4_096
 SLICE_BYTES: Final = 256 << 10  # of JSON
 _NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _list = msgspec.json.Decoder(list[Any])
+_rows = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -295,8 +296,10 @@ class _JsonColumns:
         count = _Items(self._data, 0, None).count
         if count > MAX_ATTRIBUTES:
             raise too_many(count)
-        found: dict[str, msgspec.Raw] = _decoded(_members, self._data, FIELD)
-        return found
+        try:
+            return _members.decode(self._data)
+        except _NOT_READ as error:
+            raise InvalidAttribute(f"{FIELD} cannot be read: {error}", field=FIELD) from error
 
 
 class _Items:
@@ -326,8 +329,8 @@ class _Items:
         if len(sizes) and int(sizes.max()) > limit:
             row = int(np.argmax(sizes > limit))
             raise InvalidAttribute(
-                f"{self._at(row)} has {int(sizes[row])} {what}; at most {limit} are kept",
-                **self._details(row),
+                f"{self._at(row, self._name)} has {int(sizes[row])} {what}; at most {limit} are kept",
+                **self._details(row, self._name),
                 limit=limit,
             )
 
@@ -336,8 +339,9 @@ class _Items:
         if len(self.depths) and int(self.depths.max()) > limit:
             row = int(np.argmax(self.depths > limit))
             raise SchemaConflict(
-                f"{self._at(row)} has arrays or objects in one another, which are of no type that is kept",
-                **self._details(row),
+                f"{self._at(row, self._name)} has arrays or objects in one another, which are of no type "
+                "that is kept",
+                **self._details(row, self._name),
             )
 
     def decoded(self) -> Iterator[tuple[int, list[Any]]]:
@@ -351,26 +355,35 @@ class _Items:
 
     def _decode(self, first: int, stop: int) -> list[Any]:
         data = b"".join((b"[", self._data[self._starts[first] : self._ends[stop - 1]], b"]"))
-        if stop == first + 1:
-            return cast(list[Any], _decoded(_list, data, self._at(first), **self._details(first)))
         try:
             return _list.decode(data)
-        except _NOT_READ:
-            return [self._decode(row, row + 1)[0] for row in range(first, stop)]
+        except _NOT_READ as error:
+            if stop > first + 1:
+                return [self._decode(row, row + 1)[0] for row in range(first, stop)]
+            name = _unread(data) if self._name is None else self._name
+            raise InvalidAttribute(
+                f"{self._at(first, name)} cannot be read: {error}", **self._details(first, name)
+            ) from error
 
-    def _at(self, row: int) -> str:
-        return f"{FIELD}[{row}]" if self._name is None else f"{FIELD}: {self._name!r} of row {row}"
+    def _at(self, row: int, name: str | None) -> str:
+        return f"{FIELD}[{row}]" if name is None else f"{FIELD}: {name!r} of row {row}"
 
-    def _details(self, row: int) -> dict[str, Any]:
-        named = {} if self._name is None else {"attribute": self._name}
+    def _details(self, row: int, name: str | None) -> dict[str, Any]:
+        named = {} if name is None else {"attribute": name}
         return {"field": FIELD, "row": row, **named}
 
 
-def _decoded(decoder: msgspec.json.Decoder[Any], data: bytes | memoryview, at: str, **details: Any) -> Any:
+def _unread(data: bytes) -> str | None:
+    """The first attribute that cannot be read of the one row in a list; None if no value is to blame."""
     try:
-        return decoder.decode(data)
-    except _NOT_READ as error:
-        raise InvalidAttribute(f"{at} cannot be read: {error}", **{"field": FIELD, **details}) from error
+        for name, value in _rows.decode(data)[0].items():
+            try:
+                msgspec.json.decode(value)
+            except _NOT_READ:
+                return check_name(name, field=FIELD)
+    except _NOT_READ:
+        pass
+    return None
 
 
 def _begins(data: memoryview, mark: str) -> bool:

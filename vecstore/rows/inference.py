@@ -40,7 +40,9 @@ class Guess:
     def add(self, first: int, values: Values) -> None:
         """Values from row ``first`` on."""
         if isinstance(values, np.ndarray) and values.dtype != object:
-            self._kinds.setdefault(_kind_of_dtype(self._name, values), (first, None))
+            self._kinds.setdefault(
+                _kind_of_dtype(self._name, values), (first, values[0] if len(values) else None)
+            )
             self._arrays = False
             return
         present = [value for value in values if value is not None]
@@ -83,6 +85,15 @@ class Guess:
         """The type of dates or UUIDs, if there were any, be it beside strings."""
         kind = next((kind for kind in self._kinds if kind in ("datetime", "uuid")), None)
         return kind and f"[]{kind}" if self._arrays else kind
+
+    def refuse_as(self, kind: AttributeType) -> None:
+        """Refuse dates and UUIDs as values of a type of strings: as JSON they would be some."""
+        if self.dated is None or kind not in ("string", "[]string") or kind.startswith("[]") != self._arrays:
+            return
+        row, value = next(first for one, first in self._kinds.items() if one in ("datetime", "uuid"))
+        error = misfit(self._name, row, value, kind)
+        error.details["type"] = kind
+        raise error
 
     def refusal(self, row: int, value: Any) -> SchemaConflict:
         """Why a value, or an element of it, is none."""

@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from vecstore.errors import DeadlineExceeded, InvalidArgument, MethodNotAllowed, RouteNotFound, VecstoreError
 from vecstore.server.paths import FAILED, REQUEST_ID, ROUTE, template
-from vecstore.server.requests import JSON, too_large
+from vecstore.server.requests import JSON, is_utf8, too_large
 from vecstore.server.wire import ErrorBody, encode, etag
 
 log = logging.getLogger(__name__)
@@ -56,9 +56,15 @@ def register(app: Flask, max_body_bytes: int) -> None:
         if request.environ.get("PATH_INFO", "").startswith("//"):
             raise RouteNotFound(f"no route {request.path}", path=request.path)
 
+    def refuse_other_bytes() -> None:
+        # werkzeug puts U+FFFD in their place, which is a character of other ids.
+        if not is_utf8(request.environ.get("PATH_INFO", "").encode("latin-1")):
+            raise InvalidArgument("the path is not UTF-8", field="path")
+
     app.before_request(name_route)
     app.before_request(raise_again)
     app.before_request(refuse_slashes)
+    app.before_request(refuse_other_bytes)
     app.register_error_handler(VecstoreError, ours)
     app.register_error_handler(HTTPException, werkzeugs)
     app.register_error_handler(Exception, unexpected)

@@ -33,6 +33,7 @@ _TYPES: Final[tuple[Any, ...]] = (
     wire_aggregate.Aggregate,
     wire_aggregate.Aggregated,
     wire_queries.Queries,
+    wire_queries.OneQuery,
     wire_queries.Answers,
     wire.MeasureRecall,
     wire.Restore,

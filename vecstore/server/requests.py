@@ -8,15 +8,18 @@ from __future__ import annotations
 import re
 import zlib
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from flask import request
 
 from vecstore.errors import InvalidArgument, PayloadTooLarge, UnsupportedMediaType
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES
-from vecstore.server.wire import decode_json, parse_etag
+from vecstore.server.bodies import decode_json
+from vecstore.server.wire import parse_etag
 
 JSON: Final = "application/json"
+_CONDITIONS: Final = ("If-Match", "If-None-Match", "Idempotency-Key")
 _PIECE_BYTES: Final = 1 << 20
 
 
@@ -101,6 +104,13 @@ def too_large(limit: int, what: str = "body") -> PayloadTooLarge:
     return PayloadTooLarge(f"the {what} exceeds {limit} bytes", field="body", limit=limit)
 
 
+def takes(*headers: str) -> None:
+    """Refuse a header that asks a write for what it does not do: its sender would rely on it."""
+    for header in _CONDITIONS:
+        if header in request.headers and header not in headers:
+            raise InvalidArgument(f"{header} has no effect on this request", field=header)
+
+
 def if_match() -> tuple[str, int] | None:
     """What ``If-Match`` asks of the namespace; ``*`` asks no more than that it exists."""
     text = request.headers.get("If-Match")
@@ -124,8 +134,11 @@ def idempotency_key() -> str | None:
 def query(*allowed: str) -> dict[str, str]:
     """The query parameters; one that is not allowed or given twice is refused."""
     found: dict[str, str] = {}
-    if not request.environ.get("QUERY_STRING"):
+    given = request.environ.get("QUERY_STRING")
+    if not given:
         return found
+    if not is_utf8(unquote_to_bytes(given.encode("latin-1"))):
+        raise InvalidArgument("the query string is not UTF-8", field="query")
     for name, value in request.args.items(multi=True):
         if name not in allowed:
             expected = ", ".join(allowed) or "none"
@@ -136,6 +149,14 @@ def query(*allowed: str) -> dict[str, str]:
             raise InvalidArgument(f"query parameter {name} is given twice", field=name)
         found[name] = value
     return found
+
+
+def is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def past_epoch(values: dict[str, str]) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from flask import Flask, Response, render_template
 
 from vecstore.server.openapi import document
+from vecstore.server.requests import query
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _METHODS: Final = ("get", "post", "patch", "delete")
@@ -40,9 +41,11 @@ def register(app: Flask) -> None:
         return render_template("api.html", document=document(), methods=_METHODS, bounds=_BOUNDS)
 
     def show() -> Response:
+        query()
         return Response(page(), content_type="text/html; charset=utf-8", headers=_HEADERS)
 
     def style() -> Response:
+        query()
         css = (_TEMPLATES / "api.css").read_bytes()
         return Response(css, content_type="text/css; charset=utf-8", headers=_HEADERS)
 

@@ -13,7 +13,7 @@ from vecstore.errors import InvalidArgument
 from vecstore.server import wire
 from vecstore.server.access import may
 from vecstore.server.handlers import answer
-from vecstore.server.requests import if_match, json_body, query
+from vecstore.server.requests import if_match, json_body, query, takes
 
 _restore = msgspec.json.Decoder(wire.Restore)
 _branch = msgspec.json.Decoder(wire.CreateBranch)
@@ -26,6 +26,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def restore(ns: str) -> Response:
         query()
+        takes("If-Match")
         asked = json_body(_restore, limit)
         expected = if_match()
         if expected is None:
@@ -37,6 +38,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def branch(ns: str) -> Response:
         query()
+        takes()
         asked = json_body(_branch, limit)
         may("admin", asked.name)
         info = backend.branch(ns, asked.name, asked.epoch)
@@ -48,11 +50,13 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def tag(ns: str) -> Response:
         query()
+        takes()
         asked = json_body(_tag, limit)
         return answer(backend.tag(ns, asked.name, asked.epoch), 201)
 
     def untag(ns: str, tag: str) -> Response:
         query()
+        takes()
         backend.untag(ns, tag)
         return Response(status=204)
 

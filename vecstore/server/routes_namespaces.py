@@ -13,7 +13,7 @@ from vecstore.errors import InvalidArgument
 from vecstore.server import wire
 from vecstore.server.access import may, veiled, veiled_parts, visible
 from vecstore.server.handlers import answer
-from vecstore.server.requests import if_match, json_body, past_epoch, query
+from vecstore.server.requests import if_match, json_body, past_epoch, query, takes
 from vecstore.types import NamespaceInfo
 
 _create = msgspec.json.Decoder(wire.CreateNamespace)
@@ -28,6 +28,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def create() -> Response:
         query()
+        takes()
         asked = json_body(_create, limit)
         may("admin", asked.name)
         settings = {} if asked.defaults is msgspec.UNSET else _given(asked.defaults)
@@ -53,6 +54,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def update(ns: str) -> Response:
         query()
+        takes("If-Match")
         asked = json_body(_update, limit)
         if asked.defaults is msgspec.UNSET and asked.schema is None:
             raise InvalidArgument("a change names defaults, or a schema, or both", field="defaults")
@@ -62,6 +64,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def delete(ns: str) -> Response:
         query()
+        takes("If-Match")
         backend.delete(ns, expected=if_match())
         return Response(status=204)
 
@@ -75,11 +78,13 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def compact(ns: str) -> Response:
         query()
+        takes()
         asked = json_body(_compact, limit, default=wire.Compact())
         return answer(backend.compact(ns, everything=asked.everything))
 
     def warm(ns: str) -> Response:
         query()
+        takes()
         asked = json_body(_warm, limit, default=wire.Warm())
         return answer(backend.warm(ns, asked.cursor))
 

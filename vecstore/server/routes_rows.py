@@ -14,7 +14,7 @@ from vecstore.errors import InvalidId
 from vecstore.limits import MAX_BATCH_ROWS, MAX_DELETE_IDS, MAX_PATCH_IDS, MAX_U64
 from vecstore.server import wire
 from vecstore.server.handlers import answer
-from vecstore.server.requests import flag, idempotency_key, if_match, json_body, past_epoch, query
+from vecstore.server.requests import flag, idempotency_key, if_match, json_body, past_epoch, query, takes
 from vecstore.types import F32, Row, RowId
 
 _insert = msgspec.json.Decoder(wire.InsertRows)
@@ -29,6 +29,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def insert(ns: str) -> Response:
         query()
+        takes("If-Match", "Idempotency-Key")
         expected, key = if_match(), idempotency_key()
         asked = json_body(_insert, limit)
         values = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_BATCH_ROWS)
@@ -60,6 +61,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def delete(ns: str) -> Response:
         query()
+        takes("If-Match", "Idempotency-Key")
         expected, key = if_match(), idempotency_key()
         asked = json_body(_delete, limit)
         ids, matching, condition = _taken(asked, "ids", "filter", "condition")
@@ -82,6 +84,7 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
 
     def patch(ns: str) -> Response:
         query()
+        takes("If-Match", "Idempotency-Key")
         expected, key = if_match(), idempotency_key()
         asked = json_body(_patch, limit)
         ids, attributes, matching, condition = _taken(asked, "ids", "attributes", "filter", "condition")

@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidId, InvalidJson, InvalidVector
-from vecstore.ext.json import outline
+from vecstore.errors import DimensionMismatch, InvalidArgument, InvalidId, InvalidVector
 from vecstore.invalid import invalid
 from vecstore.limits import (
     MAX_BATCH_ROWS,
@@ -37,6 +36,7 @@ from vecstore.limits import (
 )
 from vecstore.manifest.model import Settings
 from vecstore.params import ETAG, query_of
+from vecstore.server.bodies import AT_ONCE_BYTES, items
 from vecstore.types import (
     F32,
     AttributeType,
@@ -299,7 +299,8 @@ class SearchQuery(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
     filter: str | None = None
 
     def params(self) -> SearchParams:
-        return replace(super().params(), filter=None if self.filter is None else self.filter.encode())
+        given = None if self.filter in (None, "null") else self.filter.encode()
+        return replace(super().params(), filter=given)
 
 
 class Restore(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -565,24 +566,6 @@ def decode_cursor(cursor: str) -> str:
 
 # -- decoding ------------------------------------------------------------------------------
 
-_BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
-
-
-def decode_json(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
-    """A body by its type; `InvalidJson` or `InvalidArgument` names the position or the field."""
-    if not data:
-        raise InvalidArgument("the request needs a JSON body", field="body")
-    try:
-        return decoder.decode(data)
-    except msgspec.ValidationError as error:
-        raise invalid(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        text = str(error)
-        match = _BYTE.search(text)
-        position = int(match[1]) if match else getattr(error, "start", len(data))
-        raise InvalidJson(f"the body is not JSON: {text}", field="body", position=position) from error
-
-
 _ids_decoder = msgspec.json.Decoder(list[int | str])
 _row_decoder = msgspec.json.Decoder(list[float])
 _rows_decoder = msgspec.json.Decoder(list[Raw])
@@ -607,8 +590,7 @@ def ids(data: bytes | None, *, limit: int) -> list[int | str] | None:
     """The ids of their JSON, counted before objects are made of them."""
     if data is None:
         return None
-    nothing = np.zeros(0, dtype=np.int64)
-    if outline(memoryview(data), nothing, nothing, nothing, nothing) > limit:
+    if items(data) > limit:
         raise InvalidId(f"ids must be 1 to {limit}", field="ids", limit=limit)
     try:
         return _ids_decoder.decode(data)
@@ -633,6 +615,8 @@ def vectors(raw: Raw, dim: int | None, *, limit: int, field: str = "vectors") ->
         packed = _from_base64(view, field)
         return packed if dim is None else cut(packed, dim, field=field)
     try:
+        if len(view) > AT_ONCE_BYTES and items(view) > limit:
+            raise InvalidArgument(f"{field} must hold 1 to {limit} rows", field=field, limit=limit)
         rows = _rows_decoder.decode(view)
     except msgspec.ValidationError as error:
         raise InvalidArgument(
@@ -679,6 +663,11 @@ def from_query(text: str, *, field: str = "vector") -> F32:
 
 
 def _row(data: Raw | bytes | memoryview, field: str) -> F32:
+    data = memoryview(data)
+    if len(data) > AT_ONCE_BYTES and items(data) > MAX_DIM:
+        raise DimensionMismatch(
+            f"{field} has more than {MAX_DIM} numbers", field=_outer(field), limit=MAX_DIM
+        )
     try:
         values = _row_decoder.decode(data)
     except msgspec.ValidationError as error:
@@ -731,7 +720,9 @@ def _strict_base64(text: str | bytes | memoryview, field: str) -> bytes:
 
 
 def _floats(packed: bytes, field: str) -> F32:
-    if not packed or len(packed) % 4:
+    if not packed:
+        raise DimensionMismatch(f"{field} is empty", field=field)
+    if len(packed) % 4:
         raise DimensionMismatch(
             f"{field} holds {len(packed)} bytes, which is no whole number of float32",
             field=field,

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_AGGREGATES, MAX_GROUP_BY, MAX_TOGETHER
 from vecstore.params import aggregate_params, check_params, told_of
+from vecstore.server.bodies import decode_json, items
 from vecstore.server.wire import AnySearch, Neighbour, found, given_json
 from vecstore.server.wire_aggregate import aggregated
 from vecstore.types import (
@@ -48,12 +49,24 @@ class OneQuery(AnySearch, forbid_unknown_fields=True, kw_only=True):
 
 
 _PLAIN: Final = OneQuery()
+_one = msgspec.json.Decoder(OneQuery)
+_list = msgspec.json.Decoder(list[Raw])
 
 
 class Queries(Struct, forbid_unknown_fields=True, kw_only=True):
     """Several queries, all answered from one epoch."""
 
-    queries: Annotated[list[OneQuery], Meta(min_length=1, max_length=MAX_TOGETHER)]
+    queries: Annotated[
+        Raw,
+        Meta(
+            extra_json_schema={
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/OneQuery"},
+                "minItems": 1,
+                "maxItems": MAX_TOGETHER,
+            }
+        ),
+    ]
     consistency: Consistency = "strong"
     max_staleness: Annotated[float, Meta(ge=0.0)] = 10.0
     epoch: Annotated[int, Meta(ge=1)] | None = None
@@ -61,10 +74,19 @@ class Queries(Struct, forbid_unknown_fields=True, kw_only=True):
     def asked(self) -> list[Query | AggregateParams]:
         """`InvalidArgument` says which query it is about."""
         out = []
-        for i, one in enumerate(self.queries):
+        for i, one in enumerate(self._each()):
             with told_of(i):
-                out.append(one.asked())
+                asked: OneQuery = decode_json(memoryview(one), _one, f"queries[{i}]")
+                out.append(asked.asked())
         return out
+
+    def _each(self) -> list[Raw]:
+        data = memoryview(self.queries)
+        if bytes(data[:1]) != b"[" or not 1 <= items(data) <= MAX_TOGETHER:
+            raise InvalidArgument(
+                f"queries must be a list of 1 to {MAX_TOGETHER}", field="queries", limit=MAX_TOGETHER
+            )
+        return _list.decode(data)
 
     def moment(self) -> Moment:
         return Moment(self.consistency, self.max_staleness, self.epoch)

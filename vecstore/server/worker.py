@@ -21,7 +21,10 @@ import os
 import threading
 from typing import Any, Final
 
+from gunicorn.http.errors import ParseException
 from gunicorn.workers.gthread import ThreadWorker
+
+from vecstore.errors import InvalidArgument
 
 PARTED: Final = 8  # of so many requests that come while others are under way, one ends its connection
 _TOGETHER: Final = 256 << 10  # bytes of a body up to which it is worth a copy
@@ -85,18 +88,44 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         return kept
 
     def _answer(self, req: Any, conn: Any) -> Any:
-        plain = conn.sock
+        plain, body = conn.sock, req.body
         conn.sock = joined = _Joined(plain)
+        req.body = _Body(body, req)
         try:
             kept = super().handle_request(req, conn)
         finally:
-            conn.sock = plain
+            conn.sock, req.body = plain, body
         joined.flush()
         return kept
 
 
 def _closed(graceful: bool = False) -> None:
     """A connection that is closed already."""
+
+
+class _Body:
+    """The body of a request; one that is broken is its client's doing, and ends the connection.
+
+    What comes after it on the connection might be anything.
+    """
+
+    def __init__(self, body: Any, req: Any) -> None:
+        self._body = body
+        self._req = req
+
+    def read(self, size: int | None = None) -> bytes:
+        try:
+            data: bytes = self._body.read(size)
+        except ParseException as error:
+            self._req.force_close()
+            raise InvalidArgument(f"the body is not chunked as HTTP has it: {error}", field="body") from error
+        except OSError as error:  # a reset, or the end in the middle of a chunk
+            self._req.force_close()
+            raise InvalidArgument("the body is cut off", field="body") from error
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
 
 
 class _Joined:
