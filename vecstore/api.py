@@ -835,7 +835,9 @@ class Namespace:
     ) -> NamespaceInfo:
         """Change settings and attributes by one commit.
 
-        Parts that exist keep the form they were built in until compaction.
+        Parts that exist keep the form they were built in until they are compacted, and `compact` compacts all
+        that have another. ``store_vectors`` cannot be changed from ``"none"`` while there are parts without
+        vectors: what was not kept cannot be given back.
 
         Parameters
         ----------
