@@ -43,7 +43,7 @@ from vecstore.params import (
     search_params,
     several,
 )
-from vecstore.progress import Progress
+from vecstore.progress import Progress, within
 from vecstore.rows.filters import filter_bytes
 from vecstore.rows.given import held
 from vecstore.scan import Scan
@@ -326,6 +326,20 @@ def _bounded(name: str, given: Any, least: int) -> int:
     if not is_integer(value) or value < least:
         raise InvalidArgument(f"{name} must be an integer of at least {least}", field=name, limit=least)
     return int(value)
+
+
+def _together(steps: Sequence[CompactResult]) -> CompactResult:
+    """Of merges one after another: the parts that went into them, and what came of them all."""
+    made: dict[str, int] = {}
+    merged: list[str] = []
+    for one in steps:
+        merged += [part for part in one.merged if made.pop(part, None) is None]
+        if one.part_id is not None:
+            made[one.part_id] = one.rows
+    last = max(steps, key=lambda one: one.epoch)
+    return CompactResult(
+        tuple(merged), next(reversed(made), None), sum(made.values()), last.epoch, steps[0].reason
+    )
 
 
 def _settings(defaults: dict[str, Any]) -> dict[str, Any]:
@@ -933,11 +947,25 @@ class Namespace:
         self._backend.untag(self.name, name)
 
     def compact(self, *, everything: bool = True, progress: Progress | None = None) -> CompactResult:
-        """Merge parts and retrain: all of them, or with ``everything=False`` only what is due.
+        """Merge parts and retrain: all of them, or with ``everything=False`` the one merge that is most due.
 
-        ``progress`` is called with the share that is done, 0 to 1; over HTTP at the end alone.
+        All of them are as many merges as the bound of a part's rows asks for, one after another; the result
+        is of all together. At most as many as there were parts at first: who writes meanwhile is not
+        followed.
+
+        ``progress`` is called with the share that is done, 0 to 1; over HTTP after each merge.
         """
-        return self._backend.compact(self.name, everything=flag("everything", everything), progress=progress)
+        if not flag("everything", everything):
+            return self._backend.compact(self.name, everything=False, progress=progress)
+        most = max(1, self.stats().parts)
+        steps: list[CompactResult] = []
+        while len(steps) < most:
+            share = within(progress, len(steps) / most, (len(steps) + 1) / most)
+            steps.append(self._backend.compact(self.name, everything=True, progress=share))
+            if not steps[-1].merged:
+                break
+        within(progress, 0.0, 1.0)(1.0)
+        return _together(steps)
 
     def warm(self, *, progress: Callable[[WarmResult], object] = lambda _: None) -> WarmResult:
         """Read ahead of time what a search at the default target needs, as far as the caches have room.
