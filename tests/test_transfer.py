@@ -23,7 +23,7 @@ from vecstore import ingest
 from vecstore.api import Database, Namespace
 from vecstore.cli import main
 from vecstore.engine import scan
-from vecstore.errors import InvalidArgument, InvalidAttribute, SchemaConflict, SnapshotExpired
+from vecstore.errors import InvalidArgument, InvalidAttribute, InvalidId, SchemaConflict, SnapshotExpired
 from vecstore.export import export_namespace
 from vecstore.ingest import import_namespace, load, open_file
 from vecstore.limits import MAX_U64
@@ -507,3 +507,17 @@ def test_export_import_and_scan_by_command(kind: str, tmp_path: Path) -> None:
         2,
     ]
     assert json.loads(good("export", url, "docs", file, "--epoch", "1", "--json"))["rows"] == 0
+
+
+@pytest.mark.parametrize("named", ["id", "word"])
+def test_a_file_with_text_that_is_not_utf_8_is_refused_by_its_row(named: str, tmp_path: Path) -> None:
+    spelt = pa.py_buffer(b"abcd\xffe")
+    texts = pa.Array.from_buffers(pa.string(), 6, [None, pa.py_buffer(np.arange(7, dtype=np.int32)), spelt])
+    table = pa.table({"vector": [[1.0, 2.0]] * 6, named: texts})
+    path = tmp_path / "broken.arrow"
+    with pa.ipc.new_file(path, table.schema) as out:
+        out.write_table(table)
+    ns = database().create_namespace("ns", 2, "l2")
+    with pytest.raises((InvalidAttribute, InvalidId), match=r"row [14] is not UTF-8"):
+        load(ns, open_file(path), batch_rows=3)
+    assert ns.stats().rows == 3

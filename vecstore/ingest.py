@@ -16,15 +16,22 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 import msgspec
 import numpy as np
 
 from vecstore.api import Database, Namespace
-from vecstore.arrow import pyarrow, values_of
+from vecstore.arrow import not_text, pyarrow, values_of
 from vecstore.batches import BATCH_BYTES, Batch, VectorFile, as_f32, check_dim, fitting
-from vecstore.errors import NOT_JSON, InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
+from vecstore.errors import (
+    NOT_JSON,
+    InvalidArgument,
+    InvalidId,
+    NamespaceExists,
+    NamespaceNotFound,
+    SchemaConflict,
+)
 from vecstore.export import FORMAT, HEADER, Header
 from vecstore.limits import MAX_IDEMPOTENCY_KEYS
 from vecstore.types import F32, RowId, WriteMode
@@ -422,9 +429,16 @@ class ArrowFile:
     def _batch(self, held: list[Any], first: int) -> Batch:
         """Of rows from ``first`` on."""
         table = pyarrow("Arrow").Table.from_batches(held)
-        ids = table.column("id").to_pylist() if self._with_ids else None
+        ids = self._ids(table.column("id"), first) if self._with_ids else None
         attributes = {name: table.column(name) for name in self._attributes}
         return Batch(self._vectors(table.column("vector"), first), ids, attributes or None)
+
+    def _ids(self, column: Any, first: int) -> list[Any]:
+        try:
+            return cast(list[Any], column.to_pylist())
+        except UnicodeDecodeError as error:
+            row = first + not_text(column)
+            raise InvalidId(f"{self.path}: the id of row {row} is not UTF-8", field="id", row=row) from error
 
     def _vectors(self, column: Any, first: int) -> F32:
         """f32[n, dim] of lists from row ``first`` on."""
