@@ -308,11 +308,18 @@ def _settings_option(command: F) -> F:
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    from vecstore.manifest.model import Settings
+
+    known = Settings.__struct_fields__
     found: dict[str, Any] = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator:
             raise click.UsageError(f"--set takes NAME=VALUE, not {pair!r}")
+        if name not in known:  # it might be another option of the call that it is passed to
+            raise InvalidArgument(
+                f"--set: {name!r} is no default; there are {', '.join(known)}", field=name, limit=list(known)
+            )
         try:
             found[name] = msgspec.json.decode(text)
         except NOT_JSON:
