@@ -616,3 +616,27 @@ def test_no_time_and_no_name_are_refused(db: Database) -> None:
         ns.insert(ROWS[:1], attributes={"when": np.array(["NaT"], dtype="datetime64[ms]")})
     with pytest.raises(InvalidArgument, match="1 must be a name"):
         ns.insert(ROWS[:1], attributes={1: [1], "a": [2]})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0x345678-9abc-def0-1234-56789abcdef0",
+        " 12345678-9abc-def0-1234-56789abcdef",
+        "123456789abc-def0-1234-56789abcdef0-",
+        "1-2345678-9abc-def0-1234-56789abcdef",
+        "12345678_9abc_def0_1234_56789abcdef0",
+        "{2345678-9abc-def0-1234-56789abcdef}",
+        "12345678-9abc-def0-1234-56789abcde\u0660\u0661",
+        "123456789abcdef0123456789abcdef0",
+        "12345678-9abc-def0-1234-56789abcdef0\n",
+    ],
+)
+def test_what_is_no_uuid_is_not_taken_for_another_one(text: str) -> None:
+    ns = Database(engine()).create_namespace("ns", 2, "l2", schema={"u": "uuid"})
+    with pytest.raises(SchemaConflict, match="a UUID as 12345678-"):
+        ns.insert(np.ones((1, 2)), [1], attributes={"u": [text]})
+    with pytest.raises(FilterMismatch, match="a UUID as 12345678-"):
+        ns.search([1.0, 1.0], filter=["u", "Eq", text])
+    ns.insert(np.ones((1, 2)), [1], attributes={"u": ["12345678-9ABC-def0-1234-56789abcdef0"]})
+    assert ns.get(1).attributes == {"u": "12345678-9abc-def0-1234-56789abcdef0"}

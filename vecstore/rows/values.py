@@ -32,6 +32,7 @@ _MS: Final = timedelta(milliseconds=1)
 _LEAST_MS: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MS
 _GREATEST_MS: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MS
 _BEYOND_MICROSECONDS: Final = re.compile(r"[.,]\d{6}\d*[1-9]")  # which `fromisoformat` leaves out
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 TEXT: Final = frozenset({"string", "uuid"})
 WORDS: Final[dict[ScalarType, str]] = {
     "string": "a string",
@@ -40,7 +41,7 @@ WORDS: Final[dict[ScalarType, str]] = {
     "float": "a finite number",
     "bool": "true or false",
     "datetime": "an ISO 8601 date and time",
-    "uuid": "a UUID",
+    "uuid": "a UUID as 12345678-9abc-def0-1234-56789abcdef0",
 }
 
 
@@ -289,7 +290,7 @@ def _instant(value: Any) -> tuple[int, bool]:
 
 def _uuid_key(value: Any) -> bytes:
     if isinstance(value, str):
-        if len(value) != 36:
+        if _UUID.fullmatch(value) is None:  # `UUID` takes a prefix, braces, and dashes wherever they are
             raise ValueError(value)
         value = UUID(value)
     if not isinstance(value, UUID):
