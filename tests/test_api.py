@@ -590,3 +590,35 @@ def test_who_writes_meanwhile_does_not_keep_a_compaction_going() -> None:
 
     assert len(ns.compact(progress=write).merged) == 3
     assert ns.stats().tombstones > 0, "what was written meanwhile waits for the next one"
+
+
+# -- messages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [None, 1.5, uuid.UUID(int=5), b"a"], ids=repr)
+def test_an_id_that_is_none_is_shown(db: Database, wrong: Any) -> None:
+    made = db.create_namespace("ids", 3, "l2")
+    with pytest.raises(InvalidId) as refused:
+        made.insert(ROWS[:2], [1, wrong])
+    assert refused.value.message == f"ids[1] is {wrong!r}; ids are all integers or all strings"
+
+
+def test_a_vector_that_is_too_short_for_a_direction_is_not_called_zero(ns: Namespace) -> None:
+    with pytest.raises(InvalidVector, match=r"vectors\[0\] has a norm below 1e-.*, and so no direction"):
+        ns.insert([[1e-30, 0, 0]], [1])
+    with pytest.raises(InvalidVector, match=r"vectors\[0\] is zero, which has no direction"):
+        ns.insert([[0, 0, 0]], [1])
+
+
+# -- recall ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [np.asarray, list])
+def test_queries_are_drawn_from_more_than_a_request_may_bring(ns: Namespace, given: Any) -> None:
+    queries = given(np.random.default_rng(0).standard_normal((20_000, 3), dtype=np.float32))
+    found = ns.measure_recall(queries, sample=20, top_k=2)
+    assert (found.queries, found.recall) == (20, 1.0)
+    again = ns.measure_recall(queries, sample=20, top_k=2, seed=found.seed)
+    assert again.seed == found.seed
+    with pytest.raises(InvalidArgument, match="at most 10000"):
+        ns.measure_recall(queries)

@@ -640,3 +640,29 @@ def test_what_is_no_uuid_is_not_taken_for_another_one(text: str) -> None:
         ns.search([1.0, 1.0], filter=["u", "Eq", text])
     ns.insert(np.ones((1, 2)), [1], attributes={"u": ["12345678-9ABC-def0-1234-56789abcdef0"]})
     assert ns.get(1).attributes == {"u": "12345678-9abc-def0-1234-56789abcdef0"}
+
+
+@pytest.mark.parametrize(
+    ("given", "at", "attribute"),
+    [
+        (["n", "Eq", {"$ref_new": "zz"}], "condition[2]", "zz"),
+        (["zz", "Eq", {"$ref_new": "n"}], "condition[0]", "zz"),
+        (["n", "Eq", {"$ref_new": "s"}], "condition[2]", "s"),
+        (["n", "Eq", {"$ref_new": "l"}], "condition[2]", "l"),
+    ],
+)
+def test_a_reference_that_does_not_fit_is_told_by_its_attribute(given: Any, at: str, attribute: str) -> None:
+    ns = Database(engine()).create_namespace("ns", 2, "l2", schema={"n": "int", "s": "string", "l": "[]int"})
+    with pytest.raises(FilterMismatch) as refused:
+        ns.insert(np.ones((1, 2)), [1], attributes={"n": [1]}, condition=given)
+    assert (refused.value.details["at"], refused.value.details["attribute"]) == (at, attribute)
+
+
+def test_what_cannot_become_filterable_is_told_so() -> None:
+    ns = Database(engine()).create_namespace("ns", 2, "l2", schema={"s": "string"})
+    with pytest.raises(
+        SchemaConflict, match="attribute 's' is filterable, and cannot become one that is not"
+    ):
+        ns.update(schema={"s": {"type": "string", "filterable": False}})
+    with pytest.raises(SchemaConflict, match="attribute 's' is string, not int"):
+        ns.update(schema={"s": "int"})

@@ -417,3 +417,9 @@ def test_an_id_that_is_not_utf_8_is_refused_by_its_place(db: Database, column: A
     with pytest.raises(InvalidId, match=r"ids\[1\] is not UTF-8") as refused:
         ns.insert(ROWS + 1, column)
     assert refused.value.details["position"] == 1
+
+
+def test_two_columns_of_one_name_are_refused_by_it(db: Database) -> None:
+    table = pa.Table.from_arrays([pa.array([1, 2, 3]), pa.array([1, 2, 3])], names=["word", "word"])
+    with pytest.raises(InvalidAttribute, match="two columns are named 'word'"):
+        db.create_namespace("docs", dim=DIM).insert(ROWS + 1, attributes=table)

@@ -7,6 +7,7 @@ them their public shape.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +15,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, get_args
 
+import numpy as np
 import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
-from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE
+from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE, MAX_QUERIES
 from vecstore.observe import Observer
 from vecstore.params import (
     aggregate_params,
@@ -784,6 +786,12 @@ class Namespace:
         asked = check_sample(
             RecallSample(source, plain(sample), plain(confidence), plain(seed)), given=queries is not None
         )
+        given = queries if isinstance(queries, (list, tuple, np.ndarray)) else ()
+        if asked.sample is not None and len(given) > MAX_QUERIES:
+            # More than a request may bring, so the draw is made here.
+            asked = replace(asked, seed=secrets.randbits(63) if asked.seed is None else asked.seed)
+            rng = np.random.Generator(np.random.Philox(asked.seed))
+            queries = [given[row] for row in rng.choice(len(given), size=asked.sample, replace=False)]
         for name in ("include", "exclude", "debug", "max_distance", "order_by", "limit_per_group"):
             if name in options:
                 raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)

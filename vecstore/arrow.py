@@ -63,8 +63,9 @@ def columns_of(given: Any) -> dict[str, Any]:
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InvalidAttribute(f"attributes have no form in Arrow: {error}", field="attributes") from error
     names = table.column_names
-    if len(set(names)) != len(names):
-        raise InvalidAttribute("attributes: two columns have one name", field="attributes")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidAttribute(f"attributes: two columns are named {twice!r}", field="attributes")
     return {name: table.column(name) for name in names}
 
 

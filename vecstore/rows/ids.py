@@ -18,6 +18,7 @@ import numpy.typing as npt
 from vecstore.arrow import not_text
 from vecstore.errors import InvalidArgument, InvalidId
 from vecstore.limits import MAX_ID_BYTES, MAX_NAME_BYTES, MAX_U64
+from vecstore.rows.values import shown
 from vecstore.types import U64, IdKind
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -100,7 +101,7 @@ def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids
             for position, item in enumerate(items):
                 if isinstance(item, bool) or not isinstance(item, (int, np.integer)):
                     raise InvalidId(
-                        f"{field}[{position}] is neither like the others an integer nor all of them strings",
+                        f"{field}[{position}] is {shown(item)}; ids are all integers or all strings",
                         field=field,
                         position=position,
                     )
