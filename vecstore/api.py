@@ -656,6 +656,7 @@ class Namespace:
         limit_per_group
             ``("document", 2)``: at most two hits have the same value of that attribute, which has to be
             filterable and no array; rows that lack it are one group. ``top_k`` is filled if so many exist.
+            Not together with ``order_by``.
         debug
             Return plan, counts, stage times and storage traffic.
         """
@@ -932,7 +933,7 @@ class Namespace:
         """Hold an epoch against collection, the current one if none is named.
 
         It can be read and restored for as long as the tag is there. To tag the same epoch again under
-        the same name changes nothing.
+        the same name changes nothing, nor does it to tag the current one while only tags have changed since.
 
         Parameters
         ----------
