@@ -31,6 +31,8 @@ from vecstore.errors import (
     RowNotFound,
     VecstoreError,
 )
+from vecstore.maintenance.policy import Policy
+from vecstore.types import CompactResult
 
 ROWS = np.arange(1, 31, dtype=np.float32).reshape(10, 3)
 
@@ -545,3 +547,80 @@ def test_the_package_tells_its_version_and_no_name_that_it_has_not() -> None:
     assert vecstore.__version__ == version("vecstore")
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
         vecstore.serach  # type: ignore[attr-defined]  # noqa: B018
+
+
+# -- compaction -----------------------------------------------------------------------------
+
+
+def worn(parts: int, *, rows: int = 100) -> Namespace:
+    """Parts of which no two may be merged, each with a row that is dead."""
+    made = database(policy=Policy(memory=2 * 128 * (rows + 50))).create_namespace("worn", 2, "l2")
+    for part in range(parts):
+        first = part * rows
+        made.insert(np.full((rows, 2), part), range(first, first + rows))
+    made.delete(range(0, parts * rows, rows))
+    return made
+
+
+def test_a_compaction_of_everything_goes_on_until_nothing_is_due() -> None:
+    ns, told = worn(3), []
+    before = [part.id for part in ns.parts().parts]
+    done = ns.compact(progress=told.append)
+    after = ns.parts().parts
+    assert sorted(done.merged) == sorted(before)
+    assert done.rows == 297 == sum(part.rows for part in after)
+    assert done.part_id in {part.id for part in after}
+    assert (done.epoch, done.reason) == (ns.stats().epoch, "asked for")
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    assert ns.compact() == CompactResult((), None, 0, done.epoch, "nothing due")
+
+
+def test_a_compaction_of_what_is_due_is_one_merge() -> None:
+    ns = worn(3, rows=4)
+    assert len(ns.compact(everything=False).merged) == 1
+    assert ns.stats().tombstones == 2
+
+
+def test_who_writes_meanwhile_does_not_keep_a_compaction_going() -> None:
+    ns, firsts = worn(3), iter(range(1_000, 1_000_000, 1_000))
+
+    def write(_: float) -> None:
+        first = next(firsts)
+        ns.insert(np.ones((100, 2)), range(first, first + 100))
+        ns.delete([first])
+
+    assert len(ns.compact(progress=write).merged) == 3
+    assert ns.stats().tombstones > 0, "what was written meanwhile waits for the next one"
+
+
+# -- messages -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [None, 1.5, uuid.UUID(int=5), b"a"], ids=repr)
+def test_an_id_that_is_none_is_shown(db: Database, wrong: Any) -> None:
+    made = db.create_namespace("ids", 3, "l2")
+    with pytest.raises(InvalidId) as refused:
+        made.insert(ROWS[:2], [1, wrong])
+    assert refused.value.message == f"ids[1] is {wrong!r}; ids are all integers or all strings"
+
+
+def test_a_vector_that_is_too_short_for_a_direction_is_not_called_zero(ns: Namespace) -> None:
+    with pytest.raises(InvalidVector, match=r"vectors\[0\] has a norm below 1e-.*, and so no direction"):
+        ns.insert([[1e-30, 0, 0]], [1])
+    with pytest.raises(InvalidVector, match=r"vectors\[0\] is zero, which has no direction"):
+        ns.insert([[0, 0, 0]], [1])
+
+
+# -- recall ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [np.asarray, list])
+def test_queries_are_drawn_from_more_than_a_request_may_bring(ns: Namespace, given: Any) -> None:
+    queries = given(np.random.default_rng(0).standard_normal((20_000, 3), dtype=np.float32))
+    found = ns.measure_recall(queries, sample=20, top_k=2)
+    assert (found.queries, found.recall) == (20, 1.0)
+    again = ns.measure_recall(queries, sample=20, top_k=2, seed=found.seed)
+    assert again.seed == found.seed
+    with pytest.raises(InvalidArgument, match="at most 10000"):
+        ns.measure_recall(queries)

@@ -616,3 +616,53 @@ def test_no_time_and_no_name_are_refused(db: Database) -> None:
         ns.insert(ROWS[:1], attributes={"when": np.array(["NaT"], dtype="datetime64[ms]")})
     with pytest.raises(InvalidArgument, match="1 must be a name"):
         ns.insert(ROWS[:1], attributes={1: [1], "a": [2]})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0x345678-9abc-def0-1234-56789abcdef0",
+        " 12345678-9abc-def0-1234-56789abcdef",
+        "123456789abc-def0-1234-56789abcdef0-",
+        "1-2345678-9abc-def0-1234-56789abcdef",
+        "12345678_9abc_def0_1234_56789abcdef0",
+        "{2345678-9abc-def0-1234-56789abcdef}",
+        "12345678-9abc-def0-1234-56789abcde\u0660\u0661",
+        "123456789abcdef0123456789abcdef0",
+        "12345678-9abc-def0-1234-56789abcdef0\n",
+    ],
+)
+def test_what_is_no_uuid_is_not_taken_for_another_one(text: str) -> None:
+    ns = Database(engine()).create_namespace("ns", 2, "l2", schema={"u": "uuid"})
+    with pytest.raises(SchemaConflict, match="a UUID as 12345678-"):
+        ns.insert(np.ones((1, 2)), [1], attributes={"u": [text]})
+    with pytest.raises(FilterMismatch, match="a UUID as 12345678-"):
+        ns.search([1.0, 1.0], filter=["u", "Eq", text])
+    ns.insert(np.ones((1, 2)), [1], attributes={"u": ["12345678-9ABC-def0-1234-56789abcdef0"]})
+    assert ns.get(1).attributes == {"u": "12345678-9abc-def0-1234-56789abcdef0"}
+
+
+@pytest.mark.parametrize(
+    ("given", "at", "attribute"),
+    [
+        (["n", "Eq", {"$ref_new": "zz"}], "condition[2]", "zz"),
+        (["zz", "Eq", {"$ref_new": "n"}], "condition[0]", "zz"),
+        (["n", "Eq", {"$ref_new": "s"}], "condition[2]", "s"),
+        (["n", "Eq", {"$ref_new": "l"}], "condition[2]", "l"),
+    ],
+)
+def test_a_reference_that_does_not_fit_is_told_by_its_attribute(given: Any, at: str, attribute: str) -> None:
+    ns = Database(engine()).create_namespace("ns", 2, "l2", schema={"n": "int", "s": "string", "l": "[]int"})
+    with pytest.raises(FilterMismatch) as refused:
+        ns.insert(np.ones((1, 2)), [1], attributes={"n": [1]}, condition=given)
+    assert (refused.value.details["at"], refused.value.details["attribute"]) == (at, attribute)
+
+
+def test_what_cannot_become_filterable_is_told_so() -> None:
+    ns = Database(engine()).create_namespace("ns", 2, "l2", schema={"s": "string"})
+    with pytest.raises(
+        SchemaConflict, match="attribute 's' is filterable, and cannot become one that is not"
+    ):
+        ns.update(schema={"s": {"type": "string", "filterable": False}})
+    with pytest.raises(SchemaConflict, match="attribute 's' is string, not int"):
+        ns.update(schema={"s": "int"})

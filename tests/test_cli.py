@@ -311,6 +311,14 @@ def test_parquet_without_vectors_is_refused(tmp_path: Path) -> None:
         (["recall", "{store}", "nothing"], "no namespace"),
         (["demo", "--data", "nowhere"], "no sample data"),
         pytest.param(["scan", "{store}", "nothing", "--filter", DEEP], "--filter is not JSON", id="deep"),
+        *(
+            (["ns", "create", "{store}", "x", "--dim", "4", "--set", f"{name}=3"], "there are list_rows, ")
+            for name in ("name", "dim", "metric", "schema", "self", "no_such")
+        ),
+        *(
+            (["ns", "update", "{store}", "docs", "--set", f"{name}=3"], f"'{name}' is no default")
+            for name in ("if_match", "schema", "self", "name")
+        ),
         pytest.param(
             ["ns", "create", "{store}", "x", "--dim", "4", "--set", f"list_rows={DEEP}"],
             "list_rows",

@@ -17,7 +17,7 @@ import pytest
 
 import vecstore
 from vecstore.api import Database
-from vecstore.errors import InvalidArgument, InvalidAttribute, SchemaConflict
+from vecstore.errors import InvalidArgument, InvalidAttribute, InvalidId, SchemaConflict
 
 DIM = 4
 ROWS = np.arange(12, dtype=np.float32).reshape(3, DIM)
@@ -382,3 +382,44 @@ def test_without_the_extra_an_error_names_it(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(InvalidArgument, match=r"vecstore\[arrow\]"):
             ns.scan().to_arrow()
     assert "pyarrow" in sys.modules
+
+
+# -- text that is none ----------------------------------------------------------------------
+
+BROKEN = pa.Array.from_buffers(
+    pa.string(), 3, [None, pa.py_buffer(np.array([0, 1, 2, 3], dtype=np.int32)), pa.py_buffer(b"a\xffb")]
+)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        BROKEN,
+        pa.chunked_array([BROKEN[:1], BROKEN[1:]]),
+        pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), BROKEN),
+        pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), BROKEN),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_text_that_is_not_utf_8_is_refused_by_column_and_row(db: Database, column: Any) -> None:
+    ns = db.create_namespace("docs", dim=DIM)
+    with pytest.raises(InvalidAttribute, match="'word' of row 1 is not UTF-8") as refused:
+        ns.insert(ROWS + 1, attributes=pa.table({"word": column}))
+    assert refused.value.details == {"field": "attributes", "attribute": "word", "row": 1}
+    assert ns.stats().rows == 0
+
+
+@pytest.mark.parametrize(
+    "column", [BROKEN, pa.chunked_array([BROKEN[:1], BROKEN[1:]])], ids=["array", "chunks"]
+)
+def test_an_id_that_is_not_utf_8_is_refused_by_its_place(db: Database, column: Any) -> None:
+    ns = db.create_namespace("docs", dim=DIM)
+    with pytest.raises(InvalidId, match=r"ids\[1\] is not UTF-8") as refused:
+        ns.insert(ROWS + 1, column)
+    assert refused.value.details["position"] == 1
+
+
+def test_two_columns_of_one_name_are_refused_by_it(db: Database) -> None:
+    table = pa.Table.from_arrays([pa.array([1, 2, 3]), pa.array([1, 2, 3])], names=["word", "word"])
+    with pytest.raises(InvalidAttribute, match="two columns are named 'word'"):
+        db.create_namespace("docs", dim=DIM).insert(ROWS + 1, attributes=table)

@@ -23,7 +23,7 @@ from vecstore import ingest
 from vecstore.api import Database, Namespace
 from vecstore.cli import main
 from vecstore.engine import scan
-from vecstore.errors import InvalidArgument, InvalidAttribute, SchemaConflict, SnapshotExpired
+from vecstore.errors import InvalidArgument, InvalidAttribute, InvalidId, SchemaConflict, SnapshotExpired
 from vecstore.export import export_namespace
 from vecstore.ingest import import_namespace, load, open_file
 from vecstore.limits import MAX_U64
@@ -277,7 +277,7 @@ def test_damage_within_a_parquet_file_is_noticed(tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(InvalidArgument, match="cannot be read"):
         import_namespace(db, "copy", open_file(file))
-    assert db.namespace("copy").stats().rows == 0
+    assert [info.name for info in db.namespaces()] == ["docs"]
 
 
 def test_the_memory_of_an_export_does_not_grow_with_its_rows(
@@ -494,7 +494,10 @@ def test_export_import_and_scan_by_command(kind: str, tmp_path: Path) -> None:
         ns.insert([[1, 2], [3, 4], [5, 6]], [1, 2, 3], attributes={"n": [7, None, 9]})
     assert good("export", url, "docs", file, "--quiet").startswith(f"3 rows of epoch 2 in {file}, ")
     assert good("import", url, "copy", file, "--quiet") == "3 rows imported; copy has 3 at epoch 2\n"
-    assert "0 rows imported, 3 were there already" in good("import", url, "copy", file, "--quiet")
+    assert good("import", url, "copy", file, "--quiet") == (
+        "0 rows imported; copy has 3 at epoch 2; 3 were skipped: this file was loaded into it within"
+        " the last hour (--again loads them anew)\n"
+    )
     lines = good(
         "scan", url, "copy", "--filter", '["n", "NotEq", null]', "--include", "n", "--include", "vector"
     )
@@ -507,3 +510,208 @@ def test_export_import_and_scan_by_command(kind: str, tmp_path: Path) -> None:
         2,
     ]
     assert json.loads(good("export", url, "docs", file, "--epoch", "1", "--json"))["rows"] == 0
+
+
+@pytest.mark.parametrize("named", ["id", "word"])
+def test_a_file_with_text_that_is_not_utf_8_is_refused_by_its_row(named: str, tmp_path: Path) -> None:
+    spelt = pa.py_buffer(b"abcd\xffe")
+    texts = pa.Array.from_buffers(pa.string(), 6, [None, pa.py_buffer(np.arange(7, dtype=np.int32)), spelt])
+    table = pa.table({"vector": [[1.0, 2.0]] * 6, named: texts})
+    path = tmp_path / "broken.arrow"
+    with pa.ipc.new_file(path, table.schema) as out:
+        out.write_table(table)
+    ns = database().create_namespace("ns", 2, "l2")
+    with pytest.raises((InvalidAttribute, InvalidId), match=r"row [14] is not UTF-8"):
+        load(ns, open_file(path), batch_rows=3)
+    assert ns.stats().rows == 3
+
+
+# -- what goes wrong on the way ---------------------------------------------------------------------
+
+
+def lines(path: Path, *given: object) -> Path:
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, given)))
+    return path
+
+
+def header(dim: int, rows: int) -> dict[str, Any]:
+    return {
+        "vecstore": {
+            "format": 0, "dim": dim, "metric": "dot", "id_kind": "u64", "rows": rows,
+            "schema": {"n": {"type": "uint"}, "at": {"type": "datetime"}},
+            "defaults": {"list_rows": 77, "expire_by": "at"},
+        }
+    }  # fmt: skip
+
+
+def test_rows_that_were_deleted_come_back_if_they_are_loaded_again(tmp_path: Path) -> None:
+    db = database()
+    ns = db.create_namespace("docs", 2, "l2")
+    ns.insert(np.ones((3, 2)), range(3))
+    export_namespace(ns, tmp_path / "docs.jsonl")
+    ns.delete([0, 1])
+    load(ns, open_file(tmp_path / "docs.jsonl"), batch_rows=2)
+    ns.delete([0, 1])
+    assert load(ns, open_file(tmp_path / "docs.jsonl"), batch_rows=2).skipped == 3
+    assert ns.stats().rows == 1
+    done = import_namespace(db, "docs", tmp_path / "docs.jsonl", again=True)
+    assert (done.rows, done.skipped, ns.stats().rows) == (3, 0, 3)
+    url = str(tmp_path / "data")
+    words = (url, "docs", str(tmp_path / "docs.jsonl"), "--quiet", "--json")
+    good("import", *words)
+    assert json.loads(good("import", *words))["rows"] == 0
+    assert json.loads(good("import", *words, "--again"))["rows"] == 3
+    assert json.loads(good("ingest", *words, "--again"))["rows"] == 3
+
+
+def test_what_is_refused_of_a_batch_is_told_by_file_and_row(tmp_path: Path) -> None:
+    ns = database().create_namespace("docs", 1, "l2", schema={"n": "int"})
+    path = lines(tmp_path / "rows.jsonl", *({"vector": [i], "n": i if i < 7 else "x"} for i in range(9)))
+    with pytest.raises(SchemaConflict, match=r"rows.jsonl, in the batch from row 6 on: .* row 1") as refused:
+        load(ns, open_file(path), batch_rows=3)
+    told = refused.value.details
+    assert (told["file"], told["first_row"], told["row"], told["attribute"]) == (str(path), 6, 1, "n")
+    assert ns.stats().rows == 6
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    db = database()
+    ns = db.create_namespace("docs", 2, "l2")
+    ns.insert(np.ones((3, 2)), range(3))
+    path = str(tmp_path / "docs.jsonl")
+    assert export_namespace(ns, path).rows == 3
+    assert open_file(path).rows == 3
+    assert import_namespace(db, "copy", path).rows == 3
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[{"id": 1, "vector": [1, 2]}], [{"id": 1, "vector": [1, 2, 3]}, {"id": 1, "vector": [1, 2, 3]}]],
+    ids=["another dimension", "an id twice"],
+)
+def test_an_import_that_is_refused_leaves_no_namespace_behind(rows: list[Any], tmp_path: Path) -> None:
+    path = lines(tmp_path / "docs.jsonl", header(3, len(rows)), *rows)
+    db = database()
+    with pytest.raises(InvalidArgument):
+        import_namespace(db, "copy", path)
+    assert list(db.namespaces()) == []
+    made = db.create_namespace("copy", 3, "dot")
+    with pytest.raises(InvalidArgument):
+        import_namespace(db, "copy", path)
+    assert db.namespace("copy").stats().incarnation == made.stats().incarnation
+    url = str(tmp_path / "data")
+    done = CliRunner().invoke(main, ["ingest", url, "copy", str(path), "--create", "--quiet"])
+    assert done.exit_code == 1
+    with vecstore.connect(url, maintenance="off") as there:
+        assert list(there.namespaces()) == []
+
+
+def test_rows_of_an_import_that_is_refused_later_stay(tmp_path: Path) -> None:
+    given = [{"id": i, "vector": [1] * (1 + i // 2)} for i in range(3)]
+    path = lines(tmp_path / "docs.jsonl", header(1, 3), *given)
+    db = database()
+    with pytest.raises(InvalidArgument):
+        import_namespace(db, "copy", path, batch_rows=1)
+    assert db.namespace("copy").stats().rows == 1
+
+
+def test_ingest_makes_of_an_export_a_namespace_like_it(tmp_path: Path) -> None:
+    path = lines(tmp_path / "docs.jsonl", header(2, 1), {"id": 1, "vector": [1, 2], "attributes": {"n": 5}})
+    url = str(tmp_path / "data")
+    good("ingest", url, "same", str(path), "--create", "--quiet")
+    good(
+        "ingest",
+        url,
+        "other",
+        str(path),
+        "--create",
+        "--quiet",
+        "--metric",
+        "l2",
+        "--schema",
+        '{"m": "uuid"}',
+    )
+    with vecstore.connect(url, maintenance="off") as db:
+        same, other = db.namespace("same").stats(), db.namespace("other").stats()
+    assert (same.metric, same.defaults["list_rows"], same.defaults["expire_by"]) == ("dot", 77, "at")
+    assert {name: one["type"] for name, one in same.schema.items()} == {"n": "uint", "at": "datetime"}
+    assert (other.metric, other.schema["m"]["type"]) == ("l2", "uuid")
+
+
+def test_types_are_declared_by_command(tmp_path: Path) -> None:
+    path = lines(tmp_path / "rows.jsonl", {"vector": [1, 2], "at": "2024-05-06", "n": 5})
+    url = str(tmp_path / "data")
+    good("ns", "create", url, "docs", "--dim", "2", "--schema", '{"at": "datetime"}')
+    good(
+        "ingest",
+        url,
+        "docs",
+        str(path),
+        "--quiet",
+        "--schema",
+        '{"n": {"type": "uint", "filterable": false}}',
+    )
+    good("ns", "update", url, "docs", "--schema", '{"u": "uuid", "n": null}')
+    with vecstore.connect(url, maintenance="off") as db:
+        schema = db.namespace("docs").stats().schema
+    assert {name: one["type"] for name, one in schema.items()} == {"at": "datetime", "u": "uuid"}
+    for words in (("ns", "create", url, "x", "--dim", "2"), ("ns", "update", url, "docs")):
+        done = CliRunner().invoke(main, [*words, "--schema", "at=datetime"])
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+        assert "--schema is not JSON" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["none.npy", "none.jsonl", "none.parquet"])
+def test_a_file_without_rows_is_an_error_whatever_its_kind(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if path.suffix == ".npy":
+        np.save(path, np.empty((0, 3), dtype=np.float32))
+    elif path.suffix == ".jsonl":
+        path.touch()
+    else:
+        pq.write_table(pa.table({"vector": pa.array([], pa.list_(pa.float32()))}), path)
+    done = CliRunner().invoke(
+        main, ["ingest", str(tmp_path / "data"), "docs", str(path), "--create", "--quiet"]
+    )
+    assert (done.exit_code, done.stderr) == (1, f"Error: {path} has no rows\n")
+
+
+def test_a_start_behind_the_last_row_is_an_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.ones((10, 3), dtype=np.float32))
+    words = ["ingest", str(tmp_path / "data"), "docs", str(tmp_path / "rows.npy"), "--create", "--quiet"]
+    done = CliRunner().invoke(main, [*words, "--start-at", "50"])
+    assert (done.exit_code, "has 10 rows, and so none from row 50 on" in done.stderr) == (1, True)
+
+
+def test_lines_may_begin_with_a_mark_of_their_encoding(tmp_path: Path) -> None:
+    plain = lines(tmp_path / "plain.jsonl", {"id": 1, "vector": [1, 2]}, {"id": 2, "vector": [3, 4]})
+    marked = tmp_path / "marked.jsonl"
+    marked.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes())
+    for start in (0, 1):
+        (one,), (other,) = (list(open_file(path).batches(10, start)) for path in (plain, marked))
+        assert (one.vectors.tolist(), one.ids) == (other.vectors.tolist(), other.ids)
+    export = lines(tmp_path / "export.jsonl", header(2, 1), {"id": 1, "vector": [1, 2]})
+    export.write_bytes(b"\xef\xbb\xbf" + export.read_bytes())
+    assert open_file(export).header is not None
+
+
+def test_half_of_a_surrogate_pair_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"vector": [1], "word": "\\ud800"}\n')
+    with pytest.raises(InvalidArgument, match="line 1: a text holds one half of a surrogate pair"):
+        open_file(path)
+    path.write_text('{"vector": [1], "word": "a')
+    with pytest.raises(InvalidArgument, match="line 1: Input data was truncated"):
+        open_file(path)
+
+
+def test_a_stream_of_arrow_is_told_from_a_file(tmp_path: Path) -> None:
+    table = pa.table({"vector": [[1.0, 2.0]]})
+    path = tmp_path / "rows.arrow"
+    with pa.ipc.new_stream(path, table.schema) as out:
+        out.write_table(table)
+    with pytest.raises(InvalidArgument, match="is a stream of Arrow, not a file"):
+        open_file(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        open_file(path)

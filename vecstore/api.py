@@ -7,6 +7,7 @@ them their public shape.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +15,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, get_args
 
+import numpy as np
 import numpy.typing as npt
 
 from vecstore.errors import InvalidArgument
-from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE
+from vecstore.limits import COMPACTION_BYTES, LEAST_COMPACTION_BYTES, MAX_PAGE_SIZE, MAX_QUERIES
 from vecstore.manifest.model import Settings
 from vecstore.manifest.settings import check_metric, updated_settings
 from vecstore.observe import Observer
@@ -45,7 +47,7 @@ from vecstore.params import (
     search_params,
     several,
 )
-from vecstore.progress import Progress
+from vecstore.progress import Progress, within
 from vecstore.rows.filters import filter_bytes
 from vecstore.rows.given import held
 from vecstore.rows.ids import validate_name
@@ -332,6 +334,20 @@ def _bounded(name: str, given: Any, least: int) -> int:
     if not is_integer(value) or value < least:
         raise InvalidArgument(f"{name} must be an integer of at least {least}", field=name, limit=least)
     return int(value)
+
+
+def _together(steps: Sequence[CompactResult]) -> CompactResult:
+    """Of merges one after another: the parts that went into them, and what came of them all."""
+    made: dict[str, int] = {}
+    merged: list[str] = []
+    for one in steps:
+        merged += [part for part in one.merged if made.pop(part, None) is None]
+        if one.part_id is not None:
+            made[one.part_id] = one.rows
+    last = max(steps, key=lambda one: one.epoch)
+    return CompactResult(
+        tuple(merged), next(reversed(made), None), sum(made.values()), last.epoch, steps[0].reason
+    )
 
 
 def _settings(defaults: dict[str, Any]) -> dict[str, Any]:
@@ -656,6 +672,7 @@ class Namespace:
         limit_per_group
             ``("document", 2)``: at most two hits have the same value of that attribute, which has to be
             filterable and no array; rows that lack it are one group. ``top_k`` is filled if so many exist.
+            Not together with ``order_by``.
         debug
             Return plan, counts, stage times and storage traffic.
         """
@@ -786,6 +803,12 @@ class Namespace:
         asked = check_sample(
             RecallSample(source, plain(sample), plain(confidence), plain(seed)), given=queries is not None
         )
+        given = queries if isinstance(queries, (list, tuple, np.ndarray)) else ()
+        if asked.sample is not None and len(given) > MAX_QUERIES:
+            # More than a request may bring, so the draw is made here.
+            asked = replace(asked, seed=secrets.randbits(63) if asked.seed is None else asked.seed)
+            rng = np.random.Generator(np.random.Philox(asked.seed))
+            queries = [given[row] for row in rng.choice(len(given), size=asked.sample, replace=False)]
         for name in ("include", "exclude", "debug", "max_distance", "order_by", "limit_per_group"):
             if name in options:
                 raise InvalidArgument(f"a measurement of recall has no option {name!r}", field=name)
@@ -853,7 +876,9 @@ class Namespace:
     ) -> NamespaceInfo:
         """Change settings and attributes by one commit.
 
-        Parts that exist keep the form they were built in until compaction.
+        Parts that exist keep the form they were built in until they are compacted, and `compact` compacts all
+        that have another. ``store_vectors`` cannot be changed from ``"none"`` while there are parts without
+        vectors: what was not kept cannot be given back.
 
         Parameters
         ----------
@@ -926,7 +951,7 @@ class Namespace:
         """Hold an epoch against collection, the current one if none is named.
 
         It can be read and restored for as long as the tag is there. To tag the same epoch again under
-        the same name changes nothing.
+        the same name changes nothing, nor does it to tag the current one while only tags have changed since.
 
         Parameters
         ----------
@@ -949,11 +974,25 @@ class Namespace:
         self._backend.untag(self.name, name)
 
     def compact(self, *, everything: bool = True, progress: Progress | None = None) -> CompactResult:
-        """Merge parts and retrain: all of them, or with ``everything=False`` only what is due.
+        """Merge parts and retrain: all of them, or with ``everything=False`` the one merge that is most due.
 
-        ``progress`` is called with the share that is done, 0 to 1; over HTTP at the end alone.
+        All of them are as many merges as the bound of a part's rows asks for, one after another; the result
+        is of all together. At most as many as there were parts at first: who writes meanwhile is not
+        followed.
+
+        ``progress`` is called with the share that is done, 0 to 1; over HTTP after each merge.
         """
-        return self._backend.compact(self.name, everything=flag("everything", everything), progress=progress)
+        if not flag("everything", everything):
+            return self._backend.compact(self.name, everything=False, progress=progress)
+        most = max(1, self.stats().parts)
+        steps: list[CompactResult] = []
+        while len(steps) < most:
+            share = within(progress, len(steps) / most, (len(steps) + 1) / most)
+            steps.append(self._backend.compact(self.name, everything=True, progress=share))
+            if not steps[-1].merged:
+                break
+        within(progress, 0.0, 1.0)(1.0)
+        return _together(steps)
 
     def warm(self, *, progress: Callable[[WarmResult], object] = lambda _: None) -> WarmResult:
         """Read ahead of time what a search at the default target needs, as far as the caches have room.

@@ -63,8 +63,9 @@ def columns_of(given: Any) -> dict[str, Any]:
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InvalidAttribute(f"attributes have no form in Arrow: {error}", field="attributes") from error
     names = table.column_names
-    if len(set(names)) != len(names):
-        raise InvalidAttribute("attributes: two columns have one name", field="attributes")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidAttribute(f"attributes: two columns are named {twice!r}", field="attributes")
     return {name: table.column(name) for name in names}
 
 
@@ -91,7 +92,7 @@ def values_of(column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]:
     Raises
     ------
     InvalidAttribute
-        Its type is none that is kept, or Arrow cannot read it.
+        Its type is none that is kept, Arrow cannot read it, or a text of it is not UTF-8.
     """
     pa = pyarrow("a column of Arrow")
     try:
@@ -104,6 +105,21 @@ def values_of(column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]:
         raise InvalidAttribute(
             f"attributes: {name!r} cannot be read from Arrow: {error}", field="attributes", attribute=name
         ) from error
+    except UnicodeDecodeError as error:
+        row = not_text(column)
+        raise InvalidAttribute(
+            f"attributes: {name!r} of row {row} is not UTF-8", field="attributes", attribute=name, row=row
+        ) from error
+
+
+def not_text(column: Any) -> int:
+    """The first row of a column of Arrow whose text is not UTF-8, which Arrow does not look at."""
+    for row, value in enumerate(column):
+        try:
+            value.as_py()
+        except UnicodeDecodeError:
+            return row
+    raise AssertionError("all are, and somebody said otherwise")
 
 
 def _values(pa: Any, column: Any, name: str) -> Sequence[Any] | npt.NDArray[Any]:

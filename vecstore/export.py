@@ -70,7 +70,7 @@ class _Writer(Protocol):
 
 def export_namespace(
     namespace: Namespace,
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     epoch: int | None = None,
     progress: Callable[[int], object] | None = None,
@@ -91,6 +91,7 @@ def export_namespace(
     SnapshotExpired
         The epoch left the retention window before all of it was read; no file was written.
     """
+    path = Path(path)
     writers = {".parquet": _parquet, ".jsonl": _json_lines}
     writer = writers.get(path.suffix.lower())
     if writer is None:

@@ -12,25 +12,38 @@ the public API.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 import msgspec
 import numpy as np
 
 from vecstore.api import Database, Namespace
-from vecstore.arrow import pyarrow, values_of
+from vecstore.arrow import not_text, pyarrow, values_of
 from vecstore.batches import BATCH_BYTES, Batch, VectorFile, as_f32, check_dim, fitting
-from vecstore.errors import NOT_JSON, InvalidArgument, NamespaceExists, NamespaceNotFound, SchemaConflict
+from vecstore.errors import (
+    NOT_JSON,
+    IdExists,
+    InvalidArgument,
+    InvalidId,
+    NamespaceExists,
+    NamespaceNotFound,
+    SchemaConflict,
+    VecstoreError,
+)
 from vecstore.export import FORMAT, HEADER, Header
 from vecstore.limits import MAX_IDEMPOTENCY_KEYS
-from vecstore.types import F32, RowId, WriteMode
+from vecstore.types import F32, Metric, NamespaceInfo, RowId, WriteMode
 from vecstore.vectorfiles import BinFile, NpyFile, NpzFile, VecsFile
 
 _CHUNK: Final = 1 << 20
+_BOM: Final = b"\xef\xbb\xbf"
 _ROWS_AT_ONCE: Final = 1_024  # of Parquet, before it is known how large they are
 
 
@@ -43,15 +56,16 @@ def vectors_of(file: VectorFile) -> F32:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a load did: rows written, rows that an earlier run had written, the last epoch."""
+    """What a load did: rows written, rows that a run of the last hour had written, the last epoch."""
 
     rows: int
     skipped: int
     epoch: int | None
 
 
-def open_file(path: Path) -> VectorFile:
+def open_file(path: str | os.PathLike[str]) -> VectorFile:
     """A reader by the file's suffix: what ``docs/transfer.md`` lists."""
+    path = Path(path)
     readers: dict[str, Callable[[Path], VectorFile]] = {
         ".npy": NpyFile,
         ".npz": NpzFile,
@@ -86,20 +100,35 @@ def load(
     batch_rows: int,
     start: int = 0,
     mode: WriteMode = "upsert",
+    schema: Mapping[str, Any] | None = None,
+    again: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Loaded:
-    """Insert the rows of a file from ``start`` on, but for the batches that are there already.
+    """Insert the rows of a file from ``start`` on, but for the batches that a run of the last hour inserted.
 
     Parameters
     ----------
+    schema
+        Attributes and their types, as for `Namespace.insert`, before those of an export.
+    again
+        Insert these batches too: their rows may have been deleted or changed since.
     progress
         Called with the number of rows after each batch.
 
     Raises
     ------
     InvalidArgument
-        The file would need more batches than a namespace remembers keys.
+        The file has no rows from ``start`` on, or would need more batches than a namespace remembers keys. Or
+        a batch was refused, and is of the class of that: ``file`` and ``first_row`` of the details say which.
     """
+    if file.header is None and not file.rows:
+        raise InvalidArgument(f"{file.path} has no rows", field="file")
+    if start and start >= file.rows:
+        raise InvalidArgument(
+            f"{file.path} has {file.rows} rows, and so none from row {start} on",
+            field="start",
+            limit=file.rows,
+        )
     batches = -(-(file.rows - start) // batch_rows)
     if batches > MAX_IDEMPOTENCY_KEYS:
         least = -(-(file.rows - start) // MAX_IDEMPOTENCY_KEYS)
@@ -110,8 +139,10 @@ def load(
             limit=least,
         )
     prefix = f"ingest-{_digest(file.path)}-{mode}"
+    if again:
+        prefix += f"-{secrets.token_hex(8)}"
     known = {record["key"] for record in namespace.manifest()["idempotency"]}
-    schema = None if file.header is None else msgspec.to_builtins(file.header.schema)
+    declared = {**schema_of(file), **(schema or {})} or None
     written = skipped = 0
     epoch: int | None = None
     at = start
@@ -121,14 +152,15 @@ def load(
         if key in known:
             skipped += rows
         else:
-            done = namespace.insert(
-                batch.vectors,
-                batch.ids,
-                attributes=batch.attributes,
-                schema=schema,
-                mode=mode,
-                idempotency_key=key,
-            )
+            with _told_of(file, at):
+                done = namespace.insert(
+                    batch.vectors,
+                    batch.ids,
+                    attributes=batch.attributes,
+                    schema=declared,
+                    mode=mode,
+                    idempotency_key=key,
+                )
             epoch = done.epoch
             written += rows
         at += rows
@@ -140,15 +172,16 @@ def load(
 def import_namespace(
     database: Database,
     name: str,
-    file: VectorFile,
+    file: VectorFile | str | os.PathLike[str],
     *,
     batch_rows: int = 10_000,
     mode: WriteMode = "upsert",
+    again: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Loaded:
     """Load an export into a new namespace like the one that it was made of, or into one that fits.
 
-    Called again after an interruption within an hour, it goes on where it was.
+    Called again after an interruption within an hour, it goes on where it was; ``again`` as for `load`.
 
     Raises
     ------
@@ -157,20 +190,69 @@ def import_namespace(
     SchemaConflict
         It has an attribute of another type. In either case nothing was written.
     """
+    if isinstance(file, (str, os.PathLike)):
+        file = open_file(file)
     header = file.header
     if header is None:
         raise InvalidArgument(f"{file.path} is no export of vecstore; ingest reads it", field="file")
-    schema = msgspec.to_builtins(header.schema)
+    schema = schema_of(file)
+    with namespace_for(
+        database, name, header.dim, header.metric, schema=schema, defaults=header.defaults
+    ) as namespace:
+        _check_fit(namespace.stats(), header, schema, file.path)
+        return load(namespace, file, batch_rows=batch_rows, mode=mode, again=again, progress=progress)
+
+
+@contextmanager
+def namespace_for(
+    database: Database,
+    name: str,
+    dim: int,
+    metric: Metric,
+    *,
+    schema: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Iterator[Namespace]:
+    """The namespace of a name, made if there is none.
+
+    One that was made goes again if an argument is refused before anything was written to it.
+    """
+    made = None
     try:
         namespace = database.namespace(name)
     except NamespaceNotFound:
         try:
-            namespace = database.create_namespace(
-                name, header.dim, header.metric, schema=schema, **header.defaults
-            )
+            namespace = database.create_namespace(name, dim, metric, schema=schema, **(defaults or {}))
+            made = namespace.stats()
         except NamespaceExists:  # somebody else just did
             namespace = database.namespace(name)
-    there = namespace.stats()
+    try:
+        yield namespace
+    except InvalidArgument:
+        if made is not None:
+            with suppress(VecstoreError):  # it has been written to
+                database.delete_namespace(name, if_match=made.etag)
+        raise
+
+
+def schema_of(file: VectorFile) -> dict[str, Any]:
+    """What an export says of attributes, as inserts take it; nothing of any other file."""
+    return {} if file.header is None else cast(dict[str, Any], msgspec.to_builtins(file.header.schema))
+
+
+@contextmanager
+def _told_of(file: VectorFile, first: int) -> Iterator[None]:
+    """What is refused of a batch, with the file and the row in it that the batch begins with."""
+    try:
+        yield
+    except (InvalidArgument, IdExists) as error:
+        raise type(error)(
+            f"{file.path}, in the batch from row {first} on: {error.message}",
+            **{**error.details, "file": str(file.path), "first_row": first},
+        ) from error
+
+
+def _check_fit(there: NamespaceInfo, header: Header, schema: Mapping[str, Any], path: Path) -> None:
     for field, has, wanted in (
         ("dim", there.dim, header.dim),
         ("metric", there.metric, header.metric),
@@ -178,16 +260,15 @@ def import_namespace(
     ):
         if has != wanted:
             raise InvalidArgument(
-                f"{name} has {field} {has}, and {file.path} {wanted}", field=field, limit=has, given=wanted
+                f"{there.name} has {field} {has}, and {path} {wanted}", field=field, limit=has, given=wanted
             )
     for attribute, told in schema.items():
         if there.schema.get(attribute, told) != told:
             raise SchemaConflict(
-                f"attribute {attribute!r} of {name} is {there.schema[attribute]}, and of {file.path} {told}",
+                f"attribute {attribute!r} of {there.name} is {there.schema[attribute]}, and of {path} {told}",
                 field="schema",
                 attribute=attribute,
             )
-    return load(namespace, file, batch_rows=batch_rows, mode=mode, progress=progress)
 
 
 def _header(data: bytes, path: Path) -> Header:
@@ -234,7 +315,7 @@ class JsonLinesFile:
         self.header: Header | None = None
         self.rows = 0
         with path.open("rb") as lines:
-            first = lines.readline(BATCH_BYTES)
+            first = lines.readline(BATCH_BYTES).removeprefix(_BOM)
             with suppress(*NOT_JSON):
                 self.header = _header(bytes(msgspec.json.decode(first, type=_First).vecstore), path)
             if self.header is None:
@@ -294,7 +375,7 @@ class JsonLinesFile:
                     line=number,
                     limit=BATCH_BYTES,
                 )
-            yield number, line
+            yield number, line.removeprefix(_BOM) if number == 1 else line
 
     def _parse(self, line: bytes, number: int) -> _Line:
         try:
@@ -304,7 +385,9 @@ class JsonLinesFile:
                 others.pop(name, None)
             decoded = {name: msgspec.json.decode(raw) for name, raw in others.items()}
         except NOT_JSON as error:
-            raise InvalidArgument(f"{self.path} line {number}: {error}", field="file", line=number) from error
+            raise InvalidArgument(
+                f"{self.path} line {number}: {_told(error, line)}", field="file", line=number
+            ) from error
         if decoded:
             given = parsed.attributes or {}
             if twice := given.keys() & decoded.keys():
@@ -327,6 +410,16 @@ class JsonLinesFile:
         return Batch(np.stack(vectors), given or None, columns or None)
 
 
+def _told(error: Exception, line: bytes) -> str:
+    """What is wrong with a line: msgspec says of half of a surrogate pair that the input ends there."""
+    told = str(error)
+    if "truncated" in told:
+        with suppress(ValueError, RecursionError):
+            json.loads(line)
+            return "a text holds one half of a surrogate pair (\\ud800 to \\udfff), which no UTF-8 is"
+    return told
+
+
 def parquet_file(path: Path) -> ArrowFile:
     """Parquet, its pages' checksums compared where there are some."""
     pyarrow("Parquet")
@@ -339,7 +432,15 @@ def parquet_file(path: Path) -> ArrowFile:
 def ipc_file(path: Path) -> ArrowFile:
     """The file format of Arrow, which Feather is, too; mapped, so that memory does not grow with it."""
     pa = pyarrow("Arrow")
-    file: Any = pa.ipc.open_file(pa.memory_map(str(path)))
+    try:
+        file: Any = pa.ipc.open_file(pa.memory_map(str(path)))
+    except pa.ArrowInvalid as error:
+        with suppress(pa.ArrowException):
+            pa.ipc.open_stream(pa.memory_map(str(path)))
+            raise InvalidArgument(
+                f"{path} is a stream of Arrow, not a file: write it with pyarrow.ipc.new_file", field="file"
+            ) from error
+        raise
 
     def groups(size: int) -> Iterator[Any]:
         for at in range(file.num_record_batches):
@@ -422,9 +523,16 @@ class ArrowFile:
     def _batch(self, held: list[Any], first: int) -> Batch:
         """Of rows from ``first`` on."""
         table = pyarrow("Arrow").Table.from_batches(held)
-        ids = table.column("id").to_pylist() if self._with_ids else None
+        ids = self._ids(table.column("id"), first) if self._with_ids else None
         attributes = {name: table.column(name) for name in self._attributes}
         return Batch(self._vectors(table.column("vector"), first), ids, attributes or None)
+
+    def _ids(self, column: Any, first: int) -> list[Any]:
+        try:
+            return cast(list[Any], column.to_pylist())
+        except UnicodeDecodeError as error:
+            row = first + not_text(column)
+            raise InvalidId(f"{self.path}: the id of row {row} is not UTF-8", field="id", row=row) from error
 
     def _vectors(self, column: Any, first: int) -> F32:
         """f32[n, dim] of lists from row ``first`` on."""

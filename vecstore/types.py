@@ -145,7 +145,10 @@ class PatchResult:
 
 @dataclass(frozen=True, slots=True)
 class CompactResult:
-    """One compaction: source parts merged, the new part (None if nothing was due or it was thrown away)."""
+    """Parts merged, and the new one: None if nothing was due, it was thrown away, or no row was alive.
+
+    Of several merges one after another ``part_id`` is the last of their parts, and ``rows`` those of all.
+    """
 
     merged: tuple[str, ...]
     part_id: str | None

@@ -76,6 +76,79 @@ def test_new_settings_shape_new_parts_and_compaction() -> None:
     assert_exact(ns.search(ROWS[5], top_k=50, **EXACT), model, ROWS[5], "l2", 50)
 
 
+def forms(ns: Namespace) -> list[tuple[int, str]]:
+    return [(part["k"], part["vectors"]) for part in ns.manifest()["parts"]]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"list_rows": 64},
+        {"list_rows": 0},
+        {"k_max": 2},
+        {"small_part_threshold": 1 << 20},
+        {"store_vectors": "fp16"},
+    ],
+    ids=str,
+)
+def test_compaction_brings_a_single_part_into_the_form_that_the_settings_ask_for(changes: Any) -> None:
+    ns = namespace(**CODED)
+    ns.insert(ROWS, range(400))
+    assert ns.compact().reason == "nothing due"
+    before = forms(ns)
+    ns.update(**changes)
+    assert len(ns.compact().merged) == 1
+    assert forms(ns) != before
+    assert ns.compact().reason == "nothing due"
+    ns.update(target_recall=0.9, rerank_scale=4.0)  # of searches alone
+    assert ns.compact().reason == "nothing due"
+
+
+def test_rows_that_float16_cannot_hold_are_not_rewritten_for_ever() -> None:
+    ns = namespace()
+    ns.insert(1e6 * ROWS, range(400))
+    ns.update(store_vectors="fp16")
+    assert len(ns.compact().merged) == 1
+    assert forms(ns) == [(1, "fp32")]
+    assert ns.compact().reason == "nothing due"
+
+
+def test_parts_that_a_patch_has_copied_are_trained_anew_if_their_lists_are_not_those_asked_for() -> None:
+    ns = namespace(**CODED)
+    ns.insert(ROWS, range(400))
+    ns.update(list_rows=200)
+    ns.patch(range(400), {"a": [1] * 400})
+    ns.compact(everything=False)  # which drops the part that is dead now
+    ((before, _),) = forms(ns)
+    assert len(ns.compact().merged) == 1
+    assert forms(ns)[0][0] < before / 2
+    assert ns.compact().reason == "nothing due"
+
+
+def test_vectors_that_were_never_kept_are_not_made_up() -> None:
+    ns = namespace(store_vectors="none")
+    ns.update(store_vectors="fp32")  # nothing is there yet
+    ns.update(store_vectors="none")
+    ns.insert(ROWS, range(400))
+    for how in ({}, {"schema": {"a": "int"}}):
+        with pytest.raises(InvalidArgument, match="keep no vectors") as refused:
+            ns.update(store_vectors="fp32", **how)
+        assert refused.value.details["field"] == "store_vectors"
+    ns.update(store_vectors="none", list_rows=64)
+    assert ns.stats().defaults["store_vectors"] == "none"
+    ns.delete(range(400))
+    ns.compact()
+    assert ns.update(store_vectors="fp32").defaults["store_vectors"] == "fp32"
+
+
+def test_a_namespace_may_stop_to_keep_vectors_and_begin_again_while_all_are_there() -> None:
+    ns = namespace()
+    ns.insert(ROWS, range(400))
+    ns.update(store_vectors="none")
+    ns.update(store_vectors="fp32")
+    np.testing.assert_array_equal(ns.get(7).vector, ROWS[7])
+
+
 # -- reads ----------------------------------------------------------------------------------
 
 

@@ -130,6 +130,23 @@ def test_attributes_that_parts_do_not_share_are_null_in_the_others_and_dropped_o
         }
 
 
+def test_values_of_an_attribute_that_was_dropped_leave_the_storage_with_the_next_compaction() -> None:
+    store = MemoryStore()
+    ns = Database(engine(store)).create_namespace("ns", DIM, "l2")
+    ns.insert(
+        clustered(generator(1), 10, DIM), range(10), attributes={"secret": ["s3cret"] * 10, "n": range(10)}
+    )
+    ns.update(schema={"secret": None})
+    assert len(ns.compact().merged) == 1
+    (part,) = ns.manifest()["parts"]
+    assert b"s3cret" not in bytes(store.get(f"namespaces/ns/parts/{part['id']}.part").data)
+    assert ns.get(3).attributes == {"n": 3}
+    assert ns.compact().reason == "nothing due"
+    ns.update(schema={"n": None})
+    ns.compact()
+    assert ns.compact().reason == "nothing due"
+
+
 def texts(n: int) -> tuple[dict[str, Any], int]:
     """Attributes of ``n`` rows, and about how many bytes they take."""
     body = [generator(i).bytes(4_000).hex() for i in range(n)]

@@ -306,6 +306,26 @@ def test_a_namespace_that_keeps_no_vectors_is_compacted(metric: Any, threshold: 
     assert ns.stats().rows == len(alive)
 
 
+def test_a_write_that_raced_with_a_change_of_settings_gets_no_vectors_that_it_never_kept() -> None:
+    inner = MemoryStore()
+    _, other = opened(inner, store_vectors="none")
+    done: list[Any] = []
+
+    def interfere(call: Call) -> None:
+        if call.method == "put_stream" and not done:
+            done.append(other.update(store_vectors="fp32"))
+
+    db = engine(FaultyStore(inner, after=interfere), seed=4)
+    ns = Database(db).namespace("ns")
+    ns.insert(ROWS[:100], range(100))
+    ns.insert(ROWS[100:200], range(100, 200))
+    assert [part["vectors"] for part in ns.manifest()["parts"]] == ["none", "fp32"]
+    assert len(ns.compact().merged) == 2
+    assert [part["vectors"] for part in ns.manifest()["parts"]] == ["none"]
+    assert ns.get(5).vector is None
+    assert ns.compact().reason == "nothing due"
+
+
 def test_the_tidying_of_a_busy_namespace_ends() -> None:
     """`maintain` repeats until nothing is due."""
     db = engine(policy=Policy(fan_in=2, tiny_parts=2))

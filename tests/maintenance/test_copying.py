@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import vecstore
 from tests.core import CODED, EXACT, clustered, database, generator
 from vecstore.api import Database, copy_store
 from vecstore.cli import main
 from vecstore.errors import (
+    InvalidArgument,
     NamespaceNotFound,
     StorageCorrupt,
     StorageMissing,
@@ -718,3 +720,16 @@ def test_the_key_of_a_namespace_that_is_not_copied_is_not_made() -> None:
     assert [meta.key for meta in backup.list("").objects if meta.key.endswith("current")] == [
         current_key("empty")
     ]
+
+
+@pytest.mark.parametrize(("source", "target"), [("d", "d/sub"), ("d/sub/deep", "d"), ("d", "link/sub")])
+def test_a_store_is_not_put_into_another_one(source: str, target: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    with vecstore.connect(tmp_path / source, maintenance="off") as db:
+        db.create_namespace("docs", 2).insert(np.ones((1, 2)), [1])
+    with pytest.raises(InvalidArgument, match="lies within the other") as refused:
+        copy_store(tmp_path / source, tmp_path / target)
+    assert refused.value.details["field"] == "target"
+    done = CliRunner().invoke(main, ["copy", str(tmp_path / source), str(tmp_path / target), "--quiet"])
+    assert done.exit_code == 1
+    copy_store(tmp_path / source, tmp_path / "d2")

@@ -114,6 +114,12 @@ def test_everything_is_one_part_or_as_few_as_the_bound_allows() -> None:
     assert set(both.parts) == {"a", "b"}
 
 
+def test_what_is_due_by_itself_is_no_part_whose_settings_have_changed() -> None:
+    found = plan_all(manifest(part("a", 1_000)), Policy())
+    assert found is not None, "a part of one list, where the settings ask for some forty"
+    assert plan(manifest(part("a", 1_000)), Policy()) is None
+
+
 def test_a_large_part_is_not_rewritten_for_a_few_small_ones() -> None:
     small = [part(str(i), 10) for i in range(8)]
     found = plan(manifest(part("big", 81), *small), Policy())

@@ -107,6 +107,22 @@ def test_the_same_tag_again_changes_nothing_and_another_epoch_is_refused(store: 
     assert history.read_current(store, NS).manifest.epoch == epoch
 
 
+def test_the_same_tag_of_what_is_current_again_changes_nothing_until_something_else_does(
+    store: Any, publisher: Any
+) -> None:
+    first = add_tag(publisher, "now")
+    other = add_tag(publisher, "other")
+    store.time += 2 * HOUR
+    collect(store, NS, publisher=publisher)
+    epoch = history.read_current(store, NS).manifest.epoch
+    assert add_tag(publisher, "now") == first
+    assert add_tag(publisher, "other") == other
+    assert history.read_current(store, NS).manifest.epoch == epoch
+    publisher.commit(insert(publisher))
+    with pytest.raises(TagExists):
+        add_tag(publisher, "now")
+
+
 def test_the_number_of_tags_is_bounded(publisher: Any) -> None:
     for i in range(MAX_TAGS):
         add_tag(publisher, f"t{i}", 3)

@@ -7,6 +7,7 @@ when it runs, so that ``vecstore --help`` loads neither Flask nor boto3.
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -18,15 +19,18 @@ from vecstore.cli.common import (
     F,
     Group,
     json_option,
+    json_value,
     open_database,
     print_json,
     progress_bar,
     refuse_remote,
     row_id,
+    schema_option,
     show_info,
+    skipped_rows,
 )
 from vecstore.config import load_config
-from vecstore.errors import NOT_JSON, InvalidArgument, NamespaceExists, NamespaceNotFound
+from vecstore.errors import NOT_JSON, InvalidArgument
 from vecstore.types import Metric
 
 _SOURCES: Final = {"rows": "stored rows", "recent": "recent queries", "queries": "queries"}
@@ -112,9 +116,13 @@ def maintain(url: str | None, parent: int | None) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--batch", default=10_000, show_default=True, type=click.IntRange(1), help="Rows an insert.")
 @click.option("--create", is_flag=True, help="Create the namespace if it is not there.")
-@click.option("--metric", type=click.Choice(get_args(Metric)), default="cosine", help="With --create.")
+@click.option(
+    "--metric", type=click.Choice(get_args(Metric)), help="With --create; that of an export, or else cosine."
+)
+@schema_option
 @click.option("--mode", type=click.Choice(["upsert", "insert"]), default="upsert", show_default=True)
 @click.option("--start-at", default=0, type=click.IntRange(0), help="First row; with one file only.")
+@click.option("--again", is_flag=True, help="Also what was loaded within the last hour.")
 @click.option("--compact", is_flag=True, help="Merge all parts when the files are in.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
@@ -124,32 +132,59 @@ def ingest(
     files: tuple[Path, ...],
     batch: int,
     create: bool,
-    metric: Metric,
+    metric: Metric | None,
+    declared: str | None,
     mode: Literal["upsert", "insert"],
     start_at: int,
+    again: bool,
     compact: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Insert files of rows: .parquet, .arrow, .feather, .jsonl, .npy, .npz, .fvecs, .fbin and their like.
 
-    An interrupted ingest is taken up again by the same command within an hour: batches that are in
-    already are skipped. After that, or with another --batch, name the first row with --start-at.
+    An interrupted ingest is taken up again by the same command within an hour: batches that it loaded
+    are skipped, but for --again. After that, or with another --batch, name the first row with --start-at.
     """
     from tqdm import tqdm
 
-    from vecstore.ingest import Loaded, load, open_file
+    from vecstore.ingest import Loaded, load, namespace_for, open_file, schema_of
 
+    schema = json_value(declared, "schema")
     if start_at and len(files) > 1:
         raise click.UsageError("--start-at goes with one file")
     opened = [open_file(path) for path in files]
     total = sum(max(0, file.rows - start_at) for file in opened)
     done: list[Loaded] = []
     with open_database(url, maintenance="thread") as database:
-        ns = _namespace(database, namespace, opened[0].dim if create else None, metric)
-        with tqdm(total=total, unit="row", unit_scale=True, disable=quiet or None, file=sys.stderr) as bar:
+        header = opened[0].header
+        target = (
+            nullcontext(database.namespace(namespace))
+            if not create
+            else namespace_for(
+                database,
+                namespace,
+                opened[0].dim,
+                metric or ("cosine" if header is None else header.metric),
+                schema={**schema_of(opened[0]), **(schema or {})},
+                defaults=None if header is None else header.defaults,
+            )
+        )
+        with (
+            target as ns,
+            tqdm(total=total, unit="row", unit_scale=True, disable=quiet or None, file=sys.stderr) as bar,
+        ):
             done.extend(
-                load(ns, file, batch_rows=batch, start=start_at, mode=mode, progress=bar.update)
+                load(
+                    ns,
+                    file,
+                    batch_rows=batch,
+                    start=start_at,
+                    mode=mode,
+                    schema=schema,
+                    again=again,
+                    progress=bar.update,
+                )
                 for file in opened
             )
         if compact:
@@ -160,20 +195,10 @@ def ingest(
     if as_json:
         print_json({"rows": rows, "skipped": skipped, "epoch": info.epoch, "namespace_rows": info.rows})
     else:
-        there = f", {skipped:,} were there already" if skipped else ""
-        click.echo(f"{rows:,} rows inserted{there}; {namespace} has {info.rows:,} at epoch {info.epoch}")
-
-
-def _namespace(database: Any, name: str, dim: int | None, metric: Metric) -> Any:
-    try:
-        return database.namespace(name)
-    except NamespaceNotFound:
-        if dim is None:
-            raise
-    try:
-        return database.create_namespace(name, dim, metric)
-    except NamespaceExists:  # somebody else just did
-        return database.namespace(name)
+        click.echo(
+            f"{rows:,} rows inserted; {namespace} has {info.rows:,} at epoch {info.epoch}"
+            f"{skipped_rows(skipped)}"
+        )
 
 
 @main.command()
@@ -308,11 +333,18 @@ def _settings_option(command: F) -> F:
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
+    from vecstore.manifest.model import Settings
+
+    known = Settings.__struct_fields__
     found: dict[str, Any] = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator:
             raise click.UsageError(f"--set takes NAME=VALUE, not {pair!r}")
+        if name not in known:  # it might be another option of the call that it is passed to
+            raise InvalidArgument(
+                f"--set: {name!r} is no default; there are {', '.join(known)}", field=name, limit=list(known)
+            )
         try:
             found[name] = msgspec.json.decode(text)
         except NOT_JSON:
@@ -343,14 +375,21 @@ def ns_list(url: str, prefix: str, as_json: bool) -> None:
 @click.option("--dim", required=True, type=int)
 @click.option("--metric", type=click.Choice(get_args(Metric)), default="cosine", show_default=True)
 @_settings_option
+@schema_option
 @json_option
 def ns_create(
-    url: str, namespace: str, dim: int, metric: Metric, settings: tuple[str, ...], as_json: bool
+    url: str,
+    namespace: str,
+    dim: int,
+    metric: Metric,
+    settings: tuple[str, ...],
+    declared: str | None,
+    as_json: bool,
 ) -> None:
     """Create a namespace."""
-    defaults = _settings(settings)
+    defaults, schema = _settings(settings), json_value(declared, "schema")
     with open_database(url) as database:
-        info = database.create_namespace(namespace, dim, metric, **defaults).stats()
+        info = database.create_namespace(namespace, dim, metric, schema=schema, **defaults).stats()
     show_info(info, as_json)
 
 
@@ -368,14 +407,17 @@ def ns_show(url: str, namespace: str, as_json: bool) -> None:
 @click.argument("url")
 @click.argument("namespace")
 @_settings_option
+@schema_option
 @json_option
-def ns_update(url: str, namespace: str, settings: tuple[str, ...], as_json: bool) -> None:
-    """Change defaults."""
-    if not settings:
-        raise click.UsageError("nothing to change: give --set NAME=VALUE")
-    changes = _settings(settings)
+def ns_update(
+    url: str, namespace: str, settings: tuple[str, ...], declared: str | None, as_json: bool
+) -> None:
+    """Change defaults, declare attributes, or drop those whose type is null."""
+    if not settings and declared is None:
+        raise click.UsageError("nothing to change: give --set NAME=VALUE or --schema JSON")
+    changes, schema = _settings(settings), json_value(declared, "schema")
     with open_database(url) as database:
-        show_info(database.namespace(namespace).update(**changes), as_json)
+        show_info(database.namespace(namespace).update(schema=schema, **changes), as_json)
 
 
 @ns.command("delete")

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from vecstore.config import Config, load_config
-from vecstore.errors import InvalidArgument, VecstoreError
+from vecstore.errors import NOT_JSON, InvalidArgument, VecstoreError
 from vecstore.observe import Observer
 from vecstore.progress import Progress
 from vecstore.urls import is_server
@@ -55,6 +55,28 @@ def print_json(value: Any) -> None:
     from vecstore.server.wire import encode
 
     click.echo(msgspec.json.format(encode(value), indent=2).decode())
+
+
+def schema_option(command: F) -> F:
+    return click.option(
+        "--schema", "declared", metavar="JSON", help='Attributes and their types: {"at": "datetime"}.'
+    )(command)
+
+
+def json_value(text: str | None, option: str) -> Any:
+    """What an option holds as JSON; None if it was not given."""
+    try:
+        return None if text is None else msgspec.json.decode(text)
+    except (*NOT_JSON, UnicodeEncodeError) as error:
+        raise InvalidArgument(f"--{option} is not JSON: {error}", field=option) from error
+
+
+def skipped_rows(count: int) -> str:
+    """What a load says of the batches that it left out."""
+    if not count:
+        return ""
+    why = "this file was loaded into it within the last hour"
+    return f"; {count:,} were skipped: {why} (--again loads them anew)"
 
 
 @contextmanager

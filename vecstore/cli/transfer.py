@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 import click
-import msgspec
 
-from vecstore.cli.common import Command, json_option, open_database, print_json
-from vecstore.errors import NOT_JSON, InvalidArgument
+from vecstore.cli.common import Command, json_option, json_value, open_database, print_json, skipped_rows
 
 
 @click.command(cls=Command)
@@ -38,10 +36,7 @@ def scan(
     from vecstore.server.scans import scanned
     from vecstore.server.wire import encode
 
-    try:
-        chosen = None if given is None else msgspec.json.decode(given)
-    except (*NOT_JSON, UnicodeEncodeError) as error:
-        raise InvalidArgument(f"--filter is not JSON: {error}", field="filter") from error
+    chosen = json_value(given, "filter")
     left = limit
     with open_database(url) as database:
         pages = (
@@ -95,6 +90,7 @@ def export(url: str, namespace: str, file: Path, epoch: int | None, quiet: bool,
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--batch", default=10_000, show_default=True, type=click.IntRange(1), help="Rows an insert.")
 @click.option("--mode", type=click.Choice(["upsert", "insert"]), default="upsert", show_default=True)
+@click.option("--again", is_flag=True, help="Also what was loaded within the last hour.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @json_option
 def import_(
@@ -103,6 +99,7 @@ def import_(
     file: Path,
     batch: int,
     mode: Literal["upsert", "insert"],
+    again: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -119,12 +116,16 @@ def import_(
         open_database(url, maintenance="thread") as database,
         tqdm(total=opened.rows, unit="row", unit_scale=True, disable=quiet or None, file=sys.stderr) as bar,
     ):
-        done = import_namespace(database, namespace, opened, batch_rows=batch, mode=mode, progress=bar.update)
+        done = import_namespace(
+            database, namespace, opened, batch_rows=batch, mode=mode, again=again, progress=bar.update
+        )
         info = database.namespace(namespace).stats()
     if as_json:
         print_json(
             {"rows": done.rows, "skipped": done.skipped, "epoch": info.epoch, "namespace_rows": info.rows}
         )
     else:
-        there = f", {done.skipped:,} were there already" if done.skipped else ""
-        click.echo(f"{done.rows:,} rows imported{there}; {namespace} has {info.rows:,} at epoch {info.epoch}")
+        click.echo(
+            f"{done.rows:,} rows imported; {namespace} has {info.rows:,} at epoch {info.epoch}"
+            f"{skipped_rows(done.skipped)}"
+        )

@@ -19,9 +19,8 @@ from vecstore.engine.schema import add_to, drop_from
 from vecstore.errors import IdExists, VecstoreError
 from vecstore.limits import MAX_RETURNED_IDS
 from vecstore.manifest.draft import Change, Draft
-from vecstore.manifest.lifecycle import check_expiry
+from vecstore.manifest.lifecycle import change_settings, check_expiry
 from vecstore.manifest.model import Mean, Part
-from vecstore.manifest.settings import updated_settings
 from vecstore.rows.ids import Ids
 from vecstore.rows.schema import Spec
 from vecstore.types import RowId, WriteMode
@@ -181,7 +180,7 @@ class UpdateSchema(Change):
     changes: Mapping[str, Spec | None]
 
     def apply(self, draft: Draft) -> dict[str, Any]:
-        draft.set_settings(updated_settings(draft.manifest.settings, self.settings))
+        change_settings(draft, self.settings)
         drop_from(draft, {name for name, spec in self.changes.items() if spec is None}, field="schema")
         add_to(draft, {name: spec for name, spec in self.changes.items() if spec is not None}, field="schema")
         check_expiry(draft.manifest.settings, draft.manifest.attributes)

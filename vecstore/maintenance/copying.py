@@ -11,6 +11,7 @@ written anew. Imports manifest, part and storage.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -95,6 +96,7 @@ def copy_store(
     """
     if source.url == target.url:
         raise InvalidArgument(f"source and target are both {source.url}", field="target")
+    _refuse_nested(source.url, target.url)
     lock, interrupted = threading.Lock(), threading.Event()
 
     def one_at_a_time(told: Told) -> Told:
@@ -134,6 +136,15 @@ def copy_store(
     if not found and namespaces is None:
         raise NamespaceNotFound(f"{source.url} has no namespace", url=source.url)
     return CopyResult(tuple(one for one in found if one is not None), dry_run)
+
+
+def _refuse_nested(source: str, target: str) -> None:
+    """`InvalidArgument` for a folder within the other one: to delete or to move one would take both."""
+    if not (source.startswith("file://") and target.startswith("file://")):
+        return
+    one, other = (os.path.realpath(url.removeprefix("file://")) for url in (source, target))
+    if os.path.commonpath((one, other)) in (one, other):
+        raise InvalidArgument(f"of {source} and {target} one lies within the other", field="target")
 
 
 class _Interrupted(Exception):

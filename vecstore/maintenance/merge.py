@@ -8,11 +8,12 @@ then one column of attributes after another (`vecstore.maintenance.columns`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import structs
 from pyroaring import BitMap
 
 from vecstore.index.view import OpenPart, View
@@ -95,6 +96,9 @@ def merge(
         return Merged(None, [np.full(source.part.reader.entry.n, -1, dtype=np.int64) for source in sources])
     vectors, ids = _gather(view, sources, kept, room, within(progress, 0.0, GATHERED))
     how = spec(vectors)
+    if any(source.part.reader.vector_dtype is None for source in sources):
+        # A write that raced with a change of the settings: what was not kept is not made up.
+        how = replace(how, settings=structs.replace(how.settings, store_vectors="none"))
     workers = max(1, min(available_cores() - SPARE_CORES, memory // THREAD_BYTES))
     arranged = arrange(
         vectors, how, room=room, workers=workers, progress=within(progress, GATHERED, ARRANGED)

@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from msgspec import UnsetType
+from msgspec.structs import replace
+
 from vecstore.limits import COMPACTION_BYTES
 from vecstore.manifest.model import Manifest, Part
+from vecstore.part.builder import form_of
 from vecstore.types import IdKind
 
 ROW_BYTES: Final[dict[IdKind, int]] = {"u64": 128, "string": 384}  # of a merge that stay in memory, a row
+MANY_MORE: Final = 1.5  # times as many lists as rows that crowd ask for above what the settings do
 NONE: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -87,9 +92,16 @@ def tier(live: int, fan_in: int) -> int:
 
 
 def plan_all(manifest: Manifest, policy: Policy, expired: Mapping[str, int] = NONE) -> Plan | None:
-    """Everything into as few parts as the bound allows; None if that is how it is already."""
+    """Everything into as few parts as the bound allows, and each as the settings and the schema are now.
+
+    None if that is how it is already.
+    """
     parts = manifest.parts
-    return _bounded(parts, manifest, policy, "asked for") or _worn(parts, 0.0, "asked for", expired)
+    return (
+        _bounded(parts, manifest, policy, "asked for")
+        or _worn(parts, 0.0, "asked for", expired)
+        or _outdated(manifest, "asked for")
+    )
 
 
 def _alike(parts: Sequence[Part]) -> list[Part]:
@@ -118,3 +130,23 @@ def _worn(parts: Sequence[Part], share: float, reason: str, expired: Mapping[str
     dead = {part.id: part.n - part.live + expired.get(part.id, 0) for part in parts}
     worn = [part.id for part in parts if dead[part.id] > share * part.n]
     return Plan((max(worn, key=dead.__getitem__),), reason) if worn else None
+
+
+def _outdated(manifest: Manifest, reason: str) -> Plan | None:
+    """The first part that holds values of an attribute that was dropped, or would be built otherwise now."""
+    kept = {attribute.id for attribute in manifest.attributes.values()}
+    for part in manifest.parts:
+        columns = () if isinstance(part.columns, UnsetType) else part.columns
+        if not kept.issuperset(columns) or not _in_form(part, manifest):
+            return Plan((part.id,), reason)
+    return None
+
+
+def _in_form(part: Part, manifest: Manifest) -> bool:
+    wanted = form_of(part.n, manifest.dim, manifest.settings)
+    if part.vectors == "none":  # what was not kept cannot be had again
+        wanted = replace(wanted, vectors="none")
+    if not isinstance(part.form, UnsetType):
+        return part.form == wanted
+    lists = max(1, wanted.lists)
+    return part.vectors == wanted.vectors and lists / MANY_MORE <= part.k <= MANY_MORE * lists

@@ -156,9 +156,28 @@ class UpdateSettings(Change):
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def apply(self, draft: Draft) -> dict[str, Any]:
-        draft.set_settings(updated_settings(draft.manifest.settings, self.changes))
+        change_settings(draft, self.changes)
         check_expiry(draft.manifest.settings, draft.manifest.attributes)
         return {}
+
+
+def change_settings(draft: Draft, changes: Mapping[str, Any]) -> None:
+    """Let a draft have these settings, and the others as they are.
+
+    `InvalidArgument` names the field that is wrong, or ``store_vectors`` where vectors are to be kept of rows
+    that have none: compaction could only store approximations in their place.
+    """
+    before = draft.manifest.settings.store_vectors
+    settings = updated_settings(draft.manifest.settings, changes)
+    if before == "none" != settings.store_vectors and any(
+        part.vectors == "none" for part in draft.manifest.parts
+    ):
+        raise InvalidArgument(
+            f"store_vectors cannot become {settings.store_vectors!r}: there are parts that keep no vectors,"
+            " which nothing can give back; insert the rows into another namespace",
+            field="store_vectors",
+        )
+    draft.set_settings(settings)
 
 
 def check_expiry(settings: Settings, schema: Mapping[str, Attribute]) -> None:

@@ -40,7 +40,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         A part of N * dim at most this is kept as one list and scanned exactly.
     store_vectors
         Precision at which vectors are kept as given, or not at all. A part keeps fp32 instead of
-        fp16 where float16 cannot hold one of its rows.
+        fp16 where float16 cannot hold one of its rows. ``none`` is final as long as there are parts
+        without vectors.
     probe_fraction, nprobe_cap
         nprobe = clamp(round(probe_fraction * K), 1, min(K, nprobe_cap)).
     target_recall
@@ -106,6 +107,24 @@ class Tombstone(Struct, frozen=True, kw_only=True):
     began: float  # store time at which the upload of the object began (R3)
 
 
+class Form(Struct, frozen=True, array_like=True):
+    """What the settings asked of a part when it was built; what came of it depends on its rows.
+
+    Attributes
+    ----------
+    lists
+        Into which its rows were to be divided; 0 where it is scanned exactly.
+    list_rows
+        Rows that a list was to hold at most; 0 where the settings gave no size.
+    vectors
+        Precision at which vectors were to be kept.
+    """
+
+    lists: Count
+    list_rows: Count
+    vectors: StoreVectors
+
+
 class Part(Struct, frozen=True, kw_only=True):
     """One immutable part.
 
@@ -132,6 +151,8 @@ class Part(Struct, frozen=True, kw_only=True):
     columns
         The `Attribute.id` that each column of the part had when it was committed, in the order of its
         directory. A column whose id the schema no longer names is no more.
+    form
+        Absent of a part that a patch has copied lists into, and of those built before it was kept.
     """
 
     id: Name
@@ -149,6 +170,7 @@ class Part(Struct, frozen=True, kw_only=True):
     checksums_crc32c: Checksum
     tombstone: Tombstone | None = None
     columns: tuple[Count, ...] | UnsetType = UNSET
+    form: Form | UnsetType = UNSET
 
     @property
     def live(self) -> int:

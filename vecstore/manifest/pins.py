@@ -28,7 +28,8 @@ def tags_of(manifest: Manifest) -> tuple[Pin, ...]:
 def add_tag(publisher: Publisher, name: str, epoch: int | None = None) -> Pin:
     """Hold an epoch, the current one if none is named, against collection.
 
-    A tag that is there already with that epoch is left as it is.
+    A tag that is there already with that epoch is left as it is. So is, where none is named, one of an epoch
+    since which nothing has changed but tags: the commit of a tag is an epoch of its own.
 
     Raises
     ------
@@ -43,12 +44,33 @@ def add_tag(publisher: Publisher, name: str, epoch: int | None = None) -> Pin:
     """
     snapshots = publisher.snapshots
     at = (snapshots.strong() if epoch is None else snapshots.at_epoch(epoch)).manifest
+    held = next((pin for pin in tags_of(at) if pin.name == name), None)
+    if (
+        epoch is None
+        and held is not None
+        and _content(snapshots.at_epoch(held.epoch).manifest) == _content(at)
+    ):
+        return held
     change = AddTag(
         commit_id=publisher.new_commit_id(), incarnation=at.incarnation, name=name, epoch=at.epoch
     )
     publisher.commit(change)
     assert change.pin is not None  # made at the attempt that was committed
     return change.pin
+
+
+def _content(manifest: Manifest) -> Manifest:
+    """A manifest without what commits of tags and of collection change."""
+    return replace(
+        manifest,
+        epoch=0,
+        committed_at=0.0,
+        commits=(),
+        idempotency=(),
+        pins=(),
+        horizon=0.0,
+        history_floor=0,
+    )
 
 
 def remove_tag(publisher: Publisher, name: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType
 
 from vecstore.ext.ivf import record_layout
 from vecstore.ext.rabitq import encode_rabitq
@@ -25,7 +26,7 @@ from vecstore.index.recall import Calibration, calibrate, held_out_rows
 from vecstore.index.rotation import Rotation
 from vecstore.index.training import in_parts, train
 from vecstore.limits import MAX_PART_ROWS
-from vecstore.manifest.model import Part, Section, Settings
+from vecstore.manifest.model import Form, Part, Section, Settings
 from vecstore.part.format import LIST_DTYPE, PAGE, Buffer, ContainerWriter, aligned
 from vecstore.progress import Progress, within
 from vecstore.room import IN_MEMORY, Room
@@ -73,6 +74,8 @@ class PartImage:
         How it keeps its vectors: as the settings ask, but see `stored_precision`.
     columns
         The attributes of the rows, laid out, and their directory.
+    form
+        As of `Part`.
     """
 
     spec: PartSpec
@@ -85,6 +88,7 @@ class PartImage:
     centroid_codes: npt.NDArray[np.uint8] | None
     calibration: Calibration | None
     columns: tuple[Buffer, dict[str, ColumnEntry]] = (b"", {})
+    form: Form | UnsetType = UNSET
     _writers: list[ContainerWriter] = field(default_factory=list, repr=False)
 
     @property
@@ -158,6 +162,7 @@ class PartImage:
             vectors=self.stored,
             sections={name: Section(e.offset, e.length) for name, e in writer.sections.items()},
             checksums_crc32c=writer.checksums_crc32c,
+            form=self.form,
         )
 
     @property
@@ -228,6 +233,14 @@ def mean_of(vectors: F32, metric: Metric) -> F32:
     return (total / len(vectors)).astype(np.float32)
 
 
+def form_of(n: int, dim: int, settings: Settings) -> Form:
+    """What settings ask of a part of ``n`` rows."""
+    k = lists_for(n, dim, settings)
+    if k == 1 and n * dim <= settings.small_part_threshold:
+        return Form(0, 0, settings.store_vectors)
+    return Form(k, capacity_for(n, k, settings) or 0, settings.store_vectors)
+
+
 def stored_precision(vectors: F32, settings: Settings) -> StoreVectors:
     """As the settings ask, but fp32 where float16 would make infinity or next to nothing of a row."""
     if settings.store_vectors != "fp16":
@@ -274,9 +287,9 @@ def build_part(
     n, dim = vectors.shape
     if not 1 <= n <= MAX_PART_ROWS or dim != spec.dim:
         raise AssertionError("a batch is validated before it is built")
-    k = lists_for(n, dim, spec.settings)
-    if k == 1 and n * dim <= spec.settings.small_part_threshold:
-        return _build_small(vectors, ids, spec, encode_columns(attributes, room))
+    form = form_of(n, dim, spec.settings)
+    if not form.lists:
+        return _build_small(vectors, ids, spec, form, encode_columns(attributes, room))
 
     report = within(progress, 0.0, 1.0)
     with ThreadPoolExecutor(workers or available_cores()) as pool:
@@ -285,10 +298,10 @@ def build_part(
         held_out = held_out_rows(n, spec.rotation.padded_dim, spec.seed)
         partition = train(
             z,
-            k,
+            form.lists,
             seed=spec.seed,
             held_out=held_out,
-            capacity=capacity_for(n, k, spec.settings),
+            capacity=form.list_rows or None,
             cells=cells,
             room=room,
             pool=pool,
@@ -316,7 +329,7 @@ def build_part(
     columns = encode_columns(
         ((name, column.take(partition.order, room)) for name, column in attributes), room
     )
-    return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration, columns)
+    return PartImage(spec, stored, vectors, ids, partition, records, lists, codes, calibration, columns, form)
 
 
 def available_cores() -> int:
@@ -327,7 +340,7 @@ def available_cores() -> int:
 
 
 def _build_small(
-    vectors: F32, ids: Ids | None, spec: PartSpec, columns: tuple[Buffer, dict[str, ColumnEntry]]
+    vectors: F32, ids: Ids | None, spec: PartSpec, form: Form, columns: tuple[Buffer, dict[str, ColumnEntry]]
 ) -> PartImage:
     """One list that is scanned exactly: by its vectors, or by int8 rows where none are stored."""
     n = len(vectors)
@@ -337,7 +350,7 @@ def _build_small(
     partition = single_list(z)
     records, lists = _encode(z, vectors, ids, partition, spec, codes=False, int8=without_vectors)
     stored = stored_precision(vectors, spec.settings)
-    return PartImage(spec, stored, vectors, ids, None, records, lists, None, None, columns)
+    return PartImage(spec, stored, vectors, ids, None, records, lists, None, None, columns, form)
 
 
 def rotated(vectors: F32, spec: PartSpec, pool: Executor | None = None, room: Room = IN_MEMORY) -> F32:

@@ -15,8 +15,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from vecstore.arrow import not_text
 from vecstore.errors import InvalidArgument, InvalidId
 from vecstore.limits import MAX_ID_BYTES, MAX_NAME_BYTES, MAX_U64
+from vecstore.rows.values import shown
 from vecstore.types import U64, IdKind
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -84,7 +86,7 @@ def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids
     if isinstance(values, np.ma.MaskedArray) and values.mask.any():
         position = int(np.argmax(values.mask.ravel()))
         raise InvalidId(f"{field}[{position}] is masked", field=field, position=position)
-    values = _listed(values)
+    values = _listed(values, field)
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
         ids = _from_integers(values, field)
     elif (
@@ -99,7 +101,7 @@ def parse_ids(values: object, *, field: str = "ids", unique: bool = True) -> Ids
             for position, item in enumerate(items):
                 if isinstance(item, bool) or not isinstance(item, (int, np.integer)):
                     raise InvalidId(
-                        f"{field}[{position}] is neither like the others an integer nor all of them strings",
+                        f"{field}[{position}] is {shown(item)}; ids are all integers or all strings",
                         field=field,
                         position=position,
                     )
@@ -122,12 +124,18 @@ def keys_of(values: Iterable[str]) -> U64:
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def _listed(values: object) -> object:
+def _listed(values: object, field: str) -> object:
     """A column of Arrow, Polars or pandas as a list; anything else as it is."""
     if not isinstance(values, (Sequence, np.ndarray, np.generic)):
         for method in ("to_pylist", "to_list", "tolist"):
             if hasattr(values, method):
-                return getattr(values, method)()
+                try:
+                    return getattr(values, method)()
+                except UnicodeDecodeError as error:
+                    position = not_text(values)
+                    raise InvalidId(
+                        f"{field}[{position}] is not UTF-8", field=field, position=position
+                    ) from error
     return values
 
 

@@ -118,10 +118,14 @@ def _spec(name: str, given: Any, field: str) -> Spec:
 
 def conflict(name: str, known: Attribute, spec: Spec, *, field: str) -> SchemaConflict:
     """That an attribute is known otherwise."""
-    what = f"{known.type}{'' if known.filterable else ', not filterable'}"
-    asked = f"{spec.type}{'' if spec.filterable else ', not filterable'}"
+    if spec.type != known.type:
+        why = f"is {known.type}, not {spec.type}"
+    elif known.filterable:
+        why = "is filterable, and cannot become one that is not"
+    else:
+        why = "is not filterable, and cannot become so"
     return SchemaConflict(
-        f"{field}: attribute {name!r} is {what}, not {asked}",
+        f"{field}: attribute {name!r} {why}",
         field=field,
         attribute=name,
         type=known.type,

@@ -8,6 +8,7 @@ its UTF-8 bytes and a UUID as its sixteen, both in the order of bytes. So whatev
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -30,6 +31,8 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _LEAST_MS: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _MS
 _GREATEST_MS: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _MS
+_BEYOND_MICROSECONDS: Final = re.compile(r"[.,]\d{6}\d*[1-9]")  # which `fromisoformat` leaves out
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 TEXT: Final = frozenset({"string", "uuid"})
 WORDS: Final[dict[ScalarType, str]] = {
     "string": "a string",
@@ -38,7 +41,7 @@ WORDS: Final[dict[ScalarType, str]] = {
     "float": "a finite number",
     "bool": "true or false",
     "datetime": "an ISO 8601 date and time",
-    "uuid": "a UUID",
+    "uuid": "a UUID as 12345678-9abc-def0-1234-56789abcdef0",
 }
 
 
@@ -50,6 +53,21 @@ def is_text(kind: ScalarType) -> bool:
 def key_of(value: Any, kind: ScalarType) -> Key:
     """The key or the bytes of one value. `ValueError` if it is not of that type."""
     return _KEYS[kind](value)
+
+
+def at_most(value: Any, kind: ScalarType) -> tuple[Key, bool]:
+    """The key of the greatest value that is kept and not above this one, and whether they are equal.
+
+    As `key_of`, for constants that are compared and not kept: microseconds of a datetime, and an integer that
+    no float is.
+    """
+    if kind == "datetime":
+        return _instant(value)
+    key = key_of(value, kind)
+    if kind == "float" and _float_value(int(key)) != value:
+        below = float(value) if float(value) < value else math.nextafter(float(value), -math.inf)
+        return key_of(below, kind), False
+    return key, True
 
 
 def both_zeros(key: Key) -> tuple[Key, ...]:
@@ -84,6 +102,15 @@ def spoken(value: Any) -> Any:
     if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
         return [_spoken(one) for one in value]
     return _spoken(value)
+
+
+def constant(value: Any) -> Any:
+    """As `spoken`, of a value that is compared and not kept: a date with all that it tells."""
+    found = spoken(value)
+    if kind_of(value) != "datetime" or at_most(value, "datetime")[1]:
+        return found
+    value = _plain(value)
+    return f"{np.datetime_as_string(value)}Z" if isinstance(value, np.datetime64) else value.isoformat()
 
 
 def _spoken(value: Any) -> Any:
@@ -234,12 +261,19 @@ def _milliseconds(values: Any) -> Any:
 
 
 def _datetime_key(value: Any) -> int:
-    value = _plain(value)
+    return _instant(value)[0]
+
+
+def _instant(value: Any) -> tuple[int, bool]:
+    """The key of a datetime, and whether nothing of it was cut."""
+    value, exact = _plain(value), True
     if isinstance(value, np.datetime64):
-        value = _milliseconds(value).item()
+        whole = _milliseconds(value)
+        value, exact = whole.item(), bool(whole == value)
     if isinstance(value, str):
         if len(value) > 64:
             raise ValueError(value)
+        exact = _BEYOND_MICROSECONDS.search(value) is None
         value = datetime.fromisoformat(value)
     elif not isinstance(value, date):
         raise ValueError(value)  # noqa: TRY004
@@ -247,15 +281,16 @@ def _datetime_key(value: Any) -> int:
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
-    milliseconds: int = (value - EPOCH) // _MS
+    since = value - EPOCH
+    milliseconds: int = since // _MS
     if not _LEAST_MS <= milliseconds <= _GREATEST_MS:
         raise ValueError(value)  # by its offset in a year that has no form to be read back in
-    return milliseconds + SIGN
+    return milliseconds + SIGN, exact and milliseconds * _MS == since
 
 
 def _uuid_key(value: Any) -> bytes:
     if isinstance(value, str):
-        if len(value) != 36:
+        if _UUID.fullmatch(value) is None:  # `UUID` takes a prefix, braces, and dashes wherever they are
             raise ValueError(value)
         value = UUID(value)
     if not isinstance(value, UUID):

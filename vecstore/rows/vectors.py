@@ -130,8 +130,9 @@ def _check(rows: F32, first: int, metric: Metric, field: str) -> None:
         short = squares < MIN_NORM**2
         if short.any():
             at = int(np.argmax(short))
+            what = f"has a norm below {MIN_NORM:g}, and so" if rows[at].any() else "is zero, which has"
             raise InvalidVector(
-                f"{field}[{first + at}] is zero, which has no direction under cosine",
+                f"{field}[{first + at}] {what} no direction under cosine",
                 field=field,
                 row=first + at,
                 limit=MIN_NORM,

@@ -7,6 +7,7 @@ import random
 import re
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 Attributes = dict[str, Any]
@@ -35,10 +36,21 @@ _POOLS: dict[str, list[Any]] = {
     "string": ["", "a", "ab", "abc", "b", "Straße", "STRASSE", "é", "zz*", "[x]", "a\nb", "\U0001f600"],
     "int": [-(2**63), -5, -1, 0, 1, 2, 3, 2**63 - 1],
     "uint": [0, 1, 2, 3, 2**63, 2**64 - 1],
-    "float": [-1.5e308, -1.0, -0.0, 0.0, 5e-324, 0.5, 1.0, 1e308],
+    "float": [-1.5e308, -(2.0**60), -1.0, -0.0, 0.0, 5e-324, 0.5, 1.0, 2.0**53, 2.0**53 + 2, 1e308],
     "bool": [False, True],
     "datetime": _TIMES,
     "uuid": _UUIDS,
+}
+# What no value can be, but a constant can: between two values, or beyond all that are there.
+_BETWEEN: dict[str, list[Any]] = {
+    "float": [2**53 + 1, 2**53 + 3, -(2**60) - 1, -(2**60) + 1, 10**300 + 1, 7],
+    "datetime": [
+        *(t.replace("Z", "001Z") for t in _TIMES[:6]),
+        _TIMES[7].replace("Z", "000500Z"),
+        _TIMES[8].replace("Z", "+00:00"),
+        _TIMES[9].replace("Z", "999999+00:00"),
+        "1969-12-31T23:59:59.999999Z",
+    ],
 }
 
 
@@ -81,7 +93,7 @@ def _random_condition(rng: random.Random, ids: list[Any]) -> list[Any]:
         return ["id", operator, value]
     name = rng.choice(list(TYPES))
     kind = TYPES[name]
-    pool: list[Any] = _POOLS[kind.removeprefix("[]")]
+    pool: list[Any] = _POOLS[kind.removeprefix("[]")] + _BETWEEN.get(kind.removeprefix("[]"), [])
     if name == "w":
         pool = [f"word {rng.randrange(200)}" for _ in range(8)]
     if rng.random() < 0.1:
@@ -131,6 +143,8 @@ def matches(f: list[Any], row: Attributes) -> bool:
         return not matches([name, opposite[operator], value], row)
     if found is None:
         return value is None or (operator == "In" and None in value)
+    if TYPES.get(name, "").endswith("datetime"):
+        found, value = _instants(found), _instants(value)
     if operator == "Eq":
         return value is not None and found == value
     elements = found if isinstance(found, list) else [found]
@@ -150,3 +164,15 @@ def matches(f: list[Any], row: Attributes) -> bool:
         "Gte": lambda e: e >= value,
     }
     return any(map(compare[operator.removeprefix("Any")], elements))
+
+
+def _instants(value: Any) -> Any:
+    """Nanoseconds since 2000, of which Python's own dates hold too few digits; of a list a list."""
+    if isinstance(value, list):
+        return [_instants(one) for one in value]
+    if value is None:
+        return None
+    text = value.removesuffix("Z").removesuffix("+00:00")
+    seconds, _, fraction = text.partition(".")
+    since = datetime.fromisoformat(seconds) - datetime(2000, 1, 1)  # all are UTC
+    return (since.days * 86_400 + since.seconds) * 10**9 + int(fraction.ljust(9, "0"))

@@ -17,7 +17,7 @@ from vecstore.manifest.model import Attribute
 from vecstore.rows.filters.patterns import Pattern, PatternKind, compile_pattern
 from vecstore.rows.filters.syntax import And, Condition, Expression, Not, Or, field_of
 from vecstore.rows.schema import element_type, is_array
-from vecstore.rows.values import WORDS, Key, key_of, shown
+from vecstore.rows.values import WORDS, Key, at_most, key_of, shown
 from vecstore.types import IdKind, ScalarType
 
 ID: Final = "id"
@@ -235,7 +235,8 @@ def _test(asked: Condition, kind: ScalarType, id_kind: IdKind | None) -> Test | 
     if kind == "bool":
         raise _mismatch(asked, 1, f"is {operator}, but true and false have no order")
     above, included = _RANGES[operator.removeprefix("Any")]
-    low, high = _ends(asked, kind, value, "[2]")
+    low, high, between = _ends(asked, kind, value, "[2]")
+    included = not above if between else included  # what is below a value between two is at most the lower
     # Of the two zeros of a float, each bound takes the one that makes them equal.
     if above:
         return Between(low if included else high, included, None, False)
@@ -243,16 +244,21 @@ def _test(asked: Condition, kind: ScalarType, id_kind: IdKind | None) -> Test | 
 
 
 def _equal(asked: Condition, kind: ScalarType, value: Any, where: str) -> Test:
-    low, high = _ends(asked, kind, value, where)
+    low, high, between = _ends(asked, kind, value, where)
+    if between:
+        return OneOf(())
     return OneOf((low,)) if low == high else Between(low, True, high, True)
 
 
-def _ends(asked: Condition, kind: ScalarType, value: Any, where: str) -> tuple[Key, Key]:
-    """The least and the greatest key that are equal to a value: the same, but for the zeros of a float."""
+def _ends(asked: Condition, kind: ScalarType, value: Any, where: str) -> tuple[Key, Key, bool]:
+    """The least and the greatest key that are equal to a value: the same, but for the zeros of a float.
+
+    Of a value between two that can be kept it is the lower one, and true.
+    """
     try:
-        key = key_of(value, kind)
+        key, exact = at_most(value, kind)
         if kind == "float" and value == 0:
-            return key_of(-0.0, kind), key_of(0.0, kind)
+            return key_of(-0.0, kind), key_of(0.0, kind), False
         if asked.attribute == ID and isinstance(key, bytes) and len(key) > MAX_ID_BYTES:
             raise ValueError(value)
     except (ValueError, TypeError, OverflowError) as error:
@@ -262,7 +268,7 @@ def _ends(asked: Condition, kind: ScalarType, value: Any, where: str) -> tuple[K
             at=f"{asked.at}{where}",
             attribute=asked.attribute,
         ) from error
-    return key, key
+    return key, key, not exact
 
 
 def _mismatch(asked: Condition, where: int, why: str) -> FilterMismatch:

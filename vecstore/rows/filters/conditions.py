@@ -136,22 +136,22 @@ def _compared(asked: Condition, schema: Mapping[str, Attribute]) -> Compared:
     new = asked.value.attribute
     for place, name in ((0, asked.attribute), (2, new)):
         if name not in schema:
-            raise _mismatch(asked, place, f"names {name!r}, which is no attribute of the namespace")
+            raise _mismatch(asked, place, name, f"names {name!r}, which is no attribute of the namespace")
         if is_array(schema[name].type):
-            raise _mismatch(asked, place, f"names {name!r}, which is an array")
+            raise _mismatch(asked, place, name, f"names {name!r}, which is an array")
     known = schema[asked.attribute]
     if schema[new].type != known.type:
         raise _mismatch(
-            asked, 2, f"names {new!r}, which is {schema[new].type}; {asked.attribute!r} is {known.type}"
+            asked, 2, new, f"names {new!r}, which is {schema[new].type}; {asked.attribute!r} is {known.type}"
         )
     if known.type == "bool" and asked.operator not in ("Eq", "NotEq"):
-        raise _mismatch(asked, 1, f"is {asked.operator}, but true and false have no order")
+        raise _mismatch(asked, 1, asked.attribute, f"is {asked.operator}, but true and false have no order")
     return Compared(asked.attribute, known.id, asked.operator, new)
 
 
-def _mismatch(asked: Condition, where: int, why: str) -> FilterMismatch:
+def _mismatch(asked: Condition, where: int, attribute: str, why: str) -> FilterMismatch:
     place = f"{asked.at}[{where}]"
-    return FilterMismatch(f"{place} {why}", field=field_of(asked.at), at=place, attribute=asked.attribute)
+    return FilterMismatch(f"{place} {why}", field=field_of(asked.at), at=place, attribute=attribute)
 
 
 def _compare(asked: Compared, stored: Column, given: Column | None) -> Bools:

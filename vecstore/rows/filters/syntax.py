@@ -23,7 +23,7 @@ from vecstore.limits import (
     MAX_FILTER_VALUES,
     MAX_PATTERN_BYTES,
 )
-from vecstore.rows.values import shown, spoken
+from vecstore.rows.values import constant, shown, spoken
 
 Operator = Literal[
     "Eq",
@@ -146,7 +146,7 @@ def _plain(value: object) -> object:
     if isinstance(value, np.ndarray) and value.ndim:
         return list(value)
     try:
-        return spoken(value)
+        return constant(value)
     except ValueError:
         raise TypeError(f"{shown(value)} is no value") from None
 
