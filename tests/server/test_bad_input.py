@@ -361,7 +361,7 @@ CASES = [
         limit=0),
     *(
         Bad(f"an unknown parameter of {path}", "GET", f"{path}?x=1", 400, INVALID, "x")
-        for path in ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/api.css", "/console/")
+        for path in ("/openapi.json", "/docs", "/docs/api.css", "/console/")
     ),
     # routes
     post("an unknown route", "/v1/nothing", {}, "route_not_found", "/v1/nothing", status=404),

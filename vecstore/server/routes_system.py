@@ -22,11 +22,9 @@ def register(app: Flask, backend: Backend, readiness: Readiness, metrics: Metric
     """Add the routes."""
 
     def healthz() -> Response:
-        query()
         return answer(wire.Health(status="ok"))
 
     def readyz() -> Response:
-        query()
         checks = readiness.checks()
         wrong = {name: found for name, found in checks.items() if found != OK}
         if not wrong:
@@ -61,7 +59,6 @@ def register(app: Flask, backend: Backend, readiness: Readiness, metrics: Metric
         def figures() -> Response:
             from vecstore.telemetry.metrics import CONTENT_TYPE
 
-            query()
             return Response(told.text(), content_type=CONTENT_TYPE)
 
         rule("/metrics", "metrics", figures, methods=["GET"])
