@@ -320,9 +320,12 @@ def test_a_write_that_raced_with_a_change_of_settings_gets_no_vectors_that_it_ne
     ns.insert(ROWS[:100], range(100))
     ns.insert(ROWS[100:200], range(100, 200))
     assert [part["vectors"] for part in ns.manifest()["parts"]] == ["none", "fp32"]
+    assert ns.compact().reason == "nothing due"
+    ns.insert(ROWS[200:300], range(200, 300))
     assert len(ns.compact().merged) == 2
-    assert [part["vectors"] for part in ns.manifest()["parts"]] == ["none"]
+    assert sorted(part["vectors"] for part in ns.manifest()["parts"]) == ["fp32", "none"]
     assert ns.get(5).vector is None
+    np.testing.assert_array_equal(ns.get(105).vector, ROWS[105])
     assert ns.compact().reason == "nothing due"
 
 

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from vecstore.maintenance.policy import Policy, plan, plan_all
 from vecstore.manifest.model import Manifest, Part, Settings, Tombstone
@@ -112,6 +113,18 @@ def test_everything_is_one_part_or_as_few_as_the_bound_allows() -> None:
     both = plan_all(manifest(part("a", 10), part("b", 5_000)), Policy())
     assert both is not None
     assert set(both.parts) == {"a", "b"}
+
+
+def test_parts_without_vectors_are_merged_among_themselves() -> None:
+    bare = [replace(part(name, 10), vectors="none") for name in "ab"]
+    for keeping in ([], [part("c", 10)]):
+        found = plan_all(manifest(*bare, *keeping), Policy())
+        assert found is not None
+        assert set(found.parts) == {"a", "b"}
+    found = plan_all(manifest(*bare, part("c", 10), part("d", 20)), Policy())
+    assert found is not None
+    assert set(found.parts) == {"c", "d"}
+    assert plan_all(manifest(bare[0], part("c", 10)), Policy()) is None
 
 
 def test_what_is_due_by_itself_is_no_part_whose_settings_have_changed() -> None:

@@ -97,7 +97,7 @@ def merge(
     vectors, ids = _gather(view, sources, kept, room, within(progress, 0.0, GATHERED))
     how = spec(vectors)
     if any(source.part.reader.vector_dtype is None for source in sources):
-        # A write that raced with a change of the settings: what was not kept is not made up.
+        # Written before the settings said otherwise: what was not kept is not made up.
         how = replace(how, settings=structs.replace(how.settings, store_vectors="none"))
     workers = max(1, min(available_cores() - SPARE_CORES, memory // THREAD_BYTES))
     arranged = arrange(

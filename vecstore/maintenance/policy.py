@@ -114,15 +114,23 @@ def _alike(parts: Sequence[Part]) -> list[Part]:
 
 
 def _bounded(parts: Sequence[Part], manifest: Manifest, policy: Policy, reason: str) -> Plan | None:
-    """The smallest parts that together stay within the bound, two at least."""
-    chosen: list[Part] = []
-    rows, most = 0, policy.max_rows(manifest)
-    for part in sorted(parts, key=lambda p: p.live):
-        rows += part.live
-        if rows > most:
-            break
-        chosen.append(part)
-    return Plan(tuple(part.id for part in chosen), reason) if len(chosen) > 1 else None
+    """The smallest parts that together stay within the bound, two at least.
+
+    Those without vectors are merged with each other alone: what they lack cannot be made up, nor shall the
+    others lose theirs.
+    """
+    most = policy.max_rows(manifest)
+    for bare in (False, True):
+        chosen: list[Part] = []
+        rows = 0
+        for part in sorted((p for p in parts if (p.vectors == "none") is bare), key=lambda p: p.live):
+            rows += part.live
+            if rows > most:
+                break
+            chosen.append(part)
+        if len(chosen) > 1:
+            return Plan(tuple(part.id for part in chosen), reason)
+    return None
 
 
 def _worn(parts: Sequence[Part], share: float, reason: str, expired: Mapping[str, int]) -> Plan | None:
