@@ -20,7 +20,7 @@ MINUTES ?= 30
 FUZZED := $(VENV)/.fuzz
 SEED ?= 1000
 
-.PHONY: help demo serve test soak fuzz neon eval bench bench-small docs build \
+.PHONY: help demo serve test soak fuzz neon avx512 eval bench bench-small docs build \
 	audit audit-offline wheels clean
 .DEFAULT_GOAL := help
 
@@ -31,6 +31,7 @@ help:
 	@echo 'make soak    simulate one seed after another for MINUTES=$(MINUTES), from SEED=$(SEED) on'
 	@echo 'make fuzz    fuzz all that reads bytes for MINUTES=$(MINUTES), under sanitizers (docs/fuzzing.md)'
 	@echo 'make neon    the NEON kernels against the scalar ones, under qemu (make test does it where it can)'
+	@echo 'make avx512  the AVX-512 kernels against the scalar ones, on any x86-64, in Bochs: some minutes'
 	@echo 'make eval    recall on the benchmark sets'
 	@echo 'make bench   every figure of docs/benchmarks.md, beside other engines (SMALL=1: under 5 minutes)'
 	@echo 'make docs    the documentation site, into build/docs'
@@ -68,6 +69,12 @@ neon: $(DEV)
 		command -v qemu-aarch64 >/dev/null 2>&1 || \
 		{ echo 'make neon needs a cross compiler and qemu: apt-get install gcc-aarch64-linux-gnu qemu-user'; exit 1; }
 	@$(BIN)/python -m pytest tests/ext/test_neon.py
+
+avx512: $(DEV)
+	@command -v bochs-bin >/dev/null 2>&1 && command -v grub-mkrescue >/dev/null 2>&1 || \
+		{ echo 'make avx512 needs an emulator, what boots it, and a Linux in /boot: apt-get install' \
+			'bochs bochsbios vgabios bochs-term grub-pc-bin xorriso mtools cpio linux-image-cloud-amd64'; exit 1; }
+	@$(BIN)/python -m tests.ext.bochs
 
 eval: $(PEERS)
 	@$(BIN)/python -m bench.eval
