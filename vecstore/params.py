@@ -164,7 +164,7 @@ def check_params(params: SearchParams) -> SearchParams:
         raise refuse("nprobe", "an integer of at least 1", 1)
     target = params.target_recall
     if target is not None and (not is_number(target) or not 0.0 < target < 1.0):
-        raise refuse("target_recall", "between 0 and 1", 1.0)
+        raise refuse("target_recall", "above 0 and below 1", 1.0)
     scale = params.rerank_scale
     if scale is not None and (not is_number(scale) or not 0.0 <= scale <= 1000.0):
         raise refuse("rerank_scale", "from 0 to 1000", 1000)
