@@ -290,8 +290,8 @@ cdef class Plan:
     hollow : f32[len(field)], optional
         The share of live rows in the lists of ``probes`` below which a query is in a hole of dead ones:
         if all of ``limits`` are near it may scan all lists. By default none is.
-    distant : bool
-        Whether a query goes on to near lists only in a hole.
+    distant : u8[len(field)], optional
+        Whether a query goes on to near lists only in a hole. By default no.
     reach : f32[len(field)]
         Lists are scanned that are no farther than this times the last hit (squared distances); 0: see
         the next.
@@ -314,7 +314,7 @@ cdef class Plan:
         If a number is out of range.
     """
 
-    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False, hollow=None, distant=False) -> None:
+    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False, hollow=None, distant=None) -> None:
         if (
             not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
             or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0 or not 0.0 <= spared <= 1.0
@@ -330,7 +330,7 @@ cdef class Plan:
         self.probes = probes
         self.limits = limits
         self.hollow = memoryview(bytes(4 * len(limits))).cast("f") if hollow is None else hollow
-        self.distant = distant
+        self.distant = memoryview(bytes(len(limits))) if distant is None else distant
         self.reach = reach
         self.patience = patience
         self.spared = spared

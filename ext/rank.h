@@ -261,11 +261,11 @@ static inline size_t vs_rank_lists(const VsKernels *kernels, VsTable *table, con
 }
 
 /* Lists without a rank, by number, behind the `ranked` and the `found` of `order`, until there are `wanted`
- * behind the ranked: infinitely far. `seen` is scratch, all zero. */
-static inline void vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t wanted, size_t found,
+ * behind the ranked, or no more: infinitely far. How many there are. `seen` is scratch, all zero. */
+static inline size_t vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t wanted, size_t found,
                                 int32_t *order, float *scores) {
     if (found == wanted)
-        return;
+        return found;
     for (size_t i = 0; i < ranked + found; i++)
         seen[order[i]] = 1;
     for (size_t list = 0; list < k && found < wanted; list++)
@@ -275,6 +275,7 @@ static inline void vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t w
         }
     for (size_t i = 0; i < ranked + found; i++)
         seen[order[i]] = 0;
+    return found;
 }
 
 #endif

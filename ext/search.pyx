@@ -304,7 +304,10 @@ cdef class Searcher:
         cdef Py_ssize_t groups = field.groups, have = len(self.tables), count = field.count
         if field.padded_dim != self.padded_dim:
             raise ValueError(f"the field has {field.padded_dim} dimensions when padded, not {self.padded_dim}")
-        if not plan.probes.shape[0] == plan.limits.shape[0] == plan.hollow.shape[0] == plan.reach.shape[0] == count:
+        if not (
+            plan.probes.shape[0] == plan.limits.shape[0] == plan.reach.shape[0] == plan.hollow.shape[0]
+            == plan.distant.shape[0] == count
+        ):
             raise ValueError(f"the plan is for {plan.probes.shape[0]} parts, not {count}")
         self.kernels = active_kernels()
         field.searched = True
@@ -515,8 +518,7 @@ cdef class Searcher:
         for i in range(ranked):
             seen[order[i]] = 0
         if ranked + found < wanted:
-            vs_add_lists(part.k, seen, ranked, wanted - ranked, found, order, scores)
-            found = wanted - ranked
+            found = vs_add_lists(part.k, seen, ranked, wanted - ranked, found, order, scores)
         self._pass_over_empty(p, False)
         self.ranked[p] += <int32_t>found
         self.rest[p] = <int32_t>rest
@@ -770,12 +772,12 @@ cdef class Searcher:
         hole = near >= self.limit[p] and self._in_hole(p)
         while hole and near >= self.limit[p] < <int32_t>self.parts[p].holding:
             self.limit[p] = self._at_most(p, <int32_t>self.plan.widen * self.limit[p])
-            self.want[p] = self.ranked[p] + self.rest[p] + 1
+            self.want[p] = self._at_most(p, self.ranked[p] + self.rest[p] + 1)
             if not self._rank(p):
                 break
             near = self._within(p, edge)
         self.want[p] = wanted
-        return near if hole or not self.plan.distant else 0
+        return near if hole or not self.plan.distant[p] else 0
 
     cdef bint _in_hole(self, Py_ssize_t p) noexcept nogil:
         """Whether so few rows of the lists of its plan are alive that the query must be in a hole."""

@@ -606,6 +606,24 @@ def test_an_import_that_is_refused_leaves_no_namespace_behind(rows: list[Any], t
         assert list(there.namespaces()) == []
 
 
+def test_an_import_that_is_refused_leaves_what_another_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = lines(tmp_path / "docs.jsonl", header(3, 1), {"id": 1, "vector": [1, 2]})
+    db = database()
+    create = db.backend.create
+
+    def created(*args: Any, **options: Any) -> Any:
+        made = create(*args, **options)
+        db.namespace("copy").insert(np.ones((2, 3)), [7, 8])  # before the import has read a batch
+        return made
+
+    monkeypatch.setattr(db.backend, "create", created)
+    with pytest.raises(InvalidArgument):
+        import_namespace(db, "copy", path)
+    assert db.namespace("copy").stats().rows == 2
+
+
 def test_rows_of_an_import_that_is_refused_later_stay(tmp_path: Path) -> None:
     given = [{"id": i, "vector": [1] * (1 + i // 2)} for i in range(3)]
     path = lines(tmp_path / "docs.jsonl", header(1, 3), *given)

@@ -222,8 +222,9 @@ def namespace_for(
         namespace = database.namespace(name)
     except NamespaceNotFound:
         try:
-            namespace = database.create_namespace(name, dim, metric, schema=schema, **(defaults or {}))
-            made = namespace.stats()
+            # What a creation answers is of its own epoch: asked for later, somebody may have written already.
+            made = database.backend.create(name, dim, metric, dict(defaults or {}), schema=schema)
+            namespace = Namespace(database.backend, made.name)
         except NamespaceExists:  # somebody else just did
             namespace = database.namespace(name)
     try:

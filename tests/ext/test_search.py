@@ -478,7 +478,8 @@ def test_a_second_look_goes_no_farther_than_its_limit_nor_than_there_are_lists(
 def test_a_query_in_a_hole_scans_beyond_its_limit(distant: bool) -> None:
     world = World(64, "l2")
     field, searcher = world.field(), Searcher(64)
-    more = {"limits": np.full(4, 3, np.int32), "reach": np.full(4, 1e30, np.float32), "distant": distant}
+    more = {"limits": np.full(4, 3, np.int32), "reach": np.full(4, 1e30, np.float32)}
+    more["distant"] = np.full(4, distant, np.uint8)
     for share in (0.0, 1e-9, 2.0):  # none can lack so much, or every one does
         plan = world.plan(10, 2, looks=6, hollow=np.full(4, share, np.float32), **more)
         for q in world.queries:
@@ -950,6 +951,7 @@ def test_a_plan_out_of_range_is_refused() -> None:
         {"limits": np.zeros((4, 1), np.int32)},
         {"reach": np.zeros(4, np.float64)},
         {"hollow": np.zeros(4, np.float64)},
+        {"distant": np.zeros(4, np.int8)},
     ):
         with pytest.raises(ValueError):
             Plan(**{**PLAN, **changed})
@@ -964,6 +966,7 @@ def test_a_query_that_does_not_fit_is_refused_and_harms_nothing() -> None:
         (field, world.plan(limits=np.zeros(3, np.int32)), q),
         (field, world.plan(reach=np.zeros(3, np.float32)), q),
         (field, world.plan(hollow=np.zeros(3, np.float32)), q),
+        (field, world.plan(distant=np.zeros(3, np.uint8)), q),
         (field, Plan(**{**PLAN, "probes": np.zeros(5, np.int32)}), q),
         (World(100, "l2").field(), plan, np.zeros(100, np.float32)),
         (field, plan, q.astype(np.float64)),

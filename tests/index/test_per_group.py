@@ -145,7 +145,7 @@ def test_the_search_goes_on_until_there_are_enough_or_no_rows_are_left(filled: A
 def test_nothing_farther_than_the_greatest_distance_is_looked_for(filled: Any) -> None:
     ns, data, _ = filled
     q = data.query_vectors[1]
-    every = ns.search(q, top_k=300, limit_per_group=("topic", 1))
+    every = ns.search(q, top_k=300, limit_per_group=("topic", 1), rerank_precision="fp32")
     limit = float(every.distances[4])
     near = ns.search(q, top_k=300, limit_per_group=("topic", 1), max_distance=limit)
     assert near.ids.tolist() == every.ids.tolist()[: len(near)]

@@ -375,6 +375,25 @@ def test_who_asks_for_a_subject_that_was_deleted_finds_what_is_nearest_elsewhere
     assert np.mean(scanned) < 800  # who asks elsewhere pays nothing for it
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_where_nearly_all_is_dead_every_list_is_ranked_once(parts: int) -> None:
+    """A query that was to be filled had ranked all lists, and one more was ranked for its hole."""
+    rng = generator(9)
+    rows = (rng.standard_normal((6_000, 8)) + 3.0).astype(np.float32)
+    rows[:, 0] *= 8.0
+    ns = database(seed=4).create_namespace("hole", 8, "l2", k_min=128, k_max=512, small_part_threshold=0)
+    for mine in np.array_split(rng.permutation(6_000), parts):
+        ns.insert(rows[mine], mine)
+    order = nearest(rows, rows[np.argmin(rows[:, 0])], "l2", 6_000)[0]
+    ns.delete(order[:5_880])
+    alive = order[5_880:]
+    truth = alive[nearest(rows[alive], rows[order[:40]], "l2", 1)]
+    found = ns.search_batch(rows[order[:40]], 1, target_recall=0.9)
+    assert recall(found.ids, truth) >= 0.9
+    for i, q in enumerate(rows[order[:40]]):
+        assert ns.search(q, 1, target_recall=0.9).ids.tolist() == found[i].ids.tolist()
+
+
 @pytest.mark.parametrize("store", [MemoryStore, RangeStore])
 def test_a_plan_for_more_hits_than_calibration_asked_for_meets_its_target(store: Callable[[], Any]) -> None:
     """It was one for a hundred: of a thousand hits .73 were found where lists are fetched, .93 elsewhere."""
@@ -402,6 +421,16 @@ def test_who_looks_for_equal_rows_finds_them(metric: Any, store: Callable[[], An
     )
     loose = ns.search_batch(rows[some], 5, max_distance=1e-5, rerank_precision="int8")
     assert loose.counts.sum() < found.counts.sum()
+
+
+def test_equal_rows_are_found_beside_a_part_that_keeps_no_vectors() -> None:
+    rows = sample().vectors[:4_000]
+    ns = database(seed=4).create_namespace("mixed", dim=384, metric="cosine")
+    ns.insert(rows[:2_000], np.arange(2_000))
+    ns.update(store_vectors="none")
+    ns.insert(rows[2_000:], np.arange(2_000, 4_000))
+    found = ns.search_batch(rows[:2_000:50], 5, max_distance=1e-5)
+    assert np.mean([i in ids.tolist() for i, ids in zip(range(0, 2_000, 50), found.ids, strict=True)]) >= 0.9
 
 
 # -- small namespaces of every kind ---------------------------------------------------------

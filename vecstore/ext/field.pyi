@@ -91,5 +91,5 @@ class Plan:
         spared: float = 0.0,
         direct: bool = False,
         hollow: NDArray[np.float32] | None = None,
-        distant: bool = False,
+        distant: NDArray[np.uint8] | None = None,
     ) -> None: ...

@@ -116,7 +116,7 @@ cdef extern from "rank.h" nogil:
     enum: VS_LOOKED_AT_A_LIST
     enum: VS_LOOKED_AT_LEAST
     enum: VS_LOOKED_AT_SHARE
-    void vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t wanted, size_t found, int32_t *order,
+    size_t vs_add_lists(size_t k, uint8_t *seen, size_t ranked, size_t wanted, size_t found, int32_t *order,
                       float *scores)
 
 

@@ -33,6 +33,7 @@ from vecstore.types import F32, Metric, RerankPrecision
 
 KS: Final = (1, 3, 10, 30, 100)
 FARTHEST: Final = KS[-1]
+FASTER: Final = 1.15  # than the last two of ``KS`` tell, what is missed grows beyond them
 GAINS_FOR: Final = KS.index(10)
 MAX_QUERIES: Final = 1_000
 MIN_QUERIES: Final = 64
@@ -537,7 +538,8 @@ def _covered(rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float6
     before, last = (np.maximum(1.0 - np.asarray(rows[i]), 0.0) for i in (-2, -1))
     step = FARTHEST / KS[-2]
     growth = np.clip(last / np.maximum(before, last / step + 1e-30), 1.0, step)
-    return np.asarray(1.0 - np.minimum(1.0, last * growth ** (math.log(k / FARTHEST) / math.log(step))))
+    power = FASTER * math.log(k / FARTHEST) / math.log(step)
+    return np.asarray(1.0 - np.minimum(1.0, last * growth**power))
 
 
 def _blend(rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:

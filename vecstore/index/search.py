@@ -158,7 +158,7 @@ def _plan(view: View, params: SearchParams) -> Plan:
         probes=np.array([r.probes for r in reaches], dtype=np.int32),
         limits=np.array([r.most for r in reaches], dtype=np.int32),
         hollow=np.array([r.hollow for r in reaches], dtype=np.float32),
-        distant=not view.mapped,
+        distant=np.array([r.distant for r in reaches], dtype=np.uint8),
         reach=np.array([r.reach for r in reaches], dtype=np.float32),
         patience=PATIENCE if target is not None and view.mapped else 0.0,
         spared=1.0 - target if target is not None and view.whole is None else 0.0,
@@ -206,12 +206,15 @@ class Reach:
         Lists that it scans at most. The more these are, the more cells are looked at to rank them.
     hollow
         It may scan all if those are within its reach, and in the first less than this share of rows is alive.
+    distant
+        Its reach counts for nothing else.
     """
 
     probes: int
     reach: float
     most: int
     hollow: float = 0.0
+    distant: bool = False
 
 
 def _cheapest(
@@ -230,11 +233,11 @@ def _cheapest(
         return "none", reaches("none")
     asked: RerankPrecision = params.rerank_precision or view.manifest.settings.rerank_precision
     undecided = params.rerank_precision is None and asked == "int8"
-    undecided = undecided and all(part.reader.vector_dtype is not None for part in view.searched)
-    if undecided and params.max_distance is not None:
+    kept = [part.reader.vector_dtype is not None for part in view.searched]
+    if undecided and params.max_distance is not None and any(kept):
         # By int8 even an equal row is some way off, and who looks for equals would find none.
         return "fp32", reaches("fp32")
-    free = undecided and target is not None and view.mapped
+    free = undecided and all(kept) and target is not None and view.mapped
     if free and view.whole is not None:
         # Hits under a filter may lie so far out that int8 cannot tell them from the rows beyond.
         return "fp32", reaches("fp32")
@@ -274,14 +277,15 @@ def _reach(
     rank, dead = _share_of(view, part, params.top_k)
     probes = probes_for(calibration, target, precision, top_k=params.top_k, rank=rank, skip=rank * dead)
     probes = min(most, probes)
-    if calibration.reach and rank * (1.0 + dead) > REACHED:
-        return Reach(probes, 0.0, probes)
     reach = reach_for(calibration, probes, rank * (1.0 + dead))
     within = min(most, MOST_REACH * probes)
     # Who asks for what was deleted asks into a hole that may be wider than the plan.
     hollow = HOLLOW / (1.0 + dead) if dead > 0.0 else 0.0
-    if not view.mapped:  # lists have to be fetched, and more of them are worth another trip only from a hole
-        return Reach(probes, reach if hollow > 0.0 else 0.0, within, hollow)
+    if not view.mapped or (reach > 0.0 and rank * (1.0 + dead) > REACHED):
+        # Lists are fetched, and more are worth another trip only from a hole; or the reach is unmeasured.
+        if hollow == 0.0:
+            return Reach(probes, 0.0, probes if view.mapped else within)
+        return Reach(probes, reach, within, hollow, True)
     return Reach(base_probes(probes), reach, within, hollow) if reach > 0.0 else Reach(probes, 0.0, most)
 
 
