@@ -771,7 +771,9 @@ cdef class Searcher:
         near = self._within(p, edge)
         hole = near >= self.limit[p] and self._in_hole(p)
         while hole and near >= self.limit[p] < <int32_t>self.parts[p].holding:
-            self.limit[p] = self._at_most(p, <int32_t>self.plan.widen * self.limit[p])
+            self.limit[p] = <int32_t>min(
+                <int64_t>self.plan.widen * self.limit[p] + 1, <int64_t>self.parts[p].holding
+            )
             self.want[p] = self._at_most(p, self.ranked[p] + self.rest[p] + 1)
             if not self._rank(p):
                 break

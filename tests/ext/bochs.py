@@ -9,9 +9,11 @@ AVX-512. It takes some minutes, so the suite does not run it; see ``make avx512`
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 import tempfile
@@ -113,18 +115,15 @@ def run(folder: Path) -> str:
         env={**os.environ, "TERM": "xterm"},
     )
     os.close(slave)
-    os.set_blocking(master, False)
     told, screen, began = "", b"", time.monotonic()
     try:
         while emulator.poll() is None and time.monotonic() - began < SECONDS:
             told = serial.read_text(errors="replace") if serial.exists() else ""
             if re.search(r"ended with \d+\.", told):
                 break
-            try:
-                while drawn := os.read(master, 65_536):
-                    screen = (screen + drawn)[-4_000:]
-            except BlockingIOError:
-                time.sleep(1.0)
+            if select.select([master], [], [], 1.0)[0]:
+                with contextlib.suppress(OSError):  # it has ended
+                    screen = (screen + os.read(master, 65_536))[-4_000:]
     finally:
         emulator.kill()
         emulator.wait()
