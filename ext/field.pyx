@@ -289,9 +289,15 @@ cdef class Plan:
         second look.
     hollow : f32[len(field)], optional
         The share of live rows in the lists of ``probes`` below which a query is in a hole of dead ones:
-        if all of ``limits`` are near it may scan all lists. By default none is.
+        if all of ``limits`` are near it may scan ``cap`` lists. By default none is.
+    familiar : f32[len(field)], optional
+        The squared distance of the nearest list beyond which a query is from elsewhere, and may scan ``cap`` lists
+        likewise; 0, as by default: no query is.
+    cap : int, optional
+        Lists of a part that no query exceeds.
     distant : u8[len(field)], optional
-        Whether a query goes on to near lists only in a hole. By default no.
+        Whether a query goes on to near lists only in a hole, and one from elsewhere scans ``widen`` times
+        ``probes`` at once. By default no.
     reach : f32[len(field)]
         Lists are scanned that are no farther than this times the last hit (squared distances); 0: see
         the next.
@@ -314,10 +320,10 @@ cdef class Plan:
         If a number is out of range.
     """
 
-    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False, hollow=None, distant=None) -> None:
+    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False, hollow=None, familiar=None, cap=MAX_CAPACITY, distant=None) -> None:
         if (
             not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
-            or fp32_cap < 0 or not 2 <= widen <= MAX_CAPACITY or looks < 0 or not 0.0 <= spared <= 1.0
+            or fp32_cap < 0 or not 0 <= cap <= MAX_CAPACITY or not 2 <= widen <= MAX_CAPACITY or looks < 0 or not 0.0 <= spared <= 1.0
         ):
             raise ValueError("a plan is out of range")
         self.top_k = top_k
@@ -329,7 +335,10 @@ cdef class Plan:
         self.fp32_cap = fp32_cap
         self.probes = probes
         self.limits = limits
-        self.hollow = memoryview(bytes(4 * len(limits))).cast("f") if hollow is None else hollow
+        none = memoryview(bytes(4 * len(limits))).cast("f")
+        self.hollow = none if hollow is None else hollow
+        self.familiar = none if familiar is None else familiar
+        self.cap = cap
         self.distant = memoryview(bytes(len(limits))) if distant is None else distant
         self.reach = reach
         self.patience = patience

@@ -130,6 +130,7 @@ cdef class Searcher:
         free(self.ranked)
         free(self.rest)
         free(self.limit)
+        free(self.closest)
         free(self.records)
         free(self.vectors)
         vs_shortlist_free(&self.shortlist)
@@ -212,6 +213,10 @@ cdef class Searcher:
         memcpy(cnp.PyArray_DATA(found), self.order + self.parts[p].first_list, shape * sizeof(int32_t))
         return found
 
+    def strays(self, int32_t number):
+        """Whether the query is from elsewhere, so that its plan was made longer: by ``widen`` of the plan."""
+        return self._strays(self._part(number) - self.parts)
+
     def choose(self, int32_t number, const int32_t[::1] lists not None) -> None:
         """Scan these lists of a part in place of those that its plan asks for; none was scanned yet."""
         cdef Py_ssize_t p = self._part(number) - self.parts, i, first = self.parts[p].first_list
@@ -225,6 +230,7 @@ cdef class Searcher:
             self.scores[first + i] = 0
         self.want[p] = self.ranked[p] = <int32_t>lists.shape[0]
         self.rest[p] = 0
+        self.closest[p] = 0  # these are all that it asks for
 
     def give_lists(self, int32_t number, const int32_t[::1] lists not None, const uint64_t[::1] addresses not None,
                    keep) -> None:
@@ -306,7 +312,7 @@ cdef class Searcher:
             raise ValueError(f"the field has {field.padded_dim} dimensions when padded, not {self.padded_dim}")
         if not (
             plan.probes.shape[0] == plan.limits.shape[0] == plan.reach.shape[0] == plan.hollow.shape[0]
-            == plan.distant.shape[0] == count
+            == plan.familiar.shape[0] == plan.distant.shape[0] == count
         ):
             raise ValueError(f"the plan is for {plan.probes.shape[0]} parts, not {count}")
         self.kernels = active_kernels()
@@ -332,6 +338,7 @@ cdef class Searcher:
             self.ranked = <int32_t *>_room(self.ranked, count * sizeof(int32_t))
             self.rest = <int32_t *>_room(self.rest, count * sizeof(int32_t))
             self.limit = <int32_t *>_room(self.limit, count * sizeof(int32_t))
+            self.closest = <float *>_room(self.closest, count * sizeof(float))
             self.records = <uint64_t *>_room(self.records, count * sizeof(uint64_t))
             self.vectors = <uint64_t *>_room(self.vectors, count * sizeof(uint64_t))
             self.part_room = count
@@ -377,6 +384,7 @@ cdef class Searcher:
             self.done[i] = 0
             self.ranked[i] = 0
             self.rest[i] = 0
+            self.closest[i] = 0
             self.limit[i] = self._at_most(i, self.plan.limits[i])
             self.want[i] = self._at_most(i, self.plan.probes[i])
         if not self.field.resident:
@@ -481,6 +489,11 @@ cdef class Searcher:
         for p in range(self.count):
             if self.parts[p].lists != NULL and self.ranked[p] < self.want[p] and not self._rank(p):
                 return VS_NO_MEMORY
+            if self.done[p] == 0 and self._strays(p):
+                self.want[p] = self._at_most(p, <int32_t>min(
+                    <int64_t>self.plan.widen * self.plan.probes[p], <int64_t>self.plan.cap))
+                if not self._rank(p):
+                    return VS_NO_MEMORY
         self._lap(RANK)
         for p in range(self.count):
             if not self._readable(p):
@@ -520,6 +533,8 @@ cdef class Searcher:
         if ranked + found < wanted:
             found = vs_add_lists(part.k, seen, ranked, wanted - ranked, found, order, scores)
         self._pass_over_empty(p, False)
+        if ranked == 0 and found:
+            self.closest[p] = scores[0]
         self.ranked[p] += <int32_t>found
         self.rest[p] = <int32_t>rest
         return True
@@ -761,25 +776,33 @@ cdef class Searcher:
     cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil:
         """How many lists of a part are no farther than its reach times the last hit.
 
-        In a hole of dead rows of which no edge is seen within the limit there is none.
+        Where a query is lost, and no edge is seen within the limit, there is none.
         """
         cdef float edge = self.plan.reach[p] * self.nearest.threshold
-        cdef int32_t near, wanted = self.want[p]
-        cdef bint hole
+        cdef int32_t near, wanted = self.want[p], most = self._at_most(p, <int32_t>self.plan.cap)
+        cdef bint lost
         if not edge < INFINITY:
             return 0
         near = self._within(p, edge)
-        hole = near >= self.limit[p] and self._in_hole(p)
-        while hole and near >= self.limit[p] < <int32_t>self.parts[p].holding:
-            self.limit[p] = <int32_t>min(
-                <int64_t>self.plan.widen * self.limit[p] + 1, <int64_t>self.parts[p].holding
-            )
+        lost = near >= self.limit[p] and (
+            self._from_elsewhere(p) and not self.plan.distant[p] or self._in_hole(p)
+        )
+        while lost and near >= self.limit[p] < most:
+            self.limit[p] = <int32_t>min(<int64_t>self.plan.widen * self.limit[p] + 1, <int64_t>most)
             self.want[p] = self._at_most(p, self.ranked[p] + self.rest[p] + 1)
             if not self._rank(p):
                 break
             near = self._within(p, edge)
         self.want[p] = wanted
-        return near if hole or not self.plan.distant[p] else 0
+        return near if lost or not self.plan.distant[p] else 0
+
+    cdef bint _from_elsewhere(self, Py_ssize_t p) noexcept nogil:
+        """Whether the query is farther from all lists of a part than hardly any that its plan was measured with."""
+        return 0 < self.plan.familiar[p] < self.closest[p]
+
+    cdef bint _strays(self, Py_ssize_t p) noexcept nogil:
+        """Whether it is from elsewhere, and has to say so before its lists are fetched."""
+        return self.plan.distant[p] and self._from_elsewhere(p)
 
     cdef bint _in_hole(self, Py_ssize_t p) noexcept nogil:
         """Whether so few rows of the lists of its plan are alive that the query must be in a hole."""

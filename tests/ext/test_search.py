@@ -505,6 +505,39 @@ def test_what_makes_a_hole_is_how_many_rows_of_the_planned_lists_are_dead(dead: 
         assert set(searcher.probed().values()) == {8 if dead > 0.4 else 4}
 
 
+@pytest.mark.parametrize("distant", [False, True])
+def test_a_query_from_elsewhere_scans_beyond_its_limit(distant: bool) -> None:
+    world = World(64, "l2")
+    field, searcher = world.field(), Searcher(64)
+    more = {"limits": np.full(4, 3, np.int32), "reach": np.full(4, 1e30, np.float32)}
+    more["distant"] = np.full(4, distant, np.uint8)
+    listed = [part for part in world.parts if not part.small]
+    for familiar, cap in ((0.0, 1_000), (1e30, 1_000), (1e-9, 1_000), (1e-9, 5)):  # 0: it is not known
+        strays = familiar == 1e-9
+        plan = world.plan(10, 1, looks=6, familiar=np.full(4, familiar, np.float32), cap=cap, **more)
+        for q in world.queries:
+            answer(world, field, plan, q, searcher)
+            for part in listed:
+                # One that has to be fetched takes four plans at once, and no second trip.
+                wanted = (4 if distant else part.k) if strays else 1 if distant else 3
+                assert searcher.probed()[part.number] == min(part.k, cap, wanted)
+                assert searcher.counts().looks == (0 if distant else 1)
+                assert searcher.strays(part.number) == (strays and distant)
+
+
+def test_lists_that_were_chosen_for_a_query_from_elsewhere_are_all_it_scans() -> None:
+    world = World(64, "l2")
+    field, searcher = world.field(resident=False), Searcher(64)
+    more = {"distant": np.ones(4, np.uint8), "familiar": np.full(4, 1e-9, np.float32)}
+    missing = searcher.begin(field, world.plan(1, 1, **more), world.queries[0])
+    lists = {part.number: min(4, part.k) for part in world.parts if not part.small}
+    assert {number: len(chosen) for number, chosen in missing.lists.items()} == lists
+    for number in lists:
+        searcher.choose(number, np.array([0, 1], np.int32))
+    again = searcher.run()
+    assert {number: chosen.tolist() for number, chosen in again.lists.items()} == {n: [0, 1] for n in lists}
+
+
 @pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("reach", [0.9, 1.0, 1.2, 1.5])
 def test_a_query_reaches_for_the_lists_that_are_as_near_as_its_last_hit(reach: float, direct: bool) -> None:
@@ -952,6 +985,9 @@ def test_a_plan_out_of_range_is_refused() -> None:
         {"reach": np.zeros(4, np.float64)},
         {"hollow": np.zeros(4, np.float64)},
         {"distant": np.zeros(4, np.int8)},
+        {"familiar": np.zeros(4, np.float64)},
+        {"cap": -1},
+        {"cap": ivf.MAX_CAPACITY + 1},
     ):
         with pytest.raises(ValueError):
             Plan(**{**PLAN, **changed})
@@ -967,6 +1003,7 @@ def test_a_query_that_does_not_fit_is_refused_and_harms_nothing() -> None:
         (field, world.plan(reach=np.zeros(3, np.float32)), q),
         (field, world.plan(hollow=np.zeros(3, np.float32)), q),
         (field, world.plan(distant=np.zeros(3, np.uint8)), q),
+        (field, world.plan(familiar=np.zeros(3, np.float32)), q),
         (field, Plan(**{**PLAN, "probes": np.zeros(5, np.int32)}), q),
         (World(100, "l2").field(), plan, np.zeros(100, np.float32)),
         (field, plan, q.astype(np.float64)),

@@ -158,6 +158,32 @@ def test_a_target_is_met_by_queries_that_calibration_never_saw(
     assert np.mean([d["rows_scanned"] for d in found.debug]) < 0.6 * ns.stats().rows
 
 
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_few_queries_are_farther_from_their_nearest_list_than_is_kept(metric: Any) -> None:
+    rng = generator(5)
+    rows, others = np.split(clustered(rng, 3_500, 64), [3_000])
+    strangers = rng.standard_normal((100, 64)).astype(np.float32) - 3.0
+    store, stored = MemoryStore(), build(rows, None, spec(64, metric))
+    put(store, stored)
+    part = open_part(store, stored)
+    assert part.calibration is not None
+    table, rotation = QueryTable(64), stored.spec.rotation
+
+    def farther(queries: F32) -> float:
+        if metric == "cosine":
+            queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+        found = []
+        for q in rotation.apply(queries):
+            table.prepare(q, 0.0)
+            scores = np.empty(len(part.lists), dtype=np.float32)
+            rank_lists(table, part.cells, part.cell_lists, part.centroid_codes, len(scores), scores)
+            found.append(scores[0])
+        return float(np.mean(np.array(found) > part.calibration.nearest))
+
+    assert farther(others) <= 0.03
+    assert farther(strangers) == 1.0
+
+
 def test_coverage_counts_a_list_only_once_its_cell_is_looked_at() -> None:
     """As `rank_lists` does: in a large part a query looks at the nearest cells alone."""
     rng = generator(4)

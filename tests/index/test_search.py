@@ -375,6 +375,51 @@ def test_who_asks_for_a_subject_that_was_deleted_finds_what_is_nearest_elsewhere
     assert np.mean(scanned) < 800  # who asks elsewhere pays nothing for it
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_who_asks_for_a_subject_that_was_compacted_away_finds_what_is_nearest(metric: Any) -> None:
+    """Nothing of the hole is to be seen then; recall was .7."""
+    rng = generator(8)
+    centres = 3.0 * rng.standard_normal((40, 64))
+    subjects = rng.integers(8, 40, size=6_400)
+    rows = (centres[subjects] + rng.standard_normal((6_400, 64))).astype(np.float32)
+    queries = (centres[rng.integers(8, size=100)] + rng.standard_normal((100, 64))).astype(np.float32)
+    ns = database(seed=4).create_namespace("subjects", dim=64, metric=metric)
+    ns.insert(rows)
+    assert recall(ns.search_batch(queries).ids, nearest(rows, queries, metric, 10)) >= 0.95
+    beside = (centres[rng.integers(8, 40, size=50)] + rng.standard_normal((50, 64))).astype(np.float32)
+    scanned = [(ns.search(q, debug=True).debug or {})["rows_scanned"] for q in beside]
+    assert np.mean(scanned) < 800
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_queries_from_elsewhere_meet_their_target(metric: Any) -> None:
+    """Directions at random, and the opposite of what was stored: recall was .7."""
+    glosses = sample()
+    ns = database(seed=4).create_namespace("glosses", dim=384, metric=metric)
+    ns.insert(glosses.vectors, glosses.ids)
+    drawn = generator(6).standard_normal((100, 384)).astype(np.float32)
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    for queries in (drawn, -glosses.query_vectors[:100]):
+        truth = glosses.ids[nearest(glosses.vectors, queries, metric, 10)]
+        assert recall(ns.search_batch(queries).ids, truth) >= 0.945
+
+
+def test_queries_from_elsewhere_take_no_more_trips_than_others() -> None:
+    glosses = sample()
+    store = RangeStore(uuid.uuid4().hex)
+    database(store).create_namespace("far", dim=384, metric="cosine", list_rows=4).insert(glosses.vectors)
+    queries = generator(6).standard_normal((20, 384)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    scanned: dict[str, list[int]] = {}
+    for kind, asked in (("elsewhere", queries), ("here", glosses.query_vectors[:20])):
+        for q in asked:
+            found = database(store, seed=9).namespace("far").search(q, debug=True).debug
+            assert found is not None
+            assert found["storage"]["round_trips"] == 3
+            scanned.setdefault(kind, []).append(found["rows_scanned"])
+    assert np.mean(scanned["elsewhere"]) > 2 * np.mean(scanned["here"])
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_where_nearly_all_is_dead_every_list_is_ranked_once(parts: int) -> None:
     """A query that was to be filled had ranked all lists, and one more was ranked for its hole."""

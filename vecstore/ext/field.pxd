@@ -65,11 +65,11 @@ cdef class Field:
 
 
 cdef class Plan:
-    cdef readonly Py_ssize_t top_k, pool, most, alive, fp32_cap, looks, widen
+    cdef readonly Py_ssize_t top_k, pool, most, alive, fp32_cap, looks, widen, cap
     cdef readonly bint direct
     cdef readonly double patience, spared, margin
     cdef readonly str precision
     cdef int kind
     cdef const int32_t[::1] probes, limits
-    cdef const float[::1] reach, hollow
+    cdef const float[::1] reach, hollow, familiar
     cdef const uint8_t[::1] distant

@@ -91,5 +91,7 @@ class Plan:
         spared: float = 0.0,
         direct: bool = False,
         hollow: NDArray[np.float32] | None = None,
+        familiar: NDArray[np.float32] | None = None,
+        cap: int = ...,
         distant: NDArray[np.uint8] | None = None,
     ) -> None: ...

@@ -49,6 +49,7 @@ cdef class Searcher:
     cdef int32_t *ranked
     cdef int32_t *rest
     cdef int32_t *limit
+    cdef float *closest
     cdef uint64_t *records  # of small parts, and their vectors, where every search is given them
     cdef uint64_t *vectors
     cdef Py_ssize_t part_room
@@ -103,6 +104,8 @@ cdef class Searcher:
     cdef size_t _foresee(self, float *known, VsAsked *asked) noexcept nogil
     cdef bint _look_again(self) noexcept nogil
     cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil
+    cdef bint _from_elsewhere(self, Py_ssize_t p) noexcept nogil
+    cdef bint _strays(self, Py_ssize_t p) noexcept nogil
     cdef bint _in_hole(self, Py_ssize_t p) noexcept nogil
     cdef int32_t _within(self, Py_ssize_t p, float edge) noexcept nogil
     cdef int32_t _take_within(self, Py_ssize_t p, float edge) noexcept nogil

@@ -52,6 +52,7 @@ MOST_REACH: Final = 2  # lists that a query may reach, in those of its plan
 NO_REACH: Final = 1e-6  # a reach of no list
 MAX_REACH: Final = 1e3  # where the last hit is no distance away
 MAX_LOOKS: Final = 6
+UNUSUAL: Final = 0.003  # of queries like the rows, that are farther from every list
 
 
 class Calibration(Struct, frozen=True):
@@ -77,6 +78,9 @@ class Calibration(Struct, frozen=True):
         were written before this was measured.
     quality
         For each re-rank precision and each of ``KS``: share of the covered that is kept.
+    nearest
+        The squared distance of the nearest list that few of the queries exceed (`UNUSUAL`); 0 under the dot
+        product, and in parts that were written before this was measured.
     rows
         Of the part that was measured, where it was another than the one that carries this, which holds
         copies of some of its rows (`among`); 0 where it is the same.
@@ -90,6 +94,7 @@ class Calibration(Struct, frozen=True):
     reach: tuple[tuple[float, ...], ...] = ()
     bought: tuple[tuple[float, ...], ...] = ()
     rows: int = 0
+    nearest: float = 0.0
 
     def contradiction(self, k: int) -> str | None:
         """What keeps a plan from resting on this, of a part of ``k`` lists; None if it can."""
@@ -113,6 +118,8 @@ class Calibration(Struct, frozen=True):
         shares = (*self.coverage, *self.errors, *self.bought, *self.quality.values())
         if any(abs(share) > 2.0 for row in shares for share in row):  # one less its errors may be below 0
             return "a share is none"
+        if not 0.0 <= self.nearest < math.inf:
+            return "the distance of the nearest list is none"
         if any(not 0.0 <= one <= MAX_REACH for row in self.reach for one in row):
             return "a reach is none"
         return None
@@ -247,6 +254,7 @@ def calibrate(
     step = max(1, len(asked) // QUALITY_QUERIES)  # every so many queries tell of quality
     order = np.empty((-(-len(asked) // step), partition.k), dtype=np.int32)
     near = np.empty((len(asked), min(RANKED, partition.k)), dtype=np.int32)
+    nearest = np.zeros(len(asked), dtype=np.float32)
 
     def rank(i: int) -> None:
         table = QueryTable(z.shape[1])
@@ -259,6 +267,7 @@ def calibrate(
         place[ranking] = np.arange(partition.k, dtype=np.int32)
         theirs = list_of_row[neighbours[i]]
         estimates[i] = ranked[place[theirs]]
+        nearest[i] = ranked[0]
         needed[i] = np.maximum(
             place[theirs],
             looked_at_from(queries[i], partition.cells, partition.cell_lists)[cell_of_list[theirs]],
@@ -295,6 +304,7 @@ def calibrate(
         bought=_bought(
             near, list_of_row[neighbours].astype(np.int32), grid, coverage, list_bounds(lists), pool
         ),
+        nearest=0.0 if metric == "dot" else max(0.0, float(np.quantile(nearest, 1.0 - UNUSUAL))),
     )
 
 
@@ -483,9 +493,13 @@ def price_for(
     return first * math.pow(last / first, step)
 
 
-def gains_for(calibration: Calibration, ranked: int) -> npt.NDArray[np.float64]:
-    """f64[ranked]: what `vecstore.index.extents` takes a list at each rank to gain."""
-    return gains_of(calibration.probes, np.asarray(calibration.coverage[GAINS_FOR]), ranked)
+def gains_for(calibration: Calibration, ranked: int, spread: int = 1) -> npt.NDArray[np.float64]:
+    """f64[ranked]: what `vecstore.index.extents` takes a list at each rank to gain.
+
+    Of a query whose neighbours lie ``spread`` times as far down the ranking as others'.
+    """
+    probes = spread * np.asarray(calibration.probes)
+    return gains_of(probes, np.asarray(calibration.coverage[GAINS_FOR]), ranked)
 
 
 def reach_for(calibration: Calibration, probes: int, rank: float) -> float:

@@ -158,6 +158,8 @@ def _plan(view: View, params: SearchParams) -> Plan:
         probes=np.array([r.probes for r in reaches], dtype=np.int32),
         limits=np.array([r.most for r in reaches], dtype=np.int32),
         hollow=np.array([r.hollow for r in reaches], dtype=np.float32),
+        familiar=np.array([r.familiar for r in reaches], dtype=np.float32),
+        cap=settings.nprobe_cap,
         distant=np.array([r.distant for r in reaches], dtype=np.uint8),
         reach=np.array([r.reach for r in reaches], dtype=np.float32),
         patience=PATIENCE if target is not None and view.mapped else 0.0,
@@ -205,15 +207,19 @@ class Reach:
     most
         Lists that it scans at most. The more these are, the more cells are looked at to rank them.
     hollow
-        It may scan all if those are within its reach, and in the first less than this share of rows is alive.
+        If all of those are within its reach, and less than this share of rows is alive in the first, it may
+        scan as many as a query may at all.
+    familiar
+        So it may if its nearest list is farther than this; 0: never.
     distant
-        Its reach counts for nothing else.
+        Its reach counts for nothing else, and who is not familiar is given a longer plan instead.
     """
 
     probes: int
     reach: float
     most: int
     hollow: float = 0.0
+    familiar: float = 0.0
     distant: bool = False
 
 
@@ -281,12 +287,15 @@ def _reach(
     within = min(most, MOST_REACH * probes)
     # Who asks for what was deleted asks into a hole that may be wider than the plan.
     hollow = HOLLOW / (1.0 + dead) if dead > 0.0 else 0.0
+    familiar = calibration.nearest
     if not view.mapped or (reach > 0.0 and rank * (1.0 + dead) > REACHED):
         # Lists are fetched, and more are worth another trip only from a hole; or the reach is unmeasured.
-        if hollow == 0.0:
+        if hollow == familiar == 0.0:
             return Reach(probes, 0.0, probes if view.mapped else within)
-        return Reach(probes, reach, within, hollow, True)
-    return Reach(base_probes(probes), reach, within, hollow) if reach > 0.0 else Reach(probes, 0.0, most)
+        return Reach(probes, reach, within, hollow, familiar, True)
+    if reach == 0.0:
+        return Reach(probes, 0.0, most)
+    return Reach(base_probes(probes), reach, within, hollow, familiar)
 
 
 def _share_of(view: View, part: OpenPart, top_k: int) -> tuple[float, float]:
@@ -388,7 +397,9 @@ def _choose_extents(
         if price is None:
             continue
         ranked = searcher.rank(number, RANKED)
-        extents = worth_fetching(ranked, gains_for(calibration, len(ranked)), part.reader.list_bounds, price)
+        spread = plan.widen if searcher.strays(number) else 1
+        gains = gains_for(calibration, len(ranked), spread)
+        extents = worth_fetching(ranked, gains, part.reader.list_bounds, price / spread)
         if 0 < int((extents[1] - extents[0]).sum()) <= view.manifest.settings.nprobe_cap:
             searcher.choose(number, lists_within(*extents))
             chosen = True
