@@ -8,6 +8,7 @@ pool and the re-ranking keep.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -37,6 +38,7 @@ FASTER: Final = 1.15  # than the last two of ``KS`` tell, what is missed grows b
 GAINS_FOR: Final = KS.index(10)
 MAX_QUERIES: Final = 1_000
 MIN_QUERIES: Final = 64
+DRAWS: Final = 16  # of as many rows as are to be held out, until so many are distinct
 QUALITY_QUERIES: Final = 256
 QUALITY_COVERAGE: Final = 0.99
 SCAN_BUDGET: Final = 2e11  # numbers, one bit each, that the scans of calibration read
@@ -146,14 +148,29 @@ class Calibration(Struct, frozen=True):
         )
 
 
-def held_out_rows(n: int, width: int, seed: int) -> npt.NDArray[np.bool_] | None:
-    """bool[n]: rows for calibration; None if the part is too small to spare any."""
+def held_out_rows(z: F32, seed: int) -> npt.NDArray[np.bool_] | None:
+    """bool[n]: rows of f32[n, width] for calibration; None if the part is too small to spare any.
+
+    Of equal ones a single row, where others can be found: a query for a row of which there are thousands
+    finds it whatever is scanned, and says nothing of the others.
+    """
+    n, width = z.shape
     wanted = min(MAX_QUERIES, n // 10, int(SCAN_BUDGET / (n * width)) + MIN_QUERIES)
     if wanted < MIN_QUERIES:
         return None
     rng = np.random.Generator(np.random.Philox(seed + 1))
+    drawn = rng.choice(n, size=wanted, replace=False)
+    kept: dict[bytes, int] = {}
+    for _ in range(DRAWS):
+        for row in drawn.tolist():
+            kept.setdefault(hashlib.blake2b(z[row].tobytes(), digest_size=16).digest(), row)
+        if len(kept) >= wanted:
+            break
+        drawn = rng.integers(n, size=wanted)
     mask = np.zeros(n, dtype=np.bool_)
-    mask[rng.choice(n, size=wanted, replace=False)] = True
+    mask[list(kept.values())[:wanted]] = True
+    if len(kept) < MIN_QUERIES:
+        mask[rng.choice(np.flatnonzero(~mask), size=MIN_QUERIES - len(kept), replace=False)] = True
     return mask
 
 

@@ -295,7 +295,7 @@ def build_part(
     with ThreadPoolExecutor(workers or available_cores()) as pool:
         z = rotated(vectors, spec, pool, room)
         report(SHARES[0])
-        held_out = held_out_rows(n, spec.rotation.padded_dim, spec.seed)
+        held_out = held_out_rows(z, spec.seed)
         partition = train(
             z,
             form.lists,
