@@ -41,7 +41,22 @@ def exact(q: NDArray[np.float32], o: NDArray[np.float32], metric: str) -> np.flo
     if metric == "dot":
         return -two * inner
     squared = canonical_sum(o * o)
-    return two - (two * inner) / np.sqrt(squared) if squared > 0 else two
+    if not squared > 0:
+        return two
+    found = two - (two * inner) / np.sqrt(squared)
+    if found >= np.float32(0.01):
+        return found
+    found, apart = np.float32(0), q - o / np.sqrt(squared)
+    for start in range(0, len(q), 256):
+        found += canonical_sum(apart[start : start + 256] ** 2)
+    return found
+
+
+def near_rows(q: NDArray[np.float32], *far: float) -> NDArray[np.float32]:
+    """A multiple of the query each, moved by so much of its length."""
+    moved = np.random.default_rng(1).standard_normal((len(far), len(q)))
+    moved *= np.linalg.norm(q) / np.linalg.norm(moved, axis=1, keepdims=True)
+    return np.asarray(3 * (q + np.array(far)[:, None] * moved), dtype=np.float32)
 
 
 def scan_vectors(
@@ -63,9 +78,11 @@ def test_exact_scans_add_in_the_canonical_order(name: str, dtype: type) -> None:
     for dim in (*range(1, 301), 511, 768, 1000, 4095):
         rng = np.random.default_rng(dim)
         q = rng.standard_normal(dim).astype(np.float32)
-        rows = rng.standard_normal((3, dim)).astype(dtype)
+        q /= np.linalg.norm(q)
+        rows = rng.standard_normal((7, dim)).astype(dtype)
         rows[1] *= dtype(1e-6)  # denormal as float16
         rows[2] = 0
+        rows[3:] = near_rows(q, 0.0, 1e-3, 0.09, 0.2)
         with variant(name):
             for metric in ("l2", "dot", "cosine"):
                 entries = scan_vectors(q, rows, metric)

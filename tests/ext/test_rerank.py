@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.ext.helpers import VARIANTS, Part, variant
-from tests.ext.test_ivf import ALL, exact, table_of
+from tests.ext.test_ivf import ALL, exact, near_rows, table_of
 from vecstore.ext import ivf, rabitq
 from vecstore.ext.ivf import Pool
 from vecstore.ext.rabitq import QueryTable
@@ -163,6 +163,8 @@ def test_exact_reranking_is_the_exact_distance(name: str, dtype: str, metric: st
         rng = np.random.default_rng(dim)
         rows = rng.standard_normal((20, dim)).astype(dtype)
         q = rng.standard_normal(dim).astype(np.float32)
+        q /= np.linalg.norm(q)
+        rows[:4] = near_rows(q, 0.0, 1e-3, 0.09, 0.2)
         some = rng.integers(20, size=7)
         with variant(name):
             got = rerank_fp32(q, (rows.ctypes.data + some * rows.strides[0]).astype(np.uint64), dtype, metric)  # type: ignore[arg-type]

@@ -468,6 +468,44 @@ def test_who_looks_for_equal_rows_finds_them(metric: Any, store: Callable[[], An
     assert loose.counts.sum() < found.counts.sum()
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("settings", [EXACT, {}])
+def test_cosine_distances_of_rows_that_point_nearly_the_same_way_have_their_digits(
+    settings: dict[str, Any], dtype: str
+) -> None:
+    """One less a product was a multiple of 6e-8, of distances of 1e-9 to 1e-5."""
+    rng = generator(4)
+    one = rng.standard_normal(300)
+    noise = 10.0 ** rng.uniform(-4.5, -2.5, (1_500, 1))
+    rows = (one + noise * rng.standard_normal((1_500, 300))).astype(np.float32)
+    if dtype == "fp16":
+        rows = rows.astype(np.float16).astype(np.float32)
+    ns = database(seed=4).create_namespace("near", 300, "cosine", store_vectors=dtype, **settings)
+    ns.insert(rows, np.arange(1_500))
+    q = rows[0]
+    found = ns.search(q, 50, rerank_precision="fp32")
+    true = distances(rows, q, "cosine")[0]
+    np.testing.assert_allclose(found.distances[1:], true[found.ids[1:]], rtol=2e-3, atol=1e-13)
+    assert found.ids[0] == 0
+    assert found.distances[0] < 1e-13
+    assert recall([found.ids], [np.argsort(true)[:50]]) >= 0.94
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_a_limit_goes_by_vectors_however_many_rows_are_near_it(metric: Any) -> None:
+    """Beyond `fp32_rerank_cap` hits it went by int8: of equal rows it took all of a thousand, or none."""
+    rng = generator(5)
+    rows = np.repeat(rng.standard_normal((4, 32)).astype(np.float32), 600, axis=0)
+    rows[600:1_200] += 1e-3 * rng.standard_normal((600, 32)).astype(np.float32)
+    ns = database(seed=4).create_namespace("equal", 32, metric, fp32_rerank_cap=100, small_part_threshold=0)
+    ns.insert(rows, np.arange(2_400))
+    q = rows[0] + np.float32(0.1)
+    limit = float(distances(rows[:1], q, metric)[0, 0])
+    found = ns.search(q, 2_000, max_distance=limit * (1 + 1e-5), nprobe=10_000)
+    assert set(range(600)) <= set(found.ids.tolist())
+    assert (found.distances <= limit * (1 + 1e-5)).all()
+
+
 def test_equal_rows_are_found_beside_a_part_that_keeps_no_vectors() -> None:
     rows = sample().vectors[:4_000]
     ns = database(seed=4).create_namespace("mixed", dim=384, metric="cosine")

@@ -26,6 +26,7 @@ BLOCK_BYTES: Final = 16 << 20  # of rows in float32, and of their products with 
 BLOCK_ROWS: Final = 16_384
 SPARE: Final = 32  # candidates beyond top_k, for what float32 puts in the wrong order
 ROUNDING: Final = 4.0 * float(np.finfo(np.float32).eps)  # of a distance computed in float32
+CLOSE: Final = 0.005  # a cosine distance that is computed from a difference (VS_CLOSE of ext/exact.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,4 +261,6 @@ def _distances(rows: F32, queries: F32, metric: Metric) -> tuple[F64, F64]:
     x /= np.linalg.norm(x, axis=1)[:, None]
     q /= np.linalg.norm(q, axis=1)[:, None]
     x -= q
-    return 0.5 * np.einsum("ij,ij->i", x, x), np.full(len(x), ROUNDING)
+    found = 0.5 * np.einsum("ij,ij->i", x, x)
+    # By a difference of unit vectors, each rounded; beyond that by one less a product.
+    return found, np.where(found < CLOSE, ROUNDING * (np.sqrt(2.0 * found) + ROUNDING), ROUNDING)

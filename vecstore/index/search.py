@@ -154,7 +154,8 @@ def _plan(view: View, params: SearchParams) -> Plan:
         most=max(1, min(view.alive, MAX_CAPACITY)),
         alive=view.alive,
         precision=precision,
-        fp32_cap=settings.fp32_rerank_cap,
+        # Of rows that lie at a limit, int8 would take some and leave others.
+        fp32_cap=max(settings.fp32_rerank_cap, 0 if params.max_distance is None else pool),
         probes=np.array([r.probes for r in reaches], dtype=np.int32),
         limits=np.array([r.most for r in reaches], dtype=np.int32),
         hollow=np.array([r.hollow for r in reaches], dtype=np.float32),
