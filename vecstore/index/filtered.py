@@ -4,7 +4,7 @@
 
 Parts without a match are left out before anything of them is read; zone maps tell of most. These are
 remembered a part and a filter, for as long as they have room, and views of the latest filters with their
-epoch. How far a query goes under a filter, `vecstore.index.search` plans.
+epoch. How far a query goes under a filter, `vecstore.index.plan` tells.
 """
 
 from __future__ import annotations

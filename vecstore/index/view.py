@@ -101,7 +101,7 @@ class View:
     means
         The distinct centres that parts were encoded with; a query has one table for each.
     plans
-        What `vecstore.index.search` made of the parameters of searches seen so far.
+        What `vecstore.index.plan` made of the parameters of searches seen so far.
     field
         The parts with live rows, as the kernels see them.
     matches, narrowed
