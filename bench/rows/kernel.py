@@ -2,9 +2,11 @@
 
 From memory the limit is what one core reads of an array that no cache holds (a sum over it). Lists are
 scanned as a query does it, far apart and in no order; of each the header, the centroid and the codes with
-their factors are read, and counted. From L2 the limit is the kernel's own rate out of L1, where nothing is
-waited for: its look-ups. That rate is of the rows that 512 take longer than 64, so the cost of the call is
-not in it. Answers are written too, 8 bytes a row, and not counted.
+their factors are read, and counted. Beside it stands what the same lists give when they are only read, in
+the same order, at the best of several distances ahead: where memory answers late, no scan can be faster.
+From L2 the limit is the kernel's own rate out of L1, where nothing is waited for: its look-ups. That rate
+is of the rows that 512 take longer than 64, so the cost of the call is not in it. Answers are written too,
+8 bytes a row, and not counted.
 
 Look-ups are of the kernel alone (`lookups.c` calls it as a scan does, codes in L1 and in L2), beside two
 limits of the same run on registers: the look-up instruction alone, and with what no look-up of packed
@@ -39,6 +41,7 @@ BLOCK, HEADER = 32, 64  # rows; bytes
 LANES = {"avx2": 32, "avx512": 64}  # look-ups an instruction
 ROUNDS = 20_000  # of 16 instructions; as the next, so many that the call itself does not count
 PASSES = 16  # over the codes in L2
+AHEAD = (1, 2, 4, 8)  # lists on their way while one is read
 SOURCES = Path(__file__).parent.parent.parent / "ext"
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC", "-w")  # of setup.py
 
@@ -69,8 +72,16 @@ def scan(run: Run) -> Iterator[Verdict]:
         pool.reset(50)
         ivf.scan_lists(table, pool, 0, *where)
 
-    scanned = FAR * (HEADER + rotation.padded_dim + BLOCK * row_bytes)
+    a_list = int(HEADER + rotation.padded_dim + BLOCK * row_bytes)
+    scanned = FAR * a_list
     memory = scanned / _least(run.timer, scan_far, 1)
+    library, size = _compiled(), ctypes.c_size_t
+    addresses = ctypes.c_void_p(where[0].ctypes.data)
+    read = max(
+        scanned
+        / _least(run.timer, partial(library.vs_read, addresses, size(FAR), size(a_list), size(ahead)), 1)
+        for ahead in AHEAD
+    )
     limit = bytes_a_second(run.timer, far.out.view(np.int64))
     for place, found, most in (("L2", cached, max(look_ups, cached)), ("memory", memory, limit)):
         ratio = found / most
@@ -83,7 +94,14 @@ def scan(run: Run) -> Iterator[Verdict]:
             ratio >= FLOOR,
             f"{found / 1e9:.1f} GB/s of {most / 1e9:.1f} ({row_bytes:.0f} bytes a row)",
         )
-    yield from _look_ups(run, table, codes)
+    yield Verdict(
+        11,
+        f"D = {DIM}",
+        "bytes a second scanned from memory, over those lists only read",
+        memory / read,
+        detail=f"{memory / 1e9:.1f} GB/s of {read / 1e9:.1f}",
+    )
+    yield from _look_ups(run, table, codes, library)
 
 
 def bytes_a_second(clock: Clock, words: np.ndarray) -> float:
@@ -91,7 +109,9 @@ def bytes_a_second(clock: Clock, words: np.ndarray) -> float:
     return words.nbytes / _least(clock, lambda: np.bitwise_or.reduce(words), 1)
 
 
-def _look_ups(run: Run, table: rabitq.QueryTable, codes: np.ndarray) -> Iterator[Verdict]:
+def _look_ups(
+    run: Run, table: rabitq.QueryTable, codes: np.ndarray, library: ctypes.CDLL
+) -> Iterator[Verdict]:
     """Look-ups a second of the variant in use."""
     isa, padded_dim = rabitq.simd(), table.padded_dim
     if isa not in LANES:
@@ -99,7 +119,6 @@ def _look_ups(run: Run, table: rabitq.QueryTable, codes: np.ndarray) -> Iterator
             11, f"D = {DIM}", f"look-ups a second of {isa}", None, detail="no limit was written for it"
         )
         return
-    library = _compiled()
     size = ctypes.c_size_t
     alone, packed = (
         16

@@ -2,8 +2,27 @@
  *
  * `vs_shuffles_*` are the look-up instruction on registers and nothing else. `vs_look_ups_*` do, on registers
  * too, what a look-up of packed codes cannot do without: half of the codes are shifted down, all are masked
- * to four bits, what is found is added. Each takes `n` rounds of 16 instructions. */
+ * to four bits, what is found is added. Each takes `n` rounds of 16 instructions.
+ *
+ * `vs_read` reads the first `bytes` of records, a multiple of 64, in the order of their addresses, with those that
+ * are `ahead` of it on their way: what memory gives anybody who reads them in that order. */
+#include "record.h"
 #include "simd/dispatch.h"
+
+uint64_t vs_read(const uint64_t *addresses, size_t count, size_t bytes, size_t ahead) {
+    uint64_t sums[8] = {0};
+    for (size_t i = 0; i < count; i++) {
+        if (i + ahead < count)
+            vs_prefetch((const uint8_t *)addresses[i + ahead], bytes);
+        const uint64_t *words = (const uint64_t *)addresses[i];
+        for (size_t w = 0; w < bytes / 8; w += 8)
+            for (int lane = 0; lane < 8; lane++)
+                sums[lane] += words[w + lane];
+    }
+    for (int lane = 1; lane < 8; lane++)
+        sums[0] += sums[lane];
+    return sums[0];
+}
 
 /* The kernel of `isa` over `count` blocks, `rounds` times; no row is under the limit. */
 uint32_t vs_scan(const char *isa, const uint8_t *lut, size_t padded_dim, const uint8_t *blocks, size_t count,
