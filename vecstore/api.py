@@ -438,7 +438,8 @@ class Database:
     def close(self) -> None:
         """Stop maintenance, release connections. Idempotent.
 
-        An embedded database is of no use after that: what is asked of its namespaces is `DatabaseClosed`.
+        An embedded database is of no use after that: what is asked of its namespaces is `DatabaseClosed`. One
+        over HTTP connects anew for what it is asked, and has to be closed again.
         """
         self._backend.close()
 
