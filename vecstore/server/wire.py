@@ -82,9 +82,12 @@ Id = Annotated[int | str, Meta(extra_json_schema=_ID)]
 IdsField = Annotated[
     Raw, Meta(extra_json_schema={"anyOf": [_list_of(_ID, MAX_DELETE_IDS), {"type": "null"}]})
 ]
-VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64]})]
+VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64, {"type": "null"}]})]
 BatchField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})]
-QueriesField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_QUERIES), _BASE64]})]
+QueriesField = Annotated[
+    Raw,
+    Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_QUERIES), _BASE64, {"type": "null"}]}),
+]
 FilterField = Annotated[
     Raw,
     Meta(
@@ -270,7 +273,7 @@ class AnySearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
 
     def query(self) -> object:
         """What neighbours are asked of; None if hits come in an order."""
-        given = vector(self.vector) if len(memoryview(self.vector)) else None
+        given = vector(self.vector) if is_given(self.vector) else None
         return query_of(given, self.id, self.include_self, self.order_by)
 
 
@@ -522,6 +525,19 @@ def given_json(raw: Raw) -> bytes | None:
     """The JSON of a filter, or of attributes, in a request; None if it is not there, or null."""
     data = bytes(memoryview(raw))
     return None if data in (b"", b"null") else data
+
+
+def is_given(raw: Raw) -> bool:
+    """Whether a field is there, and not null."""
+    return bytes(memoryview(raw)[:4]) not in (b"", b"null")
+
+
+def check_dim(given: int | None, dim: int) -> None:
+    """`DimensionMismatch` where a request says another dimension than its vectors or the namespace have."""
+    if given is not None and given != dim:
+        raise DimensionMismatch(
+            f"dim is {given}, the vectors have {dim}", field="dim", limit=dim, given=given
+        )
 
 
 def numbers(vector: F32) -> list[float] | None:
