@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -135,6 +135,9 @@ Defaults: Final = msgspec.defstruct(
 )
 
 
+TypeName = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(AttributeType))})]
+
+
 class Attribute(Struct, forbid_unknown_fields=True, kw_only=True):
     """Type of an attribute, and whether filters may ask about it."""
 
@@ -152,14 +155,14 @@ class CreateNamespace(Struct, forbid_unknown_fields=True, kw_only=True):
     dim: Dim
     metric: Metric = "cosine"
     defaults: Defaults | UnsetType = UNSET  # type: ignore[valid-type]  # made from Settings above
-    schema: dict[str, str | Attribute] | None = None
+    schema: dict[str, TypeName | Attribute] | None = None
 
 
 class UpdateNamespace(Struct, forbid_unknown_fields=True, kw_only=True):
     """Change defaults of a namespace, declare attributes, or drop those that are null."""
 
     defaults: Defaults | UnsetType = UNSET  # type: ignore[valid-type]
-    schema: dict[str, str | Attribute | None] | None = None
+    schema: dict[str, TypeName | Attribute | None] | None = None
 
 
 class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -168,7 +171,7 @@ class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
     vectors: BatchField
     ids: IdsField = msgspec.field(default_factory=Raw)
     attributes: AttributesField = msgspec.field(default_factory=Raw)
-    schema: dict[str, str | Attribute] | None = None
+    schema: dict[str, TypeName | Attribute] | None = None
     mode: WriteMode = "upsert"
     condition: FilterField = msgspec.field(default_factory=Raw)
     return_ids: bool = False
@@ -190,7 +193,7 @@ class PatchRows(Struct, forbid_unknown_fields=True, kw_only=True):
     attributes: PatchField
     ids: IdsField = msgspec.field(default_factory=Raw)
     filter: FilterField = msgspec.field(default_factory=Raw)
-    schema: dict[str, str | Attribute] | None = None
+    schema: dict[str, TypeName | Attribute] | None = None
     condition: FilterField = msgspec.field(default_factory=Raw)
     return_ids: bool = False
 
