@@ -34,11 +34,13 @@ from vecstore.errors import (
     OutcomeUnknown,
     PayloadTooLarge,
     PreconditionFailed,
+    RouteNotFound,
     RowNotFound,
     SchemaConflict,
     ServerUnavailable,
     StorageRetryable,
     TooManyRequests,
+    Unauthenticated,
     VecstoreError,
 )
 from vecstore.transport import Pooled
@@ -887,6 +889,50 @@ def test_a_write_that_is_refused_for_good_when_it_is_sent_again_was_not_applied_
     mismatch = said("422 Unprocessable", b'{"code": "idempotency_mismatch", "message": "m", "details": {}}')
     with Scripted(None, mismatch) as server, pytest.raises(IdempotencyMismatch):
         insert(HttpBackend(server.url, attempts=2), "key-1")
+
+
+def test_a_write_whose_answer_is_cut_off_has_an_unknown_outcome() -> None:
+    cut = said("201 Created", b'{"part_id":"p","n":1,"epo')
+    with Scripted(cut) as server, pytest.raises(OutcomeUnknown, match="cut off"):
+        insert(HttpBackend(server.url), None)
+    with Scripted(cut, INSERTED) as server:
+        assert insert(HttpBackend(server.url), "key-1").part_id == "p"
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidArgument),
+        (401, Unauthenticated),
+        (404, RouteNotFound),
+        (409, VecstoreError),
+        (413, PayloadTooLarge),
+        (429, TooManyRequests),
+        (500, VecstoreError),
+        (503, ServerUnavailable),
+    ],
+)
+@pytest.mark.parametrize("body", [b'{"code":"newer","message":"m","details":{"of":1}}', b"<html>"])
+def test_an_error_of_a_code_that_is_not_known_is_taken_by_its_status(
+    status: int, kind: type[VecstoreError], body: bytes
+) -> None:
+    with Scripted(said(f"{status} X", body)) as server, pytest.raises(VecstoreError) as refused:
+        HttpBackend(server.url, attempts=1).info("docs")
+    error = refused.value
+    assert type(error) is kind
+    assert error.status == status
+    if body != b"<html>":
+        assert (error.code, error.message, error.details) == ("newer", "m", {"of": 1})
+    assert kind("of ours").status == kind.status  # others have what their class says
+
+
+def test_a_read_that_is_refused_in_passing_is_sent_again_whatever_the_code() -> None:
+    newer = said("503 X", b'{"code":"newer","message":"m","details":{}}')
+    with Scripted(newer, FOUND) as server:
+        assert len(HttpBackend(server.url).search("docs", ROWS[0], vecstore.api.SearchParams())) == 1
+    with Scripted(newer) as server, pytest.raises(OutcomeUnknown):
+        insert(HttpBackend(server.url), None)
 
 
 def test_attempts_are_bounded() -> None:

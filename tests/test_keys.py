@@ -281,11 +281,15 @@ def test_wrong_usage_is_status_2_and_makes_no_file(path: Path, words: tuple[str,
     [
         ("--grant", "read:a/b"),
         *(("--grant", "read:", "--rate", rate) for rate in ("-1", "nan", "inf", "-inf", "1000001")),
+        *(("--grant", "read:", "--burst", burst) for burst in ("-1", "0", "1000001")),
+        ("--grant", "read:", "--name", "n" * 201),
     ],
 )
 def test_values_out_of_bounds_are_refused_and_make_no_file(path: Path, more: tuple[str, ...]) -> None:
     done = run(path, "create", *more)
     assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert more[-2].removeprefix("--") in done.stderr
+    assert path.name not in done.stderr
     assert not path.exists()
 
 

@@ -438,7 +438,8 @@ class Database:
     def close(self) -> None:
         """Stop maintenance, release connections. Idempotent.
 
-        An embedded database is of no use after that: what is asked of its namespaces is `DatabaseClosed`.
+        An embedded database is of no use after that: what is asked of its namespaces is `DatabaseClosed`. One
+        over HTTP connects anew for what it is asked, and has to be closed again.
         """
         self._backend.close()
 
@@ -505,6 +506,9 @@ class Namespace:
             that are not there are inserted whatever it says.
         return_ids
             Whether ``affected_ids`` of the answer tells the ids that were written.
+        if_match
+            Incarnation and epoch that the namespace must have, as a pair or an ETag: `PreconditionFailed`,
+            and nothing is written, if somebody else has written since.
         idempotency_key
             A retry under the same key is applied once and gets the same answer.
         progress
@@ -552,7 +556,7 @@ class Namespace:
         """Delete rows by id, or those that a filter matches when the commit is made.
 
         Ids that are not there are no error and not counted; with a ``condition`` those whose rows do not
-        match it are skipped. ``return_ids`` as of `insert`.
+        match it are skipped. ``return_ids``, ``if_match`` and ``idempotency_key`` as of `insert`.
         """
         return self._backend.delete_rows(
             self.name,
@@ -594,7 +598,7 @@ class Namespace:
         condition
             A filter that a stored row must match, or else it is skipped; with ``{"$ref_new": attribute}``
             for the value that the patch gives to an attribute of the same row.
-        return_ids
+        return_ids, if_match, idempotency_key
             As of `insert`.
 
         Raises
@@ -643,6 +647,8 @@ class Namespace:
         ----------
         vector
             dim numbers.
+        top_k
+            Hits wanted, 1 to 10,000; there are fewer only where no more rows match.
         id, include_self
             In place of a vector, that of the row of this id, which is a hit of itself only if
             ``include_self`` says so. `RowNotFound` if there is none; `InvalidArgument` where vectors are not
@@ -786,6 +792,8 @@ class Namespace:
         sample
             How many are drawn at random; by default 500, or fewer if so many would be too much work,
             or all that are given.
+        top_k
+            Hits of a query, of which recall is the share that was found.
         confidence
             Of the interval, 0.5 to 0.999.
         seed
@@ -884,6 +892,8 @@ class Namespace:
         ----------
         schema
             Attributes to declare, as for `insert`; None as a type drops one, and its values with it.
+        if_match
+            As of `insert`.
         """
         return self._backend.update(
             self.name, _settings(defaults), schema=schema, expected=expected_of(if_match)
@@ -910,6 +920,8 @@ class Namespace:
 
         Parameters
         ----------
+        epoch
+            Within the retention window, or one that a tag holds.
         if_match
             Incarnation and epoch of the namespace as the caller saw it (`stats`), so that no write that
             it does not know of is undone: `PreconditionFailed` if there was one.
@@ -957,6 +969,8 @@ class Namespace:
         ----------
         name
             As that of a namespace: 1-128 of ``[A-Za-z0-9._-]``, the first a letter or digit.
+        epoch
+            Within the retention window; None for the current one.
 
         Raises
         ------

@@ -25,11 +25,17 @@ from vecstore.errors import (
     DeadlineExceeded,
     InvalidArgument,
     InvalidId,
+    MethodNotAllowed,
     OutcomeUnknown,
     PayloadTooLarge,
+    PreconditionFailed,
+    RouteNotFound,
     RowNotFound,
     ServerUnavailable,
     TooManyRequests,
+    Unauthenticated,
+    Unauthorised,
+    UnsupportedMediaType,
     VecstoreError,
 )
 from vecstore.limits import MAX_BODY_BYTES, MAX_NAME_BYTES
@@ -84,6 +90,21 @@ OPTIONS: Final = ("api_key", "timeout", "attempts", "transport")  # of `HttpBack
 MAX_TIMEOUT: Final = 2_000_000  # seconds; a socket waits for at most 2^31 milliseconds
 _RETRIED: Final = frozenset({429, 502, 503, 504})
 _PATIENCE: Final = 5  # seconds of Retry-After that a caller is kept waiting for
+# Whose meaning is no other than that of the class.
+_BY_STATUS: Final[dict[int, type[VecstoreError]]] = {
+    400: InvalidArgument,
+    401: Unauthenticated,
+    403: Unauthorised,
+    404: RouteNotFound,
+    405: MethodNotAllowed,
+    412: PreconditionFailed,
+    413: PayloadTooLarge,
+    415: UnsupportedMediaType,
+    429: TooManyRequests,
+    502: ServerUnavailable,
+    503: ServerUnavailable,
+    504: ServerUnavailable,
+}
 _pause = tenacity.wait_random_exponential(multiplier=0.1, max=2.0)
 
 T = TypeVar("T")
@@ -525,9 +546,21 @@ class HttpBackend:
             raise OutcomeUnknown(
                 f"{self._base} did not say whether it carried out {method} {path}: {error}", url=self._base
             ) from error
-        if 200 <= answer.status < 300:
-            return answer
-        raise _error(answer, reads=reads)
+        if not 200 <= answer.status < 300:
+            raise _error(answer, reads=reads)
+        if not reads and answer.status != 204 and not _is_json(answer.data):
+            raise OutcomeUnknown(
+                f"the answer to {method} {path} is cut off, or not a server's", url=self._base
+            )
+        return answer
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def _may_repeat(error: BaseException, repeat: bool) -> bool:
@@ -558,23 +591,32 @@ def _classes() -> dict[str, type[VecstoreError]]:
 def _error(answer: Answer, *, reads: bool) -> VecstoreError:
     """The exception that an answer stands for: the class by its code, whatever it came through.
 
-    What a proxy answers in a server's place does not say what that has done with a write.
+    By its status where the code is one of a later server, or a proxy answered in the server's place.
     """
+    code, details = "", {}
     try:
         body = _error_decoder.decode(answer.data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        message = f"HTTP {answer.status} without a body of ours"
-        if answer.status >= 500 and not reads:
-            return OutcomeUnknown(message, status=answer.status)
-        if answer.status in _RETRIED:
-            return ServerUnavailable(message, status=answer.status)
-        return VecstoreError(message, status=answer.status)
-    kind = _classes().get(body.code, VecstoreError)
-    details = {str(k): v for k, v in body.details.items() if k not in ("message", "self")}
+        message, details["status"] = f"HTTP {answer.status} without a body of ours", answer.status
+    else:
+        code, message = body.code, body.message
+        details = {str(k): v for k, v in body.details.items() if k not in ("message", "self")}
     told = answer.headers.get("Retry-After", "")
     if answer.status == 429 and re.fullmatch(r"[0-9]{1,9}", told):
         details["retry_after"] = int(told)
-    return kind(body.message, **details)
+    kind = _classes().get(code)
+    if kind is not None:
+        return kind(message, **details)
+    error = _kind_by(answer.status, reads=reads)(message, **details)
+    error.code, error.status = code or error.code, answer.status
+    return error
+
+
+def _kind_by(status: int, *, reads: bool) -> type[VecstoreError]:
+    """The class of a status alone, which from 500 on does not say what became of a write."""
+    if status >= 500 and not reads:
+        return OutcomeUnknown
+    return _BY_STATUS.get(status, VecstoreError)
 
 
 def _path(name: str, *rest: str) -> str:

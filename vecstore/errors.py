@@ -25,8 +25,8 @@ class VecstoreError(Exception):
         Facts for a program (``field``, ``limit``, ``object``, ``section``, …); JSON-serialisable.
     """
 
-    code: ClassVar[str] = "internal"
-    status: ClassVar[int] = 500
+    code: str = "internal"  # of the class, but for an answer of a server whose code no class has
+    status: int = 500
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, **details: Any) -> None:

@@ -26,6 +26,7 @@ from vecstore.limits import MAX_KEY_RATE, MAX_NAME_BYTES
 
 Scope = Literal["read", "write", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = ("read", "write", "admin")
+MAX_KEY_NAME: Final = 200  # characters
 TOKEN: Final = re.compile(r"vs_([0-9a-f]{12})_[0-9a-f]{64}")
 
 
@@ -54,7 +55,7 @@ class Key(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, k
     id: Annotated[str, Meta(pattern=r"\A[0-9a-f]{12}\Z")]
     digest: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     grants: Annotated[tuple[Grant, ...], Meta(min_length=1)]
-    name: Annotated[str, Meta(max_length=200)] = ""
+    name: Annotated[str, Meta(max_length=MAX_KEY_NAME)] = ""
     created_at: Annotated[datetime, Meta(tz=True)]
     expires_at: Annotated[datetime, Meta(tz=True)] | None = None
     rate: Annotated[float, Meta(ge=0.0, le=MAX_KEY_RATE)] | None = None
@@ -103,10 +104,23 @@ def new_key(
     rate: float | None = None,
     burst: int | None = None,
 ) -> tuple[str, Key]:
-    """A random key, and what the file is to know of it. `InvalidArgument` if ``rate`` is out of bounds."""
+    """A random key, and what the file is to know of it.
+
+    `InvalidArgument` if ``name``, ``rate`` or ``burst`` is out of bounds.
+    """
+    if len(name) > MAX_KEY_NAME:
+        raise InvalidArgument(
+            f"name must have at most {MAX_KEY_NAME} characters", field="name", limit=MAX_KEY_NAME
+        )
     if rate is not None and not 0 <= rate <= MAX_KEY_RATE:  # JSON would make null of NaN and infinity
         raise InvalidArgument(
             f"rate must be a number from 0 to {MAX_KEY_RATE}, not {rate}", field="rate", limit=MAX_KEY_RATE
+        )
+    if burst is not None and not 1 <= burst <= MAX_KEY_RATE:
+        raise InvalidArgument(
+            f"burst must be an integer from 1 to {MAX_KEY_RATE}, not {burst}",
+            field="burst",
+            limit=MAX_KEY_RATE,
         )
     identity = secrets.token_hex(6)
     key = f"vs_{identity}_{secrets.token_hex(32)}"

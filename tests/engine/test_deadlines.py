@@ -16,6 +16,10 @@ from tests.server.support import eventually
 from vecstore import deadline
 from vecstore.api import Namespace
 from vecstore.errors import DeadlineExceeded, StorageRetryable
+from vecstore.index.rotation import Rotation
+from vecstore.index.training import in_parts
+from vecstore.manifest.model import Settings
+from vecstore.part.builder import PartSpec, build_part
 from vecstore.storage.cache import Page, PageCache
 from vecstore.storage.faults import Call, FaultyStore
 from vecstore.storage.memory import MemoryStore
@@ -82,6 +86,56 @@ def test_work_whose_time_is_up_is_stopped_and_changes_nothing(work: str) -> None
     assert ns.stats() == before
     with deadline.within(SECONDS):
         WORK[work](ns)
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 5])
+def test_a_compaction_whose_time_is_up_midway_goes_no_further(stop_at: int) -> None:
+    store = MemoryStore()
+    ns = filled(store)
+    told: list[float] = []
+
+    def late(share: float) -> None:
+        told.append(share)
+        if len(told) == stop_at:
+            deadline.begin(time.monotonic())
+
+    before = ns.stats(), store.list("namespaces/ns/parts/").objects
+    with deadline.within(SECONDS), pytest.raises(DeadlineExceeded):
+        ns.compact(progress=late)
+    assert len(told) == stop_at
+    assert (ns.stats(), store.list("namespaces/ns/parts/").objects) == before
+    assert len(ns.compact().merged) == 2
+
+
+def test_the_build_of_a_part_stops_between_its_steps() -> None:
+    spec = PartSpec(DIM, "l2", Rotation(DIM, 1), Settings(small_part_threshold=0))
+    told: list[float] = []
+
+    def late(share: float) -> None:
+        told.append(share)
+        deadline.begin(time.monotonic())
+
+    with deadline.within(SECONDS), pytest.raises(DeadlineExceeded):
+        build_part(ROWS, None, spec, progress=late)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_of_work_in_parts_no_more_is_begun_when_nobody_waits(threads: int) -> None:
+    go, done = threading.Event(), []
+
+    def part(number: int) -> None:
+        if number and threads:
+            go.wait(SECONDS)
+        done.append(number)
+        if not threads:
+            deadline.begin(time.monotonic())
+
+    with ThreadPoolExecutor(2) as pool, deadline.within(SECONDS if not threads else 0.0):
+        with pytest.raises(DeadlineExceeded):
+            in_parts(pool if threads else None, part, range(1_000))
+        go.set()
+    assert len(done) <= 3
 
 
 def test_a_commit_that_has_begun_is_seen_through_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,13 @@ from vecstore.errors import NamespaceNotFound, StorageRetryable
 from vecstore.maintenance.policy import Policy
 from vecstore.maintenance.worker import MaintenanceThread
 from vecstore.storage.memory import MemoryStore
+from vecstore.types import GcResult
 
 DEADLINE = 30.0
 
 
 def thread(maintain: Callable[[str], None]) -> MaintenanceThread:
-    return MaintenanceThread(maintain, quiet=0.0)
+    return MaintenanceThread(maintain, again=3_600.0, quiet=0.0)
 
 
 def test_a_namespace_that_was_written_to_is_maintained() -> None:
@@ -71,6 +72,34 @@ def test_a_failure_ends_neither_the_thread_nor_the_round(failure: Exception) -> 
     worker.wake("good")
     assert seen.get(timeout=DEADLINE) == "good"
     worker.stop()
+
+
+def test_a_namespace_that_is_left_alone_is_looked_at_once_more() -> None:
+    """What its last write replaced could not go then."""
+    seen: Queue[str] = Queue()
+    worker = MaintenanceThread(seen.put, again=0.01, quiet=0.0)
+    worker.wake("a")
+    assert [seen.get(timeout=DEADLINE) for _ in range(2)] == ["a", "a"]
+    worker.wake("b")
+    assert [seen.get(timeout=DEADLINE) for _ in range(2)] == ["b", "b"]
+    worker.stop()
+    assert seen.empty()
+
+
+def test_the_disk_of_a_deleted_namespace_is_freed() -> None:
+    collected: Queue[str] = Queue()
+
+    class Watched(EmbeddedDatabase):
+        def collect(self, name: str, **options: Any) -> GcResult:
+            done = super().collect(name, **options)
+            collected.put(name)
+            return done
+
+    db = Watched(MemoryStore(), maintenance=True)
+    db.create("ns", 4, "l2", {})
+    db.delete("ns")
+    assert collected.get(timeout=DEADLINE) == "ns"
+    db.close()
 
 
 def test_stop_ends_a_thread_that_waits_and_may_come_twice() -> None:

@@ -189,6 +189,12 @@ CASES = [
         {"defaults": {"target_recall": 1}}, limit=1),
     Bad("PATCH of nothing", "PATCH", DOCS, 400, INVALID, "defaults", {}),
     # searches
+    search("another dim than the vector", DIM, "dim", 3, dim=4),
+    post("another dim than the row of an id", SEARCH, {"id": 1, "dim": 4}, DIM, "dim", limit=3),
+    post("another dim than queries", SEARCH, {"vectors": [ROW], "dim": 4}, DIM, "dim", limit=3),
+    insert("another dim than the vectors", DIM, "dim", 3, vectors=[ROW], dim=4),
+    recall("another dim than the vectors", DIM, "dim", 3, vectors=[ROW], dim=4),
+    recall("another dim than the rows", DIM, "dim", 3, dim=4),
     search("top_k 0", INVALID, "top_k", 1, top_k=0),
     search("top_k negative", INVALID, "top_k", 1, top_k=-3),
     search("top_k huge", INVALID, "top_k", MAX_TOP_K, top_k=10**12),

@@ -97,6 +97,21 @@ def test_recall_is_measured_and_told(docs: FlaskClient) -> None:
     }
 
 
+def test_null_is_a_field_that_is_not_there(docs: FlaskClient) -> None:
+    empty = {"vectors": None, "filter": None, "dim": None}
+    for body in (
+        {"vector": None, "id": 1},
+        {"vector": [0, 0], "id": None},
+        {"vector": None, "order_by": ["id", "asc"]},
+    ):
+        assert docs.post(f"{DOCS}/search", json={**empty, **body}).status_code == 200
+    both = {"vector": None, "id": None, "vectors": [[0, 0]]}
+    assert docs.post(f"{DOCS}/search", json=both).status_code == 200
+    assert docs.post(f"{DOCS}/recall", json={**empty, "sample": 1}).status_code == 200
+    together = {"queries": [{"vector": None, "id": 1}]}
+    assert docs.post(f"{DOCS}/queries", json=together).status_code == 200
+
+
 def test_etags_name_the_epoch_of_every_answer_and_guard_writes(docs: FlaskClient) -> None:
     shown = docs.get(DOCS).headers["ETag"]
     assert shown.startswith('"')

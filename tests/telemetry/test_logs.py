@@ -74,6 +74,7 @@ def test_each_request_is_logged_if_a_setting_asks_for_it(lines: list[dict[str, A
         "status": 200,
         "bytes": len(answer.data),
         "key": "key-7",
+        "peer": "127.0.0.1",
         "request_id": "mine",
     }
     lines.clear()
@@ -187,6 +188,14 @@ def test_nobody_writes_a_line_of_their_own_into_a_log_of_text() -> None:
     assert answer.status_code == 504
     assert any("/rows/é\\n2030-01-01 INFO 1 vecstore.audit: {}\\x1b[2J failed" in line for line in lines)
     assert not any(line.startswith("2030") or "\x1b" in line for line in lines)
+
+
+def test_the_facts_of_an_administrative_act_are_fields_of_its_line(lines: list[dict[str, Any]]) -> None:
+    client()
+    (line,) = (line for line in lines if line["logger"] == "vecstore.audit")
+    assert (line["act"], line["name"], line["status"]) == ("create_namespace", "docs", 201)
+    assert line["peer"] == "127.0.0.1"
+    assert line["level"] == "info"
 
 
 def test_a_request_that_was_late_is_logged_without_a_stack(lines: list[dict[str, Any]]) -> None:

@@ -111,6 +111,18 @@ def _of_namespace(
     return call
 
 
+def _scan_of(
+    method: Callable[Concatenate[Namespace, P], Scan],
+) -> Callable[Concatenate[AsyncNamespace, P], AsyncScan]:
+    """To be read by ``async for`` over it, or over its pages."""
+
+    @functools.wraps(method)
+    def call(self: AsyncNamespace, /, *args: P.args, **kwargs: P.kwargs) -> AsyncScan:
+        return AsyncScan(method(self._namespace, *args, **kwargs), self._carrier)
+
+    return call
+
+
 class AsyncDatabase:
     """Many namespaces, for one event loop. An asynchronous context manager."""
 
@@ -214,9 +226,7 @@ class AsyncNamespace:
     warm = _of_namespace(Namespace.warm)
     gc = _of_namespace(Namespace.gc)
 
-    def scan(self, **options: Any) -> AsyncScan:
-        """As `Namespace.scan`, of which it takes the options: ``async for`` over it, or over `pages`."""
-        return AsyncScan(self._namespace.scan(**options), self._carrier)
+    scan = _scan_of(Namespace.scan)
 
     async def branch(self, name: str, epoch: int | None = None) -> AsyncNamespace:
         """As `Namespace.branch`."""

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from random import Random, SystemRandom
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 
@@ -20,7 +21,15 @@ from vecstore.engine.namespace import NamespaceEngine, describe
 from vecstore.engine.open import OpenNamespaces
 from vecstore.engine.recall import measure_recall
 from vecstore.engine.warm import warm
-from vecstore.errors import ForkedHandle, InvalidArgument, NamespaceNotFound, TooManyRequests
+from vecstore.errors import (
+    DatabaseClosed,
+    DeadlineExceeded,
+    ForkedHandle,
+    InvalidArgument,
+    NamespaceNotFound,
+    StorageConflict,
+    TooManyRequests,
+)
 from vecstore.limits import MAX_PAGE_SIZE, MAX_RECALL_AT_ONCE
 from vecstore.maintenance.compactor import compact_once, under_way
 from vecstore.maintenance.gc import GRACE, RETENTION, collect
@@ -78,6 +87,10 @@ CACHE_BYTES: Final = 256 << 20
 OPEN_NAMESPACES: Final = 1_000
 IO_THREADS: Final = 64  # 16 writers at once wait for three requests each
 COLLECT_SECONDS: Final = 600.0  # between two collections of a namespace by one process
+AGAIN_SECONDS: Final = max(RETENTION, GRACE) + 60.0  # after which all that a last write replaced may go
+# Ends of a compaction or a collection that are nothing to mend: the caller's mistake or that nobody waits,
+# there is nothing to do, another was first.
+_NO_FAILURE: Final = (InvalidArgument, DeadlineExceeded, DatabaseClosed, NamespaceNotFound, StorageConflict)
 
 
 class EmbeddedDatabase:
@@ -139,7 +152,7 @@ class EmbeddedDatabase:
         self._executor: Pool | None = None
         self._pid = os.getpid()
         self._threads = min(len(os.sched_getaffinity(0)), IO_THREADS) if threads is None else threads
-        self._maintenance = MaintenanceThread(self.maintain) if maintenance else None
+        self._maintenance = MaintenanceThread(self.maintain, again=AGAIN_SECONDS) if maintenance else None
         self._measuring = threading.BoundedSemaphore(MAX_RECALL_AT_ONCE)
         self.recall: RecallMonitor | None = None
         if recall_sample_rate > 0.0:
@@ -211,6 +224,7 @@ class EmbeddedDatabase:
         lifecycle.delete_namespace(
             self.store, engine.name, incarnation=incarnation, expected=expected, publisher=engine.publisher
         )
+        self._wrote(engine.name)
 
     def list(self, prefix: str, *, after: str | None, limit: int) -> Iterator[NamespaceInfo]:
         """Existing namespaces whose name starts with ``prefix``, by name, from the first > ``after``."""
@@ -405,7 +419,7 @@ class EmbeddedDatabase:
     def compact(self, name: str, *, everything: bool, progress: Progress | None = None) -> CompactResult:
         """One compaction of a namespace, if one is due."""
         engine, began = self._maintained(name), self._clock()
-        try:
+        with self._counting("compaction_failures"):
             done = compact_once(
                 engine,
                 policy=self._policy,
@@ -413,9 +427,6 @@ class EmbeddedDatabase:
                 everything=everything,
                 progress=progress,
             )
-        except Exception:
-            self._observer.count("compaction_failures")
-            raise
         if done.merged:
             known = engine.snapshots.cached()  # no request, which could fail, for what has been done
             parts = () if known is None else known.manifest.parts
@@ -433,7 +444,7 @@ class EmbeddedDatabase:
     def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
         """Collect one namespace's garbage."""
         engine = self._maintained(name)
-        try:
+        with self._counting("collection_failures"):
             done = collect(
                 self.store,
                 name,
@@ -442,9 +453,6 @@ class EmbeddedDatabase:
                 grace=grace,
                 dry_run=dry_run,
             )
-        except Exception:
-            self._observer.count("collection_failures")
-            raise
         if not dry_run:
             self._observer.count("collections")
             self._observer.count("collected_objects", done.deleted)
@@ -465,10 +473,15 @@ class EmbeddedDatabase:
         """Every name ever used, those of deleted namespaces too: what there is to collect."""
         return all_children(self.store, namespaces_prefix())
 
+    def compact_due(self, name: str) -> None:
+        """Every compaction that is due in a namespace; in one that was deleted, none is."""
+        with suppress(NamespaceNotFound):
+            while self.compact(name, everything=False).part_id is not None:
+                pass
+
     def maintain(self, name: str) -> None:
-        """Everything that is due in one namespace: compaction, and at times collection."""
-        while self.compact(name, everything=False).part_id is not None:
-            pass
+        """What is due in a namespace that this process wrote to: compaction, and at times collection."""
+        self.compact_due(name)
         now = self._clock()
         if now - self._collected.get(name, -math.inf) >= COLLECT_SECONDS:
             self._collected[name] = now
@@ -489,6 +502,16 @@ class EmbeddedDatabase:
                 self._executor.shutdown()
         self._cache.close()
         self.store.close()
+
+    @contextmanager
+    def _counting(self, failures: Literal["compaction_failures", "collection_failures"]) -> Iterator[None]:
+        try:
+            yield
+        except _NO_FAILURE:
+            raise
+        except Exception:
+            self._observer.count(failures)
+            raise
 
     def _wrote(self, name: str) -> None:
         if self._maintenance is not None:

@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from vecstore import deadline
 from vecstore.ext.rabitq import encode_rabitq
 from vecstore.ext.records import quantise_centroids
 from vecstore.ext.train import (
@@ -200,6 +201,7 @@ def _assign(x: F32, centroids: F32) -> I32:
     half = _half_norms(centroids)
     step = _chunk_rows(len(centroids))
     for start in range(0, len(x), step):
+        deadline.check()
         part = slice(start, start + step)
         assign_nearest(x[part] @ centroids.T, half, 0, best[part], labels[part], None)
     return labels
@@ -211,6 +213,7 @@ def nearest_cells(z: F32, cells: F32, t: int, room: Room = IN_MEMORY) -> I32:
     half = _half_norms(cells)
     step = _chunk_rows(len(cells))
     for start in range(0, len(z), step):
+        deadline.check()
         part = slice(start, start + step)
         nearest_few(z[part] @ cells.T, half, near[part])
     return near
@@ -345,9 +348,12 @@ class _Rows:
 
 
 def in_parts(pool: Executor | None, do: Callable[[T], object], parts: Iterable[T]) -> None:
-    """Do each part, in the threads of the pool if there is one; raises what a part raises."""
+    """Do each part, in the threads of the pool if there is one; raises what a part raises.
+
+    Begun no more once the caller's deadline has passed.
+    """
     for _ in map(do, parts) if pool is None else pool.map(do, parts):
-        pass
+        deadline.check()
 
 
 def _cut(numbers: I64, size: int) -> list[I64]:

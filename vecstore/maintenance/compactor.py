@@ -24,6 +24,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 from pyroaring import BitMap
 
+from vecstore import deadline
 from vecstore.engine.namespace import NamespaceEngine
 from vecstore.errors import StorageError, StorageMissing, VecstoreError
 from vecstore.index.expiry import expired_rows
@@ -219,12 +220,13 @@ def _compact(
         mean = engine.writes.mean_for(manifest, vectors)
         return engine.writes.spec(manifest, mean)
 
-    merged = merge(view, sources, spec, memory=memory, folder=folder, progress=within(progress, 0.0, BUILT))
+    step = deadline.checked(progress)
+    merged = merge(view, sources, spec, memory=memory, folder=folder, progress=within(step, 0.0, BUILT))
 
     def upload() -> Part | None:
         if merged.image is None:
             return None
-        return engine.writes.upload(merged.image, mean, progress=within(progress, BUILT, UPLOADED))
+        return engine.writes.upload(merged.image, mean, progress=within(step, BUILT, UPLOADED))
 
     change = SwapParts(
         commit_id=engine.publisher.new_commit_id(),

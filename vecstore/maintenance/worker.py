@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -19,12 +20,22 @@ class MaintenanceThread:
 
     The thread starts with the first write. It is a daemon: a process that ends in the midst of a
     compaction leaves an upload that no manifest names, which collection removes.
+
+    Parameters
+    ----------
+    again
+        Seconds after the last write to a namespace when it is looked at once more: what was replaced
+        then could not go yet.
     """
 
-    def __init__(self, maintain: Callable[[str], None], *, quiet: float = QUIET_SECONDS) -> None:
+    def __init__(
+        self, maintain: Callable[[str], None], *, again: float, quiet: float = QUIET_SECONDS
+    ) -> None:
         self._maintain = maintain
+        self._again = again
         self._quiet = quiet
         self._due: set[str] = set()
+        self._later: dict[str, float] = {}
         self._condition = threading.Condition()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -33,6 +44,7 @@ class MaintenanceThread:
         """Something was written to a namespace."""
         with self._condition:
             self._due.add(name)
+            self._later[name] = time.monotonic() + self._again
             if self._thread is None and not self._stopped.is_set():
                 self._thread = threading.Thread(target=self._run, name="vecstore-maintenance", daemon=True)
                 self._thread.start()
@@ -48,10 +60,7 @@ class MaintenanceThread:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            with self._condition:
-                self._condition.wait_for(lambda: self._due or self._stopped.is_set())
-                due, self._due = sorted(self._due), set()
-            for name in due:
+            for name in self._next():
                 if self._stopped.is_set():
                     return
                 try:
@@ -61,3 +70,18 @@ class MaintenanceThread:
                 except Exception:  # the thread outlives whatever befalls one namespace
                     log.exception("maintenance of %s failed; the next write tries again", name)
             self._stopped.wait(self._quiet)
+
+    def _next(self) -> list[str]:
+        """Names whose turn it is, once there are any; none when the thread is to end."""
+        with self._condition:
+            while not self._stopped.is_set():
+                now = time.monotonic()
+                ripe = {name for name, at in self._later.items() if at <= now}
+                for name in ripe:
+                    del self._later[name]
+                due, self._due = sorted(self._due | ripe), set()
+                if due:
+                    return due
+                next_at = min(self._later.values(), default=None)
+                self._condition.wait(None if next_at is None else next_at - now)
+        return []

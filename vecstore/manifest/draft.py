@@ -217,7 +217,12 @@ class Draft:
         """Assign ``n`` ids; the first of them (R11). The largest u64 is never assigned."""
         first = self.manifest.next_id
         if first + n > MAX_U64:
-            raise InvalidId(f"{self.base.namespace!r} has no {n} ids left to assign", field="ids")
+            raise InvalidId(
+                f"{self.base.namespace!r} cannot assign {n} ids: they follow the largest one that was given, "
+                f"and end below {MAX_U64}",
+                field="ids",
+                limit=MAX_U64,
+            )
         if n:
             self.replace(next_id=first + n)
         return first

@@ -45,11 +45,9 @@ def check_name(name: object, *, field: str) -> str:
     elif name in RESERVED or name.startswith("$"):
         problem = "is a reserved name"
     if problem is not None:
+        limit = {"limit": MAX_ATTRIBUTE_NAME_BYTES} if "bytes" in problem else {}
         raise InvalidAttribute(
-            f"{field}: attribute {name!r} {problem}",
-            field=field,
-            attribute=str(name),
-            limit=MAX_ATTRIBUTE_NAME_BYTES,
+            f"{field}: attribute {name!r} {problem}", field=field, attribute=str(name), **limit
         )
     return str.__str__(cast(str, name))
 

@@ -124,7 +124,11 @@ def _check(rows: F32, first: int, metric: Metric, field: str) -> None:
     bad = ~(squares <= MAX_NORM**2)
     if bad.any():
         at = int(np.argmax(bad))
-        what = f"has a norm beyond {MAX_NORM:g}" if np.isfinite(rows[at]).all() else "holds NaN or infinity"
+        what = (
+            f"has a norm beyond {MAX_NORM:g}"
+            if np.isfinite(rows[at]).all()
+            else "holds NaN or infinity, or a number beyond float32"
+        )
         raise InvalidVector(f"{field}[{first + at}] {what}", field=field, row=first + at, limit=MAX_NORM)
     if metric == "cosine":
         short = squares < MIN_NORM**2

@@ -116,6 +116,7 @@ def register(app: Flask, *, keys: bool) -> None:
                 name=_cut(request.environ.get(_NAMED)),
                 key=key,
                 presented=_presented() if key is None else None,
+                peer=request.environ.get("REMOTE_ADDR"),
                 request_id=request.environ.get(REQUEST_ID),
                 outcome=_outcome(response.status_code),
                 status=response.status_code,

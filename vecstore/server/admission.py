@@ -349,6 +349,6 @@ def _seconds(text: str) -> float:
         seconds = math.nan
     if not 0.0 < seconds < math.inf:
         raise InvalidArgument(
-            "X-Request-Timeout must be a number of seconds above 0", field="X-Request-Timeout", limit=0
+            "X-Request-Timeout must be a finite number of seconds above 0", field="X-Request-Timeout", limit=0
         )
     return seconds

@@ -11,6 +11,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+from vecstore.telemetry.logs import said
+
 log = logging.getLogger("vecstore.audit")
 
 
@@ -18,4 +20,4 @@ def record(act: str, **facts: Any) -> None:
     """Write a line; facts that are None are left out."""
     told = {name: value for name, value in facts.items() if value is not None}
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
-    log.info("%s", json.dumps({"time": time, "act": act, **told}))
+    log.info("%s", json.dumps({"time": time, "act": act, **told}), extra=said(act=act, **told))

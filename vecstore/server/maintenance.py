@@ -90,7 +90,7 @@ class Maintainer:
 
     def _compact(self, name: str) -> None:
         try:
-            self._database.maintain(name)
+            self._database.compact_due(name)
         finally:
             known = self._database.namespace(name).snapshots.cached()
             if known is not None and known.manifest.state == "active":

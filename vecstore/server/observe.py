@@ -99,6 +99,7 @@ class Observe:
                 ms=round(1e3 * seconds, 3),
                 bytes=None if length is None else int(length),
                 key=environ.get(KEY),
+                peer=environ.get("REMOTE_ADDR"),
             ),
         )
 

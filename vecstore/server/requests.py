@@ -165,7 +165,9 @@ def past_epoch(values: dict[str, str]) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) < 1:
-        raise InvalidArgument("epoch must be an integer of at least 1", field="epoch", limit=1)
+        raise InvalidArgument(
+            "epoch must be an integer of at least 1 and at most 19 digits", field="epoch", limit=1
+        )
     return int(text)
 
 

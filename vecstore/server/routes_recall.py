@@ -27,11 +27,13 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     def measure(ns: str) -> Response:
         query()
         asked: wire.MeasureRecall = json_body(_measure, limit, default=wire.MeasureRecall())
-        given = len(memoryview(asked.vectors)) > 0
+        given = wire.is_given(asked.vectors)
         source = asked.source if asked.source is not None else "queries" if given else "rows"
         sample = check_sample(RecallSample(source, asked.sample, asked.confidence, asked.seed), given=given)
         params = check_params(asked.params())
         queries = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_QUERIES) if given else None
+        if not given and asked.dim is not None:
+            wire.check_dim(asked.dim, backend.info(ns).dim)
         found = backend.measure_recall(ns, queries, sample, params)
         return answer(found, at=(found.incarnation, found.epoch))
 

@@ -138,7 +138,10 @@ def batch(
 ) -> F32:
     """f32[N, n]; base64 that does not say its dimension has the namespace's."""
     values = wire.vectors(raw, dim, limit=limit, field=field)
-    return wire.cut(values, backend.info(ns).dim, field=field) if isinstance(values, bytes) else values
+    if isinstance(values, bytes):
+        return wire.cut(values, backend.info(ns).dim, field=field)
+    wire.check_dim(dim, values.shape[1])
+    return values
 
 
 def _row(backend: Backend, ns: str, text: str, include_vector: bool, epoch: int | None) -> Row:

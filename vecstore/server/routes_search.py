@@ -38,9 +38,12 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
     def post(ns: str) -> Response:
         query()
         asked: wire.Search = json_body(_search, limit)
-        if not len(memoryview(asked.vectors)):
-            return one(ns, asked.query(), asked.params())
-        if len(memoryview(asked.vector)) or asked.id is not None or asked.order_by is not None:
+        if not wire.is_given(asked.vectors):
+            wanted = asked.query()
+            if asked.dim is not None:
+                wire.check_dim(asked.dim, backend.info(ns).dim)
+            return one(ns, wanted, asked.params())
+        if wire.is_given(asked.vector) or asked.id is not None or asked.order_by is not None:
             raise InvalidArgument("a search has one of vector, vectors, id and order_by", field="vector")
         queries = batch(backend, ns, asked.vectors, asked.dim, limit=MAX_QUERIES)
         hits = backend.search_batch(ns, queries, check_params(asked.params()))

@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -82,9 +82,12 @@ Id = Annotated[int | str, Meta(extra_json_schema=_ID)]
 IdsField = Annotated[
     Raw, Meta(extra_json_schema={"anyOf": [_list_of(_ID, MAX_DELETE_IDS), {"type": "null"}]})
 ]
-VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64]})]
+VectorField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_NUMBERS, _BASE64, {"type": "null"}]})]
 BatchField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_BATCH_ROWS), _BASE64]})]
-QueriesField = Annotated[Raw, Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_QUERIES), _BASE64]})]
+QueriesField = Annotated[
+    Raw,
+    Meta(extra_json_schema={"anyOf": [_list_of(_NUMBERS, MAX_QUERIES), _BASE64, {"type": "null"}]}),
+]
 FilterField = Annotated[
     Raw,
     Meta(
@@ -132,6 +135,9 @@ Defaults: Final = msgspec.defstruct(
 )
 
 
+TypeName = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(AttributeType))})]
+
+
 class Attribute(Struct, forbid_unknown_fields=True, kw_only=True):
     """Type of an attribute, and whether filters may ask about it."""
 
@@ -149,14 +155,14 @@ class CreateNamespace(Struct, forbid_unknown_fields=True, kw_only=True):
     dim: Dim
     metric: Metric = "cosine"
     defaults: Defaults | UnsetType = UNSET  # type: ignore[valid-type]  # made from Settings above
-    schema: dict[str, str | Attribute] | None = None
+    schema: dict[str, TypeName | Attribute] | None = None
 
 
 class UpdateNamespace(Struct, forbid_unknown_fields=True, kw_only=True):
     """Change defaults of a namespace, declare attributes, or drop those that are null."""
 
     defaults: Defaults | UnsetType = UNSET  # type: ignore[valid-type]
-    schema: dict[str, str | Attribute | None] | None = None
+    schema: dict[str, TypeName | Attribute | None] | None = None
 
 
 class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -165,7 +171,7 @@ class InsertRows(Struct, forbid_unknown_fields=True, kw_only=True):
     vectors: BatchField
     ids: IdsField = msgspec.field(default_factory=Raw)
     attributes: AttributesField = msgspec.field(default_factory=Raw)
-    schema: dict[str, str | Attribute] | None = None
+    schema: dict[str, TypeName | Attribute] | None = None
     mode: WriteMode = "upsert"
     condition: FilterField = msgspec.field(default_factory=Raw)
     return_ids: bool = False
@@ -187,7 +193,7 @@ class PatchRows(Struct, forbid_unknown_fields=True, kw_only=True):
     attributes: PatchField
     ids: IdsField = msgspec.field(default_factory=Raw)
     filter: FilterField = msgspec.field(default_factory=Raw)
-    schema: dict[str, str | Attribute] | None = None
+    schema: dict[str, TypeName | Attribute] | None = None
     condition: FilterField = msgspec.field(default_factory=Raw)
     return_ids: bool = False
 
@@ -270,7 +276,7 @@ class AnySearch(_SearchOptions, forbid_unknown_fields=True, kw_only=True):
 
     def query(self) -> object:
         """What neighbours are asked of; None if hits come in an order."""
-        given = vector(self.vector) if len(memoryview(self.vector)) else None
+        given = vector(self.vector) if is_given(self.vector) else None
         return query_of(given, self.id, self.include_self, self.order_by)
 
 
@@ -522,6 +528,19 @@ def given_json(raw: Raw) -> bytes | None:
     """The JSON of a filter, or of attributes, in a request; None if it is not there, or null."""
     data = bytes(memoryview(raw))
     return None if data in (b"", b"null") else data
+
+
+def is_given(raw: Raw) -> bool:
+    """Whether a field is there, and not null."""
+    return bytes(memoryview(raw)[:4]) not in (b"", b"null")
+
+
+def check_dim(given: int | None, dim: int) -> None:
+    """`DimensionMismatch` where a request says another dimension than its vectors or the namespace have."""
+    if given is not None and given != dim:
+        raise DimensionMismatch(
+            f"dim is {given}, the vectors have {dim}", field="dim", limit=dim, given=given
+        )
 
 
 def numbers(vector: F32) -> list[float] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -11,13 +11,27 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from vecstore.limits import MAX_AGGREGATES, MAX_GROUP_BY
 from vecstore.params import aggregate_params
 from vecstore.server.wire import FilterField, given_json
-from vecstore.types import AggregateParams, Aggregates, Consistency
+from vecstore.types import AggregateFunction, AggregateParams, Aggregates, Consistency
+
+# A function, and the attribute that it is of; only ``Count`` has none.
+_Aggregation = Annotated[
+    list[str],
+    Meta(
+        extra_json_schema={
+            "anyOf": [
+                {"prefixItems": [{"const": "Count"}], "minItems": 1, "maxItems": 1},
+                {"prefixItems": [{"enum": list(get_args(AggregateFunction))}], "minItems": 2, "maxItems": 2},
+            ],
+        }
+    ),
+]
+AggregateBy = Annotated[dict[str, _Aggregation], Meta(min_length=1, max_length=MAX_AGGREGATES)]
 
 
 class Aggregate(Struct, forbid_unknown_fields=True, kw_only=True):
     """What to compute, by label: ``["Count"]``, or a function and an attribute."""
 
-    aggregate_by: Annotated[dict[str, list[str]], Meta(min_length=1, max_length=MAX_AGGREGATES)]
+    aggregate_by: AggregateBy
     group_by: Annotated[list[str], Meta(max_length=MAX_GROUP_BY)] = []
     filter: FilterField = msgspec.field(default_factory=msgspec.Raw)
     consistency: Consistency = "strong"

@@ -9,11 +9,11 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from vecstore.errors import InvalidArgument
-from vecstore.limits import MAX_AGGREGATES, MAX_GROUP_BY, MAX_TOGETHER
+from vecstore.limits import MAX_GROUP_BY, MAX_TOGETHER
 from vecstore.params import aggregate_params, check_params, told_of
 from vecstore.server.bodies import decode_json, items
 from vecstore.server.wire import AnySearch, Neighbour, found, given_json
-from vecstore.server.wire_aggregate import aggregated
+from vecstore.server.wire_aggregate import AggregateBy, aggregated
 from vecstore.types import (
     AggregateParams,
     Aggregates,
@@ -29,7 +29,7 @@ from vecstore.types import (
 class OneQuery(AnySearch, forbid_unknown_fields=True, kw_only=True):
     """A search, as it goes alone, or an aggregation (``aggregate_by``)."""
 
-    aggregate_by: Annotated[dict[str, list[str]], Meta(min_length=1, max_length=MAX_AGGREGATES)] | None = None
+    aggregate_by: AggregateBy | None = None
     group_by: Annotated[list[str], Meta(max_length=MAX_GROUP_BY)] = msgspec.field(default_factory=list)
 
     def asked(self) -> Query | AggregateParams:

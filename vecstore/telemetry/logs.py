@@ -18,6 +18,7 @@ import msgspec
 LogFormat = Literal["text", "json"]
 
 _FACTS: Final = "vecstore_facts"
+_SAID: Final = "vecstore_said"
 _TEXT: Final = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
 # The id of the request that this thread works for; `vecstore.storage.threads` takes it along.
@@ -27,6 +28,11 @@ request_id: ContextVar[str | None] = ContextVar("vecstore_request_id", default=N
 def facts(**named: Any) -> dict[str, Any]:
     """``extra`` of a log line; None is left out."""
     return {_FACTS: {name: value for name, value in named.items() if value is not None}}
+
+
+def said(**named: Any) -> dict[str, Any]:
+    """As `facts`, where the message has them already: only JSON shows them once more, as members."""
+    return {_SAID: named}
 
 
 def configure_logging(level: str, form: LogFormat) -> None:
@@ -61,6 +67,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "process": record.process,
             "message": record.getMessage(),
+            **getattr(record, _SAID, {}),
             **_facts_of(record),
         }
         if record.exc_info:

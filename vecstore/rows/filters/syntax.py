@@ -220,7 +220,9 @@ class _Parser:
     def expression(self, given: Any, at: str, depth: int) -> Expression:
         self._nodes += 1
         if self._nodes > MAX_FILTER_NODES:
-            raise self.refuse(f"is one of more than {MAX_FILTER_NODES} conditions", at, MAX_FILTER_NODES)
+            raise self.refuse(
+                f"is one of more than {MAX_FILTER_NODES} conditions, And, Or and Not", at, MAX_FILTER_NODES
+            )
         if depth > MAX_FILTER_DEPTH:
             raise self.refuse(f"is nested deeper than {MAX_FILTER_DEPTH}", at, MAX_FILTER_DEPTH)
         if not isinstance(given, list) or len(given) not in (2, 3):
