@@ -733,3 +733,33 @@ def test_a_store_is_not_put_into_another_one(source: str, target: str, tmp_path:
     done = CliRunner().invoke(main, ["copy", str(tmp_path / source), str(tmp_path / target), "--quiet"])
     assert done.exit_code == 1
     copy_store(tmp_path / source, tmp_path / "d2")
+
+
+# -- a namespace whose manifest/current is lost ---------------------------------------------
+
+
+def test_a_source_whose_current_is_lost_is_a_failure_and_the_others_are_copied() -> None:
+    live, backup = MemoryStore(), MemoryStore()
+    filled(live)
+    live.delete(current_key("docs"))
+    for names in ((), ("docs", "names")):
+        found = copied(live, backup, *names)
+        assert found["docs"].code == StorageCorrupt.code
+        assert found["names"].code is None
+    assert {info.name for info in database(backup).namespaces()} == {"branch", "names", "assigned", "empty"}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_target_whose_current_is_lost_is_left_alone(dry_run: bool) -> None:
+    live, backup = MemoryStore(), MemoryStore()
+    wanted = answers(filled(live))
+    good(live, backup)
+    database(live).namespace("names").delete(["row 1"])
+    live.delete(current_key("names"))
+    before = {meta.key for meta in live.list("").objects}
+    assert copied(backup, live, "names", dry_run=dry_run)["names"].code == StorageCorrupt.code
+    assert {meta.key for meta in live.list("").objects} == before
+    for meta in live.list("namespaces/names/").objects:  # as docs/incidents.md has it
+        live.delete(meta.key)
+    good(backup, live, "names")
+    assert answers(database(live)) == wanted

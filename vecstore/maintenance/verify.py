@@ -25,6 +25,7 @@ from vecstore.manifest.keys import (
     current_key,
     delete_key,
     history_key,
+    history_prefix,
     namespace_prefix,
     namespaces_prefix,
     part_key,
@@ -169,6 +170,9 @@ class _Verification:
         try:
             found = history.read_current(self._store, name)
         except StorageMissing:
+            if any(stray.startswith(history_prefix(name)) for stray in self._sizes):
+                self._problem(key, "manifest", "R4", history.lost(name).message)
+                return None
             # Uploads for a namespace that nobody committed.
             for stray, size in self._sizes.items():
                 self._orphan(stray, size)

@@ -26,6 +26,7 @@ from vecstore.errors import (
     StorageRetryable,
 )
 from vecstore.limits import MAX_DIM
+from vecstore.manifest import history
 from vecstore.manifest.attempt import Committed
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key
@@ -71,6 +72,8 @@ def create_namespace(
         There is one of that name.
     OutcomeUnknown
         It may or may not have been created, and that cannot be found out in time (R1).
+    StorageCorrupt
+        There was one, and its ``current`` is lost: epochs of it are kept. Nothing was created.
     """
     if not 1 <= dim <= MAX_DIM:
         raise InvalidArgument(f"dim must be 1 to {MAX_DIM}", field="dim", limit=MAX_DIM)
@@ -248,8 +251,10 @@ def create_first(publisher: Publisher, first: Manifest) -> Committed | None:
     """Create-if-absent, resolved as R1 has it; None if the name has been used before.
 
     As with a commit there is no deadline any more once it has begun: what it found would be in doubt.
+    `StorageCorrupt` if the name has been used and its ``current`` is lost (R4).
     """
     deadline.check()
+    history.check_not_lost(publisher.store, publisher.namespace)
     with deadline.waived():
         return _create_first(publisher, first)
 
