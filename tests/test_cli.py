@@ -443,6 +443,32 @@ def test_gc_tells_on_a_dry_run_and_does_otherwise(store: str) -> None:
     assert parts() == 1
 
 
+def test_gc_goes_on_after_a_namespace_that_cannot_be_collected(store: str) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        for name in ("a", "b", "c"):
+            database.create_namespace(name, 4).insert(ROWS[:1])
+    (Path(store) / "namespaces/b/manifest/current").unlink()
+    for stray in ("lost+found/x", "namespaces/foo bar/x", "namespaces/.hidden/x", "namespaces/aa/hello"):
+        path = Path(store) / stray
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+    done = run("gc", store)
+    assert done.exit_code == 1
+    assert [line.split("\t")[:2] for line in done.stdout.splitlines()] == [
+        ["a", "0 objects (0 bytes) deleted, 0 waiting"],
+        ["b", "NOT COLLECTED"],
+        ["c", "0 objects (0 bytes) deleted, 0 waiting"],
+    ]
+    told = run("gc", store, "--json")
+    assert (told.exit_code, json.loads(told.stdout)["b"]["code"]) == (1, "storage_corrupt")
+    assert [line.partition("\t")[0] for line in run("verify", store).stdout.splitlines()[:-1]] == ["R4"]
+    (Path(store) / "namespaces/b/manifest/00000000000000000001.json").rename(
+        Path(store) / "namespaces/b/manifest/current"
+    )
+    assert good("gc", store).count("deleted") == 3
+    assert "sound" in good("verify", store)
+
+
 def test_a_delete_of_a_word_among_numbers_is_refused(store: str) -> None:
     with vecstore.connect(store, maintenance="off") as database:
         database.create_namespace("docs", 4).insert(ROWS[:1], ids=[1])

@@ -465,3 +465,15 @@ def test_files_are_written_by_whole_huge_pages(
         store.put_stream("a/b", chunks)
     assert (root / "a/b").read_bytes() == b"".join(chunks)
     assert all(size % (2 << 20) == 0 for size in written[:-1])
+
+
+@pytest.mark.parametrize("stranger", ["lost+found/#123", "System Volume/x", "a/b c", "a/\u00fc/d"])
+def test_what_others_keep_in_the_folder_under_names_that_are_no_keys_is_not_told_of(
+    root: Path, store: ObjectStore, stranger: str
+) -> None:
+    store.put_if_absent("a/b", b"")
+    path = root / stranger
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    assert [meta.key for meta in store.list("").objects] == ["a/b"]
+    assert (store.list_children(""), store.list_children("a/")) == (("a",), ())

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import replace
 from random import Random, SystemRandom
 from typing import Any, Final, NoReturn
@@ -35,6 +36,7 @@ from vecstore.manifest.settings import updated_settings
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.observe import Observer
 from vecstore.progress import Progress
+from vecstore.rows.ids import validate_name
 from vecstore.rows.schema import declared
 from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
@@ -463,7 +465,9 @@ class EmbeddedDatabase:
 
     def names(self) -> Iterator[str]:
         """Every name ever used, those of deleted namespaces too: what there is to collect."""
-        return all_children(self.store, namespaces_prefix())
+        for name in all_children(self.store, namespaces_prefix()):
+            with suppress(InvalidArgument):  # a folder that is none of ours
+                yield validate_name(name)
 
     def maintain(self, name: str) -> None:
         """Everything that is due in one namespace: compaction, and at times collection."""

@@ -291,10 +291,10 @@ def _create_first(publisher: Publisher, first: Manifest) -> Committed | None:
         publisher.sleep(0.1 * publisher.rng.random())
 
 
-def create_marker(target: Publisher, like: Manifest) -> bool:
+def create_marker(target: Publisher, like: Manifest | None = None) -> bool:
     """Begin a name that was never used with a deletion marker; False if it has been used.
 
-    ``like`` is whence it takes what every manifest must have.
+    ``like`` is whence it takes what every manifest must have, if anything is known of what was to be there.
     """
     now = target.store.now()
     marker = Manifest(
@@ -305,9 +305,9 @@ def create_marker(target: Publisher, like: Manifest) -> bool:
         state="deleted",
         created_at=now,
         committed_at=now,
-        dim=like.dim,
-        metric=like.metric,
-        rotation_seed=like.rotation_seed,
+        dim=like.dim if like is not None else 1,
+        metric=like.metric if like is not None else "cosine",
+        rotation_seed=like.rotation_seed if like is not None else 0,
         commits=(CommitRef(target.new_commit_id(), FIRST_EPOCH),),
     )
     return create_first(target, marker) is not None

@@ -127,13 +127,17 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> ListPage:
-        """Objects whose key starts with ``prefix``, in key order, from the first key > ``after``."""
+        """Objects whose key starts with ``prefix``, in key order, from the first key > ``after``.
+
+        What others keep there under names that can be no keys is not told of, so that a page may be short.
+        """
         ...
 
     def list_children(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> tuple[str, ...]:
         """Names of the next path segment under ``prefix`` (ends in ``/``), sorted, each > ``after``.
 
-        Only segments that have objects below them: folders, not objects of ``prefix`` itself.
+        Only segments that have objects below them, and may be part of a key: folders, not objects of
+        ``prefix`` itself.
         """
         ...
 

@@ -25,7 +25,15 @@ from typing import Final, NoReturn
 from vecstore.errors import InvalidArgument, StorageConflict, StorageFull, StorageRetryable, Unauthorised
 from vecstore.ext.files import Watch, is_same
 from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, Stamp, StoredObject
-from vecstore.storage.checks import check_key, check_limit, check_prefix, check_ranges, cut_off, missing
+from vecstore.storage.checks import (
+    can_be_key,
+    check_key,
+    check_limit,
+    check_prefix,
+    check_ranges,
+    cut_off,
+    missing,
+)
 from vecstore.storage.forks import reset_in_children
 from vecstore.storage.mapping import map_file
 
@@ -280,10 +288,13 @@ class LocalStore:
     # -- below: folders --------------------------------------------------------------------
 
     def _entries(self, folder: str) -> Sequence[str]:
-        """Names in a folder (its key, empty or ending in ``/``); those of folders end in ``/``."""
+        """Names in a folder (its key, empty or ending in ``/``); those of folders end in ``/``.
+
+        What can be no key, ``lost+found`` above all, is not ours to tell of.
+        """
         try:
             with os.scandir(self._path(folder)) as entries:
-                names = [f"{e.name}/" if e.is_dir() else e.name for e in entries]
+                names = [f"{e.name}/" if e.is_dir() else e.name for e in entries if can_be_key(e.name)]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return names if folder else [name for name in names if name != f"{_TMP}/"]
