@@ -24,7 +24,8 @@ from tests.server.support import command, environment, eventually, running_serve
 from vecstore.cli import main
 from vecstore.errors import InvalidArgument
 from vecstore.export import export_namespace
-from vecstore.ingest import load, open_file
+from vecstore.ingest import check_batches, load, open_file
+from vecstore.manifest import attempt
 
 ROWS = np.random.default_rng(5).standard_normal((25, 4)).astype(np.float32)
 
@@ -247,6 +248,37 @@ def test_a_file_of_too_many_batches_is_refused_before_it_starts(store: str, tmp_
     done = run(*words)
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert "--batch 2" in done.stderr
+
+
+def test_the_batches_of_all_files_are_counted_before_the_first_is_loaded(store: str, tmp_path: Path) -> None:
+    files = []
+    for number, rows in enumerate((400, 401, 601, 5)):
+        files.append(str(tmp_path / f"{number}.npy"))
+        np.save(files[-1], np.ones((rows, 1), dtype=np.float32))
+    done = run("ingest", store, "docs", *files, "--create", "--batch", "1", "--quiet")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "4 files would be 1407 batches" in done.stderr
+    assert "--batch 2 or more" in done.stderr
+    assert not Path(store).exists()
+    opened = [open_file(path) for path in files]
+    check_batches(opened, 2)
+    check_batches(opened[2:], 1)
+    with pytest.raises(InvalidArgument, match="load fewer files at once"):
+        check_batches(opened[3:] * 1_001, 10)
+
+
+def test_a_load_that_finds_no_room_for_its_keys_says_how_to_go_on(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    monkeypatch.setattr(attempt, "MAX_IDEMPOTENCY_KEYS", 3)
+    words = ("ingest", store, "docs", str(tmp_path / "rows.npy"), "--batch", "5", "--quiet")
+    done = run(*words, "--create")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "rows.npy, before row 15: " in done.stderr
+    assert "--start-at 15" in done.stderr
+    monkeypatch.undo()  # an hour later
+    assert "25 at epoch" in good(*words, "--start-at", "15")
 
 
 @pytest.mark.parametrize(

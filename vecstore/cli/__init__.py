@@ -148,12 +148,13 @@ def ingest(
     """
     from tqdm import tqdm
 
-    from vecstore.ingest import Loaded, load, namespace_for, open_file, schema_of
+    from vecstore.ingest import Loaded, check_batches, load, namespace_for, open_file, schema_of
 
     schema = json_value(declared, "schema")
     if start_at and len(files) > 1:
         raise click.UsageError("--start-at goes with one file")
     opened = [open_file(path) for path in files]
+    check_batches(opened, batch, start_at)
     total = sum(max(0, file.rows - start_at) for file in opened)
     done: list[Loaded] = []
     with open_database(url, maintenance="thread") as database:
