@@ -311,3 +311,22 @@ def test_a_namespace_whose_current_is_lost_is_no_sound_one(world: dict[str, byte
     assert [(problem.object, problem.rule) for problem in report.problems] == [(current_key("ns"), "R4")]
     assert "docs/incidents.md" in report.problems[0].message
     assert report.orphans == 0
+
+
+def test_a_horizon_in_the_future_is_told_of() -> None:
+    now = [1_700_000_000.0]
+    store = MemoryStore(clock=lambda: now[0])
+    db = database(store)
+    ns = db.create_namespace("ns", dim=DIM)
+    ns.insert(clustered(generator(1), 10, DIM))
+    ns.compact()
+    assert verify(store).sound
+    now[0] += 86_400
+    ns.insert(clustered(generator(2), 10, DIM))
+    ns.compact()
+    now[0] += 86_400
+    assert ns.gc().deleted
+    now[0] -= 2 * 86_400
+    assert [problem.rule for problem in verify(store).problems] == ["R3"]
+    now[0] += 2 * 86_400
+    assert verify(store).sound

@@ -31,15 +31,12 @@ from vecstore.manifest.lifecycle import create_marker
 from vecstore.manifest.model import Manifest
 from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
-from vecstore.storage.base import ObjectMeta, ObjectStore
+from vecstore.storage.base import CLOCK_MARGIN, ObjectMeta, ObjectStore
 from vecstore.storage.pages import all_objects
 from vecstore.types import GcResult
 
 RETENTION: Final = 3600.0  # seconds of history that stay readable
 GRACE: Final = 3600.0  # seconds that no upload exceeds
-# Store clocks are read to the second and on several machines: what is deleted is older than the
-# barrier by this much, so that an upload that began after the barrier is surely younger.
-CLOCK_MARGIN: Final = 2.0
 MAX_REPORTED_KEYS: Final = 1_000
 _BATCH = 20_000  # candidates held in memory at a time
 _THREADS = 8
@@ -183,6 +180,7 @@ class _Collection:
         self._base = publisher.snapshots.refresh()
         now = self._store.now()
         self._horizon = now - grace
+        # So that an upload that began after the barrier is surely younger.
         self._deletable_before = self._horizon - CLOCK_MARGIN
         self._floor = self._first_epoch_replaced_after(now - retention - CLOCK_MARGIN)
         self._barrier: Snapshot | None = None

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+# Store clocks are read to the second and on several machines: two that differ by less may be the same.
+CLOCK_MARGIN: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
