@@ -178,6 +178,28 @@ def test_a_second_copy_sends_what_is_new_and_a_third_nothing() -> None:
     assert answers(database(backup)) == answers(db)
 
 
+def test_ids_that_were_assigned_and_deleted_since_are_not_assigned_again_after_a_restore() -> None:
+    """R11: the rows are those that were copied, and the counters are not."""
+    live, backup = MemoryStore(), MemoryStore()
+    ns = database(live).create_namespace("docs", DIM, "l2", schema={"a": "int"})
+    ns.insert(ROWS[:10])
+    good(live, backup)
+    gone = ns.insert(ROWS[10:13]).ids
+    ns.delete(gone.tolist())
+    ns.update(schema={"b": "int"})
+    ns.update(schema={"b": None})
+    ns.compact(everything=False)
+    counted = current(live)
+    one = good(live, backup)["docs"]
+    assert (one.changed, one.copied) == (True, 0)
+    assert not good(live, backup)["docs"].changed
+    anew = MemoryStore()
+    good(backup, anew)
+    found = current(anew)
+    assert (found.next_id, found.next_attribute) == (counted.next_id, counted.next_attribute)
+    assert not set(database(anew).namespace("docs").insert(ROWS[20:23]).ids) & set(gone)
+
+
 def test_tags_follow_and_go_and_those_of_the_target_stay() -> None:
     live, backup = MemoryStore(), MemoryStore()
     db = filled(live)

@@ -40,7 +40,7 @@ from vecstore.errors import (
 )
 from vecstore.index.rotation import padded
 from vecstore.manifest import history
-from vecstore.manifest.adopt import Adopt, Reserve, check_adoptable, is_still, rows_state
+from vecstore.manifest.adopt import Adopt, Reserve, check_adoptable, counts_as_far, is_still, rows_state
 from vecstore.manifest.keys import namespace_prefix, namespaces_prefix, part_key
 from vecstore.manifest.lifecycle import create_marker
 from vecstore.manifest.model import CommitRef, Copied, Manifest, Part, Pin, Tombstone, encode_manifest
@@ -306,6 +306,7 @@ class _Copy:
                 plan.here.setdefault(theirs.get(part.id, part.id), part)
         if copied is not None and active is not None:
             same = is_still(source, copied, copied.lineage, copied.state)
+            same = same and counts_as_far(active, source)
             plan.up_to_date = same and plan.kept.keys() == plan.tags.keys() == copied.tags.keys()
         for manifest in _states(plan):
             for part in manifest.parts:
