@@ -24,7 +24,8 @@ from tests.server.support import command, environment, eventually, running_serve
 from vecstore.cli import main
 from vecstore.errors import InvalidArgument
 from vecstore.export import export_namespace
-from vecstore.ingest import load, open_file
+from vecstore.ingest import check_batches, load, open_file
+from vecstore.manifest import attempt
 
 ROWS = np.random.default_rng(5).standard_normal((25, 4)).astype(np.float32)
 
@@ -249,6 +250,37 @@ def test_a_file_of_too_many_batches_is_refused_before_it_starts(store: str, tmp_
     assert "--batch 2" in done.stderr
 
 
+def test_the_batches_of_all_files_are_counted_before_the_first_is_loaded(store: str, tmp_path: Path) -> None:
+    files = []
+    for number, rows in enumerate((400, 401, 601, 5)):
+        files.append(str(tmp_path / f"{number}.npy"))
+        np.save(files[-1], np.ones((rows, 1), dtype=np.float32))
+    done = run("ingest", store, "docs", *files, "--create", "--batch", "1", "--quiet")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "4 files would be 1407 batches" in done.stderr
+    assert "--batch 2 or more" in done.stderr
+    assert not Path(store).exists()
+    opened = [open_file(path) for path in files]
+    check_batches(opened, 2)
+    check_batches(opened[2:], 1)
+    with pytest.raises(InvalidArgument, match="load fewer files at once"):
+        check_batches(opened[3:] * 1_001, 10)
+
+
+def test_a_load_that_finds_no_room_for_its_keys_says_how_to_go_on(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    monkeypatch.setattr(attempt, "MAX_IDEMPOTENCY_KEYS", 3)
+    words = ("ingest", store, "docs", str(tmp_path / "rows.npy"), "--batch", "5", "--quiet")
+    done = run(*words, "--create")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "rows.npy, before row 15: " in done.stderr
+    assert "--start-at 15" in done.stderr
+    monkeypatch.undo()  # an hour later
+    assert "25 at epoch" in good(*words, "--start-at", "15")
+
+
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
@@ -441,6 +473,32 @@ def test_gc_tells_on_a_dry_run_and_does_otherwise(store: str) -> None:
     assert "would be deleted" in good(*words, "docs", "--dry-run")
     assert "deleted" in good(*words)
     assert parts() == 1
+
+
+def test_gc_goes_on_after_a_namespace_that_cannot_be_collected(store: str) -> None:
+    with vecstore.connect(store, maintenance="off") as database:
+        for name in ("a", "b", "c"):
+            database.create_namespace(name, 4).insert(ROWS[:1])
+    (Path(store) / "namespaces/b/manifest/current").unlink()
+    for stray in ("lost+found/x", "namespaces/foo bar/x", "namespaces/.hidden/x", "namespaces/aa/hello"):
+        path = Path(store) / stray
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+    done = run("gc", store)
+    assert done.exit_code == 1
+    assert [line.split("\t")[:2] for line in done.stdout.splitlines()] == [
+        ["a", "0 objects (0 bytes) deleted, 0 waiting"],
+        ["b", "NOT COLLECTED"],
+        ["c", "0 objects (0 bytes) deleted, 0 waiting"],
+    ]
+    told = run("gc", store, "--json")
+    assert (told.exit_code, json.loads(told.stdout)["b"]["code"]) == (1, "storage_corrupt")
+    assert [line.partition("\t")[0] for line in run("verify", store).stdout.splitlines()[:-1]] == ["R4"]
+    (Path(store) / "namespaces/b/manifest/00000000000000000001.json").rename(
+        Path(store) / "namespaces/b/manifest/current"
+    )
+    assert good("gc", store).count("deleted") == 3
+    assert "sound" in good("verify", store)
 
 
 def test_a_delete_of_a_word_among_numbers_is_refused(store: str) -> None:

@@ -15,7 +15,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ from vecstore.errors import (
     NamespaceExists,
     NamespaceNotFound,
     SchemaConflict,
+    TooManyRequests,
     VecstoreError,
 )
 from vecstore.export import FORMAT, HEADER, Header
@@ -93,6 +95,26 @@ def open_file(path: str | os.PathLike[str]) -> VectorFile:
         raise InvalidArgument(f"{path} cannot be read: {error}", field="file") from error
 
 
+def check_batches(files: Sequence[VectorFile], batch_rows: int, start: int = 0) -> None:
+    """`InvalidArgument` if files in one load take more keys than a namespace remembers."""
+
+    def batches(rows: int) -> int:
+        return sum(-(-max(0, file.rows - start) // rows) for file in files)
+
+    if batches(batch_rows) <= MAX_IDEMPOTENCY_KEYS:
+        return
+    what = str(files[0].path) if len(files) == 1 else f"{len(files)} files"
+    sizes = range(1, max(file.rows for file in files) + 1)
+    least = bisect_left(sizes, -MAX_IDEMPOTENCY_KEYS, key=lambda rows: -batches(rows)) + 1
+    use = f"use --batch {least} or more" if least <= sizes[-1] else "load fewer files at once"
+    raise InvalidArgument(
+        f"{what} would be {batches(batch_rows)} batches, and a namespace remembers {MAX_IDEMPOTENCY_KEYS} an "
+        f"hour; {use}",
+        field="batch",
+        limit=least,
+    )
+
+
 def load(
     namespace: Namespace,
     file: VectorFile,
@@ -120,6 +142,9 @@ def load(
     InvalidArgument
         The file has no rows from ``start`` on, or would need more batches than a namespace remembers keys. Or
         a batch was refused, and is of the class of that: ``file`` and ``first_row`` of the details say which.
+    TooManyRequests
+        The namespace remembers no more keys for now, those of other loads among them: the same details, and
+        ``retry_after``, say how to go on.
     """
     if file.header is None and not file.rows:
         raise InvalidArgument(f"{file.path} has no rows", field="file")
@@ -129,15 +154,7 @@ def load(
             field="start",
             limit=file.rows,
         )
-    batches = -(-(file.rows - start) // batch_rows)
-    if batches > MAX_IDEMPOTENCY_KEYS:
-        least = -(-(file.rows - start) // MAX_IDEMPOTENCY_KEYS)
-        raise InvalidArgument(
-            f"{file.path} would be {batches} batches, and a namespace remembers {MAX_IDEMPOTENCY_KEYS}; "
-            f"use --batch {least} or more",
-            field="batch",
-            limit=least,
-        )
+    check_batches([file], batch_rows, start)
     prefix = f"ingest-{_digest(file.path)}-{mode}"
     if again:
         prefix += f"-{secrets.token_hex(8)}"
@@ -246,6 +263,12 @@ def _told_of(file: VectorFile, first: int) -> Iterator[None]:
     """What is refused of a batch, with the file and the row in it that the batch begins with."""
     try:
         yield
+    except TooManyRequests as error:
+        raise TooManyRequests(
+            f"{file.path}, before row {first}: {error.message}; go on later with --start-at {first} of it, "
+            "and then with the files behind it",
+            **{**error.details, "file": str(file.path), "first_row": first},
+        ) from error
     except (InvalidArgument, IdExists) as error:
         raise type(error)(
             f"{file.path}, in the batch from row {first} on: {error.message}",

@@ -178,6 +178,28 @@ def test_a_second_copy_sends_what_is_new_and_a_third_nothing() -> None:
     assert answers(database(backup)) == answers(db)
 
 
+def test_ids_that_were_assigned_and_deleted_since_are_not_assigned_again_after_a_restore() -> None:
+    """R11: the rows are those that were copied, and the counters are not."""
+    live, backup = MemoryStore(), MemoryStore()
+    ns = database(live).create_namespace("docs", DIM, "l2", schema={"a": "int"})
+    ns.insert(ROWS[:10])
+    good(live, backup)
+    gone = ns.insert(ROWS[10:13]).ids
+    ns.delete(gone.tolist())
+    ns.update(schema={"b": "int"})
+    ns.update(schema={"b": None})
+    ns.compact(everything=False)
+    counted = current(live)
+    one = good(live, backup)["docs"]
+    assert (one.changed, one.copied) == (True, 0)
+    assert not good(live, backup)["docs"].changed
+    anew = MemoryStore()
+    good(backup, anew)
+    found = current(anew)
+    assert (found.next_id, found.next_attribute) == (counted.next_id, counted.next_attribute)
+    assert not set(database(anew).namespace("docs").insert(ROWS[20:23]).ids) & set(gone)
+
+
 def test_tags_follow_and_go_and_those_of_the_target_stay() -> None:
     live, backup = MemoryStore(), MemoryStore()
     db = filled(live)
@@ -733,3 +755,33 @@ def test_a_store_is_not_put_into_another_one(source: str, target: str, tmp_path:
     done = CliRunner().invoke(main, ["copy", str(tmp_path / source), str(tmp_path / target), "--quiet"])
     assert done.exit_code == 1
     copy_store(tmp_path / source, tmp_path / "d2")
+
+
+# -- a namespace whose manifest/current is lost ---------------------------------------------
+
+
+def test_a_source_whose_current_is_lost_is_a_failure_and_the_others_are_copied() -> None:
+    live, backup = MemoryStore(), MemoryStore()
+    filled(live)
+    live.delete(current_key("docs"))
+    for names in ((), ("docs", "names")):
+        found = copied(live, backup, *names)
+        assert found["docs"].code == StorageCorrupt.code
+        assert found["names"].code is None
+    assert {info.name for info in database(backup).namespaces()} == {"branch", "names", "assigned", "empty"}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_target_whose_current_is_lost_is_left_alone(dry_run: bool) -> None:
+    live, backup = MemoryStore(), MemoryStore()
+    wanted = answers(filled(live))
+    good(live, backup)
+    database(live).namespace("names").delete(["row 1"])
+    live.delete(current_key("names"))
+    before = {meta.key for meta in live.list("").objects}
+    assert copied(backup, live, "names", dry_run=dry_run)["names"].code == StorageCorrupt.code
+    assert {meta.key for meta in live.list("").objects} == before
+    for meta in live.list("namespaces/names/").objects:  # as docs/incidents.md has it
+        live.delete(meta.key)
+    good(backup, live, "names")
+    assert answers(database(live)) == wanted

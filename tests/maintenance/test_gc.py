@@ -423,3 +423,52 @@ def test_current_is_never_deleted(store: Any, publisher: Any) -> None:
         store.time += 2 * HOUR
         assert current_key(NS) not in run(publisher, retention=0, grace=0).keys
     assert current_key(NS) in store.objects
+
+
+# -- a name that was never used -------------------------------------------------------------
+
+
+def test_what_a_killed_first_copy_has_left_goes_after_the_grace(store: Any) -> None:
+    publisher = make_publisher(store)
+    left = [upload(publisher), upload(publisher)]
+    store.time += HOUR - 10
+    assert (run(publisher).deleted, run(publisher).waiting) == (0, 2)
+    assert set(store.objects) == set(map(key_of, left))  # nothing is begun for nothing
+    store.time += 20
+    told = run(publisher, dry_run=True)
+    assert (set(told.keys), told.dry_run) == (set(map(key_of, left)), True)
+    assert set(store.objects) == set(map(key_of, left))
+    assert set(run(publisher).keys) == set(map(key_of, left))
+    assert current(store).state == "deleted"
+    assert check_namespace(store, NS) == []
+    create_namespace(store, NS, dim=4, metric="l2", publisher=publisher)
+    assert current(store).state == "active"
+
+
+def test_a_creation_while_the_rest_of_a_copy_is_collected_loses_nothing(store: Any) -> None:
+    publisher = make_publisher(store)
+    upload(publisher)
+    store.time += 2 * HOUR
+
+    def script(call: Call) -> Any:
+        if call.op == "put_if_absent" and call.key == current_key(NS):
+            store.script = None
+            other = make_namespace(store, 7)
+            other.commit(insert(other))
+        return call.carry_out()
+
+    with scripted(store, script):
+        assert run(publisher).deleted == 1
+    (part,) = current(store).parts
+    assert key_of(part) in store.objects
+    assert check_namespace(store, NS) == []
+
+
+def test_a_namespace_whose_current_is_lost_is_not_collected(store: Any, publisher: Any) -> None:
+    publisher.commit(insert(publisher))
+    del store.objects[current_key(NS)]
+    store.time += 10 * HOUR
+    before = dict(store.objects)
+    with pytest.raises(StorageCorrupt, match="is lost"):
+        collect(store, NS)
+    assert store.objects == before

@@ -302,3 +302,31 @@ def test_the_command_tells_people_and_machines(world: dict[str, bytes], tmp_path
     assert run(main, ["verify", str(root), "ns"]).exit_code == 0
     assert run(main, ["verify", "http://127.0.0.1:1"]).exit_code == 1
     shutil.rmtree(root)
+
+
+def test_a_namespace_whose_current_is_lost_is_no_sound_one(world: dict[str, bytes]) -> None:
+    store = restored(world)
+    store.delete(current_key("ns"))
+    report = verify(store)
+    assert [(problem.object, problem.rule) for problem in report.problems] == [(current_key("ns"), "R4")]
+    assert "docs/incidents.md" in report.problems[0].message
+    assert report.orphans == 0
+
+
+def test_a_horizon_in_the_future_is_told_of() -> None:
+    now = [1_700_000_000.0]
+    store = MemoryStore(clock=lambda: now[0])
+    db = database(store)
+    ns = db.create_namespace("ns", dim=DIM)
+    ns.insert(clustered(generator(1), 10, DIM))
+    ns.compact()
+    assert verify(store).sound
+    now[0] += 86_400
+    ns.insert(clustered(generator(2), 10, DIM))
+    ns.compact()
+    now[0] += 86_400
+    assert ns.gc().deleted
+    now[0] -= 2 * 86_400
+    assert [problem.rule for problem in verify(store).problems] == ["R3"]
+    now[0] += 2 * 86_400
+    assert verify(store).sound

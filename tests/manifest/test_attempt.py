@@ -22,6 +22,7 @@ from vecstore.errors import (
     IdempotencyMismatch,
     InvalidId,
     NamespaceNotFound,
+    StorageError,
     StorageRetryable,
     TooManyRequests,
 )
@@ -29,6 +30,7 @@ from vecstore.limits import MAX_U64
 from vecstore.maintenance.gc import Barrier
 from vecstore.manifest import attempt, history
 from vecstore.manifest.attempt import IDEMPOTENCY_SECONDS
+from vecstore.manifest.branch import branch
 from vecstore.manifest.draft import Draft
 from vecstore.manifest.keys import current_key
 from vecstore.manifest.lifecycle import create_namespace, delete_namespace
@@ -76,6 +78,22 @@ def test_an_upload_that_cannot_be_repeated_in_time_fails_alone() -> None:
     collector.commit(Barrier(commit_id=collector.new_commit_id(), horizon=store.time - 10, floor=1))
     with pytest.raises(StorageRetryable):
         writer.commit(change(writer, part=stale, reupload=lambda: stale))
+
+
+def test_a_horizon_that_was_set_while_the_clock_was_ahead_is_told_of_with_the_way_out() -> None:
+    store = ScriptedStore()
+    writer, collector = make_namespace(store), make_publisher(store, 2)
+    collector.commit(Barrier(commit_id=collector.new_commit_id(), horizon=store.time + 86_400, floor=1))
+    request = insert(writer, reupload=lambda: upload(writer))
+    with pytest.raises(StorageError, match=r"86400 s behind .*branch") as caught:
+        writer.commit(request)
+    assert not isinstance(caught.value, StorageRetryable)
+    assert store.count("put_if_absent", "/parts/") == 1  # it is not put again for nothing
+    fork = branch(lambda name: make_publisher(store, namespace=name, seed=len(name)), NS, "fork").manifest
+    there = make_publisher(store, 3, namespace=fork.namespace)
+    assert there.commit(insert(there)).epoch == 2
+    store.time += 86_400
+    assert len(writer.commit(insert(writer)).manifest.parts) == 1
 
 
 def test_horizon_and_floor_never_fall() -> None:

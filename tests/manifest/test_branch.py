@@ -15,6 +15,7 @@ from vecstore.errors import (
     NamespaceNotFound,
     SnapshotExpired,
     StorageConflict,
+    StorageCorrupt,
     VecstoreError,
 )
 from vecstore.limits import MAX_BRANCH_PINS
@@ -593,3 +594,13 @@ def test_a_part_that_a_writer_to_the_branch_uploaded_early_is_judged_by_the_bran
     part = publisher.commit(insert(publisher)).manifest.parts[-1]
     assert part.owner == "b"
     world.check()
+
+
+def test_a_name_whose_current_is_lost_becomes_no_branch_and_nothing_is_pinned_for_it(world: World) -> None:
+    world.branch("a", "b")
+    world.insert("b")
+    del world.store.objects[current_key("b")]
+    before = dict(world.store.objects)
+    with pytest.raises(StorageCorrupt, match="namespaces/b/manifest/current is lost"):
+        world.branch("a", "b")
+    assert world.store.objects == before

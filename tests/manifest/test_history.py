@@ -80,3 +80,14 @@ def test_a_copy_that_is_there_already_is_as_good() -> None:
     history.write_copy(store, NS, 1, raw)
     history.write_copy(store, NS, 1, raw)
     assert store.objects[history_key(NS, 1)][0] == raw
+
+
+def test_a_copy_of_another_history_is_neither_replaced_nor_taken_for_ours() -> None:
+    store = ScriptedStore()
+    raw = make_namespace(store).snapshots.strong().raw
+    history.write_copy(store, NS, 1, raw)
+    other = make_namespace(ScriptedStore(), 2).snapshots.strong().raw
+    with pytest.raises(StorageCorrupt) as caught:
+        history.write_copy(store, NS, 1, other)
+    assert caught.value.details == {"object": history_key(NS, 1), "section": "manifest"}
+    assert store.objects[history_key(NS, 1)][0] == raw

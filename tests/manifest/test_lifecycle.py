@@ -30,11 +30,13 @@ from vecstore.errors import (
     NamespaceNotFound,
     OutcomeUnknown,
     PreconditionFailed,
+    StorageCorrupt,
+    StorageRetryable,
 )
 from vecstore.invariants import check_namespace
 from vecstore.manifest import history
 from vecstore.manifest.draft import Draft
-from vecstore.manifest.keys import current_key
+from vecstore.manifest.keys import current_key, history_key
 from vecstore.manifest.lifecycle import DeleteNamespace, UpdateSettings, create_namespace, delete_namespace
 from vecstore.manifest.model import Pin, Settings
 from vecstore.storage.memory import MemoryStore
@@ -142,9 +144,61 @@ def test_a_creation_in_doubt_is_unknown() -> None:
     store = ScriptedStore()
 
     def script(call: Call) -> Any:
+        if call.op == "list":
+            return call.carry_out()
         raise timed_out(call)
 
     with scripted(store, script), pytest.raises(OutcomeUnknown):
+        create(store)
+
+
+def test_a_creation_is_one_look_for_history_and_one_write() -> None:
+    store = ScriptedStore()
+    create(store)
+    assert [op for op, _ in store.calls] == ["list", "put_if_absent"]
+
+
+def test_a_creation_that_cannot_look_for_history_has_created_nothing() -> None:
+    store = ScriptedStore()
+
+    def script(call: Call) -> Any:
+        if call.op == "list":
+            raise timed_out(call)
+        return call.carry_out()
+
+    with scripted(store, script), pytest.raises(StorageRetryable):
+        create(store)
+    assert store.objects == {}
+
+
+def test_a_namespace_whose_current_is_lost_is_not_created_over() -> None:
+    """R4: epochs that began anew would pass for those that are kept, and collection takes their parts."""
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+    publisher.commit(insert(publisher))
+    del store.objects[current_key(NS)]
+    before = dict(store.objects)
+    with pytest.raises(StorageCorrupt) as caught:
+        create(store, 2)
+    assert caught.value.details == {"object": current_key(NS), "section": "manifest"}
+    assert store.objects == before
+    store._set(current_key(NS), store.objects[history_key(NS, 1)][0])  # as docs/incidents.md has it
+    anew = make_publisher(store, 3)
+    assert anew.commit(insert(anew)).epoch == 2
+    assert check_namespace(store, NS) == []
+
+
+def test_a_name_that_is_taken_while_it_is_looked_for_is_no_loss() -> None:
+    store = ScriptedStore()
+
+    def script(call: Call) -> Any:
+        if call.op == "list":
+            store.script = None
+            other = make_namespace(store, 5)
+            other.commit(insert(other))
+        return call.carry_out()
+
+    with scripted(store, script), pytest.raises(NamespaceExists):
         create(store)
 
 

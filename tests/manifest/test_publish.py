@@ -581,3 +581,50 @@ def test_writers_on_many_nodes_lose_nothing_and_leave_no_gap(real_store: Any) ->
     epochs = [decode_manifest(by_epoch[e], key="", namespace=NS) for e in sorted(by_epoch)]
     assert [v for a, b in pairwise(epochs) for v in check_successors(a, b)] == []
     holds(real_store)
+
+
+def test_an_older_state_laid_over_a_store_ends_in_an_error_before_two_histories_mix() -> None:
+    """Files of a backup over what is there: copies of later epochs stay, under numbers that come again."""
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+    publisher.commit(insert(publisher))
+    older = dict(store.objects)
+    for _ in range(4):
+        publisher.commit(insert(publisher))
+    store.objects.update(older)
+    anew = make_publisher(store, 2)
+    assert anew.commit(insert(anew)).epoch == 3
+    before = store.objects[CURRENT], store.objects[history_key(NS, 3)]
+    for writer in (anew, make_publisher(store, 3)):
+        with pytest.raises(StorageCorrupt) as caught:
+            writer.commit(insert(writer))
+        assert caught.value.details["object"] == history_key(NS, 3)
+    assert (store.objects[CURRENT], store.objects[history_key(NS, 3)]) == before
+    for key in [key for key in store.objects if history_key(NS, 3) <= key < CURRENT]:
+        del store.objects[key]  # as docs/incidents.md has it
+    assert anew.commit(insert(anew)).epoch == 4
+    holds(store)
+
+
+def test_a_process_that_outlived_the_loss_of_a_store_commits_to_the_one_that_came_in_its_place() -> None:
+    """What it knows is of another history than what is kept by now, which is no damage."""
+    store, other = ScriptedStore(), ScriptedStore()
+    publisher, anew = make_namespace(store), make_namespace(other, 2)
+    for _ in range(3):
+        anew.commit(insert(anew))
+    publisher.commit(insert(publisher))
+    store.objects = dict(other.objects)
+    assert publisher.commit(insert(publisher)).epoch == 5
+    holds(store)
+
+
+def test_only_a_copy_that_is_there_already_costs_a_read() -> None:
+    store = ScriptedStore()
+    first = make_namespace(store)
+    second = make_publisher(store, 2)
+    second.snapshots.strong()
+    store.calls.clear()
+    first.prepare()
+    assert store.calls == [("put_if_absent", history_key(NS, 1))]
+    second.prepare()
+    assert store.calls[1:] == [("put_if_absent", history_key(NS, 1)), ("get", history_key(NS, 1))]

@@ -23,6 +23,7 @@ from tests.manifest.helpers import (
 from vecstore.errors import (
     OutcomeUnknown,
     StorageConflict,
+    StorageCorrupt,
     StorageFull,
     StorageRetryable,
     Unauthorised,
@@ -151,8 +152,12 @@ def test_a_commit_that_the_store_has_lost_to_another_winner_is_told_of(
     if not followed:
         with pytest.raises(OutcomeUnknown):  # for all that we know the other has come after ours
             loser.commit(insert(loser))
+        with pytest.raises(StorageCorrupt):  # what was lost had become history
+            loser.commit(insert(loser))
+        del store.objects[history_key(NS, 2)]  # as docs/incidents.md has it
     loser.commit(insert(loser))
     loser.commit(insert(loser))
+    holds(store)
     assert observer.counts["commits_lost"] == 1
     (record,) = [r for r in caplog.records if r.levelname == "CRITICAL"]
     assert f"epoch 2 of {NS!r}" in record.getMessage()

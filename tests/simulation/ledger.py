@@ -22,7 +22,6 @@ import numpy as np
 from vecstore import invariants
 from vecstore.errors import StorageCorrupt, StorageMissing
 from vecstore.index.rotation import padded
-from vecstore.maintenance.gc import CLOCK_MARGIN
 from vecstore.manifest import history
 from vecstore.manifest.attempt import IDEMPOTENCY_SECONDS
 from vecstore.manifest.keys import current_key, delete_key, history_key, part_key
@@ -30,7 +29,7 @@ from vecstore.manifest.model import Manifest, Part
 from vecstore.manifest.tombstones import read_tombstone
 from vecstore.part.reader import PartReader
 from vecstore.part.rows import PartRows
-from vecstore.storage.base import ObjectStore
+from vecstore.storage.base import CLOCK_MARGIN, ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.types import RowId
 

@@ -129,7 +129,7 @@ def _clean_up(self: Publisher, change: Change, arrival: object = None) -> Any:
 # -- R3: the barrier ------------------------------------------------------------------------
 
 
-def _trust_uploads(base: Manifest, change: Change) -> None: ...
+def _trust_uploads(draft: Draft, change: Change) -> None: ...
 
 
 def _no_barrier(self: Any) -> Iterator[Manifest]:

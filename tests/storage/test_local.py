@@ -465,3 +465,32 @@ def test_files_are_written_by_whole_huge_pages(
         store.put_stream("a/b", chunks)
     assert (root / "a/b").read_bytes() == b"".join(chunks)
     assert all(size % (2 << 20) == 0 for size in written[:-1])
+
+
+@pytest.mark.parametrize("stranger", ["lost+found/#123", "System Volume/x", "a/b c", "a/\u00fc/d"])
+def test_what_others_keep_in_the_folder_under_names_that_are_no_keys_is_not_told_of(
+    root: Path, store: ObjectStore, stranger: str
+) -> None:
+    store.put_if_absent("a/b", b"")
+    path = root / stranger
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    assert [meta.key for meta in store.list("").objects] == ["a/b"]
+    assert (store.list_children(""), store.list_children("a/")) == (("a",), ())
+
+
+def test_a_folder_that_cannot_be_made_is_named_by_whoever_writes() -> None:
+    store = LocalStore("/proc/nope")
+    for write in (lambda: store.put_if_absent("x", b""), lambda: store.put_if_match("x", b"", "etag")):
+        with pytest.raises(
+            StorageError, match="/proc/nope, where the store is to be, cannot be made"
+        ) as caught:
+            write()
+        assert not isinstance(caught.value, StorageMissing)
+
+
+def test_a_folder_that_became_a_file_is_no_empty_store(root: Path, store: ObjectStore) -> None:
+    assert store.list_children("") == ()  # it is made with the first write
+    root.write_bytes(b"")
+    with pytest.raises(StorageError, match=f"{root} is no directory"):
+        store.list_children("namespaces/", limit=1)  # as /readyz asks

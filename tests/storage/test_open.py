@@ -148,3 +148,31 @@ def test_the_shared_urls_open(store_url: str) -> None:
     store.put_if_absent("x", b"1")
     assert store.get("x").data == b"1"
     store.close()
+
+
+def test_a_path_from_the_home_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert open_store("~/data").url == f"file://{tmp_path}/data"
+    assert open_store("./~/data").url == f"file://{tmp_path}/~/data"
+    with pytest.raises(InvalidArgument, match="no home ~nobody-of-that-name") as caught:
+        open_store("~nobody-of-that-name/data")
+    assert caught.value.details["field"] == "url"
+
+
+@pytest.mark.parametrize("url", ["file", "file/sub", "dangling", "dangling/sub", "loop"])
+def test_what_is_no_directory_is_refused(tmp_path: Path, url: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    name = url.partition("/")[0]
+    with pytest.raises(InvalidArgument, match=f"{tmp_path / name} is no directory") as caught:
+        open_store(str(tmp_path / url))
+    assert caught.value.details["field"] == "url"
+
+
+def test_a_link_to_a_directory_is_one(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    open_store(str(tmp_path / "link")).put_if_absent("x", b"1")
+    assert (tmp_path / "real" / "x").read_bytes() == b"1"

@@ -30,7 +30,7 @@ from vecstore.cli.common import (
     skipped_rows,
 )
 from vecstore.config import load_config
-from vecstore.errors import NOT_JSON, InvalidArgument
+from vecstore.errors import NOT_JSON, InvalidArgument, NamespaceNotFound, VecstoreError
 from vecstore.types import Metric
 
 _SOURCES: Final = {"rows": "stored rows", "recent": "recent queries", "queries": "queries"}
@@ -148,12 +148,13 @@ def ingest(
     """
     from tqdm import tqdm
 
-    from vecstore.ingest import Loaded, load, namespace_for, open_file, schema_of
+    from vecstore.ingest import Loaded, check_batches, load, namespace_for, open_file, schema_of
 
     schema = json_value(declared, "schema")
     if start_at and len(files) > 1:
         raise click.UsageError("--start-at goes with one file")
     opened = [open_file(path) for path in files]
+    check_batches(opened, batch, start_at)
     total = sum(max(0, file.rows - start_at) for file in opened)
     done: list[Loaded] = []
     with open_database(url, maintenance="thread") as database:
@@ -462,7 +463,9 @@ def compact(url: str, namespace: str, due: bool, quiet: bool, as_json: bool) -> 
 @click.option("--retention", type=float, help="Seconds of history that stay readable.")
 @click.option("--grace", type=float, help="Seconds that a new object is left alone.")
 @json_option
+@click.pass_context
 def gc(
+    ctx: click.Context,
     url: str,
     namespace: str | None,
     dry_run: bool,
@@ -470,24 +473,38 @@ def gc(
     grace: float | None,
     as_json: bool,
 ) -> None:
-    """Delete objects that no readable epoch names, of one namespace or of all."""
+    """Delete objects that no readable epoch names, of one namespace or of all.
+
+    Status 1 if one of them could not be collected; the others were.
+    """
     config = load_config({"url": url, "gc_retention": retention, "gc_grace": grace})
     refuse_remote(config.url)
-    results = {}
+    results: dict[str, Any] = {}
+    failed = False
     with open_database(url, config=config) as database:
         backend = database.backend
         for name in [namespace] if namespace is not None else backend.names():
-            results[name] = backend.collect(
-                name, retention=config.gc_retention, grace=config.gc_grace, dry_run=dry_run
-            )
+            try:
+                done = backend.collect(
+                    name, retention=config.gc_retention, grace=config.gc_grace, dry_run=dry_run
+                )
+            except VecstoreError as error:
+                if namespace is not None:
+                    raise
+                if isinstance(error, NamespaceNotFound):  # a folder that is none, or its last object went
+                    continue
+                failed = True
+                told = f"NOT COLLECTED\t{error.code}: {error.message}"
+                results[name] = {"code": error.code, "message": error.message}
+            else:
+                verb = "would be deleted" if dry_run else "deleted"
+                told = f"{done.deleted:,} objects ({done.bytes:,} bytes) {verb}, {done.waiting:,} waiting"
+                results[name] = done
+            if not as_json:
+                click.echo(f"{name}\t{told}")
     if as_json:
         print_json(results)
-        return
-    verb = "would be deleted" if dry_run else "deleted"
-    for name, done in results.items():
-        click.echo(
-            f"{name}\t{done.deleted:,} objects ({done.bytes:,} bytes) {verb}, {done.waiting:,} waiting"
-        )
+    ctx.exit(1 if failed else 0)
 
 
 # -- of modules of their own ---------------------------------------------------------------

@@ -44,6 +44,7 @@ from vecstore.manifest.settings import updated_settings
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.observe import Observer
 from vecstore.progress import Progress
+from vecstore.rows.ids import validate_name
 from vecstore.rows.schema import declared
 from vecstore.rows.vectors import validate_dim
 from vecstore.storage.base import ObjectStore
@@ -471,7 +472,9 @@ class EmbeddedDatabase:
 
     def names(self) -> Iterator[str]:
         """Every name ever used, those of deleted namespaces too: what there is to collect."""
-        return all_children(self.store, namespaces_prefix())
+        for name in all_children(self.store, namespaces_prefix()):
+            with suppress(InvalidArgument):  # a folder that is none of ours
+                yield validate_name(name)
 
     def compact_due(self, name: str) -> None:
         """Every compaction that is due in a namespace; in one that was deleted, none is."""

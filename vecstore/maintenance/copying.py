@@ -40,8 +40,8 @@ from vecstore.errors import (
 )
 from vecstore.index.rotation import padded
 from vecstore.manifest import history
-from vecstore.manifest.adopt import Adopt, Reserve, check_adoptable, is_still, rows_state
-from vecstore.manifest.keys import history_key, namespace_prefix, namespaces_prefix, part_key
+from vecstore.manifest.adopt import Adopt, Reserve, check_adoptable, counts_as_far, is_still, rows_state
+from vecstore.manifest.keys import namespace_prefix, namespaces_prefix, part_key
 from vecstore.manifest.lifecycle import create_marker
 from vecstore.manifest.model import CommitRef, Copied, Manifest, Part, Pin, Tombstone, encode_manifest
 from vecstore.manifest.pins import tags_of
@@ -246,6 +246,7 @@ class _Copy:
         try:
             base: Manifest | None = self._publisher.snapshots.refresh().manifest
         except NamespaceNotFound:
+            history.check_not_lost(self._target, self._name)
             base = None
         epoch = self._read_current()  # after the target: so it is not older than what others copied to it
         try:
@@ -286,6 +287,7 @@ class _Copy:
         except StorageMissing as error:
             if "bucket" in error.details:
                 raise
+            history.check_not_lost(self._source, self._name)
             raise NamespaceNotFound(f"no namespace {self._name!r}", namespace=self._name) from error
         if epoch.manifest.state == "deleted":
             raise NamespaceNotFound(f"no namespace {self._name!r}", namespace=self._name)
@@ -304,6 +306,7 @@ class _Copy:
                 plan.here.setdefault(theirs.get(part.id, part.id), part)
         if copied is not None and active is not None:
             same = is_still(source, copied, copied.lineage, copied.state)
+            same = same and counts_as_far(active, source)
             plan.up_to_date = same and plan.kept.keys() == plan.tags.keys() == copied.tags.keys()
         for manifest in _states(plan):
             for part in manifest.parts:
@@ -491,10 +494,7 @@ class _Copy:
             history_floor=0,
             copied=UNSET,
         )
-        if not history.write_copy(self._target, self._name, epoch, encode_manifest(copy)):
-            key = history_key(self._name, epoch)
-            if self._target.get(key).data != encode_manifest(copy):
-                raise StorageCorrupt(f"{key} was reserved and is taken", object=key, section="manifest")
+        history.write_copy(self._target, self._name, epoch, encode_manifest(copy))
         created = next(pin.created_at for pin in tags_of(plan.source) if pin.name == name)
         return Pin(name=name, kind="tag", incarnation=anew, epoch=epoch, created_at=created)
 

@@ -22,23 +22,21 @@ from itertools import chain, islice
 from random import Random
 from typing import Any, ClassVar, Final
 
-from vecstore.errors import InvalidArgument, StorageCorrupt, StorageMissing
+from vecstore.errors import InvalidArgument, NamespaceNotFound, StorageCorrupt, StorageMissing
 from vecstore.maintenance.branches import release_pins
 from vecstore.manifest import history
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key, delete_key, history_key, namespace_prefix, part_key
+from vecstore.manifest.lifecycle import create_marker
 from vecstore.manifest.model import Manifest
 from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
-from vecstore.storage.base import ObjectMeta, ObjectStore
+from vecstore.storage.base import CLOCK_MARGIN, ObjectMeta, ObjectStore
 from vecstore.storage.pages import all_objects
 from vecstore.types import GcResult
 
 RETENTION: Final = 3600.0  # seconds of history that stay readable
 GRACE: Final = 3600.0  # seconds that no upload exceeds
-# Store clocks are read to the second and on several machines: what is deleted is older than the
-# barrier by this much, so that an upload that began after the barrier is surely younger.
-CLOCK_MARGIN: Final = 2.0
 MAX_REPORTED_KEYS: Final = 1_000
 _BATCH = 20_000  # candidates held in memory at a time
 _THREADS = 8
@@ -76,6 +74,9 @@ def collect(
 ) -> GcResult:
     """Delete what one namespace, or the marker that is left of it, no longer needs.
 
+    Where the name was never used, but a first copy to it was killed or given up, what that has left goes: a
+    marker is put first, so that nobody commits upon it what is being deleted.
+
     Parameters
     ----------
     retention
@@ -91,10 +92,13 @@ def collect(
 
     Raises
     ------
+    NamespaceNotFound
+        The name was never used, and nothing is left of a copy to it.
     InvalidArgument
         What are no seconds; NaN would compare as if all history were old.
     StorageCorrupt
-        A readable epoch cannot be read, so that what it names is unknown. Nothing was deleted.
+        A readable epoch cannot be read, or ``current`` is lost, so that what is named is unknown. Nothing
+        was deleted.
     """
     retention, grace = _seconds("retention", retention), _seconds("grace", grace)
     if publisher is None:
@@ -106,10 +110,41 @@ def collect(
             rng=rng if rng is not None else random.SystemRandom(),
             sleep=sleep,
         )
+    try:
+        return _collect(publisher, retention, grace, dry_run)
+    except NamespaceNotFound:
+        left = _never_committed(publisher, grace, dry_run)
+        if left is None:
+            raise
+        if dry_run or not left.deleted:
+            return left
+        create_marker(publisher)
+    return _collect(publisher, retention, grace, dry_run)
+
+
+def _collect(publisher: Publisher, retention: float, grace: float, dry_run: bool) -> GcResult:
     if not dry_run:
-        now = store.now() - CLOCK_MARGIN
+        now = publisher.store.now() - CLOCK_MARGIN
         release_pins(publisher, replaced_before=now - retention, pinned_before=now - grace)
     return _Collection(publisher, retention, grace, dry_run).run()
+
+
+def _never_committed(publisher: Publisher, grace: float, dry_run: bool) -> GcResult | None:
+    """What could go of uploads under a name that was never used, or None if there are none at all."""
+    store, prefix = publisher.store, namespace_prefix(publisher.namespace)
+    history.check_not_lost(store, publisher.namespace)
+    before = store.now() - grace - CLOCK_MARGIN
+    deleted = size = waiting = 0
+    keys: list[str] = []
+    for meta in all_objects(store, prefix + "parts/"):
+        if meta.modified >= before:
+            waiting += 1
+            continue
+        deleted += 1
+        size += meta.size
+        if len(keys) < MAX_REPORTED_KEYS:
+            keys.append(meta.key)
+    return GcResult(deleted, size, waiting, dry_run, tuple(keys)) if deleted or waiting else None
 
 
 def _seconds(field: str, given: object) -> float:
@@ -145,6 +180,7 @@ class _Collection:
         self._base = publisher.snapshots.refresh()
         now = self._store.now()
         self._horizon = now - grace
+        # So that an upload that began after the barrier is surely younger.
         self._deletable_before = self._horizon - CLOCK_MARGIN
         self._floor = self._first_epoch_replaced_after(now - retention - CLOCK_MARGIN)
         self._barrier: Snapshot | None = None

@@ -7,6 +7,7 @@ chunks, the manifests of two epochs, and the keys of one namespace. Imports mani
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from vecstore.manifest.keys import (
     current_key,
     delete_key,
     history_key,
+    history_prefix,
     namespace_prefix,
     namespaces_prefix,
     part_key,
@@ -34,7 +36,7 @@ from vecstore.manifest.tombstones import Entry, decode_tombstones, read_tombston
 from vecstore.part.format import KEYS_A_PAGE
 from vecstore.part.reader import PartReader
 from vecstore.part.whole import WholePart
-from vecstore.storage.base import ObjectStore
+from vecstore.storage.base import CLOCK_MARGIN, ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.storage.pages import all_children, all_objects
 from vecstore.types import Problem, VerifyReport
@@ -131,6 +133,7 @@ class _Verification:
         current = self._current(name)
         if current is None:
             return
+        self._horizon(current)
         for violation in self._ancestry(current):
             self._violated(violation, current_key(name))
         kept = {part_key(part.owner, part.id) for part in current.parts}
@@ -169,6 +172,9 @@ class _Verification:
         try:
             found = history.read_current(self._store, name)
         except StorageMissing:
+            if any(stray.startswith(history_prefix(name)) for stray in self._sizes):
+                self._problem(key, "manifest", "R4", history.lost(name).message)
+                return None
             # Uploads for a namespace that nobody committed.
             for stray, size in self._sizes.items():
                 self._orphan(stray, size)
@@ -193,6 +199,18 @@ class _Verification:
                         self._violated(violation, self._key_of(manifest, current))
                 yield manifest
             before = manifest
+
+    def _horizon(self, current: Manifest) -> None:
+        ahead = current.horizon - self._store.now()
+        if ahead > CLOCK_MARGIN:
+            key = current_key(current.namespace)
+            self._problem(
+                key,
+                "manifest",
+                "R3",
+                f"{key}: the collection horizon is {math.ceil(ahead)} s in the future: it was set while the"
+                " store's clock was ahead, and nothing can be uploaded until then (docs/incidents.md)",
+            )
 
     def _ancestry(self, current: Manifest) -> Sequence[Violation]:
         try:

@@ -41,6 +41,15 @@ def is_still(manifest: Manifest, copied: Copied, lineage: str, state: str) -> bo
     )
 
 
+def counts_as_far(manifest: Manifest, source: Manifest) -> bool:
+    """Whether ids of rows and of attributes that ``source`` has given are not given again by ``manifest``."""
+    return manifest.next_id >= source.next_id and _next_attribute(manifest) >= _next_attribute(source)
+
+
+def _next_attribute(manifest: Manifest) -> int:
+    return manifest.next_attribute if isinstance(manifest.next_attribute, int) else 0
+
+
 def check_adoptable(base: Manifest, source: Manifest, target: str) -> None:
     """`Diverged` if ``base``, current in the store ``target``, holds what ``source`` does not know of.
 

@@ -21,6 +21,7 @@ from vecstore.errors import (
     InvalidArgument,
     NamespaceNotFound,
     PreconditionFailed,
+    StorageError,
     StorageRetryable,
     TooManyRequests,
 )
@@ -38,6 +39,7 @@ from vecstore.manifest.model import (
 from vecstore.manifest.snapshot import Snapshot, repeated
 from vecstore.manifest.switch import Switch
 from vecstore.manifest.tombstones import TombstoneCache, encode_tombstones
+from vecstore.storage.base import CLOCK_MARGIN
 
 IDEMPOTENCY_SECONDS: Final = 3600.0
 MAX_ANSWER_BYTES: Final = 4_096  # of an answer kept under an idempotency key
@@ -105,7 +107,7 @@ class Attempt:
                     continue
                 _check_base(draft, change)
                 _check_room_for_key(draft, change)
-                _check_uploads(draft.manifest, change)
+                _check_uploads(draft, change)
                 answer = change.apply(draft)
                 if change.idempotency is not None:
                     _record(draft, change.idempotency, answer)
@@ -213,14 +215,24 @@ def _check_base(draft: Draft, change: Change) -> None:
         )
 
 
-def _check_uploads(base: Manifest, change: Change) -> None:
+def _check_uploads(draft: Draft, change: Change) -> None:
     """R3: what began to be uploaded before the barrier may be gone, or go at any moment.
 
     The margin for clocks is the collector's: it deletes only what is older by some seconds.
     """
-    oldest = change.oldest_upload()
+    base, oldest = draft.manifest, change.oldest_upload()
     if oldest is None or oldest >= base.horizon:
         return
+    behind = base.horizon - draft.now
+    if behind > CLOCK_MARGIN:  # whatever began now would be older
+        raise StorageError(
+            f"the store's clock is {math.ceil(behind)} s behind the collection horizon of {base.namespace!r},"
+            " which was set while it was ahead: until it has caught up nothing can be uploaded, but to a"
+            " branch; nothing was changed (docs/incidents.md)",
+            namespace=base.namespace,
+            horizon=base.horizon,
+            now=draft.now,
+        )
     change.upload_again()
     oldest = change.oldest_upload()
     if oldest is not None and oldest < base.horizon:

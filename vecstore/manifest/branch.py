@@ -61,6 +61,8 @@ def branch(
         created; collection releases the pins.
     OutcomeUnknown
         It may or may not have been created, and that cannot be found out in time (R1).
+    StorageCorrupt
+        There was a ``name``, and its ``current`` is lost. Nothing was pinned or created.
     """
     snapshots = publisher_of(source).snapshots
     origin = (snapshots.strong() if epoch is None else snapshots.at_epoch(epoch)).manifest
@@ -175,6 +177,7 @@ def _vacancy(target: Publisher) -> Snapshot | None:
     try:
         found = target.snapshots.refresh()
     except NamespaceNotFound:
+        history.check_not_lost(target.store, target.namespace)  # before anything is pinned
         return None
     if found.manifest.state == "active":
         raise NamespaceExists(f"namespace {target.namespace!r} exists", namespace=target.namespace)

@@ -1,8 +1,8 @@
 """Past epochs of a namespace: reading one by name, keeping one, and asking what became of one.
 
 Carries out protocol R1 (what became of an epoch), R2 (only bytes known to have been committed
-become history) and R15 (how one epoch is read). History is walked by name, never by listing.
-Imports keys, model and storage.
+become history), R4 (``current`` is never removed) and R15 (how one epoch is read). History is walked by
+name, never by listing. Imports keys, model and storage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vecstore.errors import InvalidArgument, SnapshotExpired, StorageConflict, StorageCorrupt, StorageMissing
 from vecstore.limits import MAX_RECENT_COMMITS
-from vecstore.manifest.keys import current_key, history_key
+from vecstore.manifest.keys import current_key, history_key, history_prefix
 from vecstore.manifest.model import Manifest, decode_manifest
 from vecstore.storage.base import ObjectStore
 
@@ -88,13 +88,56 @@ def read_epoch(store: ObjectStore, namespace: str, epoch: int) -> Epoch:
 def write_copy(store: ObjectStore, namespace: str, epoch: int, raw: bytes) -> bool:
     """Keep the bytes of an epoch that was current, as they were read (R2); False if they were there already.
 
-    Whoever writes it writes the same bytes, so that is as good.
+    Whoever writes it writes the same bytes. If others are there, two histories have met: a store was put back
+    over a later state of itself, and whatever were committed would pass for what is kept under its number.
+
+    Raises
+    ------
+    StorageCorrupt
+        Other bytes are kept of that epoch.
+    StorageMissing
+        The copy that was there has been collected since.
     """
+    key = history_key(namespace, epoch)
     try:
-        store.put_if_absent(history_key(namespace, epoch), raw)
+        store.put_if_absent(key, raw)
     except StorageConflict:
+        if store.get(key).data != raw:
+            raise StorageCorrupt(
+                f"{key} is of another history than epoch {epoch} that is current, as if an older state had "
+                "been laid over the store; nothing was changed (docs/incidents.md says what to do)",
+                object=key,
+                section="manifest",
+            ) from None
         return False
     return True
+
+
+def check_not_lost(store: ObjectStore, namespace: str) -> None:
+    """`StorageCorrupt` if epochs are kept of a namespace that has no ``current``, which R4 never removes.
+
+    Epochs that began anew beside them would pass for those that are kept. One listing, of one key.
+    """
+    kept = store.list(history_prefix(namespace), limit=1).objects
+    if not kept:
+        return
+    try:
+        store.get(current_key(namespace))
+    except StorageMissing as error:
+        if "bucket" in error.details:
+            raise
+        raise lost(namespace) from error
+
+
+def lost(namespace: str) -> StorageCorrupt:
+    """The error of a namespace that has history and no ``current``."""
+    key = current_key(namespace)
+    return StorageCorrupt(
+        f"{key} is lost, and epochs of {namespace!r} are kept: bring it back, or take away all that is left "
+        "of the namespace and restore a backup (docs/incidents.md says how)",
+        object=key,
+        section="manifest",
+    )
 
 
 def was_committed(

@@ -16,6 +16,11 @@ def current_key(namespace: str) -> str:
     return f"namespaces/{namespace}/manifest/current"
 
 
+def history_prefix(namespace: str) -> str:
+    """Of the copies of all epochs, and of nothing else: their numbers have twenty digits and begin with 0."""
+    return f"namespaces/{namespace}/manifest/0"
+
+
 def history_key(namespace: str, epoch: int) -> str:
     return f"namespaces/{namespace}/manifest/{epoch:020d}.json"
 

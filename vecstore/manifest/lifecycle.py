@@ -26,6 +26,7 @@ from vecstore.errors import (
     StorageRetryable,
 )
 from vecstore.limits import MAX_DIM
+from vecstore.manifest import history
 from vecstore.manifest.attempt import Committed
 from vecstore.manifest.draft import Change, Draft
 from vecstore.manifest.keys import current_key
@@ -71,6 +72,8 @@ def create_namespace(
         There is one of that name.
     OutcomeUnknown
         It may or may not have been created, and that cannot be found out in time (R1).
+    StorageCorrupt
+        There was one, and its ``current`` is lost: epochs of it are kept. Nothing was created.
     """
     if not 1 <= dim <= MAX_DIM:
         raise InvalidArgument(f"dim must be 1 to {MAX_DIM}", field="dim", limit=MAX_DIM)
@@ -248,8 +251,10 @@ def create_first(publisher: Publisher, first: Manifest) -> Committed | None:
     """Create-if-absent, resolved as R1 has it; None if the name has been used before.
 
     As with a commit there is no deadline any more once it has begun: what it found would be in doubt.
+    `StorageCorrupt` if the name has been used and its ``current`` is lost (R4).
     """
     deadline.check()
+    history.check_not_lost(publisher.store, publisher.namespace)
     with deadline.waived():
         return _create_first(publisher, first)
 
@@ -286,10 +291,10 @@ def _create_first(publisher: Publisher, first: Manifest) -> Committed | None:
         publisher.sleep(0.1 * publisher.rng.random())
 
 
-def create_marker(target: Publisher, like: Manifest) -> bool:
+def create_marker(target: Publisher, like: Manifest | None = None) -> bool:
     """Begin a name that was never used with a deletion marker; False if it has been used.
 
-    ``like`` is whence it takes what every manifest must have.
+    ``like`` is whence it takes what every manifest must have, if anything is known of what was to be there.
     """
     now = target.store.now()
     marker = Manifest(
@@ -300,9 +305,9 @@ def create_marker(target: Publisher, like: Manifest) -> bool:
         state="deleted",
         created_at=now,
         committed_at=now,
-        dim=like.dim,
-        metric=like.metric,
-        rotation_seed=like.rotation_seed,
+        dim=like.dim if like is not None else 1,
+        metric=like.metric if like is not None else "cosine",
+        rotation_seed=like.rotation_seed if like is not None else 0,
         commits=(CommitRef(target.new_commit_id(), FIRST_EPOCH),),
     )
     return create_first(target, marker) is not None

@@ -24,7 +24,14 @@ from random import Random
 from typing import Final
 
 from vecstore import deadline
-from vecstore.errors import OutcomeUnknown, StorageConflict, TooManyRequests, VecstoreError
+from vecstore.errors import (
+    OutcomeUnknown,
+    StorageConflict,
+    StorageCorrupt,
+    StorageMissing,
+    TooManyRequests,
+    VecstoreError,
+)
 from vecstore.limits import MAX_MANIFEST_BYTES
 from vecstore.manifest import history
 from vecstore.manifest.attempt import Attempt, Committed, Request, check_idempotency_key, fail
@@ -167,7 +174,7 @@ class Publisher:
         IdempotencyMismatch, TooManyRequests
             As R12 has it; the latter also when the namespace has grown to its limit.
         StorageError
-            Nothing was applied.
+            Nothing was applied. `StorageCorrupt` if what is kept of the base is of another history (R2).
         """
         check_idempotency_key(change)
         deadline.check()
@@ -284,7 +291,14 @@ class Publisher:
             if too_large:
                 self._refuse_growth(group, len(switch.data))
                 return
-            self._put_beside(switch)
+            try:
+                self._put_beside(switch)
+            except StorageCorrupt:  # of another history, also if what we know is of one that is over
+                latest = self.snapshots.refresh()
+                if latest.etag == base.etag:
+                    raise
+                base, fresh = latest, True
+                continue
             if self._switcher.send(switch, give_up):
                 for reference, rows in switch.bitmaps:
                     self._tombstones.keep(reference, rows)
@@ -364,7 +378,10 @@ class Publisher:
         with self._copying:
             if not self._has_copy(base):
                 began = self.clock()
-                ours = history.write_copy(self.store, self.namespace, base.epoch, base.raw)
+                try:
+                    ours = history.write_copy(self.store, self.namespace, base.epoch, base.raw)
+                except StorageMissing:  # collected: the base is below the floor, and a switch upon it loses
+                    ours = False
                 self._trip = self.clock() - began
                 if not ours and base.etag == self._switcher.made:
                     self._courtesy = _COURTESY

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+# Store clocks are read to the second and on several machines: two that differ by less may be the same.
+CLOCK_MARGIN: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +130,17 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> ListPage:
-        """Objects whose key starts with ``prefix``, in key order, from the first key > ``after``."""
+        """Objects whose key starts with ``prefix``, in key order, from the first key > ``after``.
+
+        What others keep there under names that can be no keys is not told of, so that a page may be short.
+        """
         ...
 
     def list_children(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> tuple[str, ...]:
         """Names of the next path segment under ``prefix`` (ends in ``/``), sorted, each > ``after``.
 
-        Only segments that have objects below them: folders, not objects of ``prefix`` itself.
+        Only segments that have objects below them, and may be part of a key: folders, not objects of
+        ``prefix`` itself.
         """
         ...
 

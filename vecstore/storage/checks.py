@@ -17,9 +17,14 @@ _KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 _PREFIX = re.compile(rf"(?:{_SEGMENT}/)*[A-Za-z0-9._-]{{0,255}}")
 
 
+def can_be_key(key: str) -> bool:
+    """Whether a store of ours may have such an object: others may lie under its root or prefix."""
+    return len(key) <= MAX_KEY_BYTES and _KEY.fullmatch(key) is not None
+
+
 def check_key(key: str) -> None:
     """`InvalidArgument` unless ``key`` is a relative path that means the same to every store."""
-    if len(key) > MAX_KEY_BYTES or not _KEY.fullmatch(key):
+    if not can_be_key(key):
         raise InvalidArgument(f"{key[:200]!r} is not a key", field="key", limit=MAX_KEY_BYTES)
 
 

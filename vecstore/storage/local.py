@@ -22,10 +22,25 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NoReturn
 
-from vecstore.errors import InvalidArgument, StorageConflict, StorageFull, StorageRetryable, Unauthorised
+from vecstore.errors import (
+    InvalidArgument,
+    StorageConflict,
+    StorageError,
+    StorageFull,
+    StorageRetryable,
+    Unauthorised,
+)
 from vecstore.ext.files import Watch, is_same
 from vecstore.storage.base import ByteRange, ListPage, ObjectMeta, Stamp, StoredObject
-from vecstore.storage.checks import check_key, check_limit, check_prefix, check_ranges, cut_off, missing
+from vecstore.storage.checks import (
+    can_be_key,
+    check_key,
+    check_limit,
+    check_prefix,
+    check_ranges,
+    cut_off,
+    missing,
+)
 from vecstore.storage.forks import reset_in_children
 from vecstore.storage.mapping import map_file
 
@@ -280,11 +295,17 @@ class LocalStore:
     # -- below: folders --------------------------------------------------------------------
 
     def _entries(self, folder: str) -> Sequence[str]:
-        """Names in a folder (its key, empty or ending in ``/``); those of folders end in ``/``."""
+        """Names in a folder (its key, empty or ending in ``/``); those of folders end in ``/``.
+
+        What can be no key, ``lost+found`` above all, is not ours to tell of.
+        """
         try:
             with os.scandir(self._path(folder)) as entries:
-                names = [f"{e.name}/" if e.is_dir() else e.name for e in entries]
+                names = [f"{e.name}/" if e.is_dir() else e.name for e in entries if can_be_key(e.name)]
         except (FileNotFoundError, NotADirectoryError):
+            at = obstacle(self._root)
+            if at is not None:
+                raise StorageError(f"{at} is no directory: no store can be there", url=self.url) from None
             return []
         return names if folder else [name for name in names if name != f"{_TMP}/"]
 
@@ -333,8 +354,7 @@ class LocalStore:
     @contextlib.contextmanager
     def _exclusive(self, key: str) -> Iterator[None]:
         """Keeps threads and processes apart: each opens the file anew, and the kernel frees it on a kill."""
-        folder = self._path(f"{_TMP}/locks")
-        os.makedirs(folder, exist_ok=True)
+        folder = self._make(f"{_TMP}/locks")
         name = f"{folder}/{zlib.crc32(key.encode()) % _LOCK_FILES:02x}"
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -346,12 +366,23 @@ class LocalStore:
     @contextlib.contextmanager
     def _temporary(self, key: str) -> Iterator[_Temporary]:
         with _os_errors(key):
-            os.makedirs(self._path(_TMP), exist_ok=True)
-            temporary = _Temporary(key, self._path(f"{_TMP}/{os.getpid()}-{uuid.uuid4().hex}"))
+            temporary = _Temporary(key, f"{self._make(_TMP)}/{os.getpid()}-{uuid.uuid4().hex}")
         try:
             yield temporary
         finally:
             temporary.close()
+
+    def _make(self, folder: str) -> str:
+        """The path of a folder of the store's own, made if it is not there."""
+        path = self._path(folder)
+        try:
+            os.makedirs(path, exist_ok=True)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+            raise StorageError(
+                f"{self._root}, where the store is to be, cannot be made a directory: {error.strerror}",
+                url=self.url,
+            ) from error
+        return path
 
     def _sweep(self) -> None:
         """Remove what killed writers left; one that still writes has touched its file lately."""
@@ -360,6 +391,14 @@ class LocalStore:
                 with contextlib.suppress(OSError):
                     if entry.is_file() and entry.stat().st_mtime < time.time() - _STALE_SECONDS:
                         os.unlink(entry.path)
+
+
+def obstacle(root: str) -> str | None:
+    """What stands where a store's folder, or one above it, is or would be made; None if nothing does."""
+    at = os.path.abspath(root)
+    while not os.path.lexists(at):
+        at = os.path.dirname(at)
+    return None if os.path.isdir(at) else at
 
 
 class _Held:

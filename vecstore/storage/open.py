@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -19,8 +20,8 @@ def open_store(url: str, *, observer: Observer | None = None, **options: Any) ->
     Parameters
     ----------
     url
-        ``./path``, ``/path`` or ``file:///path``; ``s3://bucket/prefix``; ``memory://name``, shared
-        by all of this process that ask for the name, or ``memory://``, private to this handle.
+        ``./path``, ``/path``, ``~/path`` or ``file:///path``; ``s3://bucket/prefix``; ``memory://name``,
+        shared by all of this process that ask for the name, or ``memory://``, private to this handle.
     observer
         Hears of each request to the store.
     **options
@@ -29,7 +30,7 @@ def open_store(url: str, *, observer: Observer | None = None, **options: Any) ->
     Raises
     ------
     InvalidArgument
-        The URL or an option means nothing to us.
+        The URL or an option means nothing to us, or something stands there that is no directory.
     """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
@@ -40,7 +41,11 @@ def open_store(url: str, *, observer: Observer | None = None, **options: Any) ->
             raise InvalidArgument(
                 f"{url!r} is no URL: after {name}: come two slashes (./{url} is a directory)", field="url"
             )
-        scheme, rest = "file", url
+        scheme, rest = "file", os.path.expanduser(url)
+        if rest.startswith("~"):
+            raise InvalidArgument(
+                f"{url!r}: there is no home {url.partition('/')[0]} (./{url} is a directory)", field="url"
+            )
     elif scheme == "file":
         parts = urlsplit(url)
         if parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
@@ -68,8 +73,11 @@ def _open_here(scheme: str, rest: str) -> ObjectStore:
         return named_store(rest) if rest else MemoryStore()
     if not rest or "\0" in rest:
         raise InvalidArgument("the path of a store is empty or malformed", field="url")
-    from vecstore.storage.local import LocalStore
+    from vecstore.storage.local import LocalStore, obstacle
 
+    at = obstacle(rest)
+    if at is not None:
+        raise InvalidArgument(f"{at} is no directory: no store can be there", field="url")
     return LocalStore(rest)
 
 

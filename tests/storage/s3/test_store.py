@@ -18,6 +18,7 @@ from tests.storage.s3.conftest import PART, InBucket
 from tests.storage.toxic_proxy import Toxic, toxic_proxy
 from vecstore.errors import InvalidArgument, StorageMissing, StorageRetryable, Unauthorised
 from vecstore.storage.base import ByteRange, ObjectStore
+from vecstore.storage.pages import all_objects
 from vecstore.storage.s3 import S3Store
 
 
@@ -196,6 +197,24 @@ def test_a_handle_opens_connections_of_its_own_in_a_forked_child(store: S3Store)
             os._exit(0 if store.get_ranges("x", ranges) == [b"1", b"34"] else 1)
         assert os.waitpid(child, 0)[1] == 0
     assert store.get("x").data == b"1234"
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1_000])
+def test_what_others_keep_under_names_that_are_no_keys_is_not_told_of(
+    store: S3Store, behind: Behind, limit: int
+) -> None:
+    for key in ("a b/c", "a/b", "a/c d", "a/e", "lost+found/x"):
+        behind.write(key, b"")
+    assert [meta.key for meta in all_objects(store, "")] == ["a/b", "a/e"]
+    seen, after = [], None
+    while True:
+        page = store.list("", after=after, limit=limit)
+        seen += [meta.key for meta in page.objects]
+        if page.next is None:
+            break
+        after = page.next
+    assert seen == ["a/b", "a/e"]
+    assert store.list_children("", limit=limit) == ("a",)
 
 
 def test_one_client_serves_many_threads(store: S3Store, behind: Behind) -> None:

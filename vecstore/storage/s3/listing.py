@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from vecstore.storage.base import ListPage, ObjectMeta
+from vecstore.storage.checks import can_be_key
 from vecstore.storage.s3.client import Client
 from vecstore.storage.s3.retry import Retries
 
@@ -20,15 +21,15 @@ class Listing:
         self._root = root
 
     def objects(self, prefix: str, after: str | None, limit: int) -> ListPage:
+        """What can be no key of ours is left out."""
         answer = self._page(prefix, after or "", limit=limit)
+        listed = [(one["Key"][len(self._root) :], one) for one in answer.get("Contents", ())]
         found = tuple(
-            ObjectMeta(
-                one["Key"][len(self._root) :], one["Size"], one["ETag"], one["LastModified"].timestamp()
-            )
-            for one in answer.get("Contents", ())
+            ObjectMeta(key, one["Size"], one["ETag"], one["LastModified"].timestamp())
+            for key, one in listed
+            if can_be_key(key)
         )
-        more = answer["IsTruncated"] and found
-        return ListPage(found, found[-1].key if more else None)
+        return ListPage(found, listed[-1][0] if answer["IsTruncated"] and listed else None)
 
     def children(self, prefix: str, after: str | None, limit: int) -> tuple[str, ...]:
         """In the order of names, which is not the order in which S3 lists them.
@@ -47,7 +48,8 @@ class Listing:
             seen = [found["Prefix"] for found in answer.get("CommonPrefixes", ())]
             seen += [found["Key"] for found in answer.get("Contents", ())]
             rests = [key[len(self._root) + len(prefix) :] for key in seen]
-            names.update(rest[:-1] for rest in rests if rest.endswith("/") and rest[:-1] > lowest)
+            folders = [rest[:-1] for rest in rests if rest.endswith("/")]
+            names.update(name for name in folders if name > lowest and can_be_key(name))
             if not answer["IsTruncated"]:
                 break
             if len(names) >= limit:
