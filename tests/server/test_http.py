@@ -15,9 +15,12 @@ import vecstore
 from tests.server.conftest import MAX_BODY
 from vecstore.api import Database
 from vecstore.config import Config
+from vecstore.engine.database import EmbeddedDatabase
 from vecstore.errors import OutcomeUnknown, StorageRetryable, TooManyRequests
 from vecstore.limits import MAX_ID_BYTES, MAX_U64
 from vecstore.server.app import create_app
+from vecstore.storage.faults import CountingStore
+from vecstore.storage.memory import MemoryStore
 
 DOCS = "/v1/namespaces/docs"
 
@@ -110,6 +113,28 @@ def test_null_is_a_field_that_is_not_there(docs: FlaskClient) -> None:
     assert docs.post(f"{DOCS}/recall", json={**empty, "sample": 1}).status_code == 200
     together = {"queries": [{"vector": None, "id": 1}]}
     assert docs.post(f"{DOCS}/queries", json=together).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "asked", [{"vector": [3, 4]}, {"vector": packed(3, 4)}, {"vectors": [[3, 4]]}], ids=str
+)
+def test_the_dim_of_a_vector_is_checked_without_a_request(asked: dict[str, Any]) -> None:
+    store = CountingStore(MemoryStore())
+    client = create_app(Database(EmbeddedDatabase(store)), Config()).test_client()
+    client.post("/v1/namespaces", json={"name": "docs", "dim": 2, "metric": "l2"})
+    client.post(f"{DOCS}/parts", json={"vectors": [[0, 0], [3, 4]], "ids": [1, 2]})
+    asked = {**asked, "top_k": 1, "consistency": "eventual", "max_staleness": 3_600}
+    plain = client.post(f"{DOCS}/search", json=asked)
+    assert plain.status_code == 200
+    store.reset()
+    assert client.post(f"{DOCS}/search", json=asked).data == plain.data
+    usual = store.count()
+    store.reset()
+    assert client.post(f"{DOCS}/search", json={**asked, "dim": 2}).data == plain.data
+    assert store.count() == usual
+    refused = client.post(f"{DOCS}/search", json={**asked, "dim": 3})
+    assert (refused.status_code, refused.get_json()["details"]["field"]) == (400, "dim")
+    assert store.count() == usual
 
 
 def test_etags_name_the_epoch_of_every_answer_and_guard_writes(docs: FlaskClient) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from flask import Flask, Response
 
 from vecstore.api import Backend
@@ -41,7 +42,9 @@ def register(app: Flask, backend: Backend, config: Config) -> None:
         if not wire.is_given(asked.vectors):
             wanted = asked.query()
             if asked.dim is not None:
-                wire.check_dim(asked.dim, backend.info(ns).dim)
+                # A search holds its vector against the namespace; to ask for that here is a strong read.
+                dim = len(wanted) if isinstance(wanted, np.ndarray) else backend.info(ns).dim
+                wire.check_dim(asked.dim, dim)
             return one(ns, wanted, asked.params())
         if wire.is_given(asked.vector) or asked.id is not None or asked.order_by is not None:
             raise InvalidArgument("a search has one of vector, vectors, id and order_by", field="vector")
