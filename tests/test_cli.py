@@ -21,10 +21,12 @@ from click.testing import CliRunner, Result
 
 import vecstore
 from tests.server.support import command, environment, eventually, running_server
+from vecstore.batches import VectorFile
 from vecstore.cli import main
 from vecstore.errors import InvalidArgument
 from vecstore.export import export_namespace
 from vecstore.ingest import check_batches, load, open_file
+from vecstore.limits import MAX_BATCH_ROWS, MAX_IDEMPOTENCY_KEYS
 from vecstore.manifest import attempt
 
 ROWS = np.random.default_rng(5).standard_normal((25, 4)).astype(np.float32)
@@ -263,8 +265,34 @@ def test_the_batches_of_all_files_are_counted_before_the_first_is_loaded(store: 
     opened = [open_file(path) for path in files]
     check_batches(opened, 2)
     check_batches(opened[2:], 1)
-    with pytest.raises(InvalidArgument, match="load fewer files at once"):
+    with pytest.raises(InvalidArgument, match="load fewer files at once") as caught:
         check_batches(opened[3:] * 1_001, 10)
+    assert caught.value.details["limit"] == MAX_IDEMPOTENCY_KEYS
+
+
+def sparse(path: Path, rows: int) -> VectorFile:
+    """So many rows of one byte, none of which takes room on a disk."""
+    with path.open("wb") as file:
+        file.write(np.array([rows, 1], "<u4").tobytes())
+        file.truncate(8 + rows)
+    return open_file(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "files", "advice", "limit"),
+    [
+        (2 * MAX_BATCH_ROWS, 500, f"use --batch {MAX_BATCH_ROWS} or more", MAX_BATCH_ROWS),
+        (2 * MAX_BATCH_ROWS + 1, 500, "load fewer files at once", MAX_IDEMPOTENCY_KEYS),
+        (1_000 * MAX_BATCH_ROWS + 1, 1, "split it", MAX_IDEMPOTENCY_KEYS),
+    ],
+)
+def test_a_load_of_too_many_batches_is_told_what_can_be_done(
+    tmp_path: Path, rows: int, files: int, advice: str, limit: int
+) -> None:
+    opened = [sparse(tmp_path / "rows.u8bin", rows)] * files
+    with pytest.raises(InvalidArgument, match=f"; {advice}$") as caught:
+        check_batches(opened, 10)
+    assert (caught.value.details["field"], caught.value.details["limit"]) == ("batch", limit)
 
 
 def test_a_load_that_finds_no_room_for_its_keys_says_how_to_go_on(

@@ -40,7 +40,7 @@ from vecstore.errors import (
     VecstoreError,
 )
 from vecstore.export import FORMAT, HEADER, Header
-from vecstore.limits import MAX_IDEMPOTENCY_KEYS
+from vecstore.limits import MAX_BATCH_ROWS, MAX_IDEMPOTENCY_KEYS
 from vecstore.types import F32, Metric, NamespaceInfo, RowId, WriteMode
 from vecstore.vectorfiles import BinFile, NpyFile, NpzFile, VecsFile
 
@@ -104,14 +104,18 @@ def check_batches(files: Sequence[VectorFile], batch_rows: int, start: int = 0) 
     if batches(batch_rows) <= MAX_IDEMPOTENCY_KEYS:
         return
     what = str(files[0].path) if len(files) == 1 else f"{len(files)} files"
-    sizes = range(1, max(file.rows for file in files) + 1)
-    least = bisect_left(sizes, -MAX_IDEMPOTENCY_KEYS, key=lambda rows: -batches(rows)) + 1
-    use = f"use --batch {least} or more" if least <= sizes[-1] else "load fewer files at once"
+    sizes = range(1, MAX_BATCH_ROWS + 1)
+    limit = bisect_left(sizes, -MAX_IDEMPOTENCY_KEYS, key=lambda rows: -batches(rows)) + 1
+    if limit <= MAX_BATCH_ROWS:
+        use = f"use --batch {limit} or more"
+    else:
+        limit = MAX_IDEMPOTENCY_KEYS
+        use = "load fewer files at once" if len(files) > 1 else "split it"
     raise InvalidArgument(
         f"{what} would be {batches(batch_rows)} batches, and a namespace remembers {MAX_IDEMPOTENCY_KEYS} an "
         f"hour; {use}",
         field="batch",
-        limit=least,
+        limit=limit,
     )
 
 
