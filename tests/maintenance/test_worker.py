@@ -7,16 +7,18 @@ from collections.abc import Callable
 from queue import Queue
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.core import clustered, generator
+from tests.core import clustered, engine, generator
 from vecstore.api import Database
-from vecstore.engine.database import EmbeddedDatabase
+from vecstore.engine.database import AGAIN_SECONDS, EmbeddedDatabase
 from vecstore.errors import NamespaceNotFound, StorageRetryable
 from vecstore.maintenance.policy import Policy
 from vecstore.maintenance.worker import MaintenanceThread
+from vecstore.manifest.keys import namespace_prefix
 from vecstore.storage.memory import MemoryStore
-from vecstore.types import GcResult
+from vecstore.storage.pages import all_objects
 
 DEADLINE = 30.0
 
@@ -86,19 +88,85 @@ def test_a_namespace_that_is_left_alone_is_looked_at_once_more() -> None:
     assert seen.empty()
 
 
-def test_the_disk_of_a_deleted_namespace_is_freed() -> None:
-    collected: Queue[str] = Queue()
+class Time:
+    """Seconds of a store and of a process, which pass when a test says so."""
 
-    class Watched(EmbeddedDatabase):
-        def collect(self, name: str, **options: Any) -> GcResult:
-            done = super().collect(name, **options)
-            collected.put(name)
-            return done
+    seconds = 1_000_000.0
 
-    db = Watched(MemoryStore(), maintenance=True)
-    db.create("ns", 4, "l2", {})
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Watched(EmbeddedDatabase):
+    """Tells when its thread has looked at a namespace; ``lasting`` are seconds that its next look takes."""
+
+    def __init__(self, store: MemoryStore, time: Time) -> None:
+        super().__init__(store, clock=time, maintenance=True, policy=Policy(fan_in=4, tiny_parts=4))
+        self._time = time
+        self._looks: Queue[str] = Queue()
+        self.lasting: dict[str, float] = {}
+
+    def maintain(self, name: str) -> None:
+        self._time.seconds += self.lasting.pop(name, 0.0)
+        super().maintain(name)
+        self._looks.put(name)
+
+    def next_look(self) -> str:
+        return self._looks.get(timeout=DEADLINE)
+
+    def looks_at(self, seconds: float) -> list[str]:
+        """What is looked at by then; a write to the last of all namespaces ends the round."""
+        self._time.seconds = seconds
+        write(self, "zz", int(seconds))
+        return list(iter(self.next_look, "zz"))
+
+
+def write(db: EmbeddedDatabase, name: str, identity: int) -> None:
+    db.insert(name, np.ones((1, 4)), [identity], mode="upsert", expected=None, idempotency_key=None)
+
+
+def parts(store: MemoryStore, name: str) -> int:
+    return sum(1 for _ in all_objects(store, f"{namespace_prefix(name)}parts/"))
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def store(time: Time) -> MemoryStore:
+    """With namespaces of other writers: ``ns`` has three parts, ``zz`` none."""
+    store = MemoryStore(clock=time)
+    others = engine(store)
+    others.create("ns", 4, "l2", {})
+    others.create("zz", 4, "l2", {})
+    for identity in range(3):
+        write(others, "ns", identity)
+    return store
+
+
+def test_the_disk_of_a_deleted_namespace_is_freed(store: MemoryStore, time: Time) -> None:
+    db, began = Watched(store, time), time.seconds
     db.delete("ns")
-    assert collected.get(timeout=DEADLINE) == "ns"
+    assert db.next_look() == "ns"
+    assert parts(store, "ns") == 3
+    assert db.looks_at(began + AGAIN_SECONDS) == ["ns"]
+    assert parts(store, "ns") == 0
+    db.close()
+
+
+def test_the_disk_of_what_a_compaction_replaced_is_freed(store: MemoryStore, time: Time) -> None:
+    """It ends so long after the last write that a look which counts from that comes too early."""
+    db, began = Watched(store, time), time.seconds
+    db.lasting["ns"] = 600.0
+    write(db, "ns", 3)
+    assert [db.next_look() for _ in range(2)] == ["ns", "ns"]
+    assert db.info("ns").parts == 1
+    assert db.looks_at(began + AGAIN_SECONDS) == []  # what it replaced could not go, and nothing is due
+    assert parts(store, "ns") == 5
+    assert db.looks_at(began + 600.0 + AGAIN_SECONDS) == ["ns"]
+    assert parts(store, "ns") == 1
     db.close()
 
 
@@ -119,13 +187,13 @@ def test_an_embedded_writer_tidies_up_after_itself() -> None:
     """Twelve small inserts; the thread merges them while nobody asks for it."""
     tidied = threading.Event()
 
-    class Watched(EmbeddedDatabase):
+    class Tidied(EmbeddedDatabase):
         def maintain(self, name: str) -> None:
             super().maintain(name)
             if self.info(name).parts < 4:
                 tidied.set()
 
-    db = Watched(MemoryStore(), maintenance=True, policy=Policy(fan_in=4, tiny_parts=4))
+    db = Tidied(MemoryStore(), maintenance=True, policy=Policy(fan_in=4, tiny_parts=4))
     ns: Any = Database(db).create_namespace("ns", dim=4, metric="l2")
     rows = clustered(generator(1), 120, 4)
     for i in range(12):

@@ -88,7 +88,7 @@ CACHE_BYTES: Final = 256 << 20
 OPEN_NAMESPACES: Final = 1_000
 IO_THREADS: Final = 64  # 16 writers at once wait for three requests each
 COLLECT_SECONDS: Final = 600.0  # between two collections of a namespace by one process
-AGAIN_SECONDS: Final = max(RETENTION, GRACE) + 60.0  # after which all that a last write replaced may go
+AGAIN_SECONDS: Final = max(RETENTION, GRACE) + 60.0  # from a write or compaction on: what it replaced may go
 # Ends of a compaction or a collection that are nothing to mend: the caller's mistake or that nobody waits,
 # there is nothing to do, another was first.
 _NO_FAILURE: Final = (InvalidArgument, DeadlineExceeded, DatabaseClosed, NamespaceNotFound, StorageConflict)
@@ -153,7 +153,9 @@ class EmbeddedDatabase:
         self._executor: Pool | None = None
         self._pid = os.getpid()
         self._threads = min(len(os.sched_getaffinity(0)), IO_THREADS) if threads is None else threads
-        self._maintenance = MaintenanceThread(self.maintain, again=AGAIN_SECONDS) if maintenance else None
+        self._maintenance = (
+            MaintenanceThread(self.maintain, again=AGAIN_SECONDS, clock=clock) if maintenance else None
+        )
         self._measuring = threading.BoundedSemaphore(MAX_RECALL_AT_ONCE)
         self.recall: RecallMonitor | None = None
         if recall_sample_rate > 0.0:
@@ -429,6 +431,7 @@ class EmbeddedDatabase:
                 progress=progress,
             )
         if done.merged:
+            self._wrote(engine.name)
             known = engine.snapshots.cached()  # no request, which could fail, for what has been done
             parts = () if known is None else known.manifest.parts
             size = sum(part.bytes for part in parts if part.id == done.part_id)

@@ -16,24 +16,32 @@ QUIET_SECONDS: Final = 1.0  # writes that come within it share one look at what 
 
 
 class MaintenanceThread:
-    """Runs ``maintain(name)`` for each namespace that was written to, one at a time.
+    """Runs ``maintain(name)`` for each namespace that was written to or compacted, one at a time.
 
-    The thread starts with the first write. It is a daemon: a process that ends in the midst of a
+    The thread starts with the first of these. It is a daemon: a process that ends in the midst of a
     compaction leaves an upload that no manifest names, which collection removes.
 
     Parameters
     ----------
     again
-        Seconds after the last write to a namespace when it is looked at once more: what was replaced
-        then could not go yet.
+        Seconds after the last write to a namespace, or compaction of it, when it is looked at once more:
+        what was replaced then could not go yet.
+    clock
+        Monotonic seconds.
     """
 
     def __init__(
-        self, maintain: Callable[[str], None], *, again: float, quiet: float = QUIET_SECONDS
+        self,
+        maintain: Callable[[str], None],
+        *,
+        again: float,
+        quiet: float = QUIET_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._maintain = maintain
         self._again = again
         self._quiet = quiet
+        self._clock = clock
         self._due: set[str] = set()
         self._later: dict[str, float] = {}
         self._condition = threading.Condition()
@@ -41,10 +49,10 @@ class MaintenanceThread:
         self._thread: threading.Thread | None = None
 
     def wake(self, name: str) -> None:
-        """Something was written to a namespace."""
+        """Something was written to a namespace, or it was compacted, also by ``maintain`` itself."""
         with self._condition:
             self._due.add(name)
-            self._later[name] = time.monotonic() + self._again
+            self._later[name] = self._clock() + self._again
             if self._thread is None and not self._stopped.is_set():
                 self._thread = threading.Thread(target=self._run, name="vecstore-maintenance", daemon=True)
                 self._thread.start()
@@ -75,7 +83,7 @@ class MaintenanceThread:
         """Names whose turn it is, once there are any; none when the thread is to end."""
         with self._condition:
             while not self._stopped.is_set():
-                now = time.monotonic()
+                now = self._clock()
                 ripe = {name for name, at in self._later.items() if at <= now}
                 for name in ripe:
                     del self._later[name]
