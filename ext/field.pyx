@@ -313,6 +313,8 @@ cdef class Plan:
         Second looks at most.
     direct : bool
         Whether rows are scored by int8 as they are scanned, rather than from a pool.
+    width : float
+        Then: bounds of an estimate by which a row may be nearer than it says.
 
     Raises
     ------
@@ -320,10 +322,11 @@ cdef class Plan:
         If a number is out of range.
     """
 
-    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False, hollow=None, familiar=None, cap=MAX_CAPACITY, distant=None) -> None:
+    def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False, width=1.0, hollow=None, familiar=None, cap=MAX_CAPACITY, distant=None) -> None:
         if (
             not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
-            or fp32_cap < 0 or not 0 <= cap <= MAX_CAPACITY or not 2 <= widen <= MAX_CAPACITY or looks < 0 or not 0.0 <= spared <= 1.0
+            or fp32_cap < 0 or not 1 <= cap <= MAX_CAPACITY or not 2 <= widen <= MAX_CAPACITY or looks < 0 or not 0.0 <= spared <= 1.0
+            or not 0.0 <= width <= 1e3
         ):
             raise ValueError("a plan is out of range")
         self.top_k = top_k
@@ -347,3 +350,4 @@ cdef class Plan:
         self.widen = widen
         self.looks = looks
         self.direct = direct and self.kind != 0
+        self.width = width

@@ -179,6 +179,7 @@ typedef struct {
     VsNearest *nearest;
     VsScoredList *scored; /* NULL where int8 decides */
     float slack;
+    float width; /* of the bounds, in those of an estimate */
     int whole; /* whether every allowed row is scored by int8, whatever its codes say */
     size_t added; /* of all rows that ever waited, as is the next */
     size_t taken;
@@ -190,11 +191,12 @@ typedef struct {
 } VsDirect;
 
 static inline void vs_direct_begin(VsDirect *direct, VsPool *pool, VsNearest *nearest, VsScoredList *scored,
-                                   float slack, int whole) {
+                                   float slack, float width, int whole) {
     direct->pool = pool;
     direct->nearest = nearest;
     direct->scored = scored;
     direct->slack = slack;
+    direct->width = width;
     direct->whole = whole;
     direct->added = direct->taken = 0;
     direct->read = 0;
@@ -305,7 +307,7 @@ static inline int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *
         float least[VS_BLOCK_ROWS];
         vs_score_block(kernels, table, block, allowed, probe.g_add, INFINITY, least);
         for (size_t j = 0; j < VS_BLOCK_ROWS; j++)
-            least[j] -= probe.g_error * errors[j];
+            least[j] -= direct->width * probe.g_error * errors[j];
         for (; allowed; allowed &= allowed - 1) {
             const size_t slot = (size_t)__builtin_ctz(allowed);
             if (!(least[slot] > direct->nearest->threshold) &&

@@ -405,7 +405,8 @@ cdef class Searcher:
         if not vs_nearest_reserve(&self.nearest, self.plan.top_k) or not vs_scored_reserve(&self.scored, 0):
             return VS_NO_MEMORY
         vs_direct_begin(&self.direct, &self.pool, &self.nearest, &self.scored if self.plan.kind == 2 else NULL,
-                        vs_int8_slack(self.field.dim, self.padded_dim), self.plan.alive <= FEW_ROWS)
+                        vs_int8_slack(self.field.dim, self.padded_dim), <float>self.plan.width,
+                        self.plan.alive <= FEW_ROWS)
         self._lap(PREPARE)
         return 0
 
@@ -489,10 +490,11 @@ cdef class Searcher:
         for p in range(self.count):
             if self.parts[p].lists != NULL and self.ranked[p] < self.want[p] and not self._rank(p):
                 return VS_NO_MEMORY
-            if self.done[p] == 0 and self._strays(p):
-                self.want[p] = self._at_most(p, <int32_t>min(
-                    <int64_t>self.plan.widen * self.plan.probes[p], <int64_t>self.plan.cap))
-                if not self._rank(p):
+        for p in range(self.count):
+            if self.parts[p].lists != NULL and self.done[p] == 0 and self._strays(p):
+                self.want[p] = max(self.want[p], self._at_most(p, <int32_t>min(
+                    <int64_t>self.plan.widen * self.plan.probes[p], <int64_t>self.plan.cap)))
+                if self.ranked[p] < self.want[p] and not self._rank(p):
                     return VS_NO_MEMORY
         self._lap(RANK)
         for p in range(self.count):
@@ -801,8 +803,17 @@ cdef class Searcher:
         return 0 < self.plan.familiar[p] < self.closest[p]
 
     cdef bint _strays(self, Py_ssize_t p) noexcept nogil:
-        """Whether it is from elsewhere, and has to say so before its lists are fetched."""
-        return self.plan.distant[p] and self._from_elsewhere(p)
+        """Whether it is from elsewhere for every part, and has to say so before its lists are fetched.
+
+        What is near to one part finds its hits there, and in the others no more than are planned.
+        """
+        cdef Py_ssize_t other
+        if not self.plan.distant[p] or not self._from_elsewhere(p):
+            return False
+        for other in range(self.count):
+            if 0 < self.closest[other] <= self.plan.familiar[other]:
+                return False
+        return True
 
     cdef bint _in_hole(self, Py_ssize_t p) noexcept nogil:
         """Whether so few rows of the lists of its plan are alive that the query must be in a hole."""

@@ -525,6 +525,18 @@ def test_a_query_from_elsewhere_scans_beyond_its_limit(distant: bool) -> None:
                 assert searcher.strays(part.number) == (strays and distant)
 
 
+def test_a_query_that_is_near_to_one_part_is_from_elsewhere_for_none_that_is_fetched() -> None:
+    world = World(64, "l2")
+    field, searcher = world.field(), Searcher(64)
+    listed = [part for part in world.parts if not part.small]
+    familiar = np.full(4, 1e-9, np.float32)
+    familiar[world.parts.index(listed[-1])] = 1e30
+    more = {"familiar": familiar, "distant": np.ones(4, np.uint8)}
+    for q in world.queries:
+        answer(world, field, world.plan(1, 1, **more), q, searcher)
+        assert [searcher.probed()[part.number] for part in listed] == [1] * len(listed)
+
+
 def test_lists_that_were_chosen_for_a_query_from_elsewhere_are_all_it_scans() -> None:
     world = World(64, "l2")
     field, searcher = world.field(resident=False), Searcher(64)
@@ -986,7 +998,9 @@ def test_a_plan_out_of_range_is_refused() -> None:
         {"hollow": np.zeros(4, np.float64)},
         {"distant": np.zeros(4, np.int8)},
         {"familiar": np.zeros(4, np.float64)},
-        {"cap": -1},
+        {"cap": 0},
+        {"width": -1.0},
+        {"width": np.nan},
         {"cap": ivf.MAX_CAPACITY + 1},
     ):
         with pytest.raises(ValueError):

@@ -94,6 +94,25 @@ def test_queries_from_elsewhere_meet_their_target(metric: Any) -> None:
         assert recall(ns.search_batch(queries).ids, truth) >= 0.945
 
 
+def test_a_query_for_the_subject_of_one_part_takes_no_more_of_the_others() -> None:
+    rng = generator(7)
+    rows = rng.standard_normal((2, 2_000, 8)).astype(np.float32)
+    rows[1] += 8.0
+    ns = database(RangeStore()).create_namespace("two", 8, "l2", small_part_threshold=0)
+    for some in rows:
+        ns.insert(some)
+    probed = []
+    for subject in (0.0, 8.0):
+        for q in rng.standard_normal((20, 8)).astype(np.float32) + np.float32(subject):
+            found = ns.search(q, debug=True).debug
+            assert found is not None
+            probed.append([part["probed"] for part in found["parts"]])
+    first, second = probed[0]
+    # One or another lies beyond all rows of its subject, too; the others took four times as much of one part.
+    assert probed.count([first, second]) >= 36
+    assert first < found["parts"][0]["lists"]
+
+
 def test_queries_from_elsewhere_take_no_more_trips_than_others() -> None:
     glosses = sample()
     store = RangeStore(uuid.uuid4().hex)

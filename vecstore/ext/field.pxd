@@ -67,7 +67,7 @@ cdef class Field:
 cdef class Plan:
     cdef readonly Py_ssize_t top_k, pool, most, alive, fp32_cap, looks, widen, cap
     cdef readonly bint direct
-    cdef readonly double patience, spared, margin
+    cdef readonly double patience, spared, margin, width
     cdef readonly str precision
     cdef int kind
     cdef const int32_t[::1] probes, limits

@@ -90,6 +90,7 @@ class Plan:
         looks: int,
         spared: float = 0.0,
         direct: bool = False,
+        width: float = 1.0,
         hollow: NDArray[np.float32] | None = None,
         familiar: NDArray[np.float32] | None = None,
         cap: int = ...,

@@ -137,7 +137,7 @@ cdef extern from "probe.h" nogil:
     ctypedef struct VsDirect:
         int64_t read
     void vs_direct_begin(VsDirect *direct, VsPool *pool, VsNearest *nearest, VsScoredList *scored, float slack,
-                         bint whole)
+                         float width, bint whole)
     bint vs_direct_finish(const VsKernels *kernels, VsDirect *direct)
     void vs_prefetch_directly(const uint8_t *record, size_t padded_dim, const uint32_t *words, size_t word_count)
     int64_t vs_scan_directly(const VsKernels *kernels, const VsTable *table, VsDirect *direct, const uint8_t *record,

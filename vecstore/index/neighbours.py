@@ -31,6 +31,8 @@ FINALISTS: Final = 2  # by int8, a neighbour wanted
 FAR_OUT: Final = 4  # times as many of a query so far out that codes and int8 tell less apart
 QUERIES_A_TASK: Final = 32  # that read a list while it is in the cache
 LISTS_A_TURN: Final = 128  # whose codes fit there
+LONGEST: Final = 2_048  # rows that are candidates of every query under the inner product
+ROWS_A_BLOCK: Final = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,17 @@ def nearest_rows(
     rows = np.empty((len(asked), k), dtype=np.int64)
     distances = np.empty((len(asked), k), dtype=np.float32)
 
+    longest = None if towards is None else _longest(z, order)
+
     def some(these: slice) -> None:
         candidates = _candidates(encoded, queries[these], k, ready)
+        if towards is not None and longest is not None:
+            # A long row whose code is unlucky has an estimate at the end of all, and may be the nearest.
+            products = z[order[longest]] @ towards[these].T
+            first = np.argsort(-products, axis=0)[: k + 1]
+            candidates = [
+                np.union1d(some, longest[one]) for some, one in zip(candidates, first.T, strict=True)
+            ]
         for i, found in zip(range(these.start, these.stop), candidates, strict=True):
             found = np.sort(found[order[found] != asked[i]])
             there = z[order[found]]
@@ -129,6 +140,15 @@ def nearest_rows(
     ]
     in_parts(pool, some, tasks)
     return rows, distances
+
+
+def _longest(z: F32, order: I64) -> I64:
+    """i64[m]: the rows of the part that are farthest from its mean."""
+    squares = np.empty(len(z), dtype=np.float32)
+    for start in range(0, len(z), ROWS_A_BLOCK):
+        block = z[start : start + ROWS_A_BLOCK]
+        squares[start : start + ROWS_A_BLOCK] = np.einsum("ij,ij->i", block, block)
+    return np.argsort(-squares[order], kind="stable")[:LONGEST]
 
 
 def _candidates(

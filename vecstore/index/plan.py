@@ -25,6 +25,7 @@ from vecstore.index.recall import (
     pool_size,
     probes_for,
     reach_for,
+    unpooled,
 )
 from vecstore.index.view import OpenPart, View
 from vecstore.types import RerankPrecision, SearchParams
@@ -77,8 +78,10 @@ def _plan_under_filter(view: View, whole: View, key: tuple[Any, ...], params: Se
 def _plan(view: View, params: SearchParams) -> Plan:
     settings = view.manifest.settings
     target = target_of(view, params)
+    direct = view.whole is not None or _blurred(view, params, target)
+    width, kept = unpooled(target) if direct and target is not None else (1.0, None)
     scale = _scale(view, params, target)
-    precision, reaches = _cheapest(view, params, target, scale)
+    precision, reaches = _cheapest(view, params, target, scale, kept)
     pool = min(pool_size(params.top_k, scale), MAX_CAPACITY)
     if target is not None and precision != "none":
         # Dead rows among the nearest put the answer farther out; see docs/decisions/0004.
@@ -104,7 +107,8 @@ def _plan(view: View, params: SearchParams) -> Plan:
         margin=MARGIN if target is not None else 0.0,
         widen=WIDEN,
         looks=MAX_LOOKS if target is not None else 0,
-        direct=view.whole is not None,
+        direct=direct,
+        width=width,
     )
 
 
@@ -116,12 +120,20 @@ def _scale(view: View, params: SearchParams, target: float | None) -> float:
     if usual <= 0.0 or target is None:
         return usual
     # Beyond .98 the candidates that a narrow pool drops are most of what is missing.
-    scale = max(usual, MISSED_SHARE / (1.0 - target))
-    missed = 1.0 - _kept(view, "fp32", params.top_k) if view.whole is None else 0.0
-    if missed > 1.0 - target:
-        # The codes tell too little apart. Of what a pool drops, one that is widened drops a fourth.
-        scale = max(scale, usual * WIDEN ** math.ceil(math.log(missed / (1.0 - target), WIDEN)))
-    return scale
+    return max(usual, MISSED_SHARE / (1.0 - target))
+
+
+def _blurred(view: View, params: SearchParams, target: float | None) -> bool:
+    """Whether the codes tell so little apart that a pool drops more than a target lets go.
+
+    Rows are then scored by int8 as soon as an estimate may lie within the last hit, whatever its rank.
+    """
+    settings = view.manifest.settings
+    if target is None or params.rerank_scale is not None or settings.rerank_scale <= 0.0:
+        return False
+    if (params.rerank_precision or settings.rerank_precision) == "none":
+        return False
+    return 1.0 - _kept(view, "fp32", params.top_k) > 1.0 - target
 
 
 def target_of(view: View, params: SearchParams) -> float | None:
@@ -161,7 +173,7 @@ class Reach:
 
 
 def _cheapest(
-    view: View, params: SearchParams, target: float | None, scale: float
+    view: View, params: SearchParams, target: float | None, scale: float, unpooled: float | None
 ) -> tuple[RerankPrecision, list[Reach]]:
     """How to re-rank, and how far to go into each part.
 
@@ -170,7 +182,7 @@ def _cheapest(
     """
 
     def reaches(precision: RerankPrecision) -> list[Reach]:
-        return [_reach(view, part, params, target, precision) for part in view.searched]
+        return [_reach(view, part, params, target, precision, unpooled) for part in view.searched]
 
     if scale <= 0.0:
         return "none", reaches("none")
@@ -188,19 +200,26 @@ def _cheapest(
     if free and target is not None:
         exact = reaches("fp32")
         saved = sum(one.probes for one in by_codes) - sum(other.probes for other in exact)
-        if saved > EXACT_WORTH * params.top_k or _kept(view, asked, params.top_k) * MAX_COVERAGE < target:
+        most = _kept(view, asked, params.top_k, unpooled) * MAX_COVERAGE
+        if saved > EXACT_WORTH * params.top_k or most < target:
             return "fp32", exact
     return asked, by_codes
 
 
-def _kept(view: View, precision: RerankPrecision, top_k: int) -> float:
+def _kept(view: View, precision: RerankPrecision, top_k: int, unpooled: float | None = None) -> float:
     """The share of the covered neighbours that a precision keeps, in the part where that is least."""
     calibrations = [part.reader.calibration for part in view.searched]
-    return min((kept_by(one, precision, top_k) for one in calibrations if one is not None), default=1.0)
+    kept = (kept_by(one, precision, top_k, unpooled) for one in calibrations if one is not None)
+    return min(kept, default=1.0)
 
 
 def _reach(
-    view: View, part: OpenPart, params: SearchParams, target: float | None, precision: RerankPrecision
+    view: View,
+    part: OpenPart,
+    params: SearchParams,
+    target: float | None,
+    precision: RerankPrecision,
+    unpooled: float | None,
 ) -> Reach:
     """By ``nprobe``, else by ``target``, else by ``probe_fraction``."""
     if view.whole is not None and target is not None and params.nprobe is None:
@@ -218,8 +237,18 @@ def _reach(
         whole = entry.n <= UNCALIBRATED
         return Reach(k if whole else planned_probes(k, settings.probe_fraction, most), 0.0, most)
     rank, dead = share_of(view, part, params.top_k)
-    probes = probes_for(calibration, target, precision, top_k=params.top_k, rank=rank, skip=rank * dead)
-    probes = min(most, probes)
+    probes = min(
+        most,
+        probes_for(
+            calibration,
+            target,
+            precision,
+            top_k=params.top_k,
+            rank=rank,
+            skip=rank * dead,
+            unpooled=unpooled,
+        ),
+    )
     reach = reach_for(calibration, probes, rank * (1.0 + dead))
     within = min(most, MOST_REACH * probes)
     # Who asks for what was deleted asks into a hole that may be wider than the plan.

@@ -44,6 +44,8 @@ QUALITY_COVERAGE: Final = 0.99
 SCAN_BUDGET: Final = 2e11  # numbers, one bit each, that the scans of calibration read
 GRID: Final = 48
 MAX_COVERAGE: Final = 0.999
+# Without a pool: bounds of an estimate (1.9 of its errors each), and the share of neighbours that they keep.
+BOUNDS: Final = ((1.0, 0.985), (1.4, 0.995))
 DOT_LENGTH: Final = 32.0  # of a query under the dot product, in lengths of the farthest cell
 OFFSET: Final = 4.0  # a mean so many times as far out as the farthest cell is from it outweighs the cells
 MARGIN_ERRORS: Final = 0.5  # standard errors of the calibration that a plan adds to its target
@@ -144,6 +146,7 @@ class Calibration(Struct, frozen=True):
             errors=kept(self.errors),
             reach=kept(self.reach),
             bought=(),  # other extents than of these lists
+            nearest=0.0,  # these are fewer, and may all be far from what the others were near to
             rows=max(rows, self.rows),
         )
 
@@ -454,6 +457,7 @@ def probes_for(
     rank: float,
     skip: float = 0.0,
     most: float = math.inf,
+    unpooled: float | None = None,
 ) -> int:
     """Lists to probe for a mean recall of ``target``.
 
@@ -468,11 +472,13 @@ def probes_for(
         Rows of this part that are nearer than those but not wanted, because they are dead.
     most
         The neighbour beyond which a plan does not look.
+    unpooled
+        What is kept where rows are scored as they are scanned, without a pool (`unpooled`).
     """
     skip = min(skip, most - 1.0)
     rank = min(max(rank, 1.0), most - skip)
     coverage = _coverage(partial(_mean_coverage, calibration), rank, skip)
-    wanted = min(_wanted(calibration, target, precision, top_k), float(coverage[-1]))
+    wanted = min(_wanted(calibration, target, precision, top_k, unpooled), float(coverage[-1]))
     reached = int(np.argmax(coverage >= wanted))
     if reached == 0:
         return calibration.probes[0]
@@ -490,6 +496,7 @@ def price_for(
     top_k: int,
     rank: float,
     skip: float = 0.0,
+    unpooled: float | None = None,
 ) -> float | None:
     """The price of a byte at which extents are bought for a mean recall of ``target``; None if unknown.
 
@@ -498,7 +505,7 @@ def price_for(
     if not calibration.bought:
         return None
     coverage = _coverage(partial(_covered, calibration.bought), max(rank, 1.0), skip)
-    wanted = _wanted(calibration, target, precision, top_k)
+    wanted = _wanted(calibration, target, precision, top_k, unpooled)
     reached = int(np.argmax(coverage >= wanted))
     if coverage[reached] < wanted:
         return None
@@ -529,14 +536,30 @@ def reach_for(calibration: Calibration, probes: int, rank: float) -> float:
     return max(NO_REACH, first + share * (second - first))
 
 
-def kept_by(calibration: Calibration, precision: RerankPrecision, top_k: int) -> float:
-    """The share of the covered neighbours that re-ranking keeps, from a pool of the usual size."""
-    return _at(calibration.quality[precision], math.log(max(top_k, 1)))
+def kept_by(
+    calibration: Calibration, precision: RerankPrecision, top_k: int, unpooled: float | None = None
+) -> float:
+    """The share of the covered neighbours that re-ranking keeps, of the usual pool or without one."""
+    kept = _at(calibration.quality[precision], math.log(max(top_k, 1)))
+    if unpooled is None:
+        return kept
+    return unpooled * min(1.0, kept / _at(calibration.quality["fp32"], math.log(max(top_k, 1))))
 
 
-def _wanted(calibration: Calibration, target: float, precision: RerankPrecision, top_k: int) -> float:
+def unpooled(target: float) -> tuple[float, float]:
+    """Bounds of an estimate by which a row may be nearer than it says, for a target, and what they keep."""
+    return BOUNDS[target > BOUNDS[0][1] * MAX_COVERAGE]
+
+
+def _wanted(
+    calibration: Calibration,
+    target: float,
+    precision: RerankPrecision,
+    top_k: int,
+    unpooled: float | None,
+) -> float:
     """The coverage at which re-ranking leaves the recall that is asked for."""
-    kept = kept_by(calibration, precision, top_k)
+    kept = kept_by(calibration, precision, top_k, unpooled)
     # A precision that cannot reach the target is no reason to read everything.
     return target / kept if target / kept <= MAX_COVERAGE else max(target, MAX_COVERAGE * kept)
 
