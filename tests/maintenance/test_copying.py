@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -572,6 +572,28 @@ def test_what_an_unfinished_copy_left_is_used_while_it_is_young_and_never_when_i
     assert good(live, backup)["docs"].changed is False
     ns.insert(ROWS[:1], [8_200])  # a part that has another id there is known again
     assert good(live, backup)["docs"].copied == 1
+
+
+def test_a_first_copy_may_take_longer_than_the_grace_beside_collection() -> None:
+    live = MemoryStore()
+    db = database(live)
+    ns = db.create_namespace("docs", DIM, "l2", **CODED)
+    for start in range(0, 60, 10):
+        ns.insert(ROWS[start : start + 10], range(start, start + 10))
+    time, turn = [1_000.0], threading.Lock()
+
+    class Slow(MemoryStore):
+        def put_stream(self, key: str, chunks: Iterable[bytes | memoryview]) -> ObjectMeta:
+            with turn:
+                meta = super().put_stream(key, chunks)
+                time[0] += 900.0
+                collect(self, "docs", retention=0.0, grace=1_000.0)
+            return meta
+
+    target = Slow(clock=lambda: time[0])
+    assert good(live, target)["docs"].copied == 6
+    assert time[0] == 1_000.0 + 6 * 900.0
+    assert answers(database(target)) == answers(db)
 
 
 # -- kills, by every request at which one may come ------------------------------------------
