@@ -32,7 +32,7 @@ from vecstore.maintenance import copying
 from vecstore.maintenance.gc import collect
 from vecstore.maintenance.verify import verify
 from vecstore.manifest import history
-from vecstore.manifest.keys import current_key, part_key
+from vecstore.manifest.keys import current_key, history_key, part_key
 from vecstore.storage.base import ObjectMeta, ObjectStore
 from vecstore.storage.faults import CountingStore
 from vecstore.storage.memory import MemoryStore
@@ -484,6 +484,24 @@ def test_an_object_that_is_lost_at_the_source_is_named_and_nothing_is_committed(
     assert (found["docs"].code, lost.id in str(found["docs"].message)) == (StorageMissing.code, True)
     assert not any(info.name == "docs" for info in database(backup).namespaces())
     sound(backup)
+
+
+def test_a_number_that_was_reserved_and_is_taken_is_named_as_such() -> None:
+    key = history_key("docs", 3)
+
+    class Taken(MemoryStore):
+        def put_if_absent(self, wanted: str, data: bytes) -> ObjectMeta:
+            if wanted == key:
+                super().put_if_absent(key, b"of somebody else")
+            return super().put_if_absent(wanted, data)
+
+    live = MemoryStore()
+    ns = database(live).create_namespace("docs", DIM, "l2", **CODED)
+    ns.insert(ROWS[:10])
+    ns.tag("first")
+    ns.insert(ROWS[10:20])
+    found = copied(live, Taken())["docs"]
+    assert (found.code, found.message) == (StorageCorrupt.code, f"{key} was reserved and is taken")
 
 
 def test_damage_at_the_source_is_found_while_it_is_copied_and_nothing_is_committed() -> None:
