@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -32,7 +32,7 @@ from vecstore.maintenance import copying
 from vecstore.maintenance.gc import collect
 from vecstore.maintenance.verify import verify
 from vecstore.manifest import history
-from vecstore.manifest.keys import current_key, part_key
+from vecstore.manifest.keys import current_key, history_key, part_key
 from vecstore.storage.base import ObjectMeta, ObjectStore
 from vecstore.storage.faults import CountingStore
 from vecstore.storage.memory import MemoryStore
@@ -486,6 +486,24 @@ def test_an_object_that_is_lost_at_the_source_is_named_and_nothing_is_committed(
     sound(backup)
 
 
+def test_a_number_that_was_reserved_and_is_taken_is_named_as_such() -> None:
+    key = history_key("docs", 3)
+
+    class Taken(MemoryStore):
+        def put_if_absent(self, wanted: str, data: bytes) -> ObjectMeta:
+            if wanted == key:
+                super().put_if_absent(key, b"of somebody else")
+            return super().put_if_absent(wanted, data)
+
+    live = MemoryStore()
+    ns = database(live).create_namespace("docs", DIM, "l2", **CODED)
+    ns.insert(ROWS[:10])
+    ns.tag("first")
+    ns.insert(ROWS[10:20])
+    found = copied(live, Taken())["docs"]
+    assert (found.code, found.message) == (StorageCorrupt.code, f"{key} was reserved and is taken")
+
+
 def test_damage_at_the_source_is_found_while_it_is_copied_and_nothing_is_committed() -> None:
     live, backup = MemoryStore(), MemoryStore()
     filled(live)
@@ -572,6 +590,28 @@ def test_what_an_unfinished_copy_left_is_used_while_it_is_young_and_never_when_i
     assert good(live, backup)["docs"].changed is False
     ns.insert(ROWS[:1], [8_200])  # a part that has another id there is known again
     assert good(live, backup)["docs"].copied == 1
+
+
+def test_a_first_copy_may_take_longer_than_the_grace_beside_collection() -> None:
+    live = MemoryStore()
+    db = database(live)
+    ns = db.create_namespace("docs", DIM, "l2", **CODED)
+    for start in range(0, 60, 10):
+        ns.insert(ROWS[start : start + 10], range(start, start + 10))
+    time, turn = [1_000.0], threading.Lock()
+
+    class Slow(MemoryStore):
+        def put_stream(self, key: str, chunks: Iterable[bytes | memoryview]) -> ObjectMeta:
+            with turn:
+                meta = super().put_stream(key, chunks)
+                time[0] += 900.0
+                collect(self, "docs", retention=0.0, grace=1_000.0)
+            return meta
+
+    target = Slow(clock=lambda: time[0])
+    assert good(live, target)["docs"].copied == 6
+    assert time[0] == 1_000.0 + 6 * 900.0
+    assert answers(database(target)) == answers(db)
 
 
 # -- kills, by every request at which one may come ------------------------------------------

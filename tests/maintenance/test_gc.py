@@ -445,6 +445,28 @@ def test_what_a_killed_first_copy_has_left_goes_after_the_grace(store: Any) -> N
     assert current(store).state == "active"
 
 
+def test_nothing_of_a_first_copy_goes_while_any_of_it_is_young(store: Any) -> None:
+    publisher = make_publisher(store)
+    left = {key_of(upload(publisher))}
+    store.time += 2 * HOUR
+    left |= {key_of(upload(publisher))}
+    for dry_run in (True, False):
+        told = run(publisher, dry_run=dry_run)
+        assert (told.deleted, told.bytes, told.waiting, told.keys) == (0, 0, 2, ())
+    assert set(store.objects) == left
+    store.time += HOUR + 10
+    assert set(run(publisher).keys) == left
+
+
+def test_what_lies_under_a_name_that_was_never_used_is_left_alone_unless_it_is_asked_for(store: Any) -> None:
+    publisher = make_publisher(store)
+    left = key_of(upload(publisher))
+    store.time += 10 * HOUR
+    with pytest.raises(NamespaceNotFound):
+        run(publisher, unused=False)
+    assert set(store.objects) == {left}
+
+
 def test_a_creation_while_the_rest_of_a_copy_is_collected_loses_nothing(store: Any) -> None:
     publisher = make_publisher(store)
     upload(publisher)

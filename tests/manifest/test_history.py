@@ -10,7 +10,8 @@ from tests.manifest.helpers import NS, Call, ScriptedStore, insert, make_namespa
 from vecstore.errors import InvalidArgument, SnapshotExpired, StorageCorrupt, StorageMissing
 from vecstore.maintenance.gc import Barrier
 from vecstore.manifest import history
-from vecstore.manifest.keys import current_key, history_key
+from vecstore.manifest.keys import current_key, history_key, history_prefix
+from vecstore.storage.base import ListPage
 
 
 def test_the_epoch_that_is_current_has_no_copy_and_is_read_all_the_same() -> None:
@@ -80,6 +81,22 @@ def test_a_copy_that_is_there_already_is_as_good() -> None:
     history.write_copy(store, NS, 1, raw)
     history.write_copy(store, NS, 1, raw)
     assert store.objects[history_key(NS, 1)][0] == raw
+
+
+def test_history_is_found_behind_a_page_of_what_others_keep_there() -> None:
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+    publisher.commit(insert(publisher))
+    history.check_not_lost(store, NS)
+    del store.objects[current_key(NS)]
+    foreign = f"{history_prefix(NS)} (copy).json"
+    pages = iter((ListPage((), foreign),))
+
+    def script(call: Call) -> Any:
+        return next(pages, None) or call.carry_out()
+
+    with scripted(store, script), pytest.raises(StorageCorrupt, match="is lost"):
+        history.check_not_lost(store, NS)
 
 
 def test_a_copy_of_another_history_is_neither_replaced_nor_taken_for_ours() -> None:

@@ -249,6 +249,25 @@ def test_a_writer_that_is_ahead_of_others_gives_way_to_them() -> None:
     holds(store)
 
 
+def test_a_writer_gives_way_for_as_long_as_one_request_takes_also_where_a_copy_cost_it_two() -> None:
+    store, time = ScriptedStore(), Time()
+    one, other = make_namespace(store, time=time), make_publisher(store, 2)
+    pauses: list[float] = []
+    one.sleep = pauses.append
+    one.rng.random = lambda: 1.0  # type: ignore[method-assign]
+    one.commit(insert(one))
+    other.snapshots.refresh()
+    other.prepare()
+
+    def script(call: Call) -> Any:
+        time.seconds += 1.0
+        return call.carry_out()
+
+    with scripted(store, script):
+        one.commit(insert(one))
+    assert pauses == [8.0]  # requests of a second
+
+
 def test_an_interrupted_leader_leaves_the_publisher_usable_and_its_group_in_doubt() -> None:
     store = ScriptedStore()
     publisher = make_namespace(store)

@@ -48,6 +48,20 @@ def test_a_deleted_namespace_is_no_failure_and_its_objects_go() -> None:
     assert not {what for what in observer.counted if "failures" in what}
 
 
+def test_files_that_are_put_back_with_their_old_times_are_left_alone_until_collection_is_asked_for() -> None:
+    now, observer = [1e6], Counting()
+    store = MemoryStore(clock=lambda: now[0])
+    db = EmbeddedDatabase(store, observer=observer, rng=Random(1))
+    store.put_if_absent("namespaces/ns/parts/01.part", b"put back before its manifest")
+    now[0] += 36_000.0
+    swept(db)
+    with pytest.raises(NamespaceNotFound):
+        db.maintain("ns")
+    assert [meta.key for meta in store.list("").objects] == ["namespaces/ns/parts/01.part"]
+    assert not {what for what in observer.counted if "failures" in what}
+    assert db.collect("ns", retention=0.0, grace=0.0, dry_run=False).deleted == 1
+
+
 def test_history_is_kept_for_as_long_as_the_settings_say() -> None:
     now = [1e6]
     db = EmbeddedDatabase(MemoryStore(clock=lambda: now[0]), rng=Random(1))

@@ -445,8 +445,10 @@ class EmbeddedDatabase:
         """Read the next slice of what searches of a namespace need into the caches of this process."""
         return warm(self._maintained(name), cursor, self._cache.room)
 
-    def collect(self, name: str, *, retention: float, grace: float, dry_run: bool) -> GcResult:
-        """Collect one namespace's garbage."""
+    def collect(
+        self, name: str, *, retention: float, grace: float, dry_run: bool, unused: bool = True
+    ) -> GcResult:
+        """Collect one namespace's garbage; with ``unused`` also what lies under a name that never was one."""
         engine = self._maintained(name)
         with self._counting("collection_failures"):
             done = collect(
@@ -456,6 +458,7 @@ class EmbeddedDatabase:
                 retention=retention,
                 grace=grace,
                 dry_run=dry_run,
+                unused=unused,
             )
         if not dry_run:
             self._observer.count("collections")
@@ -485,13 +488,17 @@ class EmbeddedDatabase:
             while self.compact(name, everything=False).part_id is not None:
                 pass
 
+    def collect_due(self, name: str, *, retention: float, grace: float) -> GcResult:
+        """Collect one namespace's garbage unasked, and nothing of a first copy (`NamespaceNotFound`)."""
+        return self.collect(name, retention=retention, grace=grace, dry_run=False, unused=False)
+
     def maintain(self, name: str) -> None:
         """What is due in a namespace that this process wrote to: compaction, and at times collection."""
         self.compact_due(name)
         now = self._clock()
         if now - self._collected.get(name, -math.inf) >= COLLECT_SECONDS:
             self._collected[name] = now
-            self.collect(name, retention=RETENTION, grace=GRACE, dry_run=False)
+            self.collect_due(name, retention=RETENTION, grace=GRACE)
 
     def close(self) -> None:
         """Stop maintenance and release threads and connections; what is asked after that is `DatabaseClosed`.

@@ -41,7 +41,7 @@ from vecstore.errors import (
 from vecstore.index.rotation import padded
 from vecstore.manifest import history
 from vecstore.manifest.adopt import Adopt, Reserve, check_adoptable, counts_as_far, is_still, rows_state
-from vecstore.manifest.keys import namespace_prefix, namespaces_prefix, part_key
+from vecstore.manifest.keys import history_key, namespace_prefix, namespaces_prefix, part_key
 from vecstore.manifest.lifecycle import create_marker
 from vecstore.manifest.model import CommitRef, Copied, Manifest, Part, Pin, Tombstone, encode_manifest
 from vecstore.manifest.pins import tags_of
@@ -494,7 +494,13 @@ class _Copy:
             history_floor=0,
             copied=UNSET,
         )
-        history.write_copy(self._target, self._name, epoch, encode_manifest(copy))
+        try:
+            history.write_copy(self._target, self._name, epoch, encode_manifest(copy))
+        except StorageCorrupt as error:
+            key = history_key(self._name, epoch)
+            raise StorageCorrupt(
+                f"{key} was reserved and is taken", object=key, section="manifest"
+            ) from error
         created = next(pin.created_at for pin in tags_of(plan.source) if pin.name == name)
         return Pin(name=name, kind="tag", incarnation=anew, epoch=epoch, created_at=created)
 

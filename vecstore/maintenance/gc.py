@@ -67,6 +67,7 @@ def collect(
     retention: float = RETENTION,
     grace: float = GRACE,
     dry_run: bool = False,
+    unused: bool = True,
     publisher: Publisher | None = None,
     clock: Callable[[], float] = time.monotonic,
     rng: Random | None = None,
@@ -74,8 +75,10 @@ def collect(
 ) -> GcResult:
     """Delete what one namespace, or the marker that is left of it, no longer needs.
 
-    Where the name was never used, but a first copy to it was killed or given up, what that has left goes: a
-    marker is put first, so that nobody commits upon it what is being deleted.
+    Where the name was never used, but a first copy to it was killed or given up, what that has left goes once
+    all of it is older than the grace: a younger object shows that a copy is under way. A marker is put first,
+    so that nobody commits upon it what is being deleted. Files that are put back with their old times cannot
+    be told from such a rest: nobody may collect meanwhile.
 
     Parameters
     ----------
@@ -87,13 +90,15 @@ def collect(
     dry_run
         Tell what would go; nothing is committed or deleted, so what the pin of a branch holds that is
         over by now is not told.
+    unused
+        False leaves alone what lies under a name that was never used, as if it were not there.
     publisher
         The process's publisher of the namespace, so that the barrier queues behind its commits.
 
     Raises
     ------
     NamespaceNotFound
-        The name was never used, and nothing is left of a copy to it.
+        The name was never used, and nothing is left of a copy to it, or that is left alone.
     InvalidArgument
         What are no seconds; NaN would compare as if all history were old.
     StorageCorrupt
@@ -113,10 +118,10 @@ def collect(
     try:
         return _collect(publisher, retention, grace, dry_run)
     except NamespaceNotFound:
-        left = _never_committed(publisher, grace, dry_run)
+        left = _never_committed(publisher, grace, dry_run) if unused else None
         if left is None:
             raise
-        if dry_run or not left.deleted:
+        if dry_run or left.waiting:
             return left
         create_marker(publisher)
     return _collect(publisher, retention, grace, dry_run)
@@ -130,21 +135,25 @@ def _collect(publisher: Publisher, retention: float, grace: float, dry_run: bool
 
 
 def _never_committed(publisher: Publisher, grace: float, dry_run: bool) -> GcResult | None:
-    """What could go of uploads under a name that was never used, or None if there are none at all."""
+    """What could go of uploads under a name that was never used, or None if there are none at all.
+
+    All of them or nothing: a copy commits when its last part is there, however long the first has been.
+    """
     store, prefix = publisher.store, namespace_prefix(publisher.namespace)
     history.check_not_lost(store, publisher.namespace)
     before = store.now() - grace - CLOCK_MARGIN
-    deleted = size = waiting = 0
+    count = size = 0
+    under_way = False
     keys: list[str] = []
     for meta in all_objects(store, prefix + "parts/"):
-        if meta.modified >= before:
-            waiting += 1
-            continue
-        deleted += 1
+        count += 1
         size += meta.size
+        under_way = under_way or meta.modified >= before
         if len(keys) < MAX_REPORTED_KEYS:
             keys.append(meta.key)
-    return GcResult(deleted, size, waiting, dry_run, tuple(keys)) if deleted or waiting else None
+    if not count:
+        return None
+    return GcResult(0, 0, count, dry_run) if under_way else GcResult(count, size, 0, dry_run, tuple(keys))
 
 
 def _seconds(field: str, given: object) -> float:

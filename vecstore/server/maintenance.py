@@ -97,7 +97,7 @@ class Maintainer:
                 self._most_parts = max(self._most_parts, len(known.manifest.parts))
 
     def _collect(self, name: str) -> None:
-        found = self._database.collect(name, retention=self._retention, grace=self._grace, dry_run=False)
+        found = self._database.collect_due(name, retention=self._retention, grace=self._grace)
         if found.deleted:
             log.info("collected %s: %d objects, %d bytes", name, found.deleted, found.bytes)
 

@@ -217,6 +217,22 @@ def test_what_others_keep_under_names_that_are_no_keys_is_not_told_of(
     assert store.list_children("", limit=limit) == ("a",)
 
 
+def test_an_object_that_stands_for_the_prefix_itself_is_passed_over(
+    store: S3Store, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As consoles make them for a folder: its name is the prefix, and nothing is left of it for a key."""
+    monkeypatch.setattr("vecstore.storage.s3.listing._PAGE_KEYS", 1)
+    for key in ("", "a/b", "c"):
+        bucket.client.put_object(Bucket=bucket.name, Key=f"some/prefix/{key}", Body=b"")
+    pages = [store.list("", limit=1)]
+    while (after := pages[-1].next) is not None:
+        assert len(pages) < 5
+        pages.append(store.list("", after=after, limit=1))
+    assert [meta.key for page in pages for meta in page.objects] == ["a/b", "c"]
+    assert [meta.key for meta in all_objects(store, "")] == ["a/b", "c"]
+    assert store.list_children("") == ("a",)
+
+
 def test_one_client_serves_many_threads(store: S3Store, behind: Behind) -> None:
     behind.write("x", b"0123456789")
     failures: list[BaseException] = []

@@ -22,7 +22,7 @@ class Listing:
 
     def objects(self, prefix: str, after: str | None, limit: int) -> ListPage:
         """What can be no key of ours is left out."""
-        answer = self._page(prefix, after or "", limit=limit)
+        answer = self._page(prefix, after, limit=limit)
         listed = [(one["Key"][len(self._root) :], one) for one in answer.get("Contents", ())]
         found = tuple(
             ObjectMeta(key, one["Size"], one["ETag"], one["LastModified"].timestamp())
@@ -40,7 +40,7 @@ class Listing:
         lowest = after or ""
         names: set[str] = set()
         # From ``after`` itself, not from past its folder: ``after-x/`` lies before ``after/``.
-        start = f"{prefix}{lowest}" if lowest else ""
+        start = f"{prefix}{lowest}" if lowest else None
         token = ""  # nosec B105
         while True:
             # By token, because not all servers list in the order of keys (SeaweedFS does by segments).
@@ -61,13 +61,13 @@ class Listing:
         return tuple(sorted(names)[:limit])
 
     def _has(self, prefix: str, child: str) -> bool:
-        return bool(self._page(f"{prefix}{child}/", "", limit=1).get("Contents"))
+        return bool(self._page(f"{prefix}{child}/", None, limit=1).get("Contents"))
 
     def _page(
-        self, prefix: str, after: str, *, limit: int = _PAGE_KEYS, delimiter: str = "", token: str = ""
+        self, prefix: str, after: str | None, *, limit: int = _PAGE_KEYS, delimiter: str = "", token: str = ""
     ) -> Any:
         options = {"Delimiter": delimiter} if delimiter else {}
-        if after:
+        if after is not None:  # "" is past an object that is named as the root is
             options["StartAfter"] = self._root + after
         if token:
             options["ContinuationToken"] = token
