@@ -21,11 +21,11 @@ from vecstore.index.recall import (
     MAX_LOOKS,
     MOST_REACH,
     base_probes,
+    bounds_for,
     kept_by,
     pool_size,
     probes_for,
     reach_for,
-    unpooled,
 )
 from vecstore.index.view import OpenPart, View
 from vecstore.types import RerankPrecision, SearchParams
@@ -79,7 +79,7 @@ def _plan(view: View, params: SearchParams) -> Plan:
     settings = view.manifest.settings
     target = target_of(view, params)
     direct = view.whole is not None or _blurred(view, params, target)
-    width, kept = unpooled(target) if direct and target is not None else (1.0, None)
+    width, kept = bounds_for(target) if direct and target is not None else (1.0, None)
     scale = _scale(view, params, target)
     precision, reaches = _cheapest(view, params, target, scale, kept)
     pool = min(pool_size(params.top_k, scale), MAX_CAPACITY)

@@ -473,7 +473,7 @@ def probes_for(
     most
         The neighbour beyond which a plan does not look.
     unpooled
-        What is kept where rows are scored as they are scanned, without a pool (`unpooled`).
+        What is kept where rows are scored as they are scanned, without a pool (`bounds_for`).
     """
     skip = min(skip, most - 1.0)
     rank = min(max(rank, 1.0), most - skip)
@@ -546,7 +546,7 @@ def kept_by(
     return unpooled * min(1.0, kept / _at(calibration.quality["fp32"], math.log(max(top_k, 1))))
 
 
-def unpooled(target: float) -> tuple[float, float]:
+def bounds_for(target: float) -> tuple[float, float]:
     """Bounds of an estimate by which a row may be nearer than it says, for a target, and what they keep."""
     return BOUNDS[target > BOUNDS[0][1] * MAX_COVERAGE]
 

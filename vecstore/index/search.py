@@ -24,7 +24,7 @@ from vecstore.ext.field import Plan
 from vecstore.ext.search import Missing, Searcher
 from vecstore.index.extents import RANKED, SCATTERED, lists_within, worth_fetching
 from vecstore.index.plan import plan_for, share_of, target_of
-from vecstore.index.recall import gains_for, price_for, unpooled
+from vecstore.index.recall import bounds_for, gains_for, price_for
 from vecstore.index.view import View, read_side_by_side
 from vecstore.index.watched import Watched
 from vecstore.part.reader import Gathered
@@ -131,7 +131,7 @@ def _choose_extents(
             top_k=params.top_k,
             rank=rank,
             skip=rank * dead,
-            unpooled=unpooled(target)[1] if plan.direct else None,
+            unpooled=bounds_for(target)[1] if plan.direct else None,
         )
         if price is None:
             continue
