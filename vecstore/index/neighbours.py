@@ -112,17 +112,15 @@ def nearest_rows(
     rows = np.empty((len(asked), k), dtype=np.int64)
     distances = np.empty((len(asked), k), dtype=np.float32)
 
-    longest = None if towards is None else _longest(z, order)
+    longest = np.empty(0, dtype=np.int64) if towards is None else _longest(z, order)
 
     def some(these: slice) -> None:
         candidates = _candidates(encoded, queries[these], k, ready)
-        if towards is not None and longest is not None:
+        if towards is not None:
             # A long row whose code is unlucky has an estimate at the end of all, and may be the nearest.
             products = z[order[longest]] @ towards[these].T
-            first = np.argsort(-products, axis=0)[: k + 1]
-            candidates = [
-                np.union1d(some, longest[one]) for some, one in zip(candidates, first.T, strict=True)
-            ]
+            first = np.argsort(-products, axis=0)[: k + 1].T
+            candidates = [np.union1d(*both) for both in zip(candidates, longest[first], strict=True)]
         for i, found in zip(range(these.start, these.stop), candidates, strict=True):
             found = np.sort(found[order[found] != asked[i]])
             there = z[order[found]]
