@@ -325,8 +325,8 @@ cdef class Plan:
     def __init__(self, *, top_k, pool, most, alive, precision, fp32_cap, probes, limits, reach, patience, margin, widen, looks, spared=0.0, direct=False, width=1.0, hollow=None, familiar=None, cap=MAX_CAPACITY, distant=None) -> None:
         if (
             not 1 <= top_k <= MAX_CAPACITY or pool < top_k or not 1 <= most <= MAX_CAPACITY or alive < 0
-            or fp32_cap < 0 or not 1 <= cap <= MAX_CAPACITY or not 2 <= widen <= MAX_CAPACITY or looks < 0 or not 0.0 <= spared <= 1.0
-            or not 0.0 <= width <= 1e3
+            or fp32_cap < 0 or not 1 <= cap <= MAX_CAPACITY or not 2 <= widen <= MAX_CAPACITY or looks < 0
+            or not 0.0 <= spared <= 1.0 or not 0.0 <= width <= 1e3
         ):
             raise ValueError("a plan is out of range")
         self.top_k = top_k

@@ -778,7 +778,7 @@ cdef class Searcher:
     cdef int32_t _near_lists(self, Py_ssize_t p) noexcept nogil:
         """How many lists of a part are no farther than its reach times the last hit.
 
-        Where a query is lost, and no edge is seen within the limit, there is none.
+        Where a query is lost, and no edge is seen within the limit, the plan's cap takes its place.
         """
         cdef float edge = self.plan.reach[p] * self.nearest.threshold
         cdef int32_t near, wanted = self.want[p], most = self._at_most(p, <int32_t>self.plan.cap)

@@ -113,13 +113,13 @@ def nearest_rows(
     distances = np.empty((len(asked), k), dtype=np.float32)
 
     longest = np.empty(0, dtype=np.int64) if towards is None else _longest(z, order)
+    long_rows = z[order[longest]]
 
     def some(these: slice) -> None:
         candidates = _candidates(encoded, queries[these], k, ready)
         if towards is not None:
             # A long row whose code is unlucky has an estimate at the end of all, and may be the nearest.
-            products = z[order[longest]] @ towards[these].T
-            first = np.argsort(-products, axis=0)[: k + 1].T
+            first = np.argsort(-(long_rows @ towards[these].T), axis=0)[: k + 1].T
             candidates = [np.union1d(*both) for both in zip(candidates, longest[first], strict=True)]
         for i, found in zip(range(these.start, these.stop), candidates, strict=True):
             found = np.sort(found[order[found] != asked[i]])

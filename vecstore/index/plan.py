@@ -133,7 +133,7 @@ def _blurred(view: View, params: SearchParams, target: float | None) -> bool:
         return False
     if (params.rerank_precision or settings.rerank_precision) == "none":
         return False
-    return 1.0 - _kept(view, "fp32", params.top_k) > 1.0 - target
+    return _kept(view, "fp32", params.top_k) < target
 
 
 def target_of(view: View, params: SearchParams) -> float | None:
