@@ -33,7 +33,7 @@ cdef class Field:
         Whether what was read once stays where it is; else every search is given what it reads.
     dot_length, dot_square : float
     dot_group : int
-        By which queries are scaled under the dot product (`vecstore.index.recall.dot_gain`), with the mean of that
+        By which queries are scaled under the dot product (`vecstore.index.dot.dot_gain`), with the mean of that
         group.
 
     Attributes

@@ -1078,7 +1078,7 @@ cdef void *_room(void *old, size_t size) except NULL:
 
 
 cdef double _gain(double own, double length, double square, double along) noexcept nogil:
-    """As `vecstore.index.recall.dot_gain`; `along` is the product of query and mean."""
+    """As `vecstore.index.dot.dot_gain`; `along` is the product of query and mean."""
     cdef double gain
     length = min(length, MAX_NORM)
     if own == 0 or length == 0:

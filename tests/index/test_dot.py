@@ -11,7 +11,7 @@ import pytest
 
 import vecstore
 from vecstore.api import Namespace
-from vecstore.index.recall import dot_gain
+from vecstore.index.dot import dot_gain
 from vecstore.sample import load_sample
 from vecstore.types import F32
 

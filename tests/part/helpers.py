@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.core import CODED, RangeStore
+from vecstore.index.recall import Calibration
 from vecstore.index.rotation import Rotation
 from vecstore.manifest.keys import part_key
 from vecstore.manifest.model import Part, Settings
@@ -70,6 +71,12 @@ def open_part(
         id_kind="string" if strings else "u64",
         trace=ReadTrace(),
     )
+
+
+def calibration_of(stored: Stored) -> Calibration | None:
+    store = MemoryStore()
+    put(store, stored)
+    return open_part(store, stored).calibration
 
 
 def read_everything(reader: PartReader) -> None:

@@ -18,7 +18,6 @@ from vecstore.index.ivf import planned_probes
 from vecstore.index.recall import (
     FARTHEST,
     MAX_COVERAGE,
-    MAX_LOOKS,
     MOST_REACH,
     base_probes,
     bounds_for,
@@ -36,6 +35,7 @@ WIDEN: Final = 4
 PATIENCE: Final = 2.0  # lists probed under the dot product, in places of the farthest list that held a hit
 EXACT_WORTH: Final = 4  # lists whose scan takes as long as to score one hit by its vector
 HOLLOW: Final = 0.75  # of the live rows that lists have elsewhere, that those about a query lack in a hole
+MAX_LOOKS: Final = 6
 MAX_PLANS: Final = 1_000  # remembered by a view
 REACHED: Final = 2.0 * FARTHEST  # neighbours up to which a reach holds that was measured for the farthest
 MATCHES_BEYOND: Final = 3.0 * FARTHEST  # as far as a plan looks for matches that no reach tells of

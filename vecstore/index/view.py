@@ -21,7 +21,7 @@ from vecstore import deadline
 from vecstore.aside import aside
 from vecstore.errors import StorageCorrupt
 from vecstore.ext.field import Field
-from vecstore.index.recall import dot_length, dot_square
+from vecstore.index.dot import dot_length, dot_square
 from vecstore.index.rotation import Rotation, padded
 from vecstore.live import LiveSet
 from vecstore.manifest.keys import current_key

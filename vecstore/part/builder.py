@@ -21,8 +21,9 @@ from vecstore.ext.ivf import record_layout
 from vecstore.ext.rabitq import encode_rabitq
 from vecstore.ext.records import encode_lists, unit_rows
 from vecstore.ext.train import list_spread
+from vecstore.index.calibration import calibrate, held_out_rows
 from vecstore.index.ivf import Partition, capacity_for, lists_for, single_list
-from vecstore.index.recall import Calibration, calibrate, held_out_rows
+from vecstore.index.recall import Calibration
 from vecstore.index.rotation import Rotation
 from vecstore.index.training import in_parts, train
 from vecstore.limits import MAX_PART_ROWS
