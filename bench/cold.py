@@ -12,6 +12,7 @@ seconds more, with second requests (``hedge_share``) and without.
 
 ``--nprobe`` asks for so many lists in place of the plan for a recall. ``--many`` compares how many requests
 are too many for one read, so that larger gaps between its ranges are closed (`vecstore.storage.ranges.MANY`).
+``--batch`` asks so many queries in one call, and one after another, each time from empty caches on.
 """
 
 from __future__ import annotations
@@ -171,6 +172,30 @@ def measure(endpoint: str, ways: list[Way], queries: F32, truth: sets.I32) -> No
             way.served.append(_ask(endpoint, "spent"))
 
 
+def batches(endpoint: str, queries: F32) -> list[dict[str, Any]]:
+    """The same queries in one call and one after another, from an empty cache on."""
+    store = opened(endpoint, "signed", 0.05)
+    params = SearchParams(top_k=K)
+
+    def together(database: EmbeddedDatabase) -> None:
+        database.search_batch(NAME, queries, params)
+
+    def in_turn(database: EmbeddedDatabase) -> None:
+        for q in queries:
+            database.search(NAME, q, params)
+
+    EmbeddedDatabase(store, threads=1).search_batch(NAME, queries[:WARM], params)  # connections are open
+    rows = []
+    for label, ask in (("in turn", in_turn), ("in one call", together)):
+        _ask(endpoint, "reset")
+        began = time.perf_counter()
+        ask(EmbeddedDatabase(store, threads=1))
+        seconds = time.perf_counter() - began
+        spent = _ask(endpoint, "spent")
+        rows.append({"queries": f"{len(queries)} {label}", "s": round(seconds, 2), **spent})
+    return rows
+
+
 def _ask(endpoint: str, what: str) -> dict[str, int]:
     with urllib.request.urlopen(f"{endpoint}/-/{what}") as answer:
         found: dict[str, int] = json.load(answer)
@@ -190,9 +215,15 @@ def main() -> None:
     parser.add_argument("--many", type=int, nargs="*", default=[ranges.MANY])
     parser.add_argument("--reads", nargs="*", choices=("signed", "boto3", "obstore"), default=["signed"])
     parser.add_argument("--stalls", action="store_true", help="one answer in a hundred takes 2 s more")
+    parser.add_argument("--batch", type=int, help="queries in one call beside as many in turn, and no more")
     parser.add_argument("--into", type=Path, help="where the figures go as JSON")
     options = parser.parse_args()
     kept = grow.stored()
+    if options.batch is not None:
+        asked = kept[grow.ROWS : grow.ROWS + options.batch].astype(np.float32)
+        with distant(prepared(options.rows)) as endpoint:
+            print(tabulate(batches(endpoint, asked), headers="keys"))
+        return
     queries = kept[grow.ROWS : grow.ROWS + options.queries].astype(np.float32)
     truth = sets.exact_neighbours(kept[: options.rows].astype(np.float32), queries, "cosine", K)
     plans = [("default", SearchParams(top_k=K, debug=True))]

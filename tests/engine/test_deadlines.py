@@ -60,7 +60,8 @@ def filled(store: Any = None) -> Namespace:
 
 WORK: dict[str, Callable[[Namespace], object]] = {
     "a batch": lambda ns: ns.search_batch(ROWS[:40]),
-    "a batch one by one": lambda ns: ns.search_batch(ROWS[:2], include=["n"]),
+    "a batch with attributes": lambda ns: ns.search_batch(ROWS[:2], include=["n"]),
+    "a batch one by one": lambda ns: ns.search_batch(ROWS[:2], debug=True),
     "a filter": lambda ns: ns.search(ROWS[0], filter=["n", "Gte", 3]),
     "an order": lambda ns: ns.search(order_by=("n", "asc")),
     "attributes of hits": lambda ns: ns.search(ROWS[0], include=["t"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Timer, get_ident
@@ -31,8 +31,10 @@ from tests.core import (
 from vecstore.api import Namespace
 from vecstore.errors import SnapshotExpired
 from vecstore.ext.batch import GROUP
+from vecstore.index import search
 from vecstore.index.search import LEAST_GROUP, LEAST_SHARED, Scratch, groups_of, search_many
 from vecstore.index.view import View
+from vecstore.storage.base import ByteRange
 from vecstore.storage.cache import ReadTrace
 from vecstore.storage.local import LocalStore
 from vecstore.storage.memory import MemoryStore
@@ -664,3 +666,57 @@ def test_a_cold_search_takes_three_dependent_trips() -> None:
     assert again is not None
     # Only whether `current` is still current.
     assert again["storage"]["requests"] == again["storage"]["round_trips"] == 1
+
+
+class Counting(RangeStore):
+    """Counts how often ranges were asked for."""
+
+    asked = 0
+
+    def get_ranges(self, key: str, ranges: Sequence[ByteRange]) -> Sequence[bytes]:
+        self.asked += 1
+        return super().get_ranges(key, ranges)
+
+
+@pytest.mark.parametrize("include", [[], ["vector", "n"]])
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_the_queries_of_a_cold_batch_wait_together(precision: Any, include: list[str]) -> None:
+    store = Counting(uuid.uuid4().hex)
+    ns = database(store).create_namespace("cold", dim=16, metric="l2", list_rows=16, **CODED)
+    rows = clustered(generator(1), 3_000, 16)
+    for start in (0, 1_500):
+        ids = np.arange(start, start + 1_500)
+        ns.insert(rows[ids], ids, attributes={"n": ids})
+    ns.insert(rows[:9] + 0.5)
+    queries = clustered(generator(2), 100, 16)
+    how: dict[str, Any] = {"nprobe": 5, "rerank_precision": precision, "include": include}
+    fresh = database(store, seed=9).namespace("cold")
+    store.asked = 0
+    found = fresh.search_batch(queries, **how)
+    groups = -(-len(queries) // GROUP)
+    # Three parts: their heads, what each group misses of them, and what the hits bring at the end.
+    a_group = 4 + 2 * (precision == "fp32")
+    assert store.asked <= 3 + a_group * groups + 6 * bool(include)
+    for i, q in enumerate(queries):
+        one = fresh.search(q, **how)
+        assert found[i].ids.tolist() == one.ids.tolist()
+        assert found[i].distances.tolist() == one.distances.tolist()
+        assert found[i].attributes == one.attributes
+        np.testing.assert_array_equal(found[i].vectors, one.vectors)
+
+
+def test_what_a_cold_batch_holds_at_once_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Counting(uuid.uuid4().hex)
+    ns = database(store).create_namespace("cold", dim=16, metric="l2", list_rows=16, **CODED)
+    ns.insert(clustered(generator(1), 1_500, 16))
+    queries = clustered(generator(2), 20, 16)
+
+    def asked(most: int) -> int:
+        monkeypatch.setattr(search, "STEP_BYTES", most)
+        fresh = database(store, seed=9).namespace("cold")
+        store.asked = 0
+        fresh.search_batch(queries, nprobe=5)
+        return store.asked
+
+    assert asked(1 << 30) == 2  # the head, and the lists of all queries
+    assert asked(1) > 10  # of each query what those before it have left

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from itertools import islice
 from random import Random
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -340,17 +341,34 @@ class NamespaceEngine:
             )
         _check_answer(len(queries), manifest.dim, params)
         view = self.searched_view(manifest, params, trace)
-        if params.include or params.exclude is not None or params.debug or params.limit_per_group:
+        if params.debug or params.limit_per_group:
             return self._one_by_one(view, queries, params)
         found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
         if params.max_distance is not None:
             found = found.within(params.max_distance)
+        vectors = attributes = None
+        if "vector" in params.include:
+            vectors = np.zeros((*found.ids.shape, manifest.dim), dtype=np.float32)
+            vectors[found.filled] = _vectors_of(view, found.flat(), trace, self._executor)
+        if params.include or params.exclude is not None:
+            brought = _attributes_of(view, found.flat(), params, Allowance(), trace, self._executor)
+            if brought is not None:
+                following = iter(brought)
+                attributes = [list(islice(following, n)) for n in found.counts.tolist()]
         return BatchHits(
-            found.ids, found.distances, found.counts, manifest.epoch, None, None, manifest.incarnation
+            found.ids,
+            found.distances,
+            found.counts,
+            manifest.epoch,
+            vectors,
+            None,
+            manifest.incarnation,
+            attributes,
+            _types(manifest, params),
         )
 
     def _one_by_one(self, view: View, queries: F32, params: SearchParams) -> BatchHits:
-        """A batch whose queries are told of, bring more than ids, or are limited a group: one by one."""
+        """A batch whose queries are told of, or are limited a group: one by one."""
         manifest, shape = view.manifest, (len(queries), params.top_k)
         strings = manifest.id_kind == "string"
         ids: npt.NDArray[Any] = np.full(shape, "", dtype=object) if strings else np.zeros(shape, np.uint64)

@@ -9,7 +9,7 @@ Internal distances are squared L2 (cosine: of unit vectors; dot: less both squar
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +34,7 @@ from vecstore.types import F32, SearchParams
 _ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 LEAST_SHARED: Final = 32  # queries from which on threads share a batch
 LEAST_GROUP: Final = 16  # of queries that are answered together, where threads are to end together
+STEP_BYTES: Final = 64 << 20  # of records that queries in step may miss: a quarter of the usual cache
 
 Executors = Callable[[], Executor]
 
@@ -69,9 +70,19 @@ class BatchAnswer:
     rows: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
 
+    @property
+    def filled(self) -> npt.NDArray[np.bool_]:
+        """bool[M, k]: places that hold a hit."""
+        return np.arange(self.ids.shape[1]) < self.counts[:, None]
+
+    def flat(self) -> Answer:
+        """The hits of all queries, one query after another."""
+        filled = self.filled
+        return Answer(self.ids[filled], self.distances[filled], self.parts[filled], self.rows[filled])
+
     def within(self, most: float) -> BatchAnswer:
         """The hits that are no farther than a public distance."""
-        near = (self.distances <= np.float64(most)) & (np.arange(self.ids.shape[1]) < self.counts[:, None])
+        near = (self.distances <= np.float64(most)) & self.filled
         return BatchAnswer(
             np.where(near, self.ids, "" if self.ids.dtype == object else np.uint64(0)),
             np.where(near, self.distances, np.float32(np.inf)),
@@ -96,11 +107,11 @@ def search_namespace(
     plan = plan_for(view, params)
     kernels = searcher if trace.watch is None else Watched(searcher, trace.watch)
     missing = kernels.begin(view.field, plan, q, params.debug)
-    if missing is not None and not view.mapped and _choose_extents(view, plan, params, searcher, missing):
+    if missing is not None and _choose_extents(view, plan, params, searcher, missing):
         missing = kernels.run()
     while missing is not None:
         deadline.check()
-        _read(view, searcher, missing, trace, executor)
+        _read(view, [(searcher, missing)], trace, executor)
         missing = kernels.run()
     ids, distances, parts, rows = searcher.hits()
     found: npt.NDArray[Any] = ids
@@ -115,7 +126,7 @@ def _choose_extents(
 ) -> bool:
     """Have the parts whose nearest lists are scattered over a distant object searched by its best extents."""
     target = target_of(view, params)
-    if target is None or view.whole is not None:
+    if view.mapped or target is None or view.whole is not None:
         return False
     chosen = False
     for number, lists in missing.lists.items():
@@ -214,26 +225,14 @@ def search_many(
     left: Sequence[int] = range(len(queries))
     if view.mapped:
         left = _together(view, plan, queries, answer, scratch, executor, threads)
-    searcher = scratch.take(view.field.padded_dim)
-    try:
-        for i in left:
-            deadline.check()
-            found = search_namespace(view, queries[i], params, searcher, ReadTrace(), executor)
-            n = answer.counts[i] = len(found.rows)
-            answer.distances[i, :n], answer.parts[i, :n], answer.rows[i, :n] = (
-                found.distances,
-                found.parts,
-                found.rows,
-            )
-            if view.manifest.id_kind != "string":
-                answer.ids[i, :n] = found.ids
-    finally:
-        scratch.give(searcher)
+    waiting = deque(left)
+    while waiting:
+        _in_step(view, plan, params, queries, waiting, answer, scratch, executor)
     if view.manifest.id_kind != "string":
         return answer
     names = np.full(shape, "", dtype=object)
-    filled = np.arange(params.top_k) < answer.counts[:, None]
-    names[filled] = ids_at(view, answer.parts[filled], answer.rows[filled], ReadTrace())
+    hits = answer.flat()
+    names[answer.filled] = ids_at(view, hits.parts, hits.rows, ReadTrace())
     return replace(answer, ids=names)
 
 
@@ -304,6 +303,56 @@ def _together(
     return sorted(left + [i for other in begun for i in other.result()])
 
 
+def _in_step(
+    view: View,
+    plan: Plan,
+    params: SearchParams,
+    queries: F32,
+    waiting: deque[int],
+    answer: BatchAnswer,
+    scratch: Scratch,
+    executor: Executors,
+) -> None:
+    """Answer the next of the waiting queries, a group at most, until they miss `STEP_BYTES` of records.
+
+    What one waits for the others wait for too, so that they all take the trips of one.
+    """
+    searchers: dict[int, Searcher] = {}
+    misses: list[tuple[Searcher, Missing]] = []
+    size = 0
+    try:
+        while waiting and size < STEP_BYTES and len(searchers) < GROUP:
+            deadline.check()
+            i = waiting.popleft()
+            searcher = searchers[i] = scratch.take(view.field.padded_dim)
+            missing = searcher.begin(view.field, plan, queries[i], False)
+            if missing is not None and _choose_extents(view, plan, params, searcher, missing):
+                missing = searcher.run()
+            if missing is not None:
+                misses.append((searcher, missing))
+                size += _bytes_of(view, missing)
+        while misses:
+            deadline.check()
+            _read(view, misses, ReadTrace(), executor)
+            ran = [(searcher, searcher.run()) for searcher, _ in misses]
+            misses = [(searcher, missing) for searcher, missing in ran if missing is not None]
+        for i, searcher in searchers.items():
+            ids, distances, parts, rows = searcher.hits()
+            n = answer.counts[i] = len(rows)
+            answer.ids[i, :n], answer.distances[i, :n] = ids, distances
+            answer.parts[i, :n], answer.rows[i, :n] = parts, rows
+    finally:
+        for searcher in searchers.values():
+            scratch.give(searcher)
+
+
+def _bytes_of(view: View, missing: Missing) -> int:
+    """Of the records that a search misses."""
+    readers = [(view.parts[number].reader, lists) for number, lists in missing.lists.items()]
+    readers += [(view.parts[number].reader, _ONLY_LIST) for number in missing.small]
+    return sum(int(reader.lists["length"][lists].sum(dtype=np.int64)) for reader, lists in readers)
+
+
 def ids_at(
     view: View, parts: npt.NDArray[np.int32], rows: npt.NDArray[np.int64], trace: ReadTrace
 ) -> npt.NDArray[Any]:
@@ -317,37 +366,53 @@ def ids_at(
     return ids
 
 
-def _read(view: View, searcher: Searcher, missing: Missing, trace: ReadTrace, executor: Executors) -> None:
-    """Read what a search misses, side by side, and tell it where that lies."""
-    lists = [(view.parts[number], chosen) for number, chosen in missing.lists.items()]
-    small = [view.parts[number] for number in missing.small]
-    stored = [part for part in small if part.reader.vector_dtype is not None]
-    exact = [(view.parts[number], places, rows) for number, (places, rows) in missing.vectors.items()]
-    reads: Sequence[Callable[[ReadTrace], Gathered]] = [
-        *(partial(part.reader.records, chosen) for part, chosen in lists),
-        *(partial(part.reader.records, _ONLY_LIST) for part in small),
-        *(part.reader.all_vectors for part in stored),
-        *(partial(part.reader.vectors, rows) for part, _, rows in exact),
-    ]
+def _read(
+    view: View, searches: Sequence[tuple[Searcher, Missing]], trace: ReadTrace, executor: Executors
+) -> None:
+    """Read what searches miss, side by side and everything once, and tell each where its own lies."""
+    lists = _union(missing.lists for _, missing in searches)
+    rows = _union({number: rows for number, (_, rows) in missing.vectors.items()} for _, missing in searches)
+    reads: dict[tuple[str, int], Callable[[ReadTrace], Gathered]] = {}
+    for number, wanted in lists.items():
+        reads["lists", number] = partial(view.parts[number].reader.records, wanted)
+    for number in sorted({number for _, missing in searches for number in missing.small}):
+        reader = view.parts[number].reader
+        reads["small", number] = partial(reader.records, _ONLY_LIST)
+        if reader.vector_dtype is not None:
+            reads["stored", number] = reader.all_vectors
+    for number, wanted in rows.items():
+        reads["vectors", number] = partial(view.parts[number].reader.vectors, wanted)
     if view.mapped:
-        found = iter([read(trace) for read in reads])
+        gathered = [read(trace) for read in reads.values()]
     else:
-        found = iter(read_side_by_side(reads, trace, executor))
-    for part, chosen in lists:
-        records = next(found)
-        if not view.mapped:
-            searcher.give_lists(part.number, chosen, records.addresses, records.keep)
-    heads = {part.number: next(found) for part in small}
-    vectors = {part.number: next(found) for part in stored}
-    for number, head in heads.items():
-        own = vectors.get(number)
-        address = 0 if own is None else int(own.addresses[0])
-        if view.mapped:
-            view.field.place_small(number, int(head.addresses[0]), address)
-        else:
-            searcher.give_small(number, int(head.addresses[0]), address, (head.keep, own))
-    for (_, places, _), rows in zip(exact, found, strict=True):
-        searcher.give_vectors(places, rows.addresses, rows.keep)
+        gathered = read_side_by_side(list(reads.values()), trace, executor)
+    found = dict(zip(reads, gathered, strict=True))
+    for searcher, missing in searches:
+        for number, chosen in missing.lists.items():
+            if not view.mapped:
+                records = found["lists", number]
+                addresses = records.addresses[np.searchsorted(lists[number], chosen)]
+                searcher.give_lists(number, chosen, addresses, records.keep)
+        for number in missing.small:
+            head, own = found["small", number], found.get(("stored", number))
+            address = 0 if own is None else int(own.addresses[0])
+            if view.mapped:
+                view.field.place_small(number, int(head.addresses[0]), address)
+            else:
+                searcher.give_small(number, int(head.addresses[0]), address, (head.keep, own))
+        for number, (places, asked) in missing.vectors.items():
+            vectors = found["vectors", number]
+            addresses = vectors.addresses[np.searchsorted(rows[number], asked)]
+            searcher.give_vectors(places, addresses, vectors.keep)
+
+
+def _union(wanted: Iterable[Mapping[int, npt.NDArray[Any]]]) -> dict[int, npt.NDArray[Any]]:
+    """What several searches want of each part: once, ascending."""
+    of_part: dict[int, list[npt.NDArray[Any]]] = {}
+    for one in wanted:
+        for number, some in one.items():
+            of_part.setdefault(number, []).append(some)
+    return {number: np.unique(np.concatenate(some)) for number, some in of_part.items()}
 
 
 def _debug(view: View, plan: Plan, searcher: Searcher, trace: ReadTrace) -> dict[str, Any]:
