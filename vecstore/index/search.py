@@ -34,7 +34,7 @@ from vecstore.types import F32, SearchParams
 _ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 LEAST_SHARED: Final = 32  # queries from which on threads share a batch
 LEAST_GROUP: Final = 16  # of queries that are answered together, where threads are to end together
-STEP_BYTES: Final = 64 << 20  # of records that queries in step may miss: a quarter of the usual cache
+STEP_BYTES: Final = 64 << 20  # of records that are fetched for queries in step: a quarter of the usual cache
 
 Executors = Callable[[], Executor]
 
@@ -313,7 +313,7 @@ def _in_step(
     scratch: Scratch,
     executor: Executors,
 ) -> None:
-    """Answer the next of the waiting queries, a group at most, until they miss `STEP_BYTES` of records.
+    """Answer the next of the waiting queries, a group at most, until `STEP_BYTES` have to be fetched.
 
     What one waits for the others wait for too, so that they all take the trips of one.
     """
@@ -347,10 +347,15 @@ def _in_step(
 
 
 def _bytes_of(view: View, missing: Missing) -> int:
-    """Of the records that a search misses."""
-    readers = [(view.parts[number].reader, lists) for number, lists in missing.lists.items()]
-    readers += [(view.parts[number].reader, _ONLY_LIST) for number in missing.small]
-    return sum(int(reader.lists["length"][lists].sum(dtype=np.int64)) for reader, lists in readers)
+    """Of the records that have to be fetched for a search."""
+    if view.mapped:
+        return 0
+    wanted = [*missing.lists.items(), *((number, _ONLY_LIST) for number in missing.small)]
+    size = 0.0
+    for number, lists in wanted:
+        reader = view.parts[number].reader
+        size += reader.lists["length"][lists].mean(dtype=np.float64) * reader.lacks(lists)
+    return int(size)
 
 
 def ids_at(
