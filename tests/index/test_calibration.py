@@ -138,3 +138,15 @@ def test_coverage_counts_a_list_only_once_its_cell_is_looked_at() -> None:
         most = MOST_REACH * n  # what a plan of n lists may come to, and is ranked for
         wanted = whole[from_probes[whole // 50] < n][:most]
         assert rank_lists(table, cells, bounds, codes, most).tolist() == wanted.tolist()
+
+
+def test_more_neighbours_are_measured_where_there_are_so_many(calibration: Calibration) -> None:
+    farther = calibration.farther
+    assert farther.ks == (300, 1_000)  # of 3,000 rows
+    assert len(farther.coverage) == len(farther.errors) == len(farther.bought) == 2
+    hundred = np.array(calibration.coverage[-1])
+    for shares in farther.coverage:
+        assert all(a <= b + 1e-12 for a, b in pairwise(shares))
+        assert shares[-1] == 1.0
+        assert np.mean(np.array(shares) - hundred) < 0.0
+        hundred = np.array(shares)

@@ -89,8 +89,9 @@ def test_a_gap_is_bridged_where_that_costs_less_than_a_request() -> None:
     assert list(zip(firsts.tolist(), ends.tolist(), strict=True)) == [(50, 54), (80, 81)]
     assert lists_within(firsts, ends).tolist() == [50, 51, 52, 53, 80]
     asked = np.array([49, 50, 52, 54, 80, 20], dtype=np.int32)
-    assert found_at(1e-8, ranked, gains, bounds, asked).tolist() == [False, True, True, False, True, False]
-    assert not found_at(1.0, ranked, gains, bounds, asked).any()
+    cheap, dear = found_at([1e-8, 1.0], ranked, gains, bounds, asked)
+    assert cheap.tolist() == [False, True, True, False, True, False]
+    assert not dear.any()
 
 
 def test_gains_add_up_to_what_is_covered() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import vecstore
-from tests.core import database, generator, nearest, recall, sample
+from tests.core import RangeStore, clustered, database, distances, generator, nearest, recall, sample
 from vecstore.api import Namespace
 from vecstore.index.recall import (
     KS,
@@ -22,6 +22,7 @@ from vecstore.index.recall import (
     price_for,
     probes_for,
 )
+from vecstore.storage.memory import MemoryStore
 from vecstore.types import F32
 
 
@@ -119,3 +120,18 @@ def test_a_pool_has_bounds_however_much_is_asked_of_codes_that_tell_little_apart
             assert len(hits) == top_k
     exact = np.argsort(((rows - queries[0].astype(np.float64)) ** 2).sum(axis=1))
     assert np.isin(hits.ids, exact[:top_k]).all()
+
+
+@pytest.mark.parametrize("store", [MemoryStore, RangeStore])
+@pytest.mark.parametrize("k", [300, 1_000, 3_000])
+def test_a_target_is_met_by_more_hits_than_a_cluster_holds(k: int, store: Any) -> None:
+    """Of 1,000 hits .74 had been found, by what 30 and 100 neighbours tell, which lie in one cluster."""
+    rows, queries = np.split(clustered(generator(3), 8_040, 32, clusters=50, spread=0.7), [8_000])
+    ns = database(store(), seed=3).create_namespace("clusters", dim=32, metric="l2")
+    ns.insert(rows)
+    exact = np.argsort(distances(rows, queries, "l2"), axis=1)[:, :k]
+    for target in (0.9, 0.95):
+        found = ns.search_batch(queries, k, target_recall=target)
+        shares = [np.isin(some, near).mean() for some, near in zip(found.ids, exact, strict=True)]
+        error = np.std(shares, ddof=1) / np.sqrt(len(shares))
+        assert np.mean(shares) >= target - 0.005 - 2 * error

@@ -177,6 +177,12 @@ OPENED: dict[str, tuple[str, Forge, str]] = {
     "probes that do not ascend": ("calibrated", calibrated(probes=[3, 2, 1]), "calibration"),
     "no probes": ("calibrated", calibrated(probes=[]), "calibration"),
     "no shares": ("calibrated", calibrated(coverage=[[0.5]]), "calibration"),
+    "farther neighbours that do not ascend": (
+        "calibrated",
+        calibrated(farther={"ks": [100], "coverage": [[0.5]], "errors": [[0.0]], "bought": [[0.5]]}),
+        "calibration",
+    ),
+    "no shares of farther neighbours": ("calibrated", calibrated(farther={"ks": [300]}), "calibration"),
     "no calibration in its section": ("calibrated", emptied("calibration"), "calibration"),
     "no columns in their section": ("coded", emptied("columns"), "columns"),
     "no quality": ("calibrated", calibrated(quality={}), "calibration"),

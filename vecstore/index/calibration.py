@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -25,12 +26,14 @@ from vecstore.index.extents import PRICES, RANKED, found_at, gains_of, list_boun
 from vecstore.index.ivf import Partition
 from vecstore.index.neighbours import Encoded, nearest_rows
 from vecstore.index.recall import (
+    FARTHEST,
     GAINS_FOR,
     KS,
     MARGIN_ERRORS,
     MAX_REACH,
     MOST_REACH,
     Calibration,
+    Farther,
     base_probes,
     pool_size,
 )
@@ -38,13 +41,19 @@ from vecstore.index.training import in_parts
 from vecstore.manifest.model import Settings
 from vecstore.types import F32, Metric
 
+I32 = npt.NDArray[np.int32]
+I64 = npt.NDArray[np.int64]
+Rows = tuple[tuple[float, ...], ...]
+
 MAX_QUERIES: Final = 1_000
 MIN_QUERIES: Final = 64
 DRAWS: Final = 16  # of as many rows as are to be held out, until so many are distinct
-QUALITY_QUERIES: Final = 256
+MORE_QUERIES: Final = 256  # that tell of quality, and of what is bought
 QUALITY_COVERAGE: Final = 0.99
 SCAN_BUDGET: Final = 2e11  # numbers, one bit each, that the scans of calibration read
 GRID: Final = 48
+FARTHER: Final = (300, 1_000, 3_000)  # neighbours, of which fewer queries tell
+FARTHER_QUERIES: Final = 128
 UNUSUAL: Final = 0.003  # of queries like the rows, that are farther from every list
 
 
@@ -74,6 +83,39 @@ def held_out_rows(z: F32, seed: int) -> npt.NDArray[np.bool_] | None:
     return mask
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one held-out row tells.
+
+    Attributes
+    ----------
+    query
+        f32[Dp]: as the codes are asked for it.
+    rows, distances
+        i64[k], f32[k]: its nearest rows of the part; of some queries more than of others.
+    needed
+        i32[k]: a plan finds each of them if it is of more lists than this.
+    lists, estimates
+        i32[k], f32[k]: the list of each of them, and how far that was taken to be.
+    near
+        i32[n]: its nearest lists, as a search that fetches ranks them.
+    order
+        i32[K]: all lists from the nearest on; None if it does not tell of quality and what is bought.
+    nearest
+        The squared distance of the first of them.
+    """
+
+    query: F32
+    rows: I64
+    distances: F32
+    needed: I32
+    lists: I32
+    estimates: F32
+    near: I32
+    order: I32 | None
+    nearest: float
+
+
 def calibrate(
     z: F32,
     held_out: npt.NDArray[np.bool_] | None,
@@ -91,7 +133,7 @@ def calibrate(
     if held_out is None or partition.k < 2:
         return None
     asked = np.flatnonzero(held_out)
-    list_of_row = np.repeat(np.arange(partition.k), np.diff(partition.starts))
+    list_of_row = np.repeat(np.arange(partition.k, dtype=np.int32), np.diff(partition.starts))
     cell_of_list = np.repeat(np.arange(len(partition.cells)), np.diff(partition.cell_lists))
     encoded = Encoded.of(records, lists)
     queries, towards = z[asked], None
@@ -103,73 +145,73 @@ def calibrate(
     def ready(table: QueryTable) -> None:
         rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, 1)
 
-    neighbours, distances = nearest_rows(
-        z,
-        partition.order,
-        encoded,
-        asked,
-        queries,
-        max(k for k in KS if k < len(z)),
-        towards=towards,
-        ready=ready,
-        pool=pool,
-    )
-    needed: npt.NDArray[np.int32] = np.empty(neighbours.shape, dtype=np.int32)
-    estimates = np.empty(neighbours.shape, dtype=np.float64)
-    step = max(1, len(asked) // QUALITY_QUERIES)  # every so many queries tell of quality
-    order = np.empty((-(-len(asked) // step), partition.k), dtype=np.int32)
-    near = np.empty((len(asked), min(RANKED, partition.k)), dtype=np.int32)
-    nearest = np.zeros(len(asked), dtype=np.float32)
+    def neighbours(these: I64, k: int) -> Iterable[tuple[int, I64, F32]]:
+        """Of each of these queries its number, and the nearest k rows."""
+        found = nearest_rows(
+            z,
+            partition.order,
+            encoded,
+            asked[these],
+            queries[these],
+            k,
+            towards=None if towards is None else towards[these],
+            ready=ready,
+            pool=pool,
+        )
+        return zip(these.tolist(), *found, strict=True)
 
-    def rank(i: int) -> None:
+    def rank(of: tuple[int, I64, F32]) -> _Told:
+        i, rows, distances = of
         table = QueryTable(z.shape[1])
         table.prepare(queries[i], 0.0)
         ranked = np.empty(partition.k, dtype=np.float32)
-        ranking = rank_lists(
-            table, partition.cells, partition.cell_lists, centroid_codes, partition.k, ranked
-        )
+        order = rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, partition.k, ranked)
         place = np.empty(partition.k, dtype=np.int32)
-        place[ranking] = np.arange(partition.k, dtype=np.int32)
-        theirs = list_of_row[neighbours[i]]
-        estimates[i] = ranked[place[theirs]]
-        nearest[i] = ranked[0]
-        needed[i] = np.maximum(
-            place[theirs],
-            looked_at_from(queries[i], partition.cells, partition.cell_lists)[cell_of_list[theirs]],
+        place[order] = np.arange(partition.k, dtype=np.int32)
+        theirs = list_of_row[rows]
+        looked_at = looked_at_from(queries[i], partition.cells, partition.cell_lists)
+        return _Told(
+            query=queries[i],
+            rows=rows,
+            distances=distances,
+            needed=np.maximum(place[theirs], looked_at[cell_of_list[theirs]]).astype(np.int32),
+            lists=theirs,
+            estimates=ranked[place[theirs]],
+            near=rank_lists(
+                table, partition.cells, partition.cell_lists, centroid_codes, min(RANKED, partition.k)
+            ),
+            order=order if i % of_more == 0 else None,
+            nearest=float(ranked[0]),
         )
-        if i % step == 0:
-            order[i // step] = ranking
-        near[i] = rank_lists(table, partition.cells, partition.cell_lists, centroid_codes, near.shape[1])
 
-    in_parts(pool, rank, range(len(asked)))
+    of_more = max(1, len(asked) // MORE_QUERIES)
+    farther = tuple(k for k in FARTHER if k < len(z))
+    every = np.arange(len(asked))
+    some = every[:: max(1, len(asked) // FARTHER_QUERIES)]
+    of_many = in_parts(pool, rank, neighbours(some, max((FARTHEST, *farther))))
+    told = of_many + in_parts(pool, rank, neighbours(np.setdiff1d(every, some), FARTHEST))
+    tell_more = [one for one in told if one.order is not None]
 
     grid = np.unique(np.geomspace(1, partition.k, GRID).round().astype(np.int64))
-    coverage, errors, reach = [], [], []
-    for k in KS:
-        some = needed[:, : min(k, needed.shape[1])]
-        found = np.array([(some < p).mean(axis=1) for p in grid])
-        coverage.append(tuple(found.mean(axis=1).tolist()))
-        errors.append(tuple((found.std(axis=1) / math.sqrt(len(asked))).tolist()))
-        if metric != "dot":
-            last = np.maximum(distances[:, some.shape[1] - 1].astype(np.float64), 1e-30)
-            beside = np.clip(estimates[:, : some.shape[1]] / last[:, None], 0.0, MAX_REACH)
-            reach.append(_reach(some, beside, grid, found.mean(axis=1)))
+    coverage, errors = _coverage(told, KS, grid)
+    gains, bounds = gains_of(grid, np.asarray(coverage[GAINS_FOR]), len(told[0].near)), list_bounds(lists)
     reached = [np.flatnonzero(np.asarray(shares) >= QUALITY_COVERAGE) for shares in coverage]
     nprobes = [int(grid[found[0]] if len(found) else grid[-1]) for found in reached]
-    quality = _quality(
-        encoded, queries[::step], neighbours[::step], order, needed[::step], nprobes, settings, ready, pool
-    )
+    nearest = np.array([one.nearest for one in told])
     return Calibration(
         queries=len(asked),
         probes=tuple(grid.tolist()),
-        coverage=tuple(coverage),
-        errors=tuple(errors),
-        quality=quality,
-        reach=tuple(reach),
-        bought=_bought(
-            near, list_of_row[neighbours].astype(np.int32), grid, coverage, list_bounds(lists), pool
-        ),
+        coverage=coverage,
+        errors=errors,
+        quality=_quality(encoded, tell_more, nprobes, settings, ready, pool),
+        reach=() if metric == "dot" else _reach(told, grid, coverage),
+        bought=_bought(tell_more, KS, gains, bounds, pool),
         nearest=0.0 if metric == "dot" else max(0.0, float(np.quantile(nearest, 1.0 - UNUSUAL))),
+        farther=Farther(
+            farther,
+            *_coverage(of_many, farther, grid),
+            _bought(of_many, farther, gains, bounds, pool),
+        ),
     )
 
 
@@ -184,58 +226,58 @@ def looked_at_from(query: F32, cells: F32, cell_lists: npt.NDArray[np.uint32]) -
     return np.maximum(0, (before - least) // (LOOKED_AT_A_LIST * MOST_REACH))
 
 
-def _reach(
-    needed: npt.NDArray[np.int32],
-    beside: npt.NDArray[np.float64],
-    probes: npt.NDArray[np.int64],
-    coverage: npt.NDArray[np.float64],
-) -> tuple[float, ...]:
-    """The `Calibration.reach` of each grid point.
+def _coverage(told: Sequence[_Told], ks: Sequence[int], grid: I64) -> tuple[Rows, Rows]:
+    """The `Calibration.coverage` and its ``errors`` of each of ``ks``."""
+    coverage, errors = [], []
+    for k in ks:
+        needed = np.stack([one.needed[:k] for one in told])
+        found = np.array([(needed < p).mean(axis=1) for p in grid])
+        coverage.append(tuple(found.mean(axis=1).tolist()))
+        errors.append(tuple((found.std(axis=1) / math.sqrt(len(told))).tolist()))
+    return tuple(coverage), tuple(errors)
 
-    Parameters
-    ----------
-    needed, beside
-        i32[Q, k], f64[Q, k]: rank of each neighbour's list, and its estimate beside the last neighbour's
-        squared distance.
-    probes, coverage
-        The grid, and what it covers.
-    """
-    out = []
-    for p, covered in zip(probes.tolist(), coverage.tolist(), strict=True):
-        missed = np.sort(beside[needed >= base_probes(p)])
-        wanted = math.ceil(covered * needed.size) - (needed.size - len(missed))
-        out.append(float(missed[min(wanted, len(missed)) - 1]) if wanted > 0 else 0.0)
-    return tuple(np.maximum.accumulate(out).tolist())
+
+def _reach(told: Sequence[_Told], grid: I64, coverage: Rows) -> Rows:
+    """The `Calibration.reach` of each of ``KS``."""
+    reach = []
+    for k, shares in zip(KS, coverage, strict=True):
+        needed = np.stack([one.needed[:k] for one in told])
+        last = np.array([[max(float(one.distances[k - 1]), 1e-30)] for one in told])
+        # How far each neighbour's list was taken to be, beside the last of them.
+        beside = np.clip(np.stack([one.estimates[:k] for one in told]) / last, 0.0, MAX_REACH)
+        out = []
+        for p, covered in zip(grid.tolist(), shares, strict=True):
+            missed = np.sort(beside[needed >= base_probes(p)])
+            wanted = math.ceil(covered * needed.size) - (needed.size - len(missed))
+            out.append(float(missed[min(wanted, len(missed)) - 1]) if wanted > 0 else 0.0)
+        reach.append(tuple(np.maximum.accumulate(out).tolist()))
+    return tuple(reach)
 
 
 def _bought(
-    near: npt.NDArray[np.int32],
-    theirs: npt.NDArray[np.int32],
-    probes: npt.NDArray[np.int64],
-    coverage: Sequence[Sequence[float]],
-    bounds: npt.NDArray[np.int64],
+    told: Sequence[_Told],
+    ks: Sequence[int],
+    gains: npt.NDArray[np.float64],
+    bounds: I64,
     pool: Executor | None,
-) -> tuple[tuple[float, ...], ...]:
-    """The `Calibration.bought` of each of ``KS``.
+) -> Rows:
+    """The `Calibration.bought` of each of ``ks``.
 
     Parameters
     ----------
-    near, theirs
-        i32[Q, n], i32[Q, k]: the nearest lists of each query, and the lists of its neighbours.
+    gains, bounds
+        f64[n], i64[K + 1]: what a list at each rank gains, and where the record of each begins.
     """
-    gains = gains_of(probes, np.asarray(coverage[GAINS_FOR]), near.shape[1])
-    found = np.empty((len(PRICES), *theirs.shape), dtype=np.bool_)
 
-    def ask(i: int) -> None:
-        for at, price in enumerate(PRICES):
-            found[at, i] = found_at(price, near[i], gains, bounds, theirs[i])
+    def ask(one: _Told) -> npt.NDArray[np.bool_]:
+        return found_at(PRICES, one.near, gains, bounds, one.lists[: max(ks)])
 
-    in_parts(pool, ask, range(len(near)))
+    found = np.stack(in_parts(pool, ask, told)) if ks else np.empty((0, len(PRICES), 0))
     out = []
-    for k in KS:
+    for k in ks:
         shares = found[:, :, :k].mean(axis=2)
-        errors = shares.std(axis=1) / math.sqrt(len(near))
-        out.append(tuple((shares.mean(axis=1) - MARGIN_ERRORS * errors).tolist()))
+        errors = shares.std(axis=0) / math.sqrt(len(told))
+        out.append(tuple((shares.mean(axis=0) - MARGIN_ERRORS * errors).tolist()))
     return tuple(out)
 
 
@@ -249,10 +291,7 @@ def _lengthened(z: F32, offset: F32 | None, cells: F32) -> F32:
 
 def _quality(
     encoded: Encoded,
-    queries: F32,
-    neighbours: npt.NDArray[np.int64],
-    order: npt.NDArray[np.int32],
-    needed: npt.NDArray[np.int32],
+    told: Sequence[_Told],
     nprobes: Sequence[int],
     settings: Settings,
     ready: Callable[[QueryTable], None],
@@ -260,29 +299,28 @@ def _quality(
 ) -> dict[str, tuple[float, ...]]:
     """Share of the covered neighbours that each precision returns, for each of ``KS`` from its probes."""
     precisions = ("none", "int8", "fp32")
-    kept = np.zeros((len(queries), len(KS), len(precisions)), dtype=np.int64)
-    covered = np.zeros((len(queries), len(KS)), dtype=np.int64)
 
-    def ask(q: int) -> None:
-        table = QueryTable(queries.shape[1])
-        table.prepare(queries[q], 0.0)
+    def ask(one: _Told) -> tuple[list[int], list[list[int]]]:
+        table = QueryTable(len(one.query))
+        table.prepare(one.query, 0.0)
         ready(table)
-        for i, (k, nprobe) in enumerate(zip(KS, nprobes, strict=True)):
-            width = min(k, neighbours.shape[1])
-            wanted = set(neighbours[q, :width][needed[q, :width] < nprobe].tolist())
-            covered[q, i] = len(wanted)
+        covered, kept = [], []
+        for k, nprobe in zip(KS, nprobes, strict=True):
+            wanted = set(one.rows[:k][one.needed[:k] < nprobe].tolist())
+            covered.append(len(wanted))
             # The asked row itself is a stored row and always comes out first: one more place for it.
-            found = Pool(pool_size(width, settings.rerank_scale) + 1)
-            encoded.scan(table, found, order[q, :nprobe])
-            for at, hits in enumerate(
-                (
-                    pool_hits(found, width + 1),
-                    rerank_int8(table, found, width + 1),
-                    pool_hits(found, pool_size(width, 1e3)),
-                )
-            ):
-                kept[q, i, at] = len(wanted.intersection(hits.row.tolist()))
+            found = Pool(pool_size(k, settings.rerank_scale) + 1)
+            assert one.order is not None
+            encoded.scan(table, found, one.order[:nprobe])
+            answers = (
+                pool_hits(found, k + 1),
+                rerank_int8(table, found, k + 1),
+                pool_hits(found, pool_size(k, 1e3)),
+            )
+            kept.append([len(wanted.intersection(hits.row.tolist())) for hits in answers])
+        return covered, kept
 
-    in_parts(pool, ask, range(len(queries)))
-    shares = kept.sum(axis=0) / np.maximum(1, covered.sum(axis=0))[:, None]
+    found = in_parts(pool, ask, told)
+    covered = np.array([one for one, _ in found]).sum(axis=0)
+    shares = np.array([one for _, one in found]).sum(axis=0) / np.maximum(1, covered)[:, None]
     return {precision: tuple(shares[:, i].tolist()) for i, precision in enumerate(precisions)}

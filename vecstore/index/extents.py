@@ -10,6 +10,7 @@ does is measured when the part is built.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -72,15 +73,19 @@ def lists_within(firsts: npt.NDArray[np.int32], ends: npt.NDArray[np.int32]) -> 
 
 
 def found_at(
-    price: float,
+    prices: Sequence[float],
     ranked: npt.NDArray[np.int32],
     gains: npt.NDArray[np.float64],
     bounds: npt.NDArray[np.int64],
     lists: npt.NDArray[np.int32],
 ) -> npt.NDArray[np.bool_]:
-    """bool[k]: which of ``lists`` lie in the extents that are worth a price."""
-    firsts, ends = worth_fetching(ranked, gains, bounds, price)
-    if not len(firsts):
-        return np.zeros(len(lists), dtype=np.bool_)
-    place = np.searchsorted(firsts, lists, side="right") - 1
-    return (place >= 0) & (lists < ends[np.maximum(place, 0)])
+    """bool[prices, k]: which of ``lists`` lie in the extents that are worth each price."""
+    order = np.argsort(ranked)
+    ranked, gains = ranked[order], gains[order]
+    found = np.zeros((len(prices), len(lists)), dtype=np.bool_)
+    for at, price in enumerate(prices):
+        firsts, ends = choose_extents(ranked, gains, bounds, price, REQUEST_BYTES)
+        if len(firsts):
+            place = np.searchsorted(firsts, lists, side="right") - 1
+            found[at] = (place >= 0) & (lists < ends[np.maximum(place, 0)])
+    return found

@@ -26,8 +26,11 @@ from vecstore.types import F32
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
-CANDIDATES: Final = 16  # by the codes, a neighbour wanted
-FINALISTS: Final = 2  # by int8, a neighbour wanted
+CANDIDATES: Final = 16  # by the codes, a neighbour wanted, of up to `FEW`
+FINALISTS: Final = 2  # by int8, a neighbour wanted, of up to `FEW`
+FEW: Final = 512
+CANDIDATES_OF_MANY: Final = 2  # where many neighbours are wanted, whose last few matter little
+FINALISTS_OF_MANY: Final = 1.125
 FAR_OUT: Final = 4  # times as many of a query so far out that codes and int8 tell less apart
 QUERIES_A_TASK: Final = 32  # that read a list while it is in the cache
 LISTS_A_TURN: Final = 128  # whose codes fit there
@@ -158,11 +161,11 @@ def _candidates(
         table.prepare(query, 0.0)
         ready(table)
     wanted = [(k + 1) * (FAR_OUT if table.fine else 1) for table in tables]
-    pools = [Pool(CANDIDATES * some) for some in wanted]
+    pools = [Pool(max(CANDIDATES * min(some, FEW), CANDIDATES_OF_MANY * some)) for some in wanted]
     for start in range(0, len(encoded.addresses), LISTS_A_TURN):
         for table, pool in zip(tables, pools, strict=True):
             encoded.scan(table, pool, slice(start, start + LISTS_A_TURN))
     return [
-        rerank_int8(table, pool, FINALISTS * some).row
+        rerank_int8(table, pool, max(FINALISTS * min(some, FEW), int(FINALISTS_OF_MANY * some))).row
         for table, pool, some in zip(tables, pools, wanted, strict=True)
     ]

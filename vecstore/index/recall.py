@@ -21,7 +21,7 @@ from vecstore.types import RerankPrecision
 
 KS: Final = (1, 3, 10, 30, 100)
 FARTHEST: Final = KS[-1]
-FASTER: Final = 1.15  # than the last two of ``KS`` tell, what is missed grows beyond them
+FASTER: Final = 1.15  # than the last two that were measured tell, what is missed grows beyond them
 GAINS_FOR: Final = KS.index(10)
 MAX_COVERAGE: Final = 0.999
 # Without a pool: bounds of an estimate (1.9 of its errors each), and the share of neighbours that they keep.
@@ -31,6 +31,23 @@ BASE: Final = 0.7  # of the lists of a plan, that every query scans; the others 
 MOST_REACH: Final = 2  # lists that a query may reach, in those of its plan
 NO_REACH: Final = 1e-6  # a reach of no list
 MAX_REACH: Final = 1e3  # where the last hit is no distance away
+
+
+class Farther(Struct, frozen=True):
+    """What was measured of more neighbours than ``KS``, of fewer queries (docs/decisions/0047).
+
+    Attributes
+    ----------
+    ks
+        Numbers of neighbours, ascending, all beyond ``KS``.
+    coverage, errors, bought
+        For each of them as `Calibration` has it for ``KS``.
+    """
+
+    ks: tuple[int, ...] = ()
+    coverage: tuple[tuple[float, ...], ...] = ()
+    errors: tuple[tuple[float, ...], ...] = ()
+    bought: tuple[tuple[float, ...], ...] = ()
 
 
 class Calibration(Struct, frozen=True):
@@ -62,6 +79,8 @@ class Calibration(Struct, frozen=True):
     rows
         Of the part that was measured, where it was another than the one that carries this, which holds
         copies of some of its rows (`among`); 0 where it is the same.
+    farther
+        The same of more neighbours; empty in parts that were written before this was measured.
     """
 
     queries: int
@@ -73,6 +92,12 @@ class Calibration(Struct, frozen=True):
     bought: tuple[tuple[float, ...], ...] = ()
     rows: int = 0
     nearest: float = 0.0
+    farther: Farther = Farther()
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """The numbers of neighbours that were measured."""
+        return (*KS, *self.farther.ks)
 
     def contradiction(self, k: int) -> str | None:
         """What keeps a plan from resting on this, of a part of ``k`` lists; None if it can."""
@@ -81,19 +106,27 @@ class Calibration(Struct, frozen=True):
             return f"its probes do not ascend to {k} lists"
         if self.rows < 0 or self.rows > MAX_PART_ROWS:
             return f"it is of {self.rows} rows"
-        tables = {"coverage": self.coverage, "errors": self.errors}
-        if self.reach:
-            tables["reach"] = self.reach
-        for name, table in tables.items():
-            if len(table) != len(KS) or any(len(row) != points for row in table):
-                return f"{name} has other than {len(KS)} rows of {points} numbers"
-        if self.bought and [len(row) for row in self.bought] != [len(PRICES)] * len(KS):
-            return f"bought has other than {len(KS)} rows of {len(PRICES)} numbers"
+        if list(self.ks) != sorted(set(self.ks)) or self.ks[-1] > MAX_PART_ROWS:
+            return "its numbers of neighbours do not ascend"
+        farther = self.farther
+        tables = [
+            ("coverage", self.coverage, len(KS), points),
+            ("errors", self.errors, len(KS), points),
+            ("reach", self.reach, len(KS) if self.reach else 0, points),
+            ("bought", self.bought, len(KS) if self.bought else 0, len(PRICES)),
+            ("farther.coverage", farther.coverage, len(farther.ks), points),
+            ("farther.errors", farther.errors, len(farther.ks), points),
+            ("farther.bought", farther.bought, len(farther.ks) if self.bought else 0, len(PRICES)),
+        ]
+        for name, table, rows, columns in tables:
+            if len(table) != rows or any(len(row) != columns for row in table):
+                return f"{name} has other than {rows} rows of {columns} numbers"
         if self.quality.keys() != set(get_args(RerankPrecision)):
             return "quality is of other precisions"
         if any(len(row) != len(KS) for row in self.quality.values()):
             return f"quality has other than {len(KS)} numbers"
         shares = (*self.coverage, *self.errors, *self.bought, *self.quality.values())
+        shares += (*farther.coverage, *farther.errors, *farther.bought)
         if any(abs(share) > 2.0 for row in shares for share in row):  # one less its errors may be below 0
             return "a share is none"
         if not 0.0 <= self.nearest < math.inf:
@@ -122,6 +155,12 @@ class Calibration(Struct, frozen=True):
             bought=(),  # other extents than of these lists
             nearest=0.0,  # these are fewer, and may all be far from what the others were near to
             rows=max(rows, self.rows),
+            farther=replace(
+                self.farther,
+                coverage=kept(self.farther.coverage),
+                errors=kept(self.farther.errors),
+                bought=(),
+            ),
         )
 
 
@@ -193,7 +232,8 @@ def price_for(
     """
     if not calibration.bought:
         return None
-    coverage = _coverage(partial(_covered, calibration.bought), max(rank, 1.0), skip)
+    bought = (*calibration.bought, *calibration.farther.bought)
+    coverage = _coverage(partial(_covered, calibration.ks, bought), max(rank, 1.0), skip)
     wanted = _wanted(calibration, target, precision, top_k, unpooled)
     reached = int(np.argmax(coverage >= wanted))
     if coverage[reached] < wanted:
@@ -219,7 +259,7 @@ def reach_for(calibration: Calibration, probes: int, rank: float) -> float:
     """The `Calibration.reach` of a plan of ``probes`` lists for neighbours up to ``rank``; 0 if unknown."""
     if not calibration.reach:
         return 0.0
-    low, high, share = _between(math.log(max(rank, 1.0)))
+    low, high, share = _between(KS, max(rank, 1.0))
     at = np.log(calibration.probes)
     first, second = (float(np.interp(math.log(probes), at, calibration.reach[i])) for i in (low, high))
     return max(NO_REACH, first + share * (second - first))
@@ -229,10 +269,10 @@ def kept_by(
     calibration: Calibration, precision: RerankPrecision, top_k: int, unpooled: float | None = None
 ) -> float:
     """The share of the covered neighbours that re-ranking keeps, of the usual pool or without one."""
-    kept = _at(calibration.quality[precision], math.log(max(top_k, 1)))
+    kept = _at(calibration.quality[precision], max(top_k, 1))
     if unpooled is None:
         return kept
-    return unpooled * min(1.0, kept / _at(calibration.quality["fp32"], math.log(max(top_k, 1))))
+    return unpooled * min(1.0, kept / _at(calibration.quality["fp32"], max(top_k, 1)))
 
 
 def bounds_for(target: float) -> tuple[float, float]:
@@ -266,41 +306,44 @@ def _coverage(
 
 def _mean_coverage(calibration: Calibration, k: float) -> npt.NDArray[np.float64]:
     """Less a margin, a value a grid point."""
-    return _covered(calibration.coverage, k) - MARGIN_ERRORS * np.maximum(0.0, _blend(calibration.errors, k))
+    ks, farther = calibration.ks, calibration.farther
+    errors = _blend(ks, (*calibration.errors, *farther.errors), k)
+    return _covered(ks, (*calibration.coverage, *farther.coverage), k) - MARGIN_ERRORS * np.maximum(
+        0.0, errors
+    )
 
 
-def _covered(rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:
-    """The share that is covered of k neighbours.
+def _covered(ks: Sequence[int], rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:
+    """The share that is covered of k neighbours, from that of each of ``ks``.
 
-    Beyond those that were measured what is missed grows as a power of k: the one that the last two of ``KS``
-    tell, and no faster than k.
+    Beyond those what is missed grows as a power of k: the one that the last two tell, and no faster than k.
     """
-    found = _blend(rows, k)
-    if k <= FARTHEST:
+    found = _blend(ks, rows, k)
+    if k <= ks[-1]:
         return found
     before, last = (np.maximum(1.0 - np.asarray(rows[i]), 0.0) for i in (-2, -1))
-    step = FARTHEST / KS[-2]
+    step = ks[-1] / ks[-2]
     growth = np.clip(last / np.maximum(before, last / step + 1e-30), 1.0, step)
-    power = FASTER * math.log(k / FARTHEST) / math.log(step)
+    power = FASTER * math.log(k / ks[-1]) / math.log(step)
     return np.asarray(1.0 - np.minimum(1.0, last * growth**power))
 
 
-def _blend(rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:
-    """What holds for k neighbours, from what was measured for each of ``KS``; beyond, that of the last."""
-    low, high, share = _between(math.log(k))
+def _blend(ks: Sequence[int], rows: Sequence[Sequence[float]], k: float) -> npt.NDArray[np.float64]:
+    """What holds for k neighbours, from what was measured for each of ``ks``; beyond, that of the last."""
+    low, high, share = _between(ks, k)
     first, second = np.asarray(rows[low]), np.asarray(rows[high])
     return np.asarray(first + share * (second - first), dtype=np.float64)
 
 
-def _between(x: float) -> tuple[int, int, float]:
-    """The two of ``KS`` around log k = ``x``, and how far it lies between them."""
-    points = [math.log(k) for k in KS]
-    x = min(max(x, 0.0), points[-1])
+def _between(ks: Sequence[int], k: float) -> tuple[int, int, float]:
+    """The two of ``ks`` around ``k``, and how far it lies between them, by logarithms."""
+    points = [math.log(one) for one in ks]
+    x = min(max(math.log(k), 0.0), points[-1])
     high = next(i for i, point in enumerate(points) if point >= x - 1e-12)
     low = max(0, high - 1)
     return low, high, 0.0 if low == high else (x - points[low]) / (points[high] - points[low])
 
 
-def _at(values: Sequence[float], x: float) -> float:
-    low, high, share = _between(x)
+def _at(values: Sequence[float], k: float) -> float:
+    low, high, share = _between(KS, k)
     return max(1e-3, values[low] + share * (values[high] - values[low]))

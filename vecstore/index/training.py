@@ -46,6 +46,7 @@ from vecstore.types import F32
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 T = TypeVar("T")
+R = TypeVar("R")
 
 SAMPLE_A_CENTROID: Final = 256  # rows a centroid that k-means of the cells sees
 CELL_ITERATIONS: Final = 10
@@ -347,13 +348,16 @@ class _Rows:
         in_parts(self.pool, some, _cut(np.arange(len(centroids)), LISTS_A_TASK))
 
 
-def in_parts(pool: Executor | None, do: Callable[[T], object], parts: Iterable[T]) -> None:
+def in_parts(pool: Executor | None, do: Callable[[T], R], parts: Iterable[T]) -> list[R]:
     """Do each part, in the threads of the pool if there is one; raises what a part raises.
 
     Begun no more once the caller's deadline has passed.
     """
-    for _ in map(do, parts) if pool is None else pool.map(do, parts):
+    found = []
+    for one in map(do, parts) if pool is None else pool.map(do, parts):
         deadline.check()
+        found.append(one)
+    return found
 
 
 def _cut(numbers: I64, size: int) -> list[I64]:
