@@ -206,6 +206,8 @@ def test_rows_are_counted_and_added_up(db: Database) -> None:
         ({}, {}, "aggregate_by", None),
         ({"": ["Count"]}, {}, "aggregate_by", None),
         ({f"label {i}": ["Count"] for i in range(33)}, {}, "aggregate_by", None),
+        ({"a\x01b": ["Count"]}, {}, "aggregate_by", None),
+        ({"\u202e": ["Count"]}, {}, "aggregate_by", None),
         ({"x": []}, {}, "aggregate_by", "aggregate_by.x"),
         ({"x": ["Median", "n"]}, {}, "aggregate_by", "aggregate_by.x"),
         ({"x": ["Sum"]}, {}, "aggregate_by", "aggregate_by.x"),
