@@ -206,6 +206,8 @@ def test_rows_are_counted_and_added_up(db: Database) -> None:
         ({}, {}, "aggregate_by", None),
         ({"": ["Count"]}, {}, "aggregate_by", None),
         ({f"label {i}": ["Count"] for i in range(33)}, {}, "aggregate_by", None),
+        ({"a\x01b": ["Count"]}, {}, "aggregate_by", None),
+        ({"\u202e": ["Count"]}, {}, "aggregate_by", None),
         ({"x": []}, {}, "aggregate_by", "aggregate_by.x"),
         ({"x": ["Median", "n"]}, {}, "aggregate_by", "aggregate_by.x"),
         ({"x": ["Sum"]}, {}, "aggregate_by", "aggregate_by.x"),
@@ -347,6 +349,42 @@ def test_a_row_that_is_absent_is_named_among_several(db: Database) -> None:
     with pytest.raises(RowNotFound) as refused:
         ns.multi_query([{"vector": ROWS[0]}, {"id": 10_000}])
     assert refused.value.details["query"] == 1
+
+
+def test_vectors_of_an_answer_are_bounded_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ``top_k`` of all queries of a request together, whatever their kind."""
+    n = 40
+    limit = n * DIM * allowance.NUMBER_BYTES
+    asked: list[dict[str, Any]] = [
+        {"vector": ROWS[0], "top_k": n, "include": ["vector"]},
+        {"id": 3, "top_k": n, "include": ["vector"]},
+        {"order_by": ["id", "asc"], "top_k": n, "include": ["vector"]},
+    ]
+    with database() as embedded:
+        ns = filled(embedded)
+        reads: list[Callable[[], Any]] = [
+            *(partial(ns.search, **one) for one in asked),
+            lambda: ns.search_batch(ROWS[:4], top_k=n // 4, include=["vector"]),
+            lambda: ns.search_batch(ROWS[:4], top_k=n // 4, include=["vector"], debug=True),
+            lambda: ns.multi_query([*({**one, "top_k": n // 2} for one in asked[:2]), {"vector": ROWS[1]}]),
+        ]
+        for read in reads:
+            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", limit)
+            read()
+            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", limit - 1)
+            with pytest.raises(InvalidArgument, match=str(n - 1)) as refused:
+                read()
+            assert refused.value.details == {"field": "top_k", "limit": n - 1}
+
+
+def test_vectors_and_attributes_of_an_answer_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    with database() as embedded:
+        ns = filled(embedded)
+        monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", 20 * DIM * allowance.NUMBER_BYTES)
+        for include in (["n"], ["vector"]):
+            assert len(ns.search(ROWS[0], top_k=20, include=include)) == 20
+        with pytest.raises(InvalidArgument, match="include"):
+            ns.search(ROWS[0], top_k=20, include=["vector", "n"])
 
 
 def test_attributes_of_an_answer_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,9 +312,13 @@ def told_of(query: int) -> Iterator[None]:
 
 def check_label(label: object) -> str:
     """The name of a result."""
-    if not is_utf8(label) or not 1 <= len(label.encode()) <= MAX_ATTRIBUTE_NAME_BYTES:
+    if (
+        not is_utf8(label)
+        or not 1 <= len(label.encode()) <= MAX_ATTRIBUTE_NAME_BYTES
+        or not label.isprintable()
+    ):
         raise InvalidArgument(
-            f"aggregate_by: a label must have 1 to {MAX_ATTRIBUTE_NAME_BYTES} bytes of UTF-8",
+            f"aggregate_by: a label must be 1 to {MAX_ATTRIBUTE_NAME_BYTES} bytes of printable UTF-8",
             field="aggregate_by",
             limit=MAX_ATTRIBUTE_NAME_BYTES,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import tracemalloc
@@ -216,6 +217,11 @@ def test_the_memory_of_long_texts_does_not_grow_with_their_rows(
             tracemalloc.stop()
 
 
+def group_bytes(*names: str) -> int:
+    """Bytes of a group that tells a value under each of these names, without its texts."""
+    return sum(len(json.dumps(name, ensure_ascii=False).encode()) + aggregates.RESULT_BYTES for name in names)
+
+
 def test_texts_of_an_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     n, size = 60, 2_000
     bodies = long_texts(n, size)
@@ -232,14 +238,15 @@ def test_texts_of_an_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
             ({"c": ["Max", "name"]}, ["n"], "aggregate_by"),
         ]
         for by, groups, field in asked:
-            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", n * size)
+            limit = n * (size + group_bytes(*by, *groups))
+            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", limit)
             found = ns.aggregate(by, group_by=groups).groups
             assert found is not None
             assert len(found) == n
-            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", n * size - 1)
+            monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", limit - 1)
             with pytest.raises(InvalidArgument) as refused:
                 ns.aggregate(by, group_by=groups)
-            assert (refused.value.details["field"], refused.value.details["limit"]) == (field, n * size - 1)
+            assert (refused.value.details["field"], refused.value.details["limit"]) == (field, limit - 1)
         # What is counted is held for as long as it takes, and no longer.
         distinct: dict[str, Any] = {"aggregate_by": {"d": ["CountDistinct", "body"]}}
         monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", n * aggregates.NAMED)
@@ -247,6 +254,32 @@ def test_texts_of_an_answer_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         assert [one.values for one in told if isinstance(one, Aggregates)] == [{"d": n}, {"d": n}]
         with pytest.raises(InvalidArgument, match="aggregate_by"):
             ns.aggregate({"d": ["CountDistinct", "body"], "e": ["CountDistinct", "name"]})
+
+
+@pytest.mark.parametrize("label", ["x", "x" * 128, "ä" * 64, '"' * 128, "\\" * 128])
+def test_groups_of_an_answer_are_bounded_with_their_labels(
+    label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all queries of a request together, and at least by what they take as JSON."""
+    n = 60
+    labels = [f"{label[:-2]}{i:02d}"[-128:] for i in range(32)]
+    one: dict[str, Any] = {"aggregate_by": {name: ["Count"] for name in labels}, "group_by": ["n"]}
+    size = n * group_bytes(*labels, "n")
+    with database() as db:
+        ns = db.create_namespace("docs", DIM, "l2")
+        ns.insert(clustered(generator(1), n, DIM), attributes={"n": list(range(n))})
+        monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", 3 * size)
+        found = ns.multi_query([one] * 3)
+        groups = [group.groups for group in found if isinstance(group, Aggregates)]
+        assert len(groups) == 3
+        assert len(json.dumps(groups, ensure_ascii=False).encode()) < 3 * size
+        monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", 3 * size - 1)
+        with pytest.raises(InvalidArgument) as refused:
+            ns.multi_query([one] * 3)
+        assert refused.value.details == {"field": "group_by", "limit": 3 * size - 1, "query": 2}
+        monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", size - 1)
+        with pytest.raises(InvalidArgument, match="group_by"):
+            ns.aggregate(**one)
 
 
 def test_long_texts_are_distinct_by_all_of_their_bytes() -> None:

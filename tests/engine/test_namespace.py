@@ -219,7 +219,7 @@ def test_the_answer_of_a_batch_is_bounded() -> None:
     assert refused.value.details == {"field": "top_k", "limit": 1_000_000}
     wide = database().create_namespace("wide", dim=4_096, metric="l2")
     wide.insert(np.zeros((1, 4_096), dtype=np.float32))
-    with pytest.raises(InvalidArgument, match="65536 hits"):
+    with pytest.raises(InvalidArgument, match="70000 vectors of 4096 numbers; an answer holds at most 2621"):
         wide.search_batch(np.zeros((7, 4_096), np.float32), top_k=10_000, include=["vector"])
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import random
+import re
 import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 
 from vecstore.api import Database
 from vecstore.config import Config
+from vecstore.errors import InvalidArgument, PayloadTooLarge
 from vecstore.limits import MAX_AGGREGATES, MAX_BATCH_ROWS, MAX_DIM, MAX_GROUP_BY, MAX_NAMES, MAX_TOGETHER
 from vecstore.server.app import create_app
+from vecstore.server.requests import gunzip
 
 NS = "/v1/namespaces/docs"
 MANY = 1_200_000
@@ -125,3 +131,83 @@ def test_where_a_body_is_no_json_is_told(docs: FlaskClient, body: bytes, positio
     told = answer.get_json()
     assert (answer.status_code, told["code"], told["details"]["position"]) == (400, "invalid_json", position)
     assert says in told["message"]
+
+
+REFERENCE = re.compile(rb"(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])")
+ENDS = [b"\\", b"\\\\", b"\\" * 601, b"\\ud800", b"\\uDBff", b"\\udc00", b"\\ud83d\\ude00"]
+ENDS += [b'"', b"]", b"}", b"x", b"ud8"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_half_a_surrogate_pair_is_told_from_a_body_that_ends(docs: FlaskClient, seed: int) -> None:
+    """As a look at all of it would tell, wherever msgspec names no byte."""
+    rng = random.Random(seed)
+    halves = 0
+    for _ in range(100):
+        pieces = rng.choices(ENDS, k=rng.randrange(1, 7))
+        body = b'{"ids":["' + b"x" * rng.choice([0, 5_000]) + b"".join(pieces)
+        try:
+            msgspec.json.decode(body, type=msgspec.Raw)
+            continue
+        except msgspec.DecodeError as error:
+            if "byte" in str(error):
+                continue
+        told = docs.post(f"{NS}/deletes", data=body, content_type="application/json").get_json()
+        half = REFERENCE.search(body)
+        assert told["details"]["position"] == (len(body) if half is None else half.start(1)), body
+        assert ("surrogate" in told["message"]) == (half is not None), body
+        halves += half is not None
+    assert halves
+
+
+@pytest.mark.parametrize("character", ["ä", "€", "😀"])
+@pytest.mark.parametrize("before", [0, 1, (1 << 20) - 2, (1 << 20) - 1, 1 << 20, (2 << 20) - 3])
+def test_where_a_long_body_is_not_utf8_is_told(docs: FlaskClient, character: str, before: int) -> None:
+    for bad, at in ((b"\xff", 0), (b"\xe2\x82x", 0), (b"\xf0\x9f", 0)):
+        body = b'"' + b"x" * before + character.encode() * 3 + bad
+        told = docs.post(f"{NS}/deletes", data=body, content_type="application/json").get_json()
+        assert told["details"]["position"] == len(body) - len(bad) + at
+        assert "UTF-8" in told["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["€" * 4_000_000, '"' + "x" * 12_000_000 + "😀", " " * 12_000_000],
+    ids=["wide", "one wide", "blank"],
+)
+def test_a_body_that_is_no_json_is_looked_at_without_a_copy_of_it(docs: FlaskClient, body: str) -> None:
+    data = body.encode()
+    tracemalloc.start()
+    try:
+        status, _ = refused(docs, "POST", "search", data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert status == 400
+    assert peak < len(data) + PEAK // 2
+
+
+def test_a_body_is_inflated_once() -> None:
+    data = b"[1]," * 4_000_000
+    packed = gzip.compress(data[: len(data) // 2]) + gzip.compress(data[len(data) // 2 :])
+    tracemalloc.start()
+    try:
+        assert gunzip(packed, len(data)) == data
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * len(data)
+    with pytest.raises(PayloadTooLarge):
+        gunzip(packed, len(data) - 1)
+
+
+def test_members_of_gzip_are_one_body_wherever_they_end() -> None:
+    rng = random.Random(1)
+    texts = [rng.randbytes(rng.choice([0, 1, 100, 4_050, 4_096, 10_000])) for _ in range(200)]
+    packed = b"".join(map(gzip.compress, texts))
+    assert gunzip(packed, 1 << 20) == b"".join(texts)
+    for cut in (1, 8, 9, 30):
+        with pytest.raises(InvalidArgument, match="truncated"):
+            gunzip(packed[:-cut], 1 << 20)
+    with pytest.raises(InvalidArgument, match="gzip"):
+        gunzip(packed + b"more", 1 << 20)

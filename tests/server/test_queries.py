@@ -134,3 +134,27 @@ def test_an_answer_with_too_many_bytes_of_attributes_is_refused(
     status, refused = post(docs, path, body)
     assert (status, refused["code"]) == (400, "invalid_argument")
     assert refused["details"] == {**told, "limit": 100}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("search", {"vector": [1, 1], "top_k": 4}),
+        ("search", {"id": 1, "top_k": 4}),
+        ("search", {"vectors": [[1, 1], [0, 1]], "top_k": 2}),
+        ("queries", {"queries": [{"vector": [1, 1], "top_k": 2}, {"order_by": ["n", "asc"], "top_k": 2}]}),
+    ],
+    ids=["a vector", "an id", "vectors", "queries"],
+)
+def test_an_answer_with_too_many_vectors_is_refused(
+    docs: FlaskClient, path: str, body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for one in body.get("queries", [body]):
+        one["include"] = ["vector"]
+    limit = 4 * 2 * allowance.NUMBER_BYTES
+    monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", limit)
+    assert post(docs, path, body)[0] == 200
+    monkeypatch.setattr(allowance, "MAX_ANSWER_BYTES", limit - 1)
+    status, refused = post(docs, path, body)
+    assert (status, refused["code"]) == (400, "invalid_argument")
+    assert refused["details"] == {"field": "top_k", "limit": 3}

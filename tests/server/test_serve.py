@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import subprocess
@@ -165,3 +166,19 @@ def test_the_application_can_be_made_from_the_environment(
     monkeypatch.setenv("VECSTORE_COLOUR", "red")
     with pytest.raises(VecstoreError, match="VECSTORE_COLOUR"):
         create_app_from_env()
+
+
+@pytest.mark.parametrize("header", ["SCRIPT_NAME", "PATH_INFO"])
+def test_no_header_says_what_the_path_is(tmp_path: Path, header: str) -> None:
+    with running_server(tmp_path / "data", "--workers", "1", "--no-maintenance") as server:
+        for path, said, status in (
+            ("/x/metrics", "/x", 404),
+            ("/healthz", "/v1", 200),
+            ("/x", "/metrics", 404),
+        ):
+            connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+            connection.request("GET", path, headers={header: said})
+            answer = connection.getresponse()
+            assert (answer.status, answer.getheader("Content-Type")) == (status, "application/json")
+            answer.read()
+            connection.close()

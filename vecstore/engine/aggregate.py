@@ -50,7 +50,7 @@ def aggregate(
     if not view.mapped:
         reads = [partial(_fetch, part, columns) for part in view.searched]
         read_side_by_side(reads, trace, executor)
-    aggregator = Aggregator(asked, [known.type for known in grouped.values()], allowance)
+    aggregator = Aggregator(asked, {name: known.type for name, known in grouped.items()}, allowance)
     for part in view.searched:
         source = PartRows(part.reader, trace)
         readers = {name: source.column(name, known.id) for name, known in columns.items()}

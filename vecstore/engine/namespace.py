@@ -33,7 +33,7 @@ from vecstore.index.ordered import search_ordered
 from vecstore.index.per_group import search_per_group
 from vecstore.index.search import Answer, Scratch, search_beside, search_many, search_namespace
 from vecstore.index.view import OpenPart, View, Views, read_side_by_side
-from vecstore.limits import MAX_BATCH_BYTES, MAX_BATCH_HITS, MAX_QUERIES
+from vecstore.limits import MAX_BATCH_HITS, MAX_QUERIES
 from vecstore.manifest.model import Manifest, Settings
 from vecstore.manifest.pins import tags_of
 from vecstore.manifest.publish import Publisher
@@ -186,17 +186,8 @@ class NamespaceEngine:
     def _multi_query(
         self, manifest: Manifest, queries: Sequence[Query | AggregateParams]
     ) -> list[Hits | Aggregates]:
-        whole = [
-            one.params.top_k for one in queries if isinstance(one, Query) and _brings_vectors(one.params)
-        ]
-        most = MAX_BATCH_BYTES // (4 * manifest.dim)
-        if sum(whole) > most:
-            raise InvalidArgument(
-                f"queries bring {sum(whole)} vectors; at most {most} are answered at once",
-                field="top_k",
-                limit=most,
-            )
-        live, allowance = self.live_view(manifest, ReadTrace()), Allowance()
+        allowance = _allowance(manifest, [one.params for one in queries if isinstance(one, Query)])
+        live = self.live_view(manifest, ReadTrace())
         found: list[Hits | Aggregates] = []
         for i, one in enumerate(queries):
             deadline.check()
@@ -236,9 +227,10 @@ class NamespaceEngine:
         return ask(snapshot.manifest, *args, **kwargs)
 
     def _search(self, manifest: Manifest, asked: object, params: SearchParams, trace: ReadTrace) -> Hits:
+        allowance = _allowance(manifest, [params])
         if trace.watch is not None:
             trace.watch.stage("plan")
-        return self._hits(self.live_view(manifest, trace), asked, params, Allowance(), trace)
+        return self._hits(self.live_view(manifest, trace), asked, params, allowance, trace)
 
     def _hits(
         self, live: View, asked: object, params: SearchParams, allowance: Allowance, trace: ReadTrace
@@ -339,10 +331,11 @@ class NamespaceEngine:
             raise InvalidArgument(
                 f"vectors must be at most {MAX_QUERIES}", field="vectors", limit=MAX_QUERIES
             )
-        _check_answer(len(queries), manifest.dim, params)
+        _check_answer(len(queries), params)
+        allowance = _allowance(manifest, [params] * len(queries))
         view = self.searched_view(manifest, params, trace)
         if params.debug or params.limit_per_group:
-            return self._one_by_one(view, queries, params)
+            return self._one_by_one(view, queries, params, allowance)
         found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
         if params.max_distance is not None:
             found = found.within(params.max_distance)
@@ -351,7 +344,7 @@ class NamespaceEngine:
             vectors = np.zeros((*found.ids.shape, manifest.dim), dtype=np.float32)
             vectors[found.filled] = _vectors_of(view, found.flat(), trace, self._executor)
         if params.include or params.exclude is not None:
-            brought = _attributes_of(view, found.flat(), params, Allowance(), trace, self._executor)
+            brought = _attributes_of(view, found.flat(), params, allowance, trace, self._executor)
             if brought is not None:
                 following = iter(brought)
                 attributes = [list(islice(following, n)) for n in found.counts.tolist()]
@@ -367,7 +360,7 @@ class NamespaceEngine:
             _types(manifest, params),
         )
 
-    def _one_by_one(self, view: View, queries: F32, params: SearchParams) -> BatchHits:
+    def _one_by_one(self, view: View, queries: F32, params: SearchParams, allowance: Allowance) -> BatchHits:
         """A batch whose queries are told of, or are limited a group: one by one."""
         manifest, shape = view.manifest, (len(queries), params.top_k)
         strings = manifest.id_kind == "string"
@@ -376,7 +369,6 @@ class NamespaceEngine:
         counts = np.zeros(len(queries), dtype=np.int64)
         vectors = np.zeros((*shape, manifest.dim), dtype=np.float32) if "vector" in params.include else None
         attributes: list[list[dict[str, Any]]] = []
-        allowance = Allowance()
         debug: list[dict[str, Any]] | None = [] if params.debug else None
         searcher = self._scratch.take(view.field.padded_dim)
         try:
@@ -471,20 +463,23 @@ class NamespaceEngine:
         return [tag_of(pin) for pin in tags_of(self.manifest())]
 
 
-def _brings_vectors(params: SearchParams) -> bool:
-    return "vector" in params.include
+def _allowance(manifest: Manifest, searches: Sequence[SearchParams]) -> Allowance:
+    """What is left to attributes and groups once the vectors of all hits are counted."""
+    allowance = Allowance()
+    vectors = sum(params.top_k for params in searches if "vector" in params.include)
+    if vectors:
+        allowance.take_vectors(vectors, manifest.dim)
+    return allowance
 
 
-def _check_answer(queries: int, dim: int, params: SearchParams) -> None:
+def _check_answer(queries: int, params: SearchParams) -> None:
     """The arrays of a batch's answer are made for ``top_k`` hits a query, so they are bounded first."""
-    limit = MAX_BATCH_HITS
-    if _brings_vectors(params):
-        limit = min(limit, MAX_BATCH_BYTES // (4 * dim))
-    if queries * params.top_k > limit:
+    if queries * params.top_k > MAX_BATCH_HITS:
         raise InvalidArgument(
-            f"{queries} vectors with top_k {params.top_k} are more than {limit} hits; send fewer vectors",
+            f"{queries} vectors with top_k {params.top_k} are more than {MAX_BATCH_HITS} hits; "
+            "send fewer vectors",
             field="top_k",
-            limit=limit,
+            limit=MAX_BATCH_HITS,
         )
 
 

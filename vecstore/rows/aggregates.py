@@ -13,6 +13,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any, Final, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -31,6 +32,7 @@ STEP: Final = 1 << 20  # rows that are handed over at once, at most: sums of so 
 VALUE_BYTES: Final = 32 << 20  # of one attribute that are handed over at once, about
 SHORT: Final = 32  # bytes of a text that is remembered itself; of a longer one its digest is
 NAMED: Final = 128  # bytes that it takes to remember one
+RESULT_BYTES: Final = 64  # of each value that a group tells, beside its name and the text that it is
 HALF: Final = 32  # bits of a key that are summed at a time
 MANTISSA: Final = 53  # bits of a float's
 LOW: Final = 27  # of these, summed apart from the others
@@ -131,16 +133,17 @@ class Aggregator:
     group_by
         The types of the attributes that rows are grouped by.
     allowance
-        For the texts that are held.
+        For groups, as they will be told, and for the texts that are held.
     """
 
     def __init__(
         self,
         asked: Mapping[str, tuple[Aggregation, AttributeType | None]],
-        group_by: Sequence[AttributeType],
+        group_by: Mapping[str, AttributeType],
         allowance: Allowance,
     ) -> None:
-        self._group_by = [element_type(kind) for kind in group_by]
+        self._group_by = [element_type(kind) for kind in group_by.values()]
+        self._group_bytes = sum(len(msgspec.json.encode(name)) + RESULT_BYTES for name in (*group_by, *asked))
         self._groups: dict[tuple[Key | None, ...], int] = {}
         self._folds = {label: _fold(label, one, kind, allowance) for label, (one, kind) in asked.items()}
         self._asked = {label: one.attribute for label, (one, _) in asked.items()}
@@ -207,7 +210,8 @@ class Aggregator:
         if len(self._groups) > MAX_GROUPS:
             raise self._too_many()
         new = islice(self._groups, known, None)
-        self._allowance.take(sum(_text_bytes(key) for keys in new for key in keys), "group_by")
+        texts = sum(_text_bytes(key) for keys in new for key in keys)
+        self._allowance.take(texts + (len(self._groups) - known) * self._group_bytes, "group_by")
         return numbers[combined]
 
     @staticmethod

@@ -1,11 +1,17 @@
-"""What the answer to one request may hold of attributes. Imports errors and limits."""
+"""What the answer to one request may hold of vectors, attributes and groups. Imports errors and limits.
+
+The same whether it is to cross HTTP or not: what can be asked of an embedded store can be asked of a server.
+"""
 
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_ANSWER_BYTES
+
+NUMBER_BYTES: Final = 25  # of one of a vector in JSON at most, with its comma: -0.000011660217751341406
 
 
 class Allowance:
@@ -28,8 +34,19 @@ class Allowance:
             beyond = self._left < 0
         if beyond:
             raise InvalidArgument(
-                f"{field}: the answer would hold more than {MAX_ANSWER_BYTES} bytes of attributes; "
+                f"{field}: the answer would hold more than {MAX_ANSWER_BYTES} bytes; "
                 "ask for fewer rows, groups or attributes",
                 field=field,
                 limit=MAX_ANSWER_BYTES,
             )
+
+    def take_vectors(self, count: int, dim: int) -> None:
+        """Use what vectors take as JSON, before one is read; `InvalidArgument` tells how many may be."""
+        most = MAX_ANSWER_BYTES // (dim * NUMBER_BYTES)
+        if count > most:
+            raise InvalidArgument(
+                f"top_k asks for {count} vectors of {dim} numbers; an answer holds at most {most}",
+                field="top_k",
+                limit=most,
+            )
+        self.take(count * dim * NUMBER_BYTES, "top_k")

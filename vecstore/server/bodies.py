@@ -7,6 +7,7 @@ it. Imports errors, limits and the outline of JSON.
 from __future__ import annotations
 
 import re
+from codecs import getincrementaldecoder
 from typing import Any, Final
 
 import msgspec
@@ -26,11 +27,13 @@ _LISTS: Final = {
     "aggregate_by": MAX_AGGREGATES,
     "group_by": MAX_GROUP_BY,
 }
-_NAME: Final = re.compile(rb'[\s{]*("(?:[^"\\]|\\.){0,128}")')
+_NAME: Final = re.compile(rb'[\s{]*+("(?:[^"\\]|\\.){0,128}")')
 _BYTE: Final = re.compile(r"\(byte ([0-9]+)\)")
-_HALF: Final = re.compile(  # an escape of the first half that none of the second follows
-    rb"(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F])"
+_HALF: Final = re.compile(  # an escape of the first half of a pair, where a second one has no room any more
+    rb"(?<!\\)(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})(?!\\u[dD][c-fC-F]).{0,5}\Z", re.DOTALL
 )
+_TAIL_BYTES: Final = 4 << 10  # in which it is looked for: 11 at the end, and backslashes before them
+_PIECE_BYTES: Final = 1 << 20
 _raw = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -55,15 +58,29 @@ def _no_json(data: bytes | memoryview, text: str) -> InvalidJson:
     """Where a body is no JSON: msgspec counts bytes within a string, and calls half a pair truncated."""
     match = _BYTE.search(text)
     position = int(match[1]) if match else len(data)
-    try:
-        str(data, "utf-8")
-    except UnicodeDecodeError as error:
-        text, position = f"it is not UTF-8: {error.reason}", error.start
-    else:
-        half = None if match else _HALF.search(data)
+    bad = _not_utf8(data)
+    if bad is not None:
+        text, position = f"it is not UTF-8: {bad[0]}", bad[1]
+    elif match is None:
+        tail = bytes(data[-_TAIL_BYTES:])
+        half = _HALF.search(tail)
         if half is not None:
-            text, position = "a string has one half of a surrogate pair", half.start(1)
+            text = "a string has one half of a surrogate pair"
+            position = len(data) - len(tail) + half.start(1)
     return InvalidJson(f"the body is not JSON: {text}", field="body", position=position)
+
+
+def _not_utf8(data: bytes | memoryview) -> tuple[str, int] | None:
+    """Why and where a body is not UTF-8; by pieces, as one character makes a text four times as large."""
+    decoder, view = getincrementaldecoder("utf-8")(), memoryview(data)
+    for begin in range(0, len(view), _PIECE_BYTES):
+        end = begin + _PIECE_BYTES
+        held = len(decoder.getstate()[0])  # bytes of a character that the piece before has cut
+        try:
+            decoder.decode(view[begin:end], final=end >= len(view))
+        except UnicodeDecodeError as error:
+            return error.reason, begin - held + error.start
+    return None
 
 
 def items(data: msgspec.Raw | bytes | memoryview) -> int:

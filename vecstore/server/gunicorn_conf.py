@@ -52,6 +52,9 @@ def settings(config: Config) -> dict[str, Any]:
         "limit_request_line": 8190,
         "limit_request_fields": 64,
         "limit_request_field_size": 8190,
+        # Nothing is mounted below a path. By default who comes from loopback, such as clients of a proxy
+        # there, says by a header SCRIPT_NAME how much of the path does not count: past the proxy's rules.
+        "forwarder_headers": "",
         # Heartbeats are file times; on a disk that is busy flushing they can stall a healthy worker.
         "worker_tmp_dir": "/dev/shm" if os.path.isdir("/dev/shm") else None,  # noqa: S108  # nosec B108
         # Newer gunicorns open a control socket in the home directory, which servers of one user

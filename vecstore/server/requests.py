@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from io import BytesIO
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +22,7 @@ from vecstore.server.wire import parse_etag
 JSON: Final = "application/json"
 _CONDITIONS: Final = ("If-Match", "If-None-Match", "Idempotency-Key")
 _PIECE_BYTES: Final = 1 << 20
+_FED_BYTES: Final = 4 << 10  # at once to zlib, which copies what a member leaves of them
 
 
 def json_body(decoder: msgspec.json.Decoder[Any], limit: int, *, default: Any = None) -> Any:
@@ -65,39 +67,32 @@ def _unmeasured(environ: dict[str, Any], limit: int) -> bytes:
     """A body whose length is not told: chunked, or none. werkzeug would cut it off at the limit."""
     if not environ.get("wsgi.input_terminated"):
         return b""
-    pieces, size = [], 0
+    whole, size = BytesIO(), 0
     while piece := environ["wsgi.input"].read(min(_PIECE_BYTES, limit + 1 - size)):
-        pieces.append(piece)
-        size += len(piece)
+        size += whole.write(piece)
         if size > limit:
             raise too_large(limit)
-    return b"".join(pieces)
+    return whole.getvalue()
 
 
 def gunzip(data: bytes, limit: int) -> bytes:
-    """Decompress, never holding more than ``limit`` bytes."""
-    pieces, size = [], 0
+    """Decompress, never holding more than ``limit`` bytes, nor any of them twice."""
+    whole, size, at = BytesIO(), 0, 0
     inflate = zlib.decompressobj(wbits=31)
-    rest: bytes = data
     try:
-        while rest:
-            piece = inflate.decompress(rest, min(_PIECE_BYTES, limit + 1 - size))
-            size += len(piece)
+        while at < len(data):
+            if inflate.eof:  # gzip allows several members
+                inflate = zlib.decompressobj(wbits=31)
+            given = data[at : at + _FED_BYTES]
+            size += whole.write(inflate.decompress(given, min(_PIECE_BYTES, limit + 1 - size)))
             if size > limit:
                 raise too_large(limit, "decompressed body")
-            pieces.append(piece)
-            rest = inflate.unconsumed_tail
-            if inflate.eof:
-                rest = inflate.unused_data  # gzip allows several members
-                if rest:
-                    inflate = zlib.decompressobj(wbits=31)
-            elif not piece and not rest:
-                break
+            at += len(given) - len(inflate.unused_data if inflate.eof else inflate.unconsumed_tail)
     except zlib.error as error:
         raise InvalidArgument(f"the body is not gzip: {error}", field="body") from error
     if not inflate.eof:
         raise InvalidArgument("the gzip body is truncated", field="body")
-    return b"".join(pieces)
+    return whole.getvalue()
 
 
 def too_large(limit: int, what: str = "body") -> PayloadTooLarge:
