@@ -20,6 +20,7 @@ from vecstore.index.rotation import Rotation
 from vecstore.index.training import in_parts
 from vecstore.manifest.model import Settings
 from vecstore.part.builder import PartSpec, build_part
+from vecstore.rows.filters.patterns import Pattern
 from vecstore.storage.cache import Page, PageCache
 from vecstore.storage.faults import Call, FaultyStore
 from vecstore.storage.memory import MemoryStore
@@ -87,6 +88,53 @@ def test_work_whose_time_is_up_is_stopped_and_changes_nothing(work: str) -> None
     assert ns.stats() == before
     with deadline.within(SECONDS):
         WORK[work](ns)
+
+
+BY_PATTERN: dict[str, Callable[[Namespace, Any], object]] = {
+    "a search": lambda ns, f: ns.search(ROWS[0], filter=f),
+    "an order": lambda ns, f: ns.search(order_by=("n", "asc"), filter=f),
+    "an aggregate": lambda ns, f: ns.aggregate({"n": ["Count"]}, filter=f),
+    "a scan": lambda ns, f: list(ns.scan(filter=f)),
+    "a delete": lambda ns, f: ns.delete(filter=f),
+    "a patch": lambda ns, f: ns.patch(filter=f, attributes={"n": 1}),
+    "a condition": lambda ns, f: ns.delete(ids=["a1", "a2"], condition=f),
+}
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize("attribute", ["t", "id"])
+@pytest.mark.parametrize("work", BY_PATTERN)
+def test_work_whose_time_is_up_between_two_texts_that_a_pattern_is_held_against_is_stopped_there(
+    work: str, attribute: str, cold: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    ns = database(store).create_namespace("ns", dim=DIM, metric="l2")
+    names = [f"a{i}" for i in range(200)]
+    ns.insert(ROWS[:200], names, attributes={"n": range(200), "t": names})
+    before = ns.stats()
+    if cold:
+        ns = database(store).namespace("ns")
+    tried: list[bytes] = []
+    matches, stop_at = Pattern.matches, 3
+
+    def late(pattern: Pattern, text: bytes) -> bool:
+        found = matches(pattern, text)
+        tried.append(text)
+        if len(tried) == stop_at:
+            deadline.begin(time.monotonic())
+        return found
+
+    monkeypatch.setattr(Pattern, "matches", late)
+    pattern = ["Or", [[attribute, "Regex", "^a[1-9]$"], [attribute, "Regex", "^a0$"]]]
+    with deadline.within(SECONDS), pytest.raises(DeadlineExceeded):
+        BY_PATTERN[work](ns, pattern)
+    assert len(tried) == stop_at
+    assert ns.stats() == before
+    stop_at = 0
+    with deadline.within(SECONDS):
+        assert ns.aggregate({"n": ["Count"]}, filter=pattern).values == {"n": 10}
+        BY_PATTERN[work](ns, pattern)
+    assert len(set(tried)) == 200
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 5])

@@ -1,6 +1,6 @@
 """Bound filters and the columns of a part: the rows that match, dead ones included.
 
-Imports binding, columns and bits.
+Imports binding, columns, bits and deadline.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from pyroaring import BitMap
 
+from vecstore import deadline
 from vecstore.rows.bits import RowBits
 from vecstore.rows.columns import ColumnReader
 from vecstore.rows.filters.binding import All, Any_, Between, Bound, Inverse, Look, Matching, Missing, OneOf
@@ -40,7 +41,11 @@ def evaluate(bound: Bound, rows: Rows) -> BitMap:
 
 
 def matching_rows(bound: Bound, rows: Rows) -> RowBits:
-    """Rows of a part that a filter matches. Shared: not to be changed."""
+    """Rows of a part that a filter matches. Shared: not to be changed.
+
+    `DeadlineExceeded` once nobody waits for them.
+    """
+    deadline.check()
     if isinstance(bound, Look):
         return _look(bound, rows)
     if isinstance(bound, Inverse):
