@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pyroaring import BitMap
 
 from vecstore.live import LiveSet
+from vecstore.rows.bits import RowBits
 
 
 def bits(live: LiveSet, sizes: list[int]) -> list[bool]:
@@ -87,12 +88,14 @@ def test_rows_are_listed_and_hidden(sizes: list[int], data: st.DataObject) -> No
     hidden = data.draw(st.sets(st.integers(0, n - 1))) if n else set()
     live = LiveSet.from_deletes(BitMap(dead), n, np.array(sizes, dtype=np.int64))
     assert live.rows().tolist() == [row for row in range(n) if row not in dead]
-    fewer = live.without(np.array(sorted(hidden), dtype=np.int64))
+    fewer, empty = live.only(~RowBits.of(np.array(sorted(hidden), dtype=np.int64), n))
     left = [row for row in range(n) if row not in dead | hidden]
     assert fewer.rows().tolist() == left
     assert (fewer.alive, fewer.dead) == (len(left), n - len(left))
     ends = np.cumsum(sizes).tolist()
     firsts = [0, *ends[:-1]]
-    assert fewer.empty_lists().tolist() == [
-        int(not any(first <= row < end for row in left)) for first, end in zip(firsts, ends, strict=True)
-    ]
+    assert (
+        fewer.empty_lists().tolist()
+        == empty.tolist()
+        == [int(not any(first <= row < end for row in left)) for first, end in zip(firsts, ends, strict=True)]
+    )

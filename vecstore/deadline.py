@@ -1,10 +1,10 @@
 """By when the work of this thread must be answered, and the steps at which it asks.
 
 Work that nobody waits for any more is stopped at its next step: between requests to storage, parts,
-blocks of rows, queries of a batch, and last before a commit. A deadline belongs to the call, not to the
-objects that it goes through, so it is a context variable (decision 0029): `vecstore.storage.threads.Pool`
-takes it along into threads, `waived` keeps it from what is done for others too. Without one a step costs
-50 ns.
+blocks of rows, texts that a pattern is held against, queries of a batch, and last before a commit. A
+deadline belongs to the call, not to the objects that it goes through, so it is a context variable (decision
+0029): `vecstore.storage.threads.Pool` takes it along into threads, `waived` keeps it from what is done for
+others too. Without one a step costs 50 ns.
 
 Imports errors and aside.
 """

@@ -1,7 +1,8 @@
 """Which rows of a part are alive, in the shape that the scan kernel reads.
 
 The kernel scans a list block by block, 32 slots each, and takes one word a block: bit j allows slot
-j. Padding slots at the end of a list are never live. Imports NumPy and pyroaring only.
+j. Padding slots at the end of a list are never live. Imports NumPy, pyroaring, bits
+and the kernel that turns them into slots.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
+
+from vecstore.ext.masks import allow_rows
+from vecstore.rows.bits import RowBits
 
 BLOCK = 32
 
@@ -86,15 +90,11 @@ class LiveSet:
         live: npt.NDArray[np.bool_] = (self.words[block] & bit) != 0
         return live.reshape(wanted.shape)
 
-    def without(self, rows: I64) -> LiveSet:
-        """As if these rows, ascending, were dead as well."""
-        words = self.words.copy()
-        block, bit = self._slots(rows)
-        starts = np.flatnonzero(np.diff(block, prepend=-1))
-        if len(rows):
-            words[block[starts]] &= ~np.bitwise_or.reduceat(bit, starts)
-        alive = int(np.bitwise_count(words).sum())
-        return LiveSet(words, self.n, self.n - alive, self.first_row, self.first_block)
+    def only(self, rows: RowBits) -> tuple[LiveSet, npt.NDArray[np.uint8]]:
+        """As if all rows but these were dead as well; and u8[K]: 1 for each list without a live row."""
+        words, empty = np.empty_like(self.words), np.empty(len(self.first_row) - 1, dtype=np.uint8)
+        alive = allow_rows(rows.words, self.first_row, self.first_block, self.words, words, empty)
+        return LiveSet(words, self.n, self.n - alive, self.first_row, self.first_block), empty
 
     def empty_lists(self) -> npt.NDArray[np.uint8]:
         """u8[K]: 1 for each list without a live row."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from vecstore.index.rotation import Rotation
 from vecstore.index.training import in_parts
 from vecstore.manifest.model import Settings
 from vecstore.part.builder import PartSpec, build_part
+from vecstore.rows.filters.patterns import Pattern
+from vecstore.rows.packing import BLOCK_BYTES, Texts
 from vecstore.storage.cache import Page, PageCache
 from vecstore.storage.faults import Call, FaultyStore
 from vecstore.storage.memory import MemoryStore
@@ -87,6 +90,121 @@ def test_work_whose_time_is_up_is_stopped_and_changes_nothing(work: str) -> None
     assert ns.stats() == before
     with deadline.within(SECONDS):
         WORK[work](ns)
+
+
+BY_PATTERN: dict[str, Callable[[Namespace, Any], object]] = {
+    "a search": lambda ns, f: ns.search(ROWS[0], filter=f),
+    "an order": lambda ns, f: ns.search(order_by=("n", "asc"), filter=f),
+    "an aggregate": lambda ns, f: ns.aggregate({"n": ["Count"]}, filter=f),
+    "a scan": lambda ns, f: list(ns.scan(filter=f)),
+    "a delete": lambda ns, f: ns.delete(filter=f),
+    "a patch": lambda ns, f: ns.patch(filter=f, attributes={"n": 1}),
+    "a condition": lambda ns, f: ns.delete(ids=["a1", "a2"], condition=f),
+}
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize("attribute", ["t", "id"])
+@pytest.mark.parametrize("work", BY_PATTERN)
+def test_work_whose_time_is_up_between_two_texts_that_a_pattern_is_held_against_is_stopped_there(
+    work: str, attribute: str, cold: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    ns = database(store).create_namespace("ns", dim=DIM, metric="l2")
+    names = [f"a{i}" for i in range(200)]
+    ns.insert(ROWS[:200], names, attributes={"n": range(200), "t": names})
+    before = ns.stats()
+    if cold:
+        ns = database(store).namespace("ns")
+    tried: list[bytes] = []
+    matches, stop_at = Pattern.matches, 3
+
+    def late(pattern: Pattern, text: bytes) -> bool:
+        found = matches(pattern, text)
+        tried.append(text)
+        if len(tried) == stop_at:
+            deadline.begin(time.monotonic())
+        return found
+
+    monkeypatch.setattr(Pattern, "matches", late)
+    pattern = ["Or", [[attribute, "Regex", "^a[1-9]$"], [attribute, "Regex", "^a0$"]]]
+    with deadline.within(SECONDS), pytest.raises(DeadlineExceeded):
+        BY_PATTERN[work](ns, pattern)
+    assert len(tried) == stop_at
+    assert ns.stats() == before
+    stop_at = 0
+    with deadline.within(SECONDS):
+        assert ns.aggregate({"n": ["Count"]}, filter=pattern).values == {"n": 10}
+        BY_PATTERN[work](ns, pattern)
+    assert len(set(tried)) == 200
+
+
+class Steps:
+    """Counts how often work asks whether its time is up, and lets it be up the n-th time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._asked, self._stop_at = 0, 0
+        check = deadline.check
+
+        def counted() -> None:
+            self._asked += 1
+            if self._asked == self._stop_at:
+                deadline.begin(time.monotonic())
+            check()
+
+        monkeypatch.setattr(deadline, "check", counted)
+
+    def of(self, work: Callable[[], object], stop_at: int = 0) -> int:
+        self._asked, self._stop_at = 0, stop_at
+        with deadline.within(SECONDS):
+            work()
+        return self._asked
+
+    def stopped(self, work: Callable[[], object], stop_at: int) -> None:
+        with pytest.raises(DeadlineExceeded):
+            self.of(work, stop_at)
+        assert self._asked == stop_at
+
+
+def test_an_aggregate_is_stopped_between_its_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    ns, steps = filled(), Steps(monkeypatch)
+    parts, functions = 2, 32
+
+    def asked(count: int) -> Callable[[], object]:
+        return lambda: ns.aggregate({f"l{i}": ["CountDistinct", "n"] for i in range(count)}, group_by=["t"])
+
+    asked(1)()  # which opens what both read
+    one, many = (steps.of(asked(count)) for count in (1, functions))
+    assert many - one >= parts * (functions - 1)
+    for stop_at in (1, one, many // 2, many):
+        steps.stopped(asked(functions), stop_at)
+
+
+def test_an_aggregate_is_stopped_between_some_texts_of_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    ns, steps = filled(), Steps(monkeypatch)
+    asked = lambda: ns.aggregate({"n": ["CountDistinct", "t"]})  # noqa: E731
+    asked()  # which opens what it reads
+    before = steps.of(asked)
+    monkeypatch.setattr("vecstore.rows.aggregates.NAMED_AT_ONCE", 10)
+    assert steps.of(asked) >= before + 2 * (200 // 10 - 1)
+
+
+def test_the_reading_of_texts_is_stopped_between_their_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, at_once = 5, BLOCK_BYTES // 64
+    lengths = np.full(at_once, 64, dtype="<u4").tobytes()
+    data = zlib.compress(lengths + bytes(64 * at_once))
+    texts = Texts(
+        blocks * at_once,
+        np.arange(blocks) * at_once,
+        np.full(blocks, len(data)).cumsum(),
+        lambda start, end: np.frombuffer(data, dtype=np.uint8),
+        keep=blocks,
+    )
+    steps = Steps(monkeypatch)
+    read = lambda: [texts[i] for i in range(0, len(texts), 16)]  # noqa: E731
+    steps.stopped(read, 3)
+    assert steps.of(read) == blocks - 2
+    assert steps.of(read) == 0
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 5])

@@ -17,6 +17,7 @@ from vecstore.limits import (
     MAX_FILTER_VALUES,
     MAX_FILTERABLE_BYTES,
     MAX_PATTERN_BYTES,
+    MAX_PATTERN_INSTRUCTIONS,
 )
 
 DOCS = "/v1/namespaces/docs"
@@ -50,9 +51,10 @@ class Bad:
         return self.name
 
 
-def asked(name: str, f: Any, at: str, *, status: int = 400) -> Bad:
+def asked(name: str, f: Any, at: str, *, status: int = 400, **told: Any) -> Bad:
     code = "invalid_filter" if status == 400 else "filter_mismatch"
-    return Bad(name, "search", {"vector": ROW, "filter": f}, status, code, {"field": "filter", "at": at})
+    body = {"vector": ROW, "filter": f}
+    return Bad(name, "search", body, status, code, {"field": "filter", "at": at} | told)
 
 
 def unfit(name: str, f: Any, at: str) -> Bad:
@@ -122,6 +124,12 @@ CASES = [
     asked("a back reference", ["lang", "Regex", r"(a)\1"], "filter[2]"),
     asked("a pattern too long", ["lang", "Glob", "a" * (MAX_PATTERN_BYTES + 1)], "filter[2]"),
     asked("a pattern that takes too much memory", ["lang", "Regex", "((a{100}){100}){100}"], "filter[2]"),
+    asked("a pattern that RE2 has no room for", ["lang", "Regex", r"\pL{100}"], "filter[2]",
+          limit=MAX_PATTERN_INSTRUCTIONS),
+    asked("a pattern of too many instructions", ["Or", [EN, ["lang", "Regex", "((.a|.b){1,500}){2}z"]]],
+          "filter[1][1][2]", limit=MAX_PATTERN_INSTRUCTIONS),
+    asked("a glob of too many instructions", ["lang", "NotGlob", "?" * 1_000], "filter[2]",
+          limit=MAX_PATTERN_INSTRUCTIONS),
     asked("nested too deeply", deep(MAX_FILTER_DEPTH), "filter" + "[1]" * MAX_FILTER_DEPTH),
     asked("too many conditions", ["And", [EN] * MAX_FILTER_NODES], f"filter[1][{MAX_FILTER_NODES - 1}]"),
     asked("too many values", ["year", "In", [1] * (MAX_FILTER_VALUES + 1)],

@@ -19,6 +19,7 @@ from vecstore.index.hidden import without
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.manifest.model import Manifest
 from vecstore.part.rows import PartRows
+from vecstore.rows.bits import RowBits
 from vecstore.rows.columns import ColumnReader
 from vecstore.rows.values import SIGN
 from vecstore.storage.cache import ReadTrace
@@ -61,7 +62,11 @@ def unexpired(view: View, now: float, trace: ReadTrace, executor: Callable[[], E
             return view if known.view is None else known.view
     reads = [partial(_look, view.manifest, part, key) for part in view.searched]
     found = read_side_by_side(reads, trace, executor)
-    hidden = {part.number: rows for part, (rows, _) in zip(view.searched, found, strict=True) if len(rows)}
+    hidden = {
+        part.number: RowBits.of(rows, part.live.n)
+        for part, (rows, _) in zip(view.searched, found, strict=True)
+        if len(rows)
+    }
     made = without(view, hidden, whole=None) if hidden else None
     view.lasting[:] = [Lasting(key, min((n for _, n in found if n is not None), default=None), made)]
     return view if made is None else made

@@ -16,14 +16,10 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Final
 
-import numpy as np
-
 from vecstore import deadline
 from vecstore.errors import InvalidFilter
-from vecstore.ext.masks import allow_rows
 from vecstore.index.view import OpenPart, View, read_side_by_side
 from vecstore.limits import MAX_PATTERN_TESTS
-from vecstore.live import LiveSet
 from vecstore.part.reader import PartReader
 from vecstore.part.rows import PartRows
 from vecstore.rows.bits import RowBits
@@ -162,9 +158,5 @@ def _fetch_ids(part: OpenPart, look: Bound, trace: ReadTrace) -> None:
 
 def _masked(part: OpenPart, matching: RowBits) -> OpenPart:
     """A part of which only these rows are alive."""
-    live = part.live
-    words = np.empty(len(live.words), dtype=np.uint32)
-    empty = np.empty(len(live.first_row) - 1, dtype=np.uint8)
-    alive = allow_rows(matching.words, live.first_row, live.first_block, live.words, words, empty)
-    narrow = LiveSet(words, live.n, live.n - alive, live.first_row, live.first_block)
+    narrow, empty = part.live.only(matching)
     return OpenPart(part.number, part.reader, narrow, part.group, empty)

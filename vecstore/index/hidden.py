@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
-
 from vecstore.index.view import View
+from vecstore.rows.bits import RowBits
 
 
-def without(view: View, hidden: Mapping[int, npt.NDArray[np.int64]], *, whole: View | None) -> View:
+def without(view: View, hidden: Mapping[int, RowBits], *, whole: View | None) -> View:
     """The view without rows of its parts, by their numbers; dead rows among them are no matter.
 
     Parameters
@@ -21,9 +19,8 @@ def without(view: View, hidden: Mapping[int, npt.NDArray[np.int64]], *, whole: V
     """
     parts = {part.number: part for part in view.parts}
     for number, rows in hidden.items():
-        if len(rows):
-            live = parts[number].live.without(rows)
-            parts[number] = replace(parts[number], live=live, empty=live.empty_lists())
+        live, empty = parts[number].live.only(~rows)
+        parts[number] = replace(parts[number], live=live, empty=empty)
     alive = {part.number: parts[part.number] for part in view.searched}
     searched = [part for part in alive.values() if part.live.alive]
     ground = view.field if view.ground is None else view.ground

@@ -25,6 +25,7 @@ from vecstore.limits import MAX_TOP_K
 from vecstore.manifest.model import Attribute
 from vecstore.part.rows import PartRows
 from vecstore.rows.aggregates import values_in
+from vecstore.rows.bits import RowBits
 from vecstore.rows.schema import element_type
 from vecstore.rows.values import Key, both_zeros
 from vecstore.storage.cache import ReadTrace
@@ -121,15 +122,15 @@ def _joined(one: Answer, other: Answer) -> Answer:
     )
 
 
-def _rows_of(part: OpenPart, name: str, known: Attribute, groups: set[Any], trace: ReadTrace) -> I64:
-    """The rows of groups, ascending."""
+def _rows_of(part: OpenPart, name: str, known: Attribute, groups: set[Any], trace: ReadTrace) -> RowBits:
+    """The rows of groups."""
     column = PartRows(part.reader, trace).column(name, known.id)
     if column is None:
-        return np.arange(part.reader.entry.n if None in groups else 0)
+        return RowBits.every(part.live.n) if None in groups else RowBits.none(part.live.n)
     keys = [key for key in groups if key is not None]
     if element_type(known.type) == "float":
         keys = [each for key in keys for each in both_zeros(key)]
     found = column.equal_to(sorted(keys))
     if None in groups:
         found = found | column.nulls()
-    return found.rows()
+    return found

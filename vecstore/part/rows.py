@@ -1,6 +1,6 @@
 """The rows of a part as filters ask for them: by the columns of their attributes, and by their ids.
 
-One object serves one search, which its trace belongs to. Imports the reader and what is under `rows`.
+One object serves one search, which its trace belongs to. Imports the reader, what is under `rows`, deadline.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from vecstore import deadline
 from vecstore.limits import MAX_U64
 from vecstore.part.reader import PartReader
 from vecstore.rows.bits import RowBits
@@ -81,6 +82,7 @@ class PartRows:
 
     def _ids(self) -> Iterator[bytes]:
         for some in self._reader.scan_ids(self._trace):
+            deadline.check()
             for one in some.tolist():
                 yield one.encode()
 

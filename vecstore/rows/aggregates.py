@@ -2,7 +2,8 @@
 
 A part hands over the values of some of its rows; what comes out does not depend on which parts rows lie in,
 nor on their order: sums are exact, those of floats are rounded once. Equal values are one group, so both
-zeros of a float are; null is a group of its own. Imports allowance, columns, values, errors, limits, types.
+zeros of a float are; null is a group of its own. Imports allowance, columns, values, errors,
+limits, types, deadline.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from vecstore import deadline
 from vecstore.errors import InvalidArgument
 from vecstore.limits import MAX_DISTINCT, MAX_GROUPS
 from vecstore.rows.allowance import Allowance
@@ -33,6 +35,7 @@ VALUE_BYTES: Final = 32 << 20  # of one attribute that are handed over at once, 
 SHORT: Final = 32  # bytes of a text that is remembered itself; of a longer one its digest is
 NAMED: Final = 128  # bytes that it takes to remember one
 RESULT_BYTES: Final = 64  # of each value that a group tells, beside its name and the text that it is
+NAMED_AT_ONCE: Final = 1 << 15  # texts that are remembered between two looks at the deadline
 HALF: Final = 32  # bits of a key that are summed at a time
 MANTISSA: Final = 53  # bits of a float's
 LOW: Final = 27  # of these, summed apart from the others
@@ -165,9 +168,12 @@ class Aggregator:
         ------
         InvalidArgument
             There are more groups, or distinct values, than are kept, or their texts are too long.
+        DeadlineExceeded
+            Nobody waits any more; what was taken is of no use then.
         """
         group = self._group(n, groups)
         for label, fold in self._folds.items():
+            deadline.check()
             attribute = self._asked[label]
             fold.add(group, None if attribute is None else values[attribute], len(self._groups))
 
@@ -402,7 +408,11 @@ class _Distinct:
         ranks = values.ranks
         if values.texts is not None:
             names, known = self._names, len(self._names)
-            numbers = [names.setdefault(_name_of(text), len(names)) for text in values.texts.tolist()]
+            numbers: list[int] = []
+            for start in range(0, len(values.texts), NAMED_AT_ONCE):
+                deadline.check()
+                some = values.texts[start : start + NAMED_AT_ONCE].tolist()
+                numbers += [names.setdefault(_name_of(text), len(names)) for text in some]
             self._allowance.take(NAMED * (len(names) - known), "aggregate_by")
             ranks = np.array(numbers, dtype=np.uint64)[ranks.astype(np.int64)] if len(ranks) else ranks
         self._keep(_pairs(_with_value(group, values), ranks))

@@ -420,6 +420,14 @@ class ColumnReader:
                 ]
         return self._rows_of(codes)
 
+    @_sound
+    def matching_among(self, rows: RowBits, pattern: Pattern) -> RowBits:
+        """As `matching`, of rows that have a value, by their values; not of arrays."""
+        places = rows.rows()
+        codes, where = np.unique(self.ranks(places), return_inverse=True)
+        held = np.fromiter(map(pattern.matches, self.texts_of(codes)), dtype=np.bool_, count=len(codes))
+        return RowBits.of(places[held[where]], self.n)
+
     def may_hold(self, low: Key | None, high: Key | None) -> bool:
         """Whether there can be an element between two keys, by the zone map."""
         if not self.entry.elements:

@@ -1,6 +1,7 @@
 """Arrays of integers in as few bits as they need, and texts in compressed blocks; both read at any place.
 
-What is written is described in ``docs/formats/columns.md``. Imports limits, NumPy and msgspec.
+What is written is described in ``docs/formats/columns.md``. Imports limits, deadline, NumPy
+and msgspec.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from vecstore import deadline
 from vecstore.limits import MAX_VALUE_BYTES
 from vecstore.types import U64
 
@@ -192,9 +194,10 @@ class Texts:
         return _opened(self._read(start, end), following - first)
 
     def block(self, number: int) -> list[bytes]:
-        """The texts of a block."""
+        """The texts of a block. One that has to be opened is a step of work that may be stopped."""
         found = self._blocks.get(number)
         if found is None:
+            deadline.check()
             lengths, raw = self.opened(number)
             ends = lengths.cumsum(dtype=np.int64).tolist()
             found = [raw[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]

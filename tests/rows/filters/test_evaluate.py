@@ -15,6 +15,7 @@ from vecstore.rows.columns import ColumnReader
 from vecstore.rows.encoding import encode_columns
 from vecstore.rows.filters import bind, evaluate, filter_bytes, parse_filter
 from vecstore.rows.filters.binding import Between, Matching
+from vecstore.rows.filters.patterns import Pattern
 from vecstore.rows.schema import Spec
 
 SCHEMA = {name: Attribute(i, kind) for i, (name, kind) in enumerate(TYPES.items())}  # type: ignore[arg-type]
@@ -111,6 +112,44 @@ def test_ranges_end_where_they_should_in_a_column_of_many_values_some_of_them_eq
         ):
             found = evaluate(bind(parse_filter(filter_bytes(["n", operator, low])), schema, "u64"), part)
             assert list(found) == np.flatnonzero(kept).tolist(), (operator, low)
+
+
+@pytest.mark.parametrize("distant", [False, True])
+def test_a_pattern_is_held_against_the_texts_of_rows_alone_that_other_conditions_leave(
+    distant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, left = 600, [3, 90, 91, 92, 300, 301, 598]
+    texts = [None if i % 90 == 1 else f"{i // 2 % 7} of {i // 2}" for i in range(n)]
+    arrays = [[f"a{i}", f"b{i}"] for i in range(n)]
+    data, entries = encode_columns(parse_attributes({"s": texts, "l": arrays}, n, {}, {}))
+    part = Part({}, n)
+    part.entries, part.memory = entries, Memory(data)
+    part.memory.kept = None if distant else {}
+    schema = {"s": Attribute(0, "string"), "l": Attribute(1, "[]string")}
+    tried: list[bytes] = []
+    matches = Pattern.matches
+    monkeypatch.setattr(Pattern, "matches", lambda self, text: tried.append(text) or matches(self, text))
+
+    def found(f: Any) -> list[int]:
+        tried.clear()
+        return list(evaluate(bind(parse_filter(filter_bytes(f)), schema, "u64"), part))
+
+    threes = {i for i, text in enumerate(texts) if text and text.startswith("3")}
+    three, few = ["s", "Regex", "^3"], ["id", "In", left]
+    there = {texts[i].encode() for i in left if texts[i]}
+    for both, kept in (
+        (["And", [three, few]], threes & set(left)),
+        (["And", [few, ["s", "NotGlob", "[3]*"]]], set(left) - threes),
+        (["And", [few, ["Not", ["Not", three]]]], threes & set(left)),
+        (["And", [few, ["id", "Lte", 300], three]], {i for i in threes & set(left) if i <= 300}),
+    ):
+        assert found(both) == sorted(kept)
+        assert 0 < len(tried) == len(set(tried)) <= len(there)
+        assert set(tried) <= there
+    assert found(["And", [three, ["id", "In", [1]]]]) == []
+    assert found(["And", [three, ["id", "In", []]]]) == tried == []
+    assert found(["And", [three, ["id", "Gte", 5]]]) == sorted(i for i in threes if i >= 5)
+    assert len(tried) == entries["s"].distinct
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -12,9 +12,9 @@ from typing import Any, Final
 from msgspec import Struct
 
 from vecstore.errors import FilterMismatch, InvalidFilter
-from vecstore.limits import MAX_ID_BYTES
+from vecstore.limits import MAX_ID_BYTES, MAX_PATTERN_INSTRUCTIONS
 from vecstore.manifest.model import Attribute
-from vecstore.rows.filters.patterns import Pattern, PatternKind, compile_pattern
+from vecstore.rows.filters.patterns import Pattern, PatternKind, PatternTooLarge, compile_pattern
 from vecstore.rows.filters.syntax import And, Condition, Expression, Not, Or, field_of
 from vecstore.rows.schema import element_type, is_array
 from vecstore.rows.values import WORDS, Key, at_most, key_of, shown
@@ -99,7 +99,7 @@ def bind(expression: Expression, schema: Mapping[str, Attribute], id_kind: IdKin
     FilterMismatch
         No such attribute, one that is not filterable, an operator or a value of another type.
     InvalidFilter
-        A pattern that does not compile.
+        A pattern that does not compile, or to too many instructions.
     """
     if isinstance(expression, And):
         return _joined(tuple(bind(one, schema, id_kind) for one in expression.children), schema)
@@ -225,10 +225,18 @@ def _test(asked: Condition, kind: ScalarType, id_kind: IdKind | None) -> Test | 
     if pattern is not None:
         if kind != "string" or (asked.attribute == ID and id_kind == "u64"):
             raise _mismatch(asked, 1, f"is {operator}, which asks for strings; {asked.attribute!r} has none")
+        place = f"{asked.at}[2]"
         try:
             return Matching(compile_pattern(pattern, value))
+        except PatternTooLarge as error:
+            raise InvalidFilter(
+                f"{place} is a pattern of more than {MAX_PATTERN_INSTRUCTIONS} instructions when compiled; "
+                "shorter repetitions and narrower classes make fewer",
+                field=field_of(asked.at),
+                at=place,
+                limit=MAX_PATTERN_INSTRUCTIONS,
+            ) from error
         except ValueError as error:
-            place = f"{asked.at}[2]"
             raise InvalidFilter(
                 f"{place} is no pattern: {error}", field=field_of(asked.at), at=place
             ) from error

@@ -1,6 +1,6 @@
 """Bound filters and the columns of a part: the rows that match, dead ones included.
 
-Imports binding, columns and bits.
+Imports binding, columns, bits and deadline.
 """
 
 from __future__ import annotations
@@ -11,11 +11,24 @@ from typing import Final, Protocol
 
 from pyroaring import BitMap
 
+from vecstore import deadline
 from vecstore.rows.bits import RowBits
 from vecstore.rows.columns import ColumnReader
-from vecstore.rows.filters.binding import All, Any_, Between, Bound, Inverse, Look, Matching, Missing, OneOf
+from vecstore.rows.filters.binding import (
+    All,
+    Any_,
+    Between,
+    Bound,
+    Inverse,
+    Look,
+    Matching,
+    Missing,
+    OneOf,
+    patterns_of,
+)
 
 AMONG: Final = 8  # times as many rows are taken from an index as are looked at one by one
+FEW_TEXTS: Final = 4  # times as many texts are read in their order as are looked up one by one
 
 
 class Rows(Protocol):
@@ -40,7 +53,11 @@ def evaluate(bound: Bound, rows: Rows) -> BitMap:
 
 
 def matching_rows(bound: Bound, rows: Rows) -> RowBits:
-    """Rows of a part that a filter matches. Shared: not to be changed."""
+    """Rows of a part that a filter matches. Shared: not to be changed.
+
+    `DeadlineExceeded` once nobody waits for them.
+    """
+    deadline.check()
     if isinstance(bound, Look):
         return _look(bound, rows)
     if isinstance(bound, Inverse):
@@ -48,22 +65,35 @@ def matching_rows(bound: Bound, rows: Rows) -> RowBits:
     if isinstance(bound, Any_):
         return reduce(or_, [matching_rows(child, rows) for child in bound.children])
     # The fewest rows first: nothing else is looked at once there are none, and little where there are few.
-    expected = sorted((expect(child, rows), i) for i, child in enumerate(bound.children))
-    matching = matching_rows(bound.children[expected[0][1]], rows)
-    for count, i in expected[1:]:
+    # What takes text after text comes last, however few it may match.
+    expected = sorted((_slow(child), expect(child, rows), i) for i, child in enumerate(bound.children))
+    matching = matching_rows(bound.children[expected[0][2]], rows)
+    for _, count, i in expected[1:]:
         if not matching:
             break
         matching = _narrowed(matching, bound.children[i], count, rows)
     return matching
 
 
+def _slow(bound: Bound) -> bool:
+    """Whether a pattern is held against all texts, for lack of a prefix by which they are found."""
+    tests = (look.test for look in patterns_of(bound))
+    return any(isinstance(test, Matching) and not test.pattern.prefix for test in tests)
+
+
 def _narrowed(matching: RowBits, child: Bound, expected: float, rows: Rows) -> RowBits:
     """The rows of ``matching`` that another filter matches too."""
-    if isinstance(child, Look) and isinstance(child.test, Between) and child.attribute is not None:
+    if isinstance(child, Inverse):
+        return matching - _narrowed(matching, child.child, rows.n - expected, rows)
+    if isinstance(child, Look) and child.attribute is not None:
         column, test = rows.column(child.name, child.attribute), child.test
-        if column is not None and column.scalar and AMONG * len(matching) < expected:
-            present = matching - column.nulls() if column.entry.nulls else matching
-            return column.among(present, test.low, test.low_in, test.high, test.high_in)
+        if column is not None and column.scalar:
+            if isinstance(test, Between) and AMONG * len(matching) < expected:
+                present = matching & column.present()
+                return column.among(present, test.low, test.low_in, test.high, test.high_in)
+            few = FEW_TEXTS * len(matching) < column.entry.distinct
+            if isinstance(test, Matching) and few and _slow(child):
+                return column.matching_among(matching & column.present(), test.pattern)
     return matching & matching_rows(child, rows)
 
 

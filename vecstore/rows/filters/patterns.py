@@ -1,19 +1,25 @@
 """Globs and regular expressions over UTF-8, matched in time linear in the text by RE2.
 
-A backtracking engine would let one pattern hold a process for as long as it likes. Imports limits alone.
+A backtracking engine would let one pattern hold a process for as long as it likes. Linear it is, but where
+the states of a pattern do not fit in memory each byte costs up to as much as the program has instructions:
+so the program is bounded, and with it how long one text may take, and between texts the deadline is asked.
+Imports deadline and limits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import re2
 
-from vecstore.limits import MAX_PATTERN_MEMORY
+from vecstore import deadline
+from vecstore.limits import MAX_PATTERN_INSTRUCTIONS, MAX_PATTERN_MEMORY
 
 PatternKind = Literal["glob", "iglob", "regex"]
+
+TOO_LARGE: Final = "pattern too large"  # as RE2 says that a program does not fit in the memory for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,20 @@ class Pattern:
         return self.text[:plain].encode()
 
     def matches(self, text: bytes) -> bool:
+        """Whether it matches a text; `DeadlineExceeded` once nobody waits for it."""
+        deadline.check()
         found: object = _compiled(self.kind, self.text).search(text)
         return found is not None
 
 
+class PatternTooLarge(ValueError):
+    """A pattern of more than `MAX_PATTERN_INSTRUCTIONS`."""
+
+
 def compile_pattern(kind: PatternKind, text: str) -> Pattern:
-    """`ValueError` says what is wrong with it."""
-    _compiled(kind, text)
+    """`ValueError` says what is wrong with it; `PatternTooLarge` is one."""
+    if _compiled(kind, text).programsize > MAX_PATTERN_INSTRUCTIONS:
+        raise PatternTooLarge
     return Pattern(kind, text)
 
 
@@ -62,7 +75,8 @@ def _compiled(kind: PatternKind, text: str) -> Any:
         return re2.compile(text if kind == "regex" else _from_glob(text), options=options)
     except re2.error as error:
         said = error.args[0] if error.args else ""
-        raise ValueError(said.decode(errors="replace") if isinstance(said, bytes) else str(said)) from error
+        told = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        raise (PatternTooLarge if told.startswith(TOO_LARGE) else ValueError)(told) from error
 
 
 def _from_glob(text: str) -> str:
