@@ -42,6 +42,7 @@ from vecstore.manifest.tombstones import TombstoneCache, write_tombstones
 from vecstore.manifest.uid import new_uid
 from vecstore.observe import Observer
 from vecstore.storage.base import ObjectStore
+from vecstore.storage.threads import start
 
 MAX_GROUP: Final = 128  # well below MAX_RECENT_COMMITS: `current` names all commits of its epoch
 _OWED_A_TURN: Final = 8  # commits lost to other writers; from then on a writer gives way less and less ...
@@ -357,7 +358,7 @@ class Publisher:
         if not self._has_copy(switch.base):
             context = copy_context()  # whose request it is done for
             copier = threading.Thread(target=context.run, args=(keep_copy,), name="vecstore-history")
-            copier.start()
+            start(copier)
         try:
             write_tombstones(self.store, self.namespace, delete_id, switch.tombstones)
         finally:
