@@ -463,6 +463,14 @@ def test_a_disk_without_room_for_what_is_printed_is_one_line(store: str, words: 
     assert (done.returncode, done.stderr) == (1, b"Error: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.parametrize("side", ["--source-profile", "--target-profile"])
+def test_a_profile_that_there_is_not_is_one_line(side: str) -> None:
+    done = run("copy", "s3://one/data", "s3://two/data", side, "nosuch")
+    where = "one" if side == "--source-profile" else "two"
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: s3://{where}/data: The config profile (nosuch) could not be found\n"
+
+
 def test_commands_work_where_stderr_is_closed(store: str, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", ROWS)
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from vecstore.errors import NamespaceNotFound, TooManyRequests
+from vecstore.errors import NamespaceNotFound, TooManyRequests, VecstoreError
 from vecstore.storage.threads import start
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class MaintenanceThread:
                     self._maintain(name)
                 except NamespaceNotFound:
                     continue
+                except VecstoreError as error:
+                    log.warning("maintenance of %s failed; the next write tries again: %s", name, error)
                 except Exception:  # the thread outlives whatever befalls one namespace
                     log.exception("maintenance of %s failed; the next write tries again", name)
             self._stopped.wait(self._quiet)
