@@ -28,6 +28,7 @@ from vecstore.errors import (
     OutcomeUnknown,
     StorageConflict,
     StorageCorrupt,
+    StorageFull,
     StorageMissing,
     TooManyRequests,
     VecstoreError,
@@ -383,6 +384,11 @@ class Publisher:
                     ours = history.write_copy(self.store, self.namespace, base.epoch, base.raw)
                 except StorageMissing:  # collected: the base is below the floor, and a switch upon it loses
                     ours = False
+                except StorageFull as error:
+                    raise StorageFull(
+                        f"{error.message}; a commit, even of a collection, first keeps {len(base.raw)} bytes",
+                        **error.details,
+                    ) from error
                 self._trip = (self.clock() - began) / (1 if ours else 2)  # what was there was read, too
                 if not ours and base.etag == self._switcher.made:
                     self._courtesy = _COURTESY
