@@ -463,6 +463,33 @@ def test_a_disk_without_room_for_what_is_printed_is_one_line(store: str, words: 
     assert (done.returncode, done.stderr) == (1, b"Error: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.parametrize("side", ["--source-profile", "--target-profile"])
+def test_a_profile_that_there_is_not_is_one_line(side: str) -> None:
+    done = run("copy", "s3://one/data", "s3://two/data", side, "nosuch")
+    where = "one" if side == "--source-profile" else "two"
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: s3://{where}/data: The config profile (nosuch) could not be found\n"
+
+
+def test_commands_work_where_stderr_is_closed(store: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+
+    def status(*words: str) -> int:
+        closed = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command(*words)]
+        return subprocess.run(closed, env=environment(), stdout=subprocess.DEVNULL, check=False).returncode
+
+    export = str(tmp_path / "rows.jsonl")
+    assert status("ingest", store, "docs", str(tmp_path / "rows.npy"), "--create", "--batch", "10") == 0
+    assert status("compact", store, "docs") == 0
+    assert status("export", store, "docs", export) == 0
+    assert status("import", store, "again", export) == 0
+    assert status("copy", store, str(tmp_path / "copy")) == 0
+    assert status("verify", str(tmp_path / "copy")) == 0
+    assert status("get", store, "docs", "99") == 1
+    with vecstore.connect(tmp_path / "copy", maintenance="off") as database:
+        assert [(info.name, info.rows) for info in database.namespaces()] == [("again", 25), ("docs", 25)]
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -27,6 +27,7 @@ from vecstore.errors import (
     IdempotencyMismatch,
     IdExists,
     InvalidArgument,
+    InvalidAttribute,
     InvalidId,
     InvalidVector,
     NamespaceExists,
@@ -369,6 +370,35 @@ def test_an_id_is_of_its_namespaces_kind(db: Database) -> None:
                 "id",
                 ns.stats().id_kind,
             )
+
+
+def test_before_the_first_row_no_id_is_of_the_other_kind(db: Database) -> None:
+    ns = db.create_namespace("docs", dim=2)
+    ns.tag("empty")  # which holds the epoch
+    ns.insert([[1, 2]], [5])
+    with pytest.raises(RowNotFound):
+        ns.get("5", epoch=1)
+    with pytest.raises(InvalidId):
+        ns.get("5")
+
+
+@pytest.mark.parametrize("values", [None, [], [{"n": 1}], "n"])
+def test_a_patch_by_filter_takes_one_object(db: Database, values: Any) -> None:
+    ns = db.create_namespace("docs", dim=2, schema={"n": "int"})
+    with pytest.raises(InvalidAttribute, match="one object of values where a filter chooses the rows"):
+        ns.patch(filter=["n", "Eq", 1], attributes=values)
+
+
+def test_vectors_of_no_dimension_are_refused_with_the_least(db: Database) -> None:
+    ns = db.create_namespace("docs", dim=2)
+    with pytest.raises(DimensionMismatch, match=r"vectors have 0 dimensions, (the namespace|at least 1)"):
+        ns.insert([[]], [1])
+
+
+def test_an_element_that_is_no_value_is_named_by_its_attribute_and_row(db: Database) -> None:
+    ns = db.create_namespace("docs", dim=2)
+    with pytest.raises(SchemaConflict, match=r"'b' has elements of no type .*None in row 1"):
+        ns.insert([[1, 2], [3, 4]], [1, 2], attributes=[{"b": [True]}, {"b": [None]}])
 
 
 def test_a_page_begins_behind_whatever_text_is_given(db: Database) -> None:

@@ -725,9 +725,9 @@ class Namespace:
         Parameters
         ----------
         aggregate_by
-            Results by label: ``{"n": ["Count"], "price": ["Avg", "price"]}``. ``Count`` of rows, or of an
-            attribute's values; ``CountDistinct``, ``Min`` and ``Max`` of any attribute but an array; ``Sum``
-            and ``Avg`` of numbers. Null is no value; of no values the sum is 0 and the others are None.
+            Results by label: ``{"n": ["Count"], "price": ["Avg", "price"]}``. ``Count`` of rows;
+            ``Count``, ``CountDistinct``, ``Min`` and ``Max`` of any attribute but an array; ``Sum`` and
+            ``Avg`` of numbers. Null is no value; of no values the sum is 0 and the others are None.
         group_by
             Attributes, at most 8; at most 10,000 groups.
         filter

@@ -41,7 +41,7 @@ from vecstore.errors import (
 from vecstore.limits import MAX_BODY_BYTES, MAX_NAME_BYTES
 from vecstore.params import check_rows, is_integer, is_number, plain, told_of
 from vecstore.progress import Progress, within
-from vecstore.rows.attributes import as_json, fitted, patch_as_json
+from vecstore.rows.attributes import as_json, fitted, one_row, patch_as_json
 from vecstore.rows.filters import filter_bytes
 from vecstore.rows.ids import Ids, parse_ids, validate_name
 from vecstore.rows.inference import Guess
@@ -289,7 +289,7 @@ class HttpBackend:
         if filter is None:
             body["attributes"], guesses = patch_as_json(attributes, len(body.get("ids", ())))
         else:
-            columns, guesses = as_json([attributes], 1)
+            columns, guesses = as_json(one_row(attributes), 1)
             body["attributes"] = {attribute: values[0] for attribute, values in columns.items()}
         body |= self._declaring(name, schema, guesses)
         found = self._send(
@@ -429,7 +429,8 @@ class HttpBackend:
             found = self._send("GET", path, repeat=True)
         except RowNotFound as error:
             # Digits in a path are either kind; where there are no ids yet, neither is wrong.
-            if _other_kind(ids, error.details.get("id")) and self.info(name).id_kind is not None:
+            other = _other_kind(ids, error.details.get("id"))
+            if other and self.manifest(name, epoch)["id_kind"] is not None:
                 raise _of_other_kind(name, ids) from error
             raise
         row = _decode(found, wire.RowView)

@@ -119,7 +119,7 @@ def build() -> MemoryStore:
     moved.tag("then")
     moved.delete([4])
     assert copy_store(elsewhere, store, rng=Random(3)).failed == ()
-    assert Lease.acquire(store, "full", "compaction", holder="golden", ttl=60.0, rng=Random(1)) is not None
+    assert Lease(store, "full", "compaction", holder="golden", ttl=60.0, rng=Random(1)).acquire()
     return store
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
@@ -165,8 +166,8 @@ def test_nothing_is_done_while_another_node_holds_the_lease() -> None:
     db, ns = opened(store)
     ns.insert(ROWS[:10], range(10))
     ns.insert(ROWS[10:20], range(10, 20))
-    lease = Lease.acquire(store, "ns", "compaction", holder="other", ttl=60.0, rng=db.namespace("ns").rng)
-    assert lease is not None
+    other = Lease(store, "ns", "compaction", holder="other", ttl=60.0, rng=db.namespace("ns").rng)
+    assert other.acquire()
     before = ns.manifest()
     answer = ns.compact()
     assert answer.reason == "another node is compacting"
@@ -197,6 +198,54 @@ def test_a_lease_that_cannot_be_released_does_not_hide_what_was_done() -> None:
     assert len(compact_once(late.namespace("ns"), everything=True).merged) == 2
 
 
+def interrupted(inner: MemoryStore, at: set[int], side: str) -> tuple[EmbeddedDatabase, list[str]]:
+    """A database whose calls of these numbers for the lease are interrupted, and what the calls were."""
+    asked: list[str] = []
+
+    def interrupt(call: Call) -> None:
+        if call.key == lease_key("ns", "compaction"):
+            asked.append(call.method)
+            if len(asked) - 1 in at:
+                raise KeyboardInterrupt
+
+    return engine(FaultyStore(inner, **{side: interrupt}), seed=5), asked
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize(("number", "method"), [(0, "get"), (1, "put_if_match"), (2, "put_if_match")])
+def test_a_compaction_that_is_interrupted_leaves_no_lease(side: str, number: int, method: str) -> None:
+    inner = MemoryStore()
+    _, ns = opened(inner)
+    for _ in range(2):  # so that there is a lease to be replaced
+        ns.insert(ROWS[:10], range(10))
+        ns.insert(ROWS[10:20], range(10, 20))
+        ns.compact()
+    ns.insert(ROWS[10:20], range(10, 20))
+    db, asked = interrupted(inner, {number}, side)
+    with pytest.raises(KeyboardInterrupt):
+        compact_once(db.namespace("ns"), everything=True)
+    assert asked[number] == method
+    assert Lease(inner, "ns", "compaction", holder="other", ttl=60.0, rng=Random(1)).acquire()
+
+
+def test_a_lease_that_interruptions_left_is_taken_back_by_its_own_handle_alone() -> None:
+    inner = MemoryStore()
+    _, ns = opened(inner)
+    ns.insert(ROWS[:10], range(10))
+    ns.insert(ROWS[10:20], range(10, 20))
+    db, asked = interrupted(inner, {2, 3}, "before")
+    with pytest.raises(KeyboardInterrupt):
+        compact_once(db.namespace("ns"), everything=True)
+    assert asked == ["get", "put_if_absent", "put_if_match", "put_if_match"]
+    assert ns.stats().parts == 1, "it was interrupted when all was done"
+    ns.insert(ROWS[20:30], range(20, 30))
+    assert ns.compact().reason == "another node is compacting"
+    with ThreadPoolExecutor(1) as beside:  # where another thread may be at it, nobody takes it away
+        told = beside.submit(compact_once, db.namespace("ns"), everything=True).result()
+    assert told.reason == "another node is compacting"
+    assert len(compact_once(db.namespace("ns"), everything=True).merged) == 2
+
+
 class Slow:
     """A compaction that tells of its progress every ``step`` seconds, by every clock."""
 
@@ -211,7 +260,8 @@ class Slow:
         self.between: Callable[[], object] = lambda: None
 
     def rival(self) -> Lease | None:
-        return Lease.acquire(self.store, "ns", "compaction", holder="rival", ttl=300.0, rng=Random(0))
+        lease = Lease(self.store, "ns", "compaction", holder="rival", ttl=300.0, rng=Random(0))
+        return lease if lease.acquire() else None
 
     def compact(self, through: Any = None) -> Any:
         db = EmbeddedDatabase(through or self.store, rng=Random(9), clock=lambda: self.now)

@@ -50,7 +50,7 @@ def filled(store: ObjectStore) -> None:
     db.create_namespace("empty", dim=DIM)
     db.create_namespace("deleted", dim=DIM).insert(rows[:5])
     db.delete_namespace("deleted")
-    assert Lease.acquire(store, "ns", "compaction", holder="a test", ttl=60.0, rng=Random(1)) is not None
+    assert Lease(store, "ns", "compaction", holder="a test", ttl=60.0, rng=Random(1)).acquire()
 
 
 def objects(store: ObjectStore) -> dict[str, bytes]:

@@ -13,8 +13,14 @@ from vecstore.manifest.lease import Lease, holder_of
 from vecstore.storage.memory import MemoryStore
 
 
-def acquire(store: Any, seed: int = 1, ttl: float = 60) -> Lease | None:
-    return Lease.acquire(store, NS, "compaction", holder=f"node-{seed}", ttl=ttl, rng=Random(seed))
+def asking(store: Any, seed: int = 1, **more: Any) -> Lease:
+    more = {"holder": f"node-{seed}", **more}
+    return Lease(store, NS, "compaction", ttl=60, rng=Random(seed), **more)
+
+
+def acquire(store: Any, seed: int = 1) -> Lease | None:
+    lease = asking(store, seed)
+    return lease if lease.acquire() else None
 
 
 def test_a_lease_that_is_held_is_not_granted_twice() -> None:
@@ -100,10 +106,8 @@ def test_a_renewal_whose_answer_was_lost_does_not_lose_the_lease() -> None:
 def test_a_lease_says_who_holds_it_and_what_for_until_it_is_free() -> None:
     store = ScriptedStore()
     assert holder_of(store, NS, "compaction") is None
-    lease = Lease.acquire(
-        store, NS, "compaction", holder="me", ttl=60, rng=Random(1), about={"parts": 3, "done": 0.0}
-    )
-    assert lease is not None
+    lease = asking(store, holder="me", about={"parts": 3, "done": 0.0})
+    assert lease.acquire()
 
     def told() -> Any:
         held = holder_of(store, NS, "compaction")

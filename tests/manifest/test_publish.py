@@ -37,11 +37,13 @@ from vecstore.errors import (
     PreconditionFailed,
     StorageConflict,
     StorageCorrupt,
+    StorageFull,
     StorageRetryable,
     TooManyRequests,
     Unauthorised,
 )
 from vecstore.invariants import check_successors
+from vecstore.maintenance.gc import Barrier
 from vecstore.manifest import history
 from vecstore.manifest import publish as publish_module
 from vecstore.manifest.draft import Draft
@@ -111,6 +113,23 @@ def test_whatever_keeps_the_leader_from_copying_ends_the_commit(failure: Excepti
 
     with scripted(store, script), pytest.raises(type(failure)):
         publisher.commit(insert(publisher))
+    assert publisher.commit(insert(publisher)).epoch == 2
+    holds(store)
+
+
+def test_a_disk_without_room_for_the_copy_says_how_much_a_commit_needs() -> None:
+    store = ScriptedStore()
+    publisher = make_namespace(store)
+    size = len(history.read_current(store, NS).raw)
+
+    def script(call: Call) -> Any:
+        if call.op == "put_if_absent" and "/manifest/" in call.key:
+            raise StorageFull(f"{call.key}: no space", object=call.key)
+        return call.carry_out()
+
+    with scripted(store, script), pytest.raises(StorageFull, match=f"first keeps {size} bytes") as full:
+        publisher.commit(Barrier(commit_id=publisher.new_commit_id(), horizon=0.0, floor=1))
+    assert full.value.details["object"] == history_key(NS, 1)
     assert publisher.commit(insert(publisher)).epoch == 2
     holds(store)
 

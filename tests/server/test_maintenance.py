@@ -13,7 +13,7 @@ import pytest
 from vecstore import deadline
 from vecstore.api import Database
 from vecstore.engine.database import EmbeddedDatabase
-from vecstore.errors import DeadlineExceeded, NamespaceNotFound, StorageRetryable
+from vecstore.errors import DeadlineExceeded, NamespaceNotFound, StorageRetryable, Unauthorised
 from vecstore.observe import Observer
 from vecstore.server.maintenance import Maintainer
 from vecstore.storage.faults import Call, Fault, FaultyStore
@@ -72,6 +72,31 @@ def test_history_is_kept_for_as_long_as_the_settings_say() -> None:
     ns.insert([[9, 2]], [1])
     swept(db, retention=86_400.0)
     np.testing.assert_array_equal(ns.get(1, epoch=3).vector, [1, 2])
+
+
+def test_a_store_that_refuses_writes_is_told_of_in_one_line_for_each_piece_of_work(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    read_only = False
+
+    def refuse(call: Call) -> None:
+        if read_only and call.method.startswith("put"):
+            raise Unauthorised(f"{call.key}: read-only file system")
+
+    now = [1e6]
+    db = EmbeddedDatabase(FaultyStore(MemoryStore(clock=lambda: now[0]), before=refuse), rng=Random(1))
+    ns = Database(db).create_namespace("ns", dim=2, metric="l2")
+    for i in range(40):
+        ns.insert([[i, 2]], [1])
+    now[0] += 1_000.0
+    read_only = True
+    swept(db)
+    told = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.message.split(";")[0] for record in told] == [
+        "compaction of ns failed",
+        "collection of ns failed",
+    ]
+    assert all("read-only file system" in record.message and record.exc_info is None for record in told)
 
 
 def test_only_a_compaction_that_failed_counts_as_a_failure() -> None:

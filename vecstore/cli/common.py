@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ class Group(click.Group):
     command_class = Command
 
     def main(self, *args: Any, **more: Any) -> Any:
+        if sys.stderr is None:  # it was closed: what is said goes nowhere, nor into what is opened next
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         try:
             return super().main(*args, **more)
         except OSError as error:

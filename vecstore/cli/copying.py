@@ -82,5 +82,10 @@ def _open(url: str, profile: str | None) -> Any:
     if not is_s3(url):
         raise InvalidArgument(f"{url} is not on S3: it has no profile", field="profile")
     import boto3
+    from botocore.exceptions import BotoCoreError
 
-    return open_store(url, session=boto3.session.Session(profile_name=profile))
+    try:
+        session = boto3.session.Session(profile_name=profile)
+    except BotoCoreError as error:
+        raise InvalidArgument(f"{url}: {error}", field="profile") from error
+    return open_store(url, session=session)

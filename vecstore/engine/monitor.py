@@ -17,10 +17,11 @@ import numpy as np
 
 from vecstore.engine.namespace import NamespaceEngine
 from vecstore.engine.recall import compare, interval
-from vecstore.errors import NamespaceNotFound, SnapshotExpired, StorageMissing
+from vecstore.errors import NamespaceNotFound, SnapshotExpired, StorageMissing, TooManyRequests
 from vecstore.limits import MAX_RECALL_WORK
 from vecstore.observe import Observer
 from vecstore.storage.cache import ReadTrace
+from vecstore.storage.threads import start
 from vecstore.types import F32, RecallEstimate, SearchParams, StoredRow
 
 log = logging.getLogger(__name__)
@@ -171,8 +172,10 @@ class RecallMonitor:
     def _start(self) -> None:
         with self.changed:
             if self._thread is None and not self._stopped.is_set():
-                self._thread = threading.Thread(target=self._run, name="vecstore-recall", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="vecstore-recall", daemon=True)
+                with suppress(TooManyRequests):  # the next search that is sampled tries again
+                    start(thread)
+                    self._thread = thread
 
     # -- below: the thread -------------------------------------------------------------------
 

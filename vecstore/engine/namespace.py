@@ -34,6 +34,7 @@ from vecstore.index.per_group import search_per_group
 from vecstore.index.search import Answer, Scratch, search_beside, search_many, search_namespace
 from vecstore.index.view import OpenPart, View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_HITS, MAX_QUERIES
+from vecstore.manifest.lease import Asked
 from vecstore.manifest.model import Manifest, Settings
 from vecstore.manifest.pins import tags_of
 from vecstore.manifest.publish import Publisher
@@ -83,6 +84,8 @@ class NamespaceEngine:
     ----------
     writes
         What changes it.
+    compactions
+        The lease that a thread last asked for.
 
     Parameters
     ----------
@@ -132,6 +135,7 @@ class NamespaceEngine:
         self._threads = threads
         self._process = OwnProcess(f"namespace {name!r}")
         self.writes = Writes(self.publisher, self.views, executor, self._process, wrote)
+        self.compactions = Asked()
         self.last_use = 0  # kept by `vecstore.engine.open`
 
     def executor(self) -> Executor:

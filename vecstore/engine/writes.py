@@ -44,7 +44,7 @@ from vecstore.manifest.uid import new_uid
 from vecstore.params import check_rows
 from vecstore.part.builder import PartImage, PartSpec, build_part, mean_of
 from vecstore.progress import Progress, within
-from vecstore.rows.attributes import digest, digest_named, parse_attributes, parse_patch
+from vecstore.rows.attributes import digest, digest_named, one_row, parse_attributes, parse_patch
 from vecstore.rows.column import Column
 from vecstore.rows.filters import Expression, filter_bytes, parse_condition, parse_filter
 from vecstore.rows.filters.conditions import references
@@ -522,11 +522,7 @@ def _one_row(attributes: object) -> object:
                 limit=MAX_ROW_JSON_BYTES,
             )
         return b"[" + attributes + b"]"
-    if isinstance(attributes, Mapping):
-        return [attributes]
-    raise InvalidAttribute(
-        "attributes must be one object of values where a filter chooses the rows", field="attributes"
-    )
+    return one_row(attributes)
 
 
 def _idempotency(key: str | None, kind: bytes, asked: _Asked) -> tuple[str, str] | None:

@@ -131,12 +131,19 @@ def compact_once(
         "reason": wanted.reason,
         "done": 0.0,
     }
-    lease = Lease.acquire(
-        engine.store, engine.name, LEASE, holder=holder(), ttl=LEASE_SECONDS, rng=engine.rng, about=about
+    lease = Lease(
+        engine.store,
+        engine.name,
+        LEASE,
+        holder=holder(),
+        ttl=LEASE_SECONDS,
+        rng=engine.rng,
+        about=about,
+        asked=engine.compactions,
     )
-    if lease is None:
-        return CompactResult((), None, 0, manifest.epoch, "another node is compacting")
     try:
+        if not lease.acquire():
+            return CompactResult((), None, 0, manifest.epoch, "another node is compacting")
         told = _renewing(lease, about, engine.clock, within(progress, 0.0, 1.0))
         return _compact(engine, manifest, wanted, policy.memory, folder, told)
     except (SourceGone, StorageMissing) as error:

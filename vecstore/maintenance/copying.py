@@ -54,6 +54,7 @@ from vecstore.part.whole import WholePart
 from vecstore.storage.base import ObjectMeta, ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.storage.pages import all_children, all_objects
+from vecstore.storage.threads import Workers
 from vecstore.types import CopiedNamespace, CopyResult
 
 ROUNDS: Final = 100  # epochs of a source that are begun before a copy is given up
@@ -111,8 +112,8 @@ def copy_store(
     chance = rng if rng is not None else random.SystemRandom()
     expect, progress = one_at_a_time(expect), one_at_a_time(progress)
     with (
-        ThreadPoolExecutor(_THREADS, thread_name_prefix="vecstore-copy") as parts,
-        ThreadPoolExecutor(_NAMESPACES, thread_name_prefix="vecstore-copy-namespace") as pool,
+        Workers(_THREADS, thread_name_prefix="vecstore-copy") as parts,
+        Workers(_NAMESPACES, thread_name_prefix="vecstore-copy-namespace") as pool,
     ):
 
         def copied(name: str) -> CopiedNamespace | None:

@@ -16,7 +16,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from random import Random
@@ -33,6 +32,7 @@ from vecstore.manifest.publish import Publisher
 from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.storage.base import CLOCK_MARGIN, ObjectMeta, ObjectStore
 from vecstore.storage.pages import all_objects
+from vecstore.storage.threads import Workers
 from vecstore.types import GcResult
 
 RETENTION: Final = 3600.0  # seconds of history that stay readable
@@ -291,7 +291,7 @@ class _Collection:
     def _read(self, epochs: Iterable[int]) -> Iterator[Manifest]:
         """Copies of past epochs, several at a time, few in memory."""
         wanted = iter(epochs)
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with Workers(_THREADS) as pool:
             while chunk := list(islice(wanted, 2 * _THREADS)):
                 yield from (manifest for manifest in pool.map(self._read_copy, chunk) if manifest is not None)
 
@@ -322,7 +322,7 @@ class _Collection:
                 return
 
     def _delete(self, batch: dict[str, ObjectMeta]) -> None:
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with Workers(_THREADS) as pool:
             keys = iter(batch)
             while chunk := list(islice(keys, 16 * _THREADS)):
                 list(pool.map(self._store.delete, chunk))

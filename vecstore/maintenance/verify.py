@@ -39,6 +39,7 @@ from vecstore.part.whole import WholePart
 from vecstore.storage.base import CLOCK_MARGIN, ObjectStore
 from vecstore.storage.cache import PageCache, ReadTrace
 from vecstore.storage.pages import all_children, all_objects
+from vecstore.storage.threads import Workers
 from vecstore.types import Problem, VerifyReport
 
 MAX_REPORTED: Final = 1_000  # problems, and orphans, that are told one by one
@@ -75,7 +76,7 @@ def verify(
     StorageError
         The store does not answer, so that nothing can be said.
     """
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="vecstore-verify") as pool:
+    with Workers(_AHEAD, thread_name_prefix="vecstore-verify") as pool:
         run = _Verification(store, pool, expect, progress)
         if namespaces is not None:
             for name in namespaces:

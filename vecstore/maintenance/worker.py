@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from vecstore.errors import NamespaceNotFound
+from vecstore.errors import NamespaceNotFound, TooManyRequests, VecstoreError
+from vecstore.storage.threads import start
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,12 @@ class MaintenanceThread:
             self._due.add(name)
             self._later[name] = self._clock() + self._again
             if self._thread is None and not self._stopped.is_set():
-                self._thread = threading.Thread(target=self._run, name="vecstore-maintenance", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="vecstore-maintenance", daemon=True)
+                try:
+                    start(thread)
+                    self._thread = thread
+                except TooManyRequests as error:  # what was written is written
+                    log.warning("maintenance waits for the next write: %s", error)
             self._condition.notify()
 
     def stop(self) -> None:
@@ -75,6 +80,8 @@ class MaintenanceThread:
                     self._maintain(name)
                 except NamespaceNotFound:
                     continue
+                except VecstoreError as error:
+                    log.warning("maintenance of %s failed; the next write tries again: %s", name, error)
                 except Exception:  # the thread outlives whatever befalls one namespace
                     log.exception("maintenance of %s failed; the next write tries again", name)
             self._stopped.wait(self._quiet)

@@ -7,6 +7,7 @@ is only ever replaced under its etag and never removed, so a late release cannot
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from random import Random
 from typing import Any
@@ -38,15 +39,48 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(Held)
 
 
-class Lease:
-    """A lease that this process was granted. Not shared between threads."""
+class Asked(threading.local):
+    """The lease that this thread last asked for: it is not at its work, or it would not ask again."""
 
-    def __init__(self, store: ObjectStore, key: str, *, etag: str, held: Held, ttl: float) -> None:
+    token = ""
+
+
+class Lease:
+    """A lease that this process asks for. Not shared between threads.
+
+    Made before it is asked for, so that whoever is interrupted at any moment can release what was granted.
+
+    Parameters
+    ----------
+    holder, about
+        For people: they say in the object who has it, and for what.
+    ttl
+        Seconds after which others may take it.
+    asked
+        Of this handle: what an interruption left behind all the same is no other's.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        namespace: str,
+        name: str,
+        *,
+        holder: str,
+        ttl: float,
+        rng: Random,
+        about: Mapping[str, Any] | None = None,
+        asked: Asked | None = None,
+    ) -> None:
         self._store = store
-        self._key = key
-        self._etag = etag
-        self._held = held
+        self._key = lease_key(namespace, name)
         self._ttl = ttl
+        self._asked = asked if asked is not None else Asked()
+        self._held = Held(
+            holder=holder, token=new_uid(store.now, rng), expires_at=0.0, about=dict(about or {})
+        )
+        self._sent = False  # whether the store may have it as ours
+        self._etag: str | None = None  # until it was granted, or while that is not known
 
     @property
     def token(self) -> str:
@@ -58,48 +92,31 @@ class Lease:
         """Store time at which others may take it."""
         return self._held.expires_at
 
-    @classmethod
-    def acquire(
-        cls,
-        store: ObjectStore,
-        namespace: str,
-        name: str,
-        *,
-        holder: str,
-        ttl: float,
-        rng: Random,
-        about: Mapping[str, Any] | None = None,
-    ) -> Lease | None:
-        """Take the lease if it is free or has expired; None if another holds it, or took it first.
-
-        ``holder`` and ``about`` are for people: they say in the object who has it, and for what.
-        """
-        key = lease_key(namespace, name)
-        now = store.now()
-        wanted = Held(
-            holder=holder,
-            token=new_uid(store.now, rng),
-            expires_at=now + ttl,
-            about=dict(about or {}),
-        )
-        data = msgspec.json.encode(wanted)
+    def acquire(self) -> bool:
+        """Take the lease if it is free or has expired; False if another holds it, or took it first."""
+        now = self._store.now()
         try:
-            found = store.get(key)
+            found = self._store.get(self._key)
         except StorageMissing:
-            etag = None
+            before = None
         else:
-            if _parse(found.data).expires_at > now:
-                return None
-            etag = found.meta.etag
+            held = _parse(found.data)
+            if held.expires_at > now and held.token != self._asked.token:
+                return False
+            before = found.meta.etag
+        self._held = msgspec.structs.replace(self._held, expires_at=now + self._ttl)
+        self._asked.token = self.token
+        self._sent = True
+        data = msgspec.json.encode(self._held)
         try:
-            if etag is None:
-                meta = store.put_if_absent(key, data)
+            if before is None:
+                self._etag = self._store.put_if_absent(self._key, data).etag
             else:
-                meta = store.put_if_match(key, data, etag)
+                self._etag = self._store.put_if_match(self._key, data, before).etag
         except (StorageConflict, StorageRetryable):
-            etag = _etag_if_ours(store, key, wanted.token)
-            return None if etag is None else cls(store, key, etag=etag, held=wanted, ttl=ttl)
-        return cls(store, key, etag=meta.etag, held=wanted, ttl=ttl)
+            self._etag = self._etag_if_ours()
+            self._sent = self._etag is not None
+        return self._sent
 
     def renew(self, about: Mapping[str, Any] | None = None) -> bool:
         """Extend it from now on; False if it was lost. A storage failure leaves it as it was.
@@ -109,26 +126,45 @@ class Lease:
         return self._replace(self._store.now() + self._ttl, about)
 
     def release(self) -> None:
-        """Let others have it at once; no error if it was lost."""
-        self._replace(0.0)
+        """Let others have it at once; nothing if it was lost, or never granted."""
+        if not self._sent:
+            return
+        with deadline.waived():  # or nobody would have it until it expires
+            try:
+                self._replace(0.0)
+            except Exception:
+                raise
+            except BaseException:  # an interruption
+                self._replace(0.0)
+                raise
 
     def _replace(self, expires_at: float, about: Mapping[str, Any] | None = None) -> bool:
         held = msgspec.structs.replace(
             self._held, expires_at=expires_at, about=self._held.about if about is None else dict(about)
         )
-        try:
-            meta = self._store.put_if_match(self._key, msgspec.json.encode(held), self._etag)
-        except StorageConflict:
-            etag = _etag_if_ours(self._store, self._key, self.token)
-            if etag is None:
+        data = msgspec.json.encode(held)
+        if self._etag is None or not self._put(data, self._etag):
+            etag = self._etag_if_ours()  # the answer to an earlier replacement was lost
+            if etag is None or not self._put(data, etag):
                 return False
-            self._etag = etag  # the answer to an earlier replacement was lost
-            try:
-                meta = self._store.put_if_match(self._key, msgspec.json.encode(held), etag)
-            except StorageConflict:
-                return False
-        self._etag, self._held = meta.etag, held
+        self._held = held
         return True
+
+    def _put(self, data: bytes, etag: str) -> bool:
+        try:
+            self._etag = self._store.put_if_match(self._key, data, etag).etag
+        except StorageConflict:
+            return False
+        return True
+
+    def _etag_if_ours(self) -> str | None:
+        """After an answer that was lost or refused: the etag, if the object is our grant."""
+        try:
+            with deadline.waived():  # or nobody would have it until it expires
+                found = self._store.get(self._key)
+        except StorageMissing:
+            return None
+        return found.meta.etag if _parse(found.data).token == self.token else None
 
 
 def holder_of(store: ObjectStore, namespace: str, name: str) -> Held | None:
@@ -138,16 +174,6 @@ def holder_of(store: ObjectStore, namespace: str, name: str) -> Held | None:
     except StorageMissing:
         return None
     return held if held.expires_at > store.now() else None
-
-
-def _etag_if_ours(store: ObjectStore, key: str, token: str) -> str | None:
-    """After an answer that was lost or refused: the etag, if the object is our grant."""
-    try:
-        with deadline.waived():  # or nobody would have it until it expires
-            found = store.get(key)
-    except StorageMissing:
-        return None
-    return found.meta.etag if _parse(found.data).token == token else None
 
 
 def _parse(data: bytes) -> Held:

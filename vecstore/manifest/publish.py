@@ -28,6 +28,7 @@ from vecstore.errors import (
     OutcomeUnknown,
     StorageConflict,
     StorageCorrupt,
+    StorageFull,
     StorageMissing,
     TooManyRequests,
     VecstoreError,
@@ -42,6 +43,7 @@ from vecstore.manifest.tombstones import TombstoneCache, write_tombstones
 from vecstore.manifest.uid import new_uid
 from vecstore.observe import Observer
 from vecstore.storage.base import ObjectStore
+from vecstore.storage.threads import start
 
 MAX_GROUP: Final = 128  # well below MAX_RECENT_COMMITS: `current` names all commits of its epoch
 _OWED_A_TURN: Final = 8  # commits lost to other writers; from then on a writer gives way less and less ...
@@ -357,7 +359,7 @@ class Publisher:
         if not self._has_copy(switch.base):
             context = copy_context()  # whose request it is done for
             copier = threading.Thread(target=context.run, args=(keep_copy,), name="vecstore-history")
-            copier.start()
+            start(copier)
         try:
             write_tombstones(self.store, self.namespace, delete_id, switch.tombstones)
         finally:
@@ -382,6 +384,11 @@ class Publisher:
                     ours = history.write_copy(self.store, self.namespace, base.epoch, base.raw)
                 except StorageMissing:  # collected: the base is below the floor, and a switch upon it loses
                     ours = False
+                except StorageFull as error:
+                    raise StorageFull(
+                        f"{error.message}; a commit, even of a collection, first keeps {len(base.raw)} bytes",
+                        **error.details,
+                    ) from error
                 self._trip = (self.clock() - began) / (1 if ours else 2)  # what was there was read, too
                 if not ours and base.etag == self._switcher.made:
                     self._courtesy = _COURTESY

@@ -7,7 +7,6 @@ there (docs/decisions/0017).
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from vecstore.index.training import in_parts, nearest_cells, sample_for_cells, t
 from vecstore.part.builder import PartSpec, available_cores, rotated
 from vecstore.progress import Progress, within
 from vecstore.room import Room
+from vecstore.storage.threads import Workers
 from vecstore.types import F32
 
 SAMPLED = 0.4  # of the time, once the cells are found
@@ -78,7 +78,7 @@ def arrange(
         some = slice(start, start + step)
         nearest[some] = nearest_cells(rotated(vectors[some], spec), cells, 1)[:, 0]
 
-    with ThreadPoolExecutor(workers or available_cores()) as pool:
+    with Workers(workers or available_cores()) as pool:
         cells = train_cells(rotated(room.take(vectors, drawn), spec, pool, room), k, rng)
         report(SAMPLED)
         in_parts(pool, place_some, range(0, n, step))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ from vecstore.rows.column import Column
 from vecstore.rows.directory import ColumnEntry, encode_directory
 from vecstore.rows.encoding import encode_columns
 from vecstore.rows.ids import Ids, build_filter
+from vecstore.storage.threads import Workers
 from vecstore.types import F32, Metric, StoreVectors
 
 CHUNK_ROWS: Final = 16_384
@@ -293,7 +294,7 @@ def build_part(
         return _build_small(vectors, ids, spec, form, encode_columns(attributes, room))
 
     report = within(progress, 0.0, 1.0)
-    with ThreadPoolExecutor(workers or available_cores()) as pool:
+    with Workers(workers or available_cores()) as pool:
         z = rotated(vectors, spec, pool, room)
         report(SHARES[0])
         held_out = held_out_rows(z, spec.seed)

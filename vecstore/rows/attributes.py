@@ -153,6 +153,15 @@ def as_json(given: object, n: int) -> tuple[dict[str, list[Any]], dict[str, Gues
     return columns, {name: guess for name, guess in guesses.items() if guess.untold}
 
 
+def one_row(attributes: object) -> list[object]:
+    """One object of values as a list of rows. `InvalidAttribute` if it is none."""
+    if isinstance(attributes, Mapping):
+        return [attributes]
+    raise InvalidAttribute(
+        "attributes must be one object of values where a filter chooses the rows", field="attributes"
+    )
+
+
 def patch_as_json(given: object, n: int) -> tuple[Any, dict[str, Guess]]:
     """As `as_json`; rows stay rows where they differ in what they name, because they keep the rest."""
     columns, guesses = as_json(given, n)

@@ -108,8 +108,9 @@ class Guess:
         raise AssertionError(f"nothing is wrong with {shown(value)}")
 
     def _homeless(self, row: int, value: Any, what: str = "of no type that is kept") -> SchemaConflict:
+        which = "elements" if self._arrays else "values"
         return SchemaConflict(
-            f"{FIELD}: {self._name!r} has values {what}, such as {shown(value)} in row {row}",
+            f"{FIELD}: {self._name!r} has {which} {what}, such as {shown(value)} in row {row}",
             field=FIELD,
             attribute=self._name,
             row=row,

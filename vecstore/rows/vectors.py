@@ -36,10 +36,11 @@ def as_vectors(values: object, dim: int | None, metric: Metric, *, field: str = 
         )
     width = array.shape[1]
     if width != dim and (dim is not None or not width):
+        wanted = "at least 1 is needed" if dim is None else f"the namespace has {dim}"
         raise DimensionMismatch(
-            f"{field} have {width} dimensions, the namespace has {dim or 'more'}",
+            f"{field} have {width} dimensions, {wanted}",
             field=field,
-            limit=dim,
+            limit=1 if dim is None else dim,
             given=width,
         )
     if not len(array):

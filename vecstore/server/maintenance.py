@@ -68,8 +68,8 @@ class Maintainer:
         while not stop.is_set():
             try:
                 self.sweep(stop)
-            except VecstoreError:
-                log.exception("maintenance could not list the namespaces; it tries again")
+            except VecstoreError as error:
+                log.warning("maintenance could not list the namespaces; it tries again: %s", error)
             stop.wait(self._interval)
 
     def sweep(self, stop: threading.Event) -> None:
@@ -108,8 +108,8 @@ class Maintainer:
             pass
         except StorageConflict as error:
             log.info("%s of %s lost a race: %s", what, name, error)
-        except VecstoreError:
-            log.exception("%s of %s failed; it is tried again", what, name)
+        except VecstoreError as error:
+            log.warning("%s of %s failed; it is tried again: %s", what, name, error)
         except Exception:
             log.exception("%s of %s met an unexpected error; it is tried again", what, name)
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from vecstore.errors import VecstoreError
+from vecstore.errors import TooManyRequests, VecstoreError
+from vecstore.storage.threads import start
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +67,11 @@ class Readiness:
             if began - self._found[1] < KEPT_SECONDS:
                 return self._found[0]
             if not self._asking:
+                try:
+                    start(threading.Thread(target=self._ask, name="vecstore-ready", daemon=True))
+                except TooManyRequests as error:
+                    return f"{error.code}: {error.message}"
                 self._asking = True
-                threading.Thread(target=self._ask, name="vecstore-ready", daemon=True).start()
             if self._changed.wait_for(lambda: self._found[1] >= began, timeout=self._patience):
                 return self._found[0]
         return f"no answer within {self._patience:g} s"
