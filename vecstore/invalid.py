@@ -15,6 +15,7 @@ from vecstore.types import Consistency, Metric, WriteMode
 
 _WHERE: Final = re.compile(r" - at `(?:key in )?\$(.*)`$", re.DOTALL)
 _NAMED: Final = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`", re.DOTALL)
+_HALF_TOLD: Final = 512  # characters at each end of what msgspec says, which names fields as they were given
 _LIMIT: Final = re.compile(r"(?:>=|<=|>|<) (-?[0-9][0-9.e+-]*)$")
 _CHOICES: Final[dict[str, list[str]]] = {
     "metric": sorted(get_args(Metric)),
@@ -29,6 +30,8 @@ _CHOICES: Final[dict[str, list[str]]] = {
 def invalid(error: msgspec.ValidationError, field: str = "") -> InvalidArgument:
     """A validation error of msgspec as ours, with the field and, where there is one, the limit."""
     text = str(error)
+    if len(text) > 2 * _HALF_TOLD:
+        text = f"{text[:_HALF_TOLD]}…{text[-_HALF_TOLD:]}"
     where = _WHERE.search(text)
     path = where[1].lstrip(".") if where else ""
     text = text[: where.start()] if where else text

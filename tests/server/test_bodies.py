@@ -211,3 +211,27 @@ def test_members_of_gzip_are_one_body_wherever_they_end() -> None:
             gunzip(packed[:-cut], 1 << 20)
     with pytest.raises(InvalidArgument, match="gzip"):
         gunzip(packed + b"more", 1 << 20)
+
+
+LONG = "n" * 300_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {LONG: 1},
+        {"vector": [1, 1], LONG: 1},
+        {"vector": [1, 1], "include": [LONG]},
+        {"vector": [1, 1], "exclude": [LONG]},
+        {"vector": [1, 1], "filter": [LONG, "Eq", 1]},
+        {"order_by": [LONG, "asc"]},
+        {"vector": [1, 1], "consistency": LONG},
+        {"id": LONG},
+    ],
+    ids=["alone", "beside others", "include", "exclude", "a filter", "an order", "a choice", "an id"],
+)
+def test_names_are_echoed_in_part_where_they_are_long(docs: FlaskClient, body: Any) -> None:
+    response = docs.post("/v1/namespaces/docs/search", json=body)
+    assert response.status_code == 400
+    assert len(response.data) < 20_000
+    assert set(response.json or {}) == {"code", "message", "details"}

@@ -16,6 +16,7 @@ from vecstore.server.wire import ErrorBody, encode, etag
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 1
+LONGEST_TEXT: Final = 4_096  # characters of a message or of a detail, which name things as they were given
 
 
 def answer(body: Any, status: int = 200, *, at: tuple[str, int] | None = None) -> Response:
@@ -72,7 +73,10 @@ def register(app: Flask, max_body_bytes: int) -> None:
 
 def refusal(error: VecstoreError, cause: Exception | None = None) -> Response:
     """The answer to an error; those that are ours are logged under a request id that the answer names."""
-    details = dict(error.details)
+    details = {
+        name: _cut(value) if isinstance(value, str) else value for name, value in error.details.items()
+    }
+    message = _cut(error.message)
     if error.status >= 500:
         request_id = details["request_id"] = request.environ[REQUEST_ID]
         # That a request was late is seldom a fault, and in an overload stacks would be most of the log.
@@ -83,10 +87,10 @@ def refusal(error: VecstoreError, cause: Exception | None = None) -> Response:
             request.method,
             request.path,
             request_id,
-            error.message,
+            message,
             exc_info=None if late else cause if cause is not None else error,
         )
-    body = ErrorBody(code=error.code, message=error.message, details=details)
+    body = ErrorBody(code=error.code, message=message, details=details)
     try:
         data = encode(body)
     except (TypeError, UnicodeEncodeError):  # details that JSON cannot hold
@@ -99,6 +103,10 @@ def refusal(error: VecstoreError, cause: Exception | None = None) -> Response:
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
 
 
 def _translated(error: HTTPException, max_body_bytes: int) -> VecstoreError:
