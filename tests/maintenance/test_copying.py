@@ -266,7 +266,7 @@ def test_an_interrupted_copy_ends_within_a_chunk(monkeypatch: pytest.MonkeyPatch
             assert interrupted.wait(30)
             return super().get_range(key, start, length)
 
-    monkeypatch.setattr(copying, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(copying, "Workers", Pool)
     live, backup = MemoryStore(), MemoryStore()
     database(live).create_namespace("docs", DIM, "l2").insert(ROWS)
     sent: list[int] = []

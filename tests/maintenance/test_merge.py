@@ -82,7 +82,7 @@ def test_a_merge_leaves_a_processor_to_others(
 
     monkeypatch.setattr("vecstore.maintenance.merge.available_cores", lambda: cores)
     for module in ("arrange", "builder"):
-        monkeypatch.setattr(f"vecstore.part.{module}.ThreadPoolExecutor", counted)
+        monkeypatch.setattr(f"vecstore.part.{module}.Workers", counted)
     assert merged(db.namespace("ns"), memory=memory).image is not None
     assert found == {threads}
 

@@ -1,13 +1,12 @@
 """The library's locks, threads and pools, on the scheduler.
 
-`simulated_threads` swaps what the modules of ``vecstore`` know as ``threading``, ``ThreadPoolExecutor``,
-``Pool`` and ``Future``, so that a task which waits for another one gives the baton back, and the work that
+`simulated_threads` swaps what the modules of ``vecstore`` know as ``threading``, ``Workers``, ``Pool``
+and ``Future``, so that a task which waits for another one gives the baton back, and the work that
 the library does side by side is interleaved like everything else.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import sys
 import threading
 from collections import deque
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.simulation.scheduler import Killed, Scheduler, Task
-from vecstore.storage.threads import Pool
+from vecstore.storage.threads import Pool, Workers
 
 # A pool of these only shares out computing: its tasks call no store, and their number is the machine's.
 _COMPUTING = ("vecstore.part.", "vecstore.index.")
@@ -145,7 +144,7 @@ class SimulatedFuture(Future[Any]):
 
 
 class SimulatedExecutor(Executor):
-    """`ThreadPoolExecutor`: at most ``max_workers`` tasks at a time, begun in order."""
+    """`Workers`: at most ``max_workers`` tasks at a time, begun in order."""
 
     def __init__(
         self,
@@ -230,10 +229,7 @@ def simulated_threads(scheduler: Scheduler) -> Iterator[None]:
     swaps: dict[str, tuple[object, object]] = {
         "threading": (threading, _Threading(scheduler)),
         "Future": (Future, BoundFuture),
-        "ThreadPoolExecutor": (
-            concurrent.futures.ThreadPoolExecutor,
-            lambda *args, **more: SimulatedExecutor(scheduler, BoundFuture, *args, **more),
-        ),
+        "Workers": (Workers, lambda *args, **more: SimulatedExecutor(scheduler, BoundFuture, *args, **more)),
         # A context goes along for who looks at requests, which nobody does here.
         "Pool": (Pool, lambda *args, **more: SimulatedExecutor(scheduler, BoundFuture, *args, **more)),
     }
@@ -243,7 +239,7 @@ def simulated_threads(scheduler: Scheduler) -> Iterator[None]:
             continue
         for name, (real, simulated) in swaps.items():
             if vars(module).get(name) is real:
-                computing = name == "ThreadPoolExecutor" and module_name.startswith(_COMPUTING)
+                computing = name == "Workers" and module_name.startswith(_COMPUTING)
                 undo.append((module, name, real))
                 setattr(module, name, _InlineExecutor if computing else simulated)
     try:

@@ -53,7 +53,7 @@ QUALITY_COVERAGE: Final = 0.99
 SCAN_BUDGET: Final = 2e11  # numbers, one bit each, that the scans of calibration read
 GRID: Final = 48
 FARTHER: Final = (300, 1_000, 3_000)  # neighbours, of which fewer queries tell
-FARTHER_QUERIES: Final = 128
+FARTHER_QUERIES: Final = 128  # at most
 UNUSUAL: Final = 0.003  # of queries like the rows, that are farther from every list
 
 
@@ -92,11 +92,12 @@ class _Told:
     query
         f32[Dp]: as the codes are asked for it.
     rows, distances
-        i64[k], f32[k]: its nearest rows of the part; of some queries more than of others.
-    needed
-        i32[k]: a plan finds each of them if it is of more lists than this.
-    lists, estimates
-        i32[k], f32[k]: the list of each of them, and how far that was taken to be.
+        i64[FARTHEST], f32[FARTHEST]: its nearest rows of the part.
+    needed, lists
+        i32[k], of some queries more than of others: a plan finds each of the nearest if it is of more lists
+        than this, and the list of each.
+    estimates
+        f32[FARTHEST]: how far the lists of the nearest were taken to be.
     near
         i32[n]: its nearest lists, as a search that fetches ranks them.
     order
@@ -172,11 +173,11 @@ def calibrate(
         looked_at = looked_at_from(queries[i], partition.cells, partition.cell_lists)
         return _Told(
             query=queries[i],
-            rows=rows,
-            distances=distances,
+            rows=rows[:FARTHEST].copy(),  # and not what it is a part of
+            distances=distances[:FARTHEST].copy(),
             needed=np.maximum(place[theirs], looked_at[cell_of_list[theirs]]).astype(np.int32),
             lists=theirs,
-            estimates=ranked[place[theirs]],
+            estimates=ranked[place[theirs[:FARTHEST]]],
             near=rank_lists(
                 table, partition.cells, partition.cell_lists, centroid_codes, min(RANKED, partition.k)
             ),
@@ -187,7 +188,7 @@ def calibrate(
     of_more = max(1, len(asked) // MORE_QUERIES)
     farther = tuple(k for k in FARTHER if k < len(z))
     every = np.arange(len(asked))
-    some = every[:: max(1, len(asked) // FARTHER_QUERIES)]
+    some = every[:: -(-len(asked) // FARTHER_QUERIES)]
     of_many = in_parts(pool, rank, neighbours(some, max((FARTHEST, *farther))))
     told = of_many + in_parts(pool, rank, neighbours(np.setdiff1d(every, some), FARTHEST))
     tell_more = [one for one in told if one.order is not None]
@@ -269,16 +270,13 @@ def _bought(
         f64[n], i64[K + 1]: what a list at each rank gains, and where the record of each begins.
     """
 
-    def ask(one: _Told) -> npt.NDArray[np.bool_]:
-        return found_at(PRICES, one.near, gains, bounds, one.lists[: max(ks)])
+    def ask(one: _Told) -> list[npt.NDArray[np.float64]]:
+        found = found_at(PRICES, one.near, gains, bounds, one.lists)
+        return [found[:, :k].mean(axis=1) for k in ks]
 
-    found = np.stack(in_parts(pool, ask, told)) if ks else np.empty((0, len(PRICES), 0))
-    out = []
-    for k in ks:
-        shares = found[:, :, :k].mean(axis=2)
-        errors = shares.std(axis=0) / math.sqrt(len(told))
-        out.append(tuple((shares.mean(axis=0) - MARGIN_ERRORS * errors).tolist()))
-    return tuple(out)
+    shares = np.array(in_parts(pool, ask, told))
+    bought = shares.mean(axis=0) - MARGIN_ERRORS * shares.std(axis=0) / math.sqrt(len(told))
+    return tuple(tuple(one.tolist()) for one in bought)
 
 
 def _lengthened(z: F32, offset: F32 | None, cells: F32) -> F32:

@@ -36,6 +36,7 @@ QUERIES_A_TASK: Final = 32  # that read a list while it is in the cache
 LISTS_A_TURN: Final = 128  # whose codes fit there
 LONGEST: Final = 2_048  # rows that are candidates of every query under the inner product
 ROWS_A_BLOCK: Final = 8_192
+ROWS_AT_ONCE: Final = 512  # of float32, which a processor's cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +127,15 @@ def nearest_rows(
             candidates = [np.union1d(*both) for both in zip(candidates, longest[first], strict=True)]
         for i, found in zip(range(these.start, these.stop), candidates, strict=True):
             found = np.sort(found[order[found] != asked[i]])
-            there = z[order[found]]
-            if towards is None:
-                there -= z[asked[i]]
-                far = np.einsum("ij,ij->i", there, there)
-            else:
-                far = -(there @ towards[i])
+            far = np.empty(len(found), dtype=np.float32)
+            for start in range(0, len(found), ROWS_AT_ONCE):
+                block = slice(start, start + ROWS_AT_ONCE)
+                there = z[order[found[block]]]
+                if towards is None:
+                    there -= z[asked[i]]
+                    far[block] = np.einsum("ij,ij->i", there, there)
+                else:
+                    far[block] = -(there @ towards[i])
             first = np.argsort(far, kind="stable")[:k]
             rows[i], distances[i] = found[first], far[first]
 
