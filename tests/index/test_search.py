@@ -29,11 +29,12 @@ from tests.core import (
     sample,
 )
 from vecstore.api import Namespace
-from vecstore.errors import SnapshotExpired
+from vecstore.errors import InvalidArgument, SnapshotExpired
 from vecstore.ext.batch import GROUP
 from vecstore.index import search
 from vecstore.index.search import LEAST_GROUP, LEAST_SHARED, Scratch, groups_of, search_many
 from vecstore.index.view import View
+from vecstore.part import reader
 from vecstore.storage.base import ByteRange
 from vecstore.storage.cache import ReadTrace
 from vecstore.storage.local import LocalStore
@@ -720,3 +721,35 @@ def test_what_a_cold_batch_holds_at_once_is_bounded(monkeypatch: pytest.MonkeyPa
 
     assert asked(1 << 30) == 2  # the head, and the lists of all queries
     assert asked(1) > 10  # of each query what those before it have left
+
+
+def test_vectors_of_a_distant_part_are_read_some_pages_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Counting(uuid.uuid4().hex)
+    ns = database(store).create_namespace("cold", dim=700, metric="l2", list_rows=16, **CODED)
+    rows = clustered(generator(1), 1_000, 700)
+    ns.insert(rows, np.arange(1_000))
+
+    def asked(most: int) -> int:
+        monkeypatch.setattr(reader, "PAGES_AT_ONCE", most)
+        fresh = database(store, seed=9).namespace("cold")
+        store.asked = 0
+        found = fresh.search_batch(rows[:30], 20, include=["vector"], rerank_precision="int8")
+        assert found.vectors is not None
+        np.testing.assert_array_equal(found.vectors, rows[found.ids.astype(np.int64)])
+        return store.asked
+
+    assert asked(2_048) == 3  # the head, lists, vectors
+    assert asked(8) > 6  # two pages a row at most, so that four rows are read at a time, of 40 pages
+
+
+@pytest.mark.parametrize("options", [{"include": ["absent"]}, {"exclude": ["absent"]}])
+def test_an_unknown_name_is_refused_before_a_batch_is_searched(options: dict[str, Any]) -> None:
+    store = Counting(uuid.uuid4().hex)
+    ns = database(store).create_namespace("cold", dim=16, metric="l2", list_rows=16, **CODED)
+    ns.insert(clustered(generator(1), 1_500, 16))
+    fresh = database(store, seed=9).namespace("cold")
+    fresh.search(np.ones(16, dtype=np.float32), nprobe=1)
+    store.asked = 0
+    with pytest.raises(InvalidArgument, match="absent"):
+        fresh.search_batch(clustered(generator(2), 20, 16), probe_fraction=1.0, **options)
+    assert store.asked == 0

@@ -340,6 +340,7 @@ class NamespaceEngine:
         view = self.searched_view(manifest, params, trace)
         if params.debug or params.limit_per_group:
             return self._one_by_one(view, queries, params, allowance)
+        types = _types(manifest, params)
         found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
         if params.max_distance is not None:
             found = found.within(params.max_distance)
@@ -352,6 +353,7 @@ class NamespaceEngine:
             if brought is not None:
                 following = iter(brought)
                 attributes = [list(islice(following, n)) for n in found.counts.tolist()]
+        deadline.check()
         return BatchHits(
             found.ids,
             found.distances,
@@ -361,7 +363,7 @@ class NamespaceEngine:
             None,
             manifest.incarnation,
             attributes,
-            _types(manifest, params),
+            types,
         )
 
     def _one_by_one(self, view: View, queries: F32, params: SearchParams, allowance: Allowance) -> BatchHits:

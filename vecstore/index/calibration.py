@@ -48,7 +48,7 @@ Rows = tuple[tuple[float, ...], ...]
 MAX_QUERIES: Final = 1_000
 MIN_QUERIES: Final = 64
 DRAWS: Final = 16  # of as many rows as are to be held out, until so many are distinct
-MORE_QUERIES: Final = 256  # that tell of quality, and of what is bought
+MORE_QUERIES: Final = 256  # at most, that tell of quality and of what is bought
 QUALITY_COVERAGE: Final = 0.99
 SCAN_BUDGET: Final = 2e11  # numbers, one bit each, that the scans of calibration read
 GRID: Final = 48
@@ -185,7 +185,7 @@ def calibrate(
             nearest=float(ranked[0]),
         )
 
-    of_more = max(1, len(asked) // MORE_QUERIES)
+    of_more = -(-len(asked) // MORE_QUERIES)
     farther = tuple(k for k in FARTHER if k < len(z))
     every = np.arange(len(asked))
     some = every[:: -(-len(asked) // FARTHER_QUERIES)]

@@ -34,7 +34,7 @@ from vecstore.types import F32, SearchParams
 _ONLY_LIST: Final = np.zeros(1, dtype=np.int32)  # of a part without codes
 LEAST_SHARED: Final = 32  # queries from which on threads share a batch
 LEAST_GROUP: Final = 16  # of queries that are answered together, where threads are to end together
-STEP_BYTES: Final = 64 << 20  # of records that are fetched for queries in step: a quarter of the usual cache
+STEP_BYTES: Final = 64 << 20  # that are fetched for queries in step: a quarter of the usual cache
 
 Executors = Callable[[], Executor]
 
@@ -331,6 +331,8 @@ def _in_step(
             if missing is not None:
                 misses.append((searcher, missing))
                 size += _bytes_of(view, missing)
+                if plan.precision == "fp32" and not view.mapped:
+                    size += 4 * view.manifest.dim * params.top_k
         while misses:
             deadline.check()
             _read(view, misses, ReadTrace(), executor)

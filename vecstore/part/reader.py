@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from crc32c import crc32c
 
+from vecstore import deadline
 from vecstore.errors import NOT_JSON, StorageCorrupt
 from vecstore.ext.ivf import record_layout
 from vecstore.index.extents import list_bounds
@@ -47,6 +48,7 @@ from vecstore.types import F32, U64, IdKind
 Bytes = npt.NDArray[np.uint8]
 
 RECORDS_AT_ONCE: Final = 32 << 20  # bytes of records that are read together, and held
+PAGES_AT_ONCE: Final = 2_048  # of vectors
 _RECORD: Final = struct.Struct("<II8xI")  # n, flags, padded_dim
 _HAS_INT8, _HAS_BLOCKS, _HAS_U64_IDS = 1, 2, 4
 _VECTOR_DTYPES: Final[dict[str, Literal["f4", "f2"] | None]] = {"fp32": "f4", "fp16": "f2", "none": None}
@@ -592,18 +594,21 @@ class PartReader:
 
     def _gather_vectors(self, rows: npt.NDArray[np.int64], trace: ReadTrace) -> Bytes:
         size = self._vector_bytes
-        needed = sorted(
-            {p for r in rows.tolist() for p in range(r * size // PAGE, (r * size + size - 1) // PAGE + 1)}
-        )
-        pages = dict(zip(needed, self._pages("vectors", needed, trace), strict=True))
         out = np.empty((len(rows), size), dtype=np.uint8)
-        for i, row in enumerate(rows.tolist()):
-            at, filled = row * size, 0
-            while filled < size:
-                page, inside = divmod(at + filled, PAGE)
-                some = pages[page][inside : inside + size - filled]
-                out[i, filled : filled + len(some)] = some
-                filled += len(some)
+        order, step = np.argsort(rows, kind="stable"), max(1, PAGES_AT_ONCE // (size // PAGE + 2))
+        for start in range(0, len(rows), step):
+            deadline.check()
+            places = order[start : start + step]
+            firsts = (rows[places] * size).tolist()
+            needed = sorted({p for at in firsts for p in range(at // PAGE, (at + size - 1) // PAGE + 1)})
+            pages = dict(zip(needed, self._pages("vectors", needed, trace), strict=True))
+            for i, at in zip(places.tolist(), firsts, strict=True):
+                filled = 0
+                while filled < size:
+                    page, inside = divmod(at + filled, PAGE)
+                    some = pages[page][inside : inside + size - filled]
+                    out[i, filled : filled + len(some)] = some
+                    filled += len(some)
         return out
 
     def all_vectors(self, trace: ReadTrace) -> Gathered:

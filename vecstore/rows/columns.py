@@ -41,6 +41,7 @@ I64 = npt.NDArray[np.int64]
 
 SCAN_WORTH: Final = 12  # values that are compared in the time that one row takes to be marked
 SCAN_WORTH_PACKED: Final = 2  # the same of values that do not begin with a byte
+TEXTS_AT_ONCE: Final = 256  # that are opened for a pattern, wherever they lie
 POURED: Final = 16_384  # rows that are copied at a time
 POURED_ARRAYS: Final = 64  # the same of arrays, which may have thousands of elements each
 OPEN_BLOCKS: Final = 8  # of texts that are no dictionary: one for each who reads them just now
@@ -425,7 +426,10 @@ class ColumnReader:
         """As `matching`, of rows that have a value, by their values; not of arrays."""
         places = rows.rows()
         codes, where = np.unique(self.ranks(places), return_inverse=True)
-        held = np.fromiter(map(pattern.matches, self.texts_of(codes)), dtype=np.bool_, count=len(codes))
+        held = np.zeros(len(codes), dtype=np.bool_)
+        for start in range(0, len(codes), TEXTS_AT_ONCE):
+            for i, text in enumerate(self.texts_of(codes[start : start + TEXTS_AT_ONCE]), start):
+                held[i] = pattern.matches(text)
         return RowBits.of(places[held[where]], self.n)
 
     def may_hold(self, low: Key | None, high: Key | None) -> bool:

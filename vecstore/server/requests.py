@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from flask import request
 
+from vecstore import deadline
 from vecstore.errors import InvalidArgument, PayloadTooLarge, UnsupportedMediaType
 from vecstore.limits import MAX_IDEMPOTENCY_KEY_BYTES
 from vecstore.server.bodies import decode_json
@@ -81,6 +82,7 @@ def gunzip(data: bytes, limit: int) -> bytes:
     inflate = zlib.decompressobj(wbits=31)
     try:
         while at < len(data):
+            deadline.check()
             if inflate.eof:  # gzip allows several members
                 inflate = zlib.decompressobj(wbits=31)
             given = data[at : at + _FED_BYTES]
