@@ -139,7 +139,7 @@ def compact_once(
         ttl=LEASE_SECONDS,
         rng=engine.rng,
         about=about,
-        asked=engine.compactions,
+        left=engine.compactions,
     )
     try:
         if not lease.acquire():
