@@ -13,7 +13,7 @@ import pytest
 from tests.core import CODED, EXACT, RangeStore, assert_exact, clustered, engine, generator, nearest, recall
 from vecstore.api import Database, Namespace
 from vecstore.engine.database import EmbeddedDatabase
-from vecstore.errors import StorageRetryable
+from vecstore.errors import StorageMissing, StorageRetryable
 from vecstore.invariants import check_namespace
 from vecstore.maintenance.compactor import compact_once, holder
 from vecstore.maintenance.policy import Policy, plan
@@ -282,6 +282,25 @@ def test_a_compaction_within_one_of_the_same_thread_takes_nothing_from_it() -> N
 
     assert len(compact_once(handle, everything=True, progress=tell).merged) == 2
     assert set(within) == {"another node is compacting"}
+
+
+@pytest.mark.parametrize("method", ["put_if_absent", "put_if_match"])
+def test_a_lease_that_the_store_cannot_put_is_an_error(method: str) -> None:
+    inner = MemoryStore()
+    _, ns = opened(inner)
+    ns.insert(ROWS[:10], range(10))
+    ns.insert(ROWS[10:20], range(10, 20))
+    if method == "put_if_match":
+        ns.compact()
+        ns.insert(ROWS[20:30], range(20, 30))
+
+    def refuse(call: Call) -> None:
+        if call.key == lease_key("ns", "compaction") and call.method == method:
+            raise StorageMissing("no such bucket")
+
+    db = engine(FaultyStore(inner, before=refuse), seed=5)
+    with pytest.raises(StorageMissing):
+        compact_once(db.namespace("ns"), everything=True)
 
 
 class Slow:
