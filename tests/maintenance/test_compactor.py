@@ -13,6 +13,7 @@ import pytest
 from tests.core import CODED, EXACT, RangeStore, assert_exact, clustered, engine, generator, nearest, recall
 from vecstore.api import Database, Namespace
 from vecstore.engine.database import EmbeddedDatabase
+from vecstore.errors import StorageMissing, StorageRetryable
 from vecstore.invariants import check_namespace
 from vecstore.maintenance.compactor import compact_once, holder
 from vecstore.maintenance.policy import Policy, plan
@@ -244,6 +245,62 @@ def test_a_lease_that_interruptions_left_is_taken_back_by_its_own_handle_alone()
         told = beside.submit(compact_once, db.namespace("ns"), everything=True).result()
     assert told.reason == "another node is compacting"
     assert len(compact_once(db.namespace("ns"), everything=True).merged) == 2
+
+
+def test_an_interruption_is_told_though_the_store_does_not_answer_the_release() -> None:
+    inner = MemoryStore()
+    _, ns = opened(inner)
+    ns.insert(ROWS[:10], range(10))
+    ns.insert(ROWS[10:20], range(10, 20))
+    asked: list[str] = []
+
+    def interrupt(call: Call) -> None:
+        if call.key == lease_key("ns", "compaction"):
+            asked.append(call.method)
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            if len(asked) > 3:
+                raise StorageRetryable("no answer")
+
+    db = engine(FaultyStore(inner, before=interrupt), seed=5)
+    with pytest.raises(KeyboardInterrupt):
+        compact_once(db.namespace("ns"), everything=True)
+    assert asked == ["get", "put_if_absent", "put_if_match", "put_if_match"]
+
+
+def test_a_compaction_within_one_of_the_same_thread_takes_nothing_from_it() -> None:
+    inner = MemoryStore()
+    _, ns = opened(inner)
+    ns.insert(ROWS[:10], range(10))
+    ns.insert(ROWS[10:20], range(10, 20))
+    handle = engine(inner, seed=5).namespace("ns")
+    within: list[str] = []
+
+    def tell(_: float) -> None:
+        if ns.stats().parts == 2:
+            within.append(compact_once(handle, everything=True).reason)
+
+    assert len(compact_once(handle, everything=True, progress=tell).merged) == 2
+    assert set(within) == {"another node is compacting"}
+
+
+@pytest.mark.parametrize("method", ["put_if_absent", "put_if_match"])
+def test_a_lease_that_the_store_cannot_put_is_an_error(method: str) -> None:
+    inner = MemoryStore()
+    _, ns = opened(inner)
+    ns.insert(ROWS[:10], range(10))
+    ns.insert(ROWS[10:20], range(10, 20))
+    if method == "put_if_match":
+        ns.compact()
+        ns.insert(ROWS[20:30], range(20, 30))
+
+    def refuse(call: Call) -> None:
+        if call.key == lease_key("ns", "compaction") and call.method == method:
+            raise StorageMissing("no such bucket")
+
+    db = engine(FaultyStore(inner, before=refuse), seed=5)
+    with pytest.raises(StorageMissing):
+        compact_once(db.namespace("ns"), everything=True)
 
 
 class Slow:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from random import Random
 from typing import Any
 
 import pytest
 
 from tests.manifest.helpers import NS, Call, ScriptedStore, run_all, scripted, timed_out
+from vecstore.errors import StorageRetryable
 from vecstore.manifest.keys import lease_key
-from vecstore.manifest.lease import Lease, holder_of
+from vecstore.manifest.lease import Lease, Left, holder_of
 from vecstore.storage.memory import MemoryStore
 
 
@@ -122,6 +124,44 @@ def test_a_lease_says_who_holds_it_and_what_for_until_it_is_free() -> None:
     assert lease.renew()
     lease.release()
     assert told() is None
+
+
+def unreleased(store: ScriptedStore, left: Left) -> Lease:
+    """A lease whose release failed."""
+    lease = asking(store, left=left)
+    assert lease.acquire()
+
+    def script(call: Call) -> Any:
+        raise timed_out(call)
+
+    with scripted(store, script), pytest.raises(StorageRetryable):
+        lease.release()
+    return lease
+
+
+def test_a_thread_takes_back_what_it_left_and_nothing_that_is_held() -> None:
+    store, left = ScriptedStore(), Left()
+    lease = unreleased(store, left)
+    assert not asking(store, 2).acquire()
+    later = asking(store, 3, left=left)
+    assert later.acquire()
+    assert not lease.renew()
+    assert not asking(store, 4, left=left).acquire(), "its holder is at work"
+    assert later.renew()
+
+
+def test_a_forked_child_takes_nothing_that_its_parent_left() -> None:
+    store, left = ScriptedStore(), Left()
+    unreleased(store, left)
+    child = os.fork()
+    if child == 0:
+        granted = True
+        try:
+            granted = asking(store, 2, left=left).acquire()
+        finally:
+            os._exit(int(granted))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert asking(store, 3, left=left).acquire()
 
 
 def test_a_lease_that_cannot_be_read_does_not_stop_work_for_good() -> None:

@@ -34,7 +34,7 @@ from vecstore.index.per_group import search_per_group
 from vecstore.index.search import Answer, Scratch, search_beside, search_many, search_namespace
 from vecstore.index.view import OpenPart, View, Views, read_side_by_side
 from vecstore.limits import MAX_BATCH_HITS, MAX_QUERIES
-from vecstore.manifest.lease import Asked
+from vecstore.manifest.lease import Left
 from vecstore.manifest.model import Manifest, Settings
 from vecstore.manifest.pins import tags_of
 from vecstore.manifest.publish import Publisher
@@ -85,7 +85,7 @@ class NamespaceEngine:
     writes
         What changes it.
     compactions
-        The lease that a thread last asked for.
+        The lease that a thread's last compaction could not release.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class NamespaceEngine:
         self._threads = threads
         self._process = OwnProcess(f"namespace {name!r}")
         self.writes = Writes(self.publisher, self.views, executor, self._process, wrote)
-        self.compactions = Asked()
+        self.compactions = Left()
         self.last_use = 0  # kept by `vecstore.engine.open`
 
     def executor(self) -> Executor:

@@ -139,16 +139,17 @@ def compact_once(
         ttl=LEASE_SECONDS,
         rng=engine.rng,
         about=about,
-        asked=engine.compactions,
+        left=engine.compactions,
     )
     try:
         if not lease.acquire():
             return CompactResult((), None, 0, manifest.epoch, "another node is compacting")
         told = _renewing(lease, about, engine.clock, within(progress, 0.0, 1.0))
-        return _compact(engine, manifest, wanted, policy.memory, folder, told)
-    except (SourceGone, StorageMissing) as error:
-        log.info("compaction of %s thrown away: %s", engine.name, error)
-        return CompactResult((), None, 0, manifest.epoch, "thrown away")
+        try:
+            return _compact(engine, manifest, wanted, policy.memory, folder, told)
+        except (SourceGone, StorageMissing) as error:
+            log.info("compaction of %s thrown away: %s", engine.name, error)
+            return CompactResult((), None, 0, manifest.epoch, "thrown away")
     finally:
         with suppress(StorageError):  # it expires by itself, and what was done is done
             lease.release()

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from random import Random
 from typing import Any
 
 import msgspec
 
 from vecstore import deadline
-from vecstore.errors import NOT_JSON, StorageConflict, StorageMissing, StorageRetryable
+from vecstore.errors import NOT_JSON, StorageConflict, StorageError, StorageMissing, StorageRetryable
 from vecstore.manifest.keys import lease_key
 from vecstore.manifest.uid import new_uid
 from vecstore.storage.base import ObjectStore
+from vecstore.storage.forks import reset_in_children
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,10 +41,17 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(Held)
 
 
-class Asked(threading.local):
-    """The lease that this thread last asked for: it is not at its work, or it would not ask again."""
+class Left(threading.local):
+    """The grant that this thread was last done with: where its release failed, nobody is at its work."""
 
     token = ""
+
+    def __init__(self) -> None:
+        reset_in_children(self)
+
+    def reset_after_fork(self) -> None:
+        """What the parent left is the parent's to take back."""
+        self.token = ""
 
 
 class Lease:
@@ -56,8 +65,8 @@ class Lease:
         For people: they say in the object who has it, and for what.
     ttl
         Seconds after which others may take it.
-    asked
-        Of this handle: what an interruption left behind all the same is no other's.
+    left
+        Of this handle: what could not be released its own thread may take back.
     """
 
     def __init__(
@@ -70,12 +79,12 @@ class Lease:
         ttl: float,
         rng: Random,
         about: Mapping[str, Any] | None = None,
-        asked: Asked | None = None,
+        left: Left | None = None,
     ) -> None:
         self._store = store
         self._key = lease_key(namespace, name)
         self._ttl = ttl
-        self._asked = asked if asked is not None else Asked()
+        self._left = left if left is not None else Left()
         self._held = Held(
             holder=holder, token=new_uid(store.now, rng), expires_at=0.0, about=dict(about or {})
         )
@@ -101,11 +110,10 @@ class Lease:
             before = None
         else:
             held = _parse(found.data)
-            if held.expires_at > now and held.token != self._asked.token:
+            if held.expires_at > now and held.token != self._left.token:
                 return False
             before = found.meta.etag
         self._held = msgspec.structs.replace(self._held, expires_at=now + self._ttl)
-        self._asked.token = self.token
         self._sent = True
         data = msgspec.json.encode(self._held)
         try:
@@ -129,13 +137,15 @@ class Lease:
         """Let others have it at once; nothing if it was lost, or never granted."""
         if not self._sent:
             return
+        self._left.token = self.token  # before anything can fail
         with deadline.waived():  # or nobody would have it until it expires
             try:
                 self._replace(0.0)
             except Exception:
                 raise
-            except BaseException:  # an interruption
-                self._replace(0.0)
+            except BaseException:  # an interruption, which no failure may hide
+                with suppress(StorageError):
+                    self._replace(0.0)
                 raise
 
     def _replace(self, expires_at: float, about: Mapping[str, Any] | None = None) -> bool:
