@@ -42,16 +42,16 @@ _decoder = msgspec.json.Decoder(Held)
 
 
 class Left(threading.local):
-    """The grant that this thread was last done with: where its release failed, nobody is at its work."""
+    """The token of the grant that this thread was last done with: where its release failed, nobody is at its work."""
 
-    token = ""
+    grant = ""
 
     def __init__(self) -> None:
         reset_in_children(self)
 
     def reset_after_fork(self) -> None:
         """What the parent left is the parent's to take back."""
-        self.token = ""
+        self.grant = ""
 
 
 class Lease:
@@ -110,7 +110,7 @@ class Lease:
             before = None
         else:
             held = _parse(found.data)
-            if held.expires_at > now and held.token != self._left.token:
+            if held.expires_at > now and held.token != self._left.grant:
                 return False
             before = found.meta.etag
         self._held = msgspec.structs.replace(self._held, expires_at=now + self._ttl)
@@ -137,7 +137,7 @@ class Lease:
         """Let others have it at once; nothing if it was lost, or never granted."""
         if not self._sent:
             return
-        self._left.token = self.token  # before anything can fail
+        self._left.grant = self.token  # before anything can fail
         with deadline.waived():  # or nobody would have it until it expires
             try:
                 self._replace(0.0)
