@@ -42,7 +42,10 @@ _decoder = msgspec.json.Decoder(Held)
 
 
 class Left(threading.local):
-    """The token of the grant that this thread was last done with: where its release failed, nobody is at its work."""
+    """The token of the grant that this thread was last done with.
+
+    Where its release failed, nobody is at its work.
+    """
 
     grant = ""
 
