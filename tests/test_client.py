@@ -374,10 +374,10 @@ def test_an_id_is_of_its_namespaces_kind(db: Database) -> None:
 
 def test_before_the_first_row_no_id_is_of_the_other_kind(db: Database) -> None:
     ns = db.create_namespace("docs", dim=2)
-    ns.tag("empty")  # which holds the epoch
+    empty = ns.tag("empty").epoch  # which goes on from an earlier namespace of the name
     ns.insert([[1, 2]], [5])
     with pytest.raises(RowNotFound):
-        ns.get("5", epoch=1)
+        ns.get("5", epoch=empty)
     with pytest.raises(InvalidId):
         ns.get("5")
 
