@@ -190,7 +190,9 @@ class NamespaceEngine:
     def _multi_query(
         self, manifest: Manifest, queries: Sequence[Query | AggregateParams]
     ) -> list[Hits | Aggregates]:
-        allowance = _allowance(manifest, [one.params for one in queries if isinstance(one, Query)])
+        allowance = _allowance(
+            manifest, sum(_vectors_asked(one.params) for one in queries if isinstance(one, Query))
+        )
         live = self.live_view(manifest, ReadTrace())
         found: list[Hits | Aggregates] = []
         for i, one in enumerate(queries):
@@ -231,7 +233,7 @@ class NamespaceEngine:
         return ask(snapshot.manifest, *args, **kwargs)
 
     def _search(self, manifest: Manifest, asked: object, params: SearchParams, trace: ReadTrace) -> Hits:
-        allowance = _allowance(manifest, [params])
+        allowance = _allowance(manifest, _vectors_asked(params))
         if trace.watch is not None:
             trace.watch.stage("plan")
         return self._hits(self.live_view(manifest, trace), asked, params, allowance, trace)
@@ -336,7 +338,7 @@ class NamespaceEngine:
                 f"vectors must be at most {MAX_QUERIES}", field="vectors", limit=MAX_QUERIES
             )
         _check_answer(len(queries), params)
-        allowance = _allowance(manifest, [params] * len(queries))
+        allowance = _allowance(manifest, len(queries) * _vectors_asked(params))
         view = self.searched_view(manifest, params, trace)
         if params.debug or params.limit_per_group:
             return self._one_by_one(view, queries, params, allowance)
@@ -469,10 +471,13 @@ class NamespaceEngine:
         return [tag_of(pin) for pin in tags_of(self.manifest())]
 
 
-def _allowance(manifest: Manifest, searches: Sequence[SearchParams]) -> Allowance:
+def _vectors_asked(params: SearchParams) -> int:
+    return params.top_k if "vector" in params.include else 0
+
+
+def _allowance(manifest: Manifest, vectors: int) -> Allowance:
     """What is left to attributes and groups once the vectors of all hits are counted."""
     allowance = Allowance()
-    vectors = sum(params.top_k for params in searches if "vector" in params.include)
     if vectors:
         allowance.take_vectors(vectors, manifest.dim)
     return allowance
