@@ -8,18 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from functools import partial
 from itertools import islice
 from random import Random
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vecstore import deadline
 from vecstore.engine.aggregate import aggregate
+from vecstore.engine.brought import attributes_of, types_of, values_of, vectors_of
 from vecstore.engine.choice import check_id_kind
-from vecstore.engine.scan import ROW_BYTES, Scanner, check_names, position_of
+from vecstore.engine.scan import Scanner, position_of
 from vecstore.engine.writes import Writes, tag_of
 from vecstore.errors import (
     InvalidArgument,
@@ -32,7 +32,7 @@ from vecstore.index.filtered import Matches, narrowed
 from vecstore.index.ordered import search_ordered
 from vecstore.index.per_group import search_per_group
 from vecstore.index.search import Answer, Scratch, search_beside, search_many, search_namespace
-from vecstore.index.view import OpenPart, View, Views, read_side_by_side
+from vecstore.index.view import OpenPart, View, Views
 from vecstore.limits import MAX_BATCH_HITS, MAX_QUERIES
 from vecstore.manifest.lease import Left
 from vecstore.manifest.model import Manifest, Settings
@@ -42,7 +42,6 @@ from vecstore.manifest.snapshot import Snapshot, SnapshotSource
 from vecstore.manifest.tombstones import TombstoneCache
 from vecstore.observe import Observer
 from vecstore.params import told_of
-from vecstore.part.rows import PartRows
 from vecstore.rows.allowance import Allowance
 from vecstore.rows.ids import Ids, parse_ids
 from vecstore.rows.vectors import as_vector, as_vectors
@@ -53,7 +52,6 @@ from vecstore.types import (
     F32,
     AggregateParams,
     Aggregates,
-    AttributeType,
     BatchHits,
     Hits,
     Moment,
@@ -71,7 +69,6 @@ from vecstore.types import (
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ROWS_AT_ONCE: Final = 256  # whose attributes are read at once, before it is known how large they are
 
 # A search or a look-up that loses its parts to collection starts again on a newer snapshot, so often.
 _RESTARTS = 3
@@ -254,9 +251,9 @@ class NamespaceEngine:
             trace.watch.stage("fetch")
         vectors = attributes = None
         if "vector" in params.include:
-            vectors = _vectors_of(view, answer, trace, self._executor)
+            vectors = vectors_of(view, answer, trace, self._executor)
         if params.include or params.exclude is not None:
-            attributes = _attributes_of(view, answer, params, allowance, trace, self._executor)
+            attributes = attributes_of(view, answer, params, allowance, trace, self._executor)
         return Hits(
             answer.ids,
             answer.distances,
@@ -265,7 +262,7 @@ class NamespaceEngine:
             answer.debug,
             manifest.incarnation,
             attributes,
-            _types(manifest, params),
+            types_of(manifest, params),
         )
 
     def _nearest(
@@ -342,16 +339,16 @@ class NamespaceEngine:
         view = self.searched_view(manifest, params, trace)
         if params.debug or params.limit_per_group:
             return self._one_by_one(view, queries, params, allowance)
-        types = _types(manifest, params)
+        types = types_of(manifest, params)
         found = search_many(view, queries, params, self._scratch, self._executor, self._threads)
         if params.max_distance is not None:
             found = found.within(params.max_distance)
         vectors = attributes = None
         if "vector" in params.include:
             vectors = np.zeros((*found.ids.shape, manifest.dim), dtype=np.float32)
-            vectors[found.filled] = _vectors_of(view, found.flat(), trace, self._executor)
+            vectors[found.filled] = vectors_of(view, found.flat(), trace, self._executor)
         if params.include or params.exclude is not None:
-            brought = _attributes_of(view, found.flat(), params, allowance, trace, self._executor)
+            brought = attributes_of(view, found.flat(), params, allowance, trace, self._executor)
             if brought is not None:
                 following = iter(brought)
                 attributes = [list(islice(following, n)) for n in found.counts.tolist()]
@@ -388,8 +385,8 @@ class NamespaceEngine:
                 ids[i, : counts[i]] = answer.ids
                 distances[i, : counts[i]] = answer.distances
                 if vectors is not None:
-                    vectors[i, : counts[i]] = _vectors_of(view, answer, trace, self._executor)
-                found = _attributes_of(view, answer, params, allowance, trace, self._executor)
+                    vectors[i, : counts[i]] = vectors_of(view, answer, trace, self._executor)
+                found = attributes_of(view, answer, params, allowance, trace, self._executor)
                 attributes += [] if found is None else [found]
                 if debug is not None:
                     debug.append(answer.debug or {})
@@ -404,7 +401,7 @@ class NamespaceEngine:
             debug,
             manifest.incarnation,
             attributes or None,
-            _types(manifest, params),
+            types_of(manifest, params),
         )
 
     def _snapshot(self, params: SearchParams | AggregateParams | Moment, trace: ReadTrace) -> Snapshot:
@@ -434,7 +431,7 @@ class NamespaceEngine:
             _id_of(ids),
             None if vectors is None else vectors[0],
             manifest.epoch,
-            _values(manifest, part, rows, list(manifest.attributes), Allowance(), trace)[0],
+            values_of(manifest, part, rows, list(manifest.attributes), Allowance(), trace)[0],
             incarnation=manifest.incarnation,
         )
 
@@ -524,93 +521,3 @@ def _id_of(ids: Ids) -> RowId:
 
 def settings_dict(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in settings.__struct_fields__}
-
-
-def _vectors_of(view: View, answer: Answer, trace: ReadTrace, executor: Callable[[], Executor]) -> F32:
-    """f32[k, dim]; NaN where a part keeps no vectors. One trip more, which ``debug`` tells of."""
-    out = np.full((len(answer.rows), view.manifest.dim), np.nan, dtype=np.float32)
-    numbers = np.unique(answer.parts).tolist()
-    places = [np.flatnonzero(answer.parts == number) for number in numbers]
-    reads = [
-        partial(view.parts[number].reader.read_vectors, answer.rows[mine])
-        for number, mine in zip(numbers, places, strict=True)
-    ]
-    for mine, found in zip(places, read_side_by_side(reads, trace, executor), strict=True):
-        if found is not None:
-            out[mine] = found
-    if answer.debug is not None:
-        answer.debug["storage"] = trace.report()
-    return out
-
-
-def _attributes_of(
-    view: View,
-    answer: Answer,
-    params: SearchParams,
-    allowance: Allowance,
-    trace: ReadTrace,
-    executor: Callable[[], Executor],
-) -> list[dict[str, Any]] | None:
-    """What hits bring of their attributes; None if nothing was asked for. One trip more, or two."""
-    names = _wanted(view.manifest, params)
-    if names is None:
-        return None
-    out: list[dict[str, Any]] = [{} for _ in answer.rows]
-    numbers = np.unique(answer.parts).tolist()
-    places = [np.flatnonzero(answer.parts == number) for number in numbers]
-    reads = [
-        partial(_values, view.manifest, view.parts[number], answer.rows[mine], names, allowance)
-        for number, mine in zip(numbers, places, strict=True)
-    ]
-    for mine, found in zip(places, read_side_by_side(reads, trace, executor), strict=True):
-        for place, attributes in zip(mine.tolist(), found, strict=True):
-            out[place] = attributes
-    if answer.debug is not None:
-        answer.debug["storage"] = trace.report()
-    return out
-
-
-def _types(manifest: Manifest, params: SearchParams) -> dict[str, AttributeType] | None:
-    """The types of the attributes that hits bring."""
-    if not params.include and params.exclude is None:
-        return None
-    names = _wanted(manifest, params)
-    return None if names is None else {name: manifest.attributes[name].type for name in names}
-
-
-def _wanted(manifest: Manifest, params: SearchParams) -> list[str] | None:
-    """The attributes that hits are to bring; None if none were asked for."""
-    known = manifest.attributes
-    included = check_names(manifest, params.include, params.exclude or ())
-    if params.exclude is not None:
-        return [name for name in known if name not in params.exclude]
-    return included or None
-
-
-def _values(
-    manifest: Manifest,
-    part: OpenPart,
-    rows: npt.NDArray[np.int64],
-    names: list[str],
-    allowance: Allowance,
-    trace: ReadTrace,
-) -> list[dict[str, Any]]:
-    """The attributes of rows of a part; None where one has none."""
-    out: list[dict[str, Any]] = [{} for _ in rows]
-    source = PartRows(part.reader, trace)
-    columns = [(name, source.column(name, manifest.attributes[name].id)) for name in names]
-    source.fetch(
-        [span for _, column in columns if column is not None for span in column.spans(inverted=False)]
-    )
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = slice(start, start + ROWS_AT_ONCE)
-        allowance.take(ROW_BYTES * len(rows[some]), "include")
-        for name, column in columns:
-            values: list[Any] = [None] * len(rows[some])
-            if column is not None:
-                found = column.column(rows[some])
-                allowance.take(found.size(), "include")
-                values = found.values()
-            for attributes, value in zip(out[some], values, strict=True):
-                attributes[name] = value
-    return out
